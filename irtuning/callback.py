@@ -1,0 +1,212 @@
+"""The one line added to a Trainer: before every optimizer step, freeze all layers but the chosen ones."""
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import TrainerCallback
+
+from irtuning.errors import InputError
+from irtuning.importance import CosineMeter, gradient_score, tensor_norms, weight_scores
+from irtuning.layers import adapter_modules, candidate_layers, find_layers
+from irtuning.strategies import IRTuningStrategy, Strategy, make_strategy
+
+logger = logging.getLogger(__name__)
+
+
+class LayerwiseTuning(TrainerCallback):
+    """Lets at each optimizer step only the layers a strategy chooses learn; the head always does.
+
+    Add it to any Trainer whose model carries peft adapters: `trainer.add_callback(LayerwiseTuning("ist"))`. It
+    takes gradient clipping over from the Trainer, so that scores come from the reduced, unclipped gradient of the
+    mean loss over the accumulated micro-batches, and reads one tensor back to the host a step. A step whose
+    gradient is not finite is skipped and reported: nothing learns, no score changes.
+
+    Args:
+        strategy: a `Strategy`, or a text for `make_strategy` such as "ir:variant=exact".
+        seed: of the strategy's own random generator; the Trainer's seed where None.
+
+    Attributes:
+        history: one dict per optimizer step: step (from 1), layers that learned, the scores they were chosen from
+            (None: not measured yet), learning_rate, gradient_norm (unclipped), skipped.
+
+    Raises:
+        InputError: when training begins, if the adapters match no layer or the optimizer lacks a candidate.
+    """
+
+    def __init__(self, strategy: Strategy | str, seed: int | None = None):
+        self.strategy = make_strategy(strategy) if isinstance(strategy, str) else strategy
+        self.seed = seed
+        self.history: list[dict] = []
+        self._model: nn.Module | None = None
+        self._hooks: list = []
+
+    def on_train_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
+        self._release()
+        self._check_scope(model)
+        self.layers = candidate_layers(model, self.strategy.min_layer)
+        _check_optimizer(self.layers.indices, self.layers.parameters, optimizer)
+        self.strategy.begin(len(self.layers.indices), state.max_steps)
+        self.rng = np.random.default_rng(args.seed if self.seed is None else self.seed)
+        self.scores: list[float | None] = [None] * len(self.layers.indices)
+        self.history, self._model, self._batch = [], model, None
+        self._micro_batches, self._loss_is_summed = 0, False
+        self._classifies = "Classification" in (getattr(_base(model), "loss_type", None) or "")
+        self._clip, args.max_grad_norm = args.max_grad_norm, 0.0
+        self._hooks = [model.register_forward_pre_hook(self._watch_batch, with_kwargs=True)]
+        self._meter = None
+        if self.strategy.importance == "weight":
+            self.scores = weight_scores(model, self.layers)
+        elif self.strategy.importance == "cosine":
+            self._meter = CosineMeter(model, self.layers, self.strategy.score)
+            self._hooks.append(self._meter)
+        _let_backprop_end_early(model)
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if self.strategy.probe_due(state.global_step) and self._batch is not None:
+            self.strategy.probe(self._losses_without, self.rng)
+        self._batch, self._micro_batches = None, 0
+        self.chosen = self.strategy.choose(state.global_step, self.scores, self.rng)
+        self.layers.freeze_all_but(self.chosen)
+
+    @torch.no_grad()
+    def on_pre_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
+        learning = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norms, similarities = self._read(learning)
+        scale = 1 / max(1, self._micro_batches) if self._loss_is_summed else 1.0
+        total = scale * math.sqrt(sum(norm * norm for norm in norms.values()))
+        finite = math.isfinite(total)
+        self._remember(state.global_step, optimizer.param_groups[0]["lr"], total if finite else None)
+        if not finite:
+            logger.warning("step %d skipped: its gradient is not finite", state.global_step + 1)
+            for parameter in learning:
+                parameter.grad = None
+            return
+        if self._clip > 0:
+            scale *= min(1.0, self._clip / (total + 1e-6))
+        self.scores = self.strategy.update(self.scores, self._fresh_scores(norms, similarities))
+        if scale != 1.0:
+            torch._foreach_mul_([p.grad for p in learning], scale)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        args.max_grad_norm = self._clip
+        self.layers.freeze_all_but(list(range(len(self.layers.indices))))
+        self._release()
+
+    def _check_scope(self, model: nn.Module) -> None:
+        adapted = hasattr(model, "peft_config")
+        if self.strategy.scope == "parameters" and adapted:
+            raise InputError(f"{type(self.strategy).__name__} tunes the layers' own weights: pass a model without peft")
+        if self.strategy.scope == "adapters" and not adapted:
+            raise InputError(f"{type(self.strategy).__name__} chooses among adapters: wrap the model with peft first")
+
+    def _watch_batch(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        if module.training and torch.is_grad_enabled():
+            self._micro_batches += 1
+            # The Trainer leaves the loss undivided when it passes this, and a classifier's loss ignores it.
+            self._loss_is_summed = self._classifies and kwargs.get("num_items_in_batch") is not None
+            self._batch = {k: v for k, v in kwargs.items() if k != "num_items_in_batch"}
+
+    def _read(self, learning: list[nn.Parameter]) -> tuple[dict[int, float], list[float]]:
+        """Gradient norm of every tensor that learns, by id, and the cosine similarities: one wait for the device."""
+        parts = [tensor_norms([p.grad for p in learning])]
+        similarities = self._meter.read() if self._meter else None
+        if similarities is not None:
+            parts.append(similarities.to(parts[0].device))
+        values = torch.cat(parts).tolist()
+        return {id(p): value for p, value in zip(learning, values, strict=False)}, values[len(learning) :]
+
+    def _fresh_scores(self, norms: dict[int, float], similarities: list[float]) -> list[float | None]:
+        if self.strategy.importance == "cosine" and similarities:
+            return similarities
+        fresh: list[float | None] = [None] * len(self.scores)
+        if self.strategy.importance == "gradient":
+            scale = 1 / self._micro_batches if self._loss_is_summed else 1.0
+            for position in self.chosen:
+                tensors = [norms[id(p)] * scale for p in self.layers.parameters[position] if id(p) in norms]
+                fresh[position] = gradient_score(tensors, self.strategy.score) if tensors else None
+        return fresh
+
+    def _remember(self, step: int, learning_rate: float, total: float | None) -> None:
+        self.history.append(
+            {
+                "step": step + 1,
+                "layers": [self.layers.indices[position] for position in self.chosen],
+                "scores": list(self.scores) if self.strategy.importance else None,
+                "learning_rate": learning_rate,
+                "gradient_norm": total,
+                "skipped": total is None,
+            }
+        )
+
+    @torch.no_grad()
+    def _losses_without(self, halves: list[list[int]]) -> list[float]:
+        """Loss of the last training batch, dropout off, with each set of layers suppressed in turn."""
+        stack, was_training, losses = find_layers(self._model), self._model.training, []
+        self._model.eval()
+        for half in halves:
+            with _suppressed([stack[self.layers.indices[p]] for p in half], self.strategy.factor):
+                losses.append(self._model(**self._batch).loss.float())
+        self._model.train(was_training)
+        return torch.stack(losses).tolist()
+
+    def _release(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+
+class IRTuning(LayerwiseTuning):
+    """IR-Tuning as a callback: at each step only the layers with high gradient norms learn.
+
+    `trainer.add_callback(IRTuning())` gives what the authors' code does; options are `IRTuningStrategy`'s:
+    `score`, `variant`, `splits`, `refresh_every`, `smoothing`, `min_layer`.
+    """
+
+    def __init__(self, seed: int | None = None, **options):
+        super().__init__(IRTuningStrategy(**options), seed)
+
+
+def _check_optimizer(indices: list[int], parameters: list[list[nn.Parameter]], optimizer) -> None:
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    missing = [i for i, layer in zip(indices, parameters, strict=True) if any(id(p) not in held for p in layer)]
+    if missing:
+        raise InputError(
+            f"layers {missing} have parameters the optimizer does not hold, so they would never learn: let all "
+            "adapters require gradients before the Trainer makes its optimizer, and freeze none yourself"
+        )
+
+
+def _let_backprop_end_early(model: nn.Module) -> None:
+    """Checkpointing makes the embeddings' output require a gradient, which drags every frozen layer along."""
+    checkpoint = getattr(find_layers(model)[0], "_gradient_checkpointing_func", None)
+    if not getattr(checkpoint, "keywords", {}).get("use_reentrant"):  # the reentrant kind cannot do without
+        _base(model).disable_input_require_grads()
+
+
+def _base(model: nn.Module) -> nn.Module:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+@contextmanager
+def _suppressed(layers: list[nn.Module], factor: float) -> Iterator[None]:
+    """Scale the output of every adapter inside these layers, whatever its kind."""
+
+    def scale(module, args, kwargs, output):
+        base = module.get_base_layer()(*args, **kwargs)
+        return base + factor * (output - base)
+
+    handles = [
+        module.register_forward_hook(scale, with_kwargs=True)
+        for layer in layers
+        for _, module in adapter_modules(layer)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

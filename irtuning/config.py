@@ -1,0 +1,157 @@
+"""The configuration of one run: what the user gave, completed by the model's own settings, checked at once."""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from irtuning.errors import InputError, unknown
+from irtuning.models import Source
+from irtuning.prompts import FORMS
+
+CHOICES = {
+    "head": ("learns", "frozen"),
+    "class_weights": ("none", "balanced"),
+    "checkpoint": ("last", "best"),
+    "precision": ("fp32", "bf16"),
+    "quantize": ("none", "8bit", "4bit"),
+    "form": FORMS,
+}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run's result; None stands for the model's own setting until `complete`."""
+
+    corpus: str = "synthetic"
+    label_set: str | None = None  # fine or coarse, the corpus's own choice where None
+    fold: int = 0
+    model: str = "tiny-random"
+    form: str | None = None  # of the input: pair, or instruction
+    adapter: str = "lora"
+    rank: int | None = None
+    alpha: int | None = None
+    dropout: float | None = None
+    width: int | None = None  # of the bottleneck
+    target_modules: tuple[str, ...] | None = None
+    method: str = "ir"
+    share: float | None = None  # of the layers, for methods with a budget; their own where None
+    counts: tuple[int, ...] | None = None  # layers per step, for random-counts
+    seed: int = 171
+    epochs: float | None = None
+    max_steps: int | None = None  # instead of epochs
+    batch_size: int | None = None
+    accumulation: int = 1  # micro-batches a step: each has batch_size / accumulation examples
+    learning_rate: float | None = None
+    warmup_steps: int | None = None
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    max_length: int | None = None
+    eval_every: int | None = None
+    head: str = "learns"  # frozen: the reference's behaviour
+    class_weights: str = "none"
+    checkpoint: str = "last"  # or best macro F1 on validation
+    precision: str | None = None
+    quantize: str = "none"
+    checkpointing: bool = False
+    score_test: bool = False
+
+    @classmethod
+    def of(cls, given: Mapping[str, object]) -> "RunConfig":
+        """Make a configuration from named settings; texts (`learning_rate="1e-3"`) are read as their field's type.
+
+        Raises:
+            InputError: an unknown setting, or a text that cannot be read.
+        """
+        kinds = {f.name: f.type for f in dataclasses.fields(cls)}
+        for name in given:
+            if name not in kinds:
+                raise unknown("setting", name, kinds)
+        return cls(**{n: _read(n, v, kinds[n]) if isinstance(v, str) else v for n, v in given.items()})
+
+    def complete(self, source: Source, examples: int, full_parameters: bool, device: str) -> "RunConfig":
+        """Fill in what was left to the model, for `examples` training examples on `device`; then check it all.
+
+        Raises:
+            InputError: every problem in one message.
+        """
+        own = dict(source.settings)
+        if full_parameters:
+            own["learning_rate"] = own["full_learning_rate"]
+        names = {f.name for f in dataclasses.fields(self)}
+        values = {n: v for n, v in own.items() if n in names and getattr(self, n) is None}
+        values |= {"form": source.form, "precision": self.precision or ("fp32" if device == "cpu" else "bf16")}
+        config = dataclasses.replace(self, **values)
+        config._check()
+        steps = config.max_steps or int(config.epochs * -(-examples // config.batch_size))
+        config = dataclasses.replace(
+            config,
+            max_steps=steps,
+            warmup_steps=steps // 10 if config.warmup_steps is None else config.warmup_steps,
+            eval_every=config.eval_every or max(1, steps // 4),
+        )
+        if config.warmup_steps >= steps:
+            raise InputError(
+                f"warm-up of {config.warmup_steps} steps is as long as the run ({steps} steps): the learning rate "
+                "would never reach its value; set warmup_steps lower or train longer"
+            )
+        return config
+
+    def to_dict(self) -> dict:
+        """As the record keeps it."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    def _check(self) -> None:
+        problems = [
+            f"{name} is {getattr(self, name)!r}, give one of {choices}"
+            for name, choices in CHOICES.items()
+            if getattr(self, name) not in choices
+        ]
+        at_least = {"rank": 1, "width": 1, "batch_size": 1, "accumulation": 1, "max_length": 16, "seed": 0}
+        at_least |= {"weight_decay": 0, "clip": 0, "max_steps": 1, "eval_every": 1, "warmup_steps": 0}
+        for name, least in at_least.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                problems.append(f"{name} is {value}, give {least} or more")
+        if not 0 < self.learning_rate < 1:
+            problems.append(f"learning_rate is {self.learning_rate}, give a number above 0 and below 1")
+        if self.max_steps is None and not self.epochs > 0:
+            problems.append(f"epochs is {self.epochs}, give more than 0")
+        if not 0 <= self.dropout < 1:
+            problems.append(f"dropout is {self.dropout}, give 0 or more and below 1")
+        if self.batch_size % self.accumulation:
+            problems.append(f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}")
+        if problems:
+            raise InputError("; ".join(problems))
+
+
+def _read(name: str, text: str, kind: object) -> object:
+    """Read an option's text as the type its field is annotated with, such as `int | None`."""
+    kind = getattr(kind, "__args__", (kind,))[0]
+    if kind is bool and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if str(kind).startswith("tuple"):
+        return tuple(text.split(","))
+    try:
+        return {int: int, float: float, str: str}[kind](text)
+    except (ValueError, KeyError):
+        raise InputError(f"{name}={text!r} cannot be read as {getattr(kind, '__name__', kind)}") from None
+
+
+def differences(one: Mapping, other: Mapping) -> list[str]:
+    """Where two recorded configurations differ, a text each."""
+    return [f"{k}: {one.get(k)!r} / {other.get(k)!r}" for k in sorted({*one, *other}) if one.get(k) != other.get(k)]
+
+
+def parse_settings(texts: list[str]) -> dict[str, str]:
+    """Split `name=value` texts.
+
+    >>> parse_settings(["rank=8"])
+    {'rank': '8'}
+    """
+    pairs = [text.partition("=") for text in texts]
+    wrong = [name for name, equals, _ in pairs if not equals]
+    if wrong:
+        near = difflib.get_close_matches(wrong[0], [f.name for f in dataclasses.fields(RunConfig)], n=1)
+        raise InputError(f"{wrong[0]!r} is not name=value{f', such as {near[0]}=...' if near else ''}")
+    return {name: value for name, _, value in pairs}

@@ -1,0 +1,92 @@
+"""The record of a run: one JSON file that exists whole or not at all."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from irtuning.errors import InputError
+
+SCHEMA = 1
+RECORD = "record.json"
+BLOCKS = ("schema", "run", "train", "scores", "predictions", "meta")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole: to a temporary one beside it, synced, then renamed.
+
+    Raises:
+        InputError: the folder cannot be written, or there is no space; what was there stays.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as stream:
+            temporary = stream.name
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {error.strerror}; free some space or give another folder") from None
+
+
+def write_record(folder: Path, record: Mapping) -> None:
+    """Write `folder/record.json`."""
+    write_text(folder / RECORD, json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_record(folder: Path) -> dict:
+    """Read and check `folder/record.json`.
+
+    Raises:
+        InputError: no record, not whole, or written by another version; says which.
+    """
+    path = Path(folder) / RECORD
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"no run in {folder}: {error.strerror} ({RECORD}); train one there first") from None
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}; remove its folder and train again") from None
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        found = record.get("schema") if isinstance(record, dict) else None
+        raise InputError(f"{path} has schema {found!r}, this version reads {SCHEMA}; train again")
+    missing = [block for block in BLOCKS if block not in record]
+    if missing or not isinstance(record["run"], dict) or not isinstance(record["run"].get("config"), dict):
+        raise InputError(f"{path} is damaged: it lacks {missing or ['run.config']}; remove its folder and train again")
+    return record
+
+
+def find_records(folder: Path) -> Iterator[Path]:
+    """Every folder under `folder` that holds a record, in order of path."""
+    return (path.parent for path in sorted(Path(folder).rglob(RECORD)))
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder that becomes `folder` at the end, or nothing at all when an error comes up.
+
+    Raises:
+        InputError: `folder` holds something already or cannot be written.
+    """
+    folder = Path(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder} holds something that is not a run of ours; give an empty or new folder")
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}; give another folder") from None
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,295 @@
+"""One run from configuration to record: corpus, prompts, model, training, scores."""
+
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import DataCollatorWithPadding, PrinterCallback, TrainingArguments, set_seed
+
+from irtuning.adapters import add_adapter
+from irtuning.callback import LayerwiseTuning
+from irtuning.config import RunConfig, differences
+from irtuning.corpora import Corpus, load_corpus
+from irtuning.corpora.base import SPLITS, Revision
+from irtuning.errors import InputError
+from irtuning.metrics import score
+from irtuning.models import Source, context_length, load_classifier, load_tokenizer, resolve
+from irtuning.prompts import encode
+from irtuning.provenance import provenance
+from irtuning.records import RECORD, SCHEMA, new_folder, read_record, write_record
+from irtuning.strategies import Strategy, make_strategy
+from irtuning.trainer import LayerwiseTrainer, ValidationCurve
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """A finished run: its record, and where it is saved (None when it was not). Shows itself as its curve."""
+
+    record: dict = field(repr=False)
+    folder: Path | None = None
+
+    @property
+    def config(self) -> dict:
+        """The completed configuration."""
+        return self.record["run"]["config"]
+
+    @property
+    def scores(self) -> dict:
+        """Scores by split."""
+        return self.record["scores"]
+
+    @property
+    def layers(self) -> list[list[int]]:
+        """The layers that learned at each step."""
+        return [step["layers"] for step in self.record["train"]["steps"]]
+
+    def _repr_png_(self) -> bytes:
+        from irtuning.figures import run_curve, to_png
+
+        return to_png(run_curve(self.record))
+
+
+def train(
+    config: RunConfig | None = None,
+    *,
+    corpus: Corpus | str | None = None,
+    data_dir: str | Path | None = None,
+    output: str | Path | None = None,
+    progress: bool = True,
+    **settings: object,
+) -> Run:
+    """Fine-tune a classifier of revision intentions and return its run.
+
+    Args:
+        config: the configuration; or give its fields as keywords: `train(corpus="synthetic", method="ir")`.
+        corpus: a loaded corpus, or its name, instead of `config.corpus`.
+        data_dir: where the corpus's files are.
+        output: folder for record, adapter with head, and tokenizer; it appears whole at the end. A folder that
+            holds the very same run is read instead of trained again.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: anything that cannot work, before training starts; nothing is overwritten.
+    """
+    if config is None:
+        name = corpus.name if isinstance(corpus, Corpus) else corpus
+        config = RunConfig.of(settings | ({"corpus": name} if name else {}))
+    strategy, source = strategy_of(config), resolve(config.model, config.form)
+    if not isinstance(corpus, Corpus):
+        corpus = load_corpus(config.corpus, data_dir, fold=config.fold, labels=config.label_set)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    config = config.complete(source, len(corpus.train), strategy.scope == "parameters", device)
+    if output is None:
+        return Run(_Job(config, corpus, strategy, source, progress).work())
+    if (Path(output) / RECORD).exists():
+        return _finished(Path(output), config, corpus)
+    with new_folder(Path(output)) as folder:
+        job = _Job(config, corpus, strategy, source, progress)
+        job.check_space(folder)
+        record = job.work()
+        job.save(folder)
+        write_record(folder, record)
+    return Run(record, Path(output))
+
+
+def strategy_of(config: RunConfig) -> Strategy:
+    """The strategy a configuration names, with its budget."""
+    given = {"share": config.share, "counts": config.counts}
+    return make_strategy(config.method, **{k: v for k, v in given.items() if v is not None})
+
+
+def _finished(folder: Path, config: RunConfig, corpus: Corpus) -> Run:
+    record = read_record(folder)
+    different = differences(record["run"]["config"], config.to_dict())
+    if record["run"]["corpus_checksum"] != corpus.checksum:
+        different.append("corpus_checksum (the texts changed)")
+    if different:
+        raise InputError(f"{folder} holds another run ({'; '.join(different)}); give another folder")
+    logger.info("%s holds this run already", folder)
+    return Run(record, folder)
+
+
+class _Job:
+    """Everything one run needs, made in order from the seed."""
+
+    def __init__(self, config: RunConfig, corpus: Corpus, strategy: Strategy, source: Source, progress: bool):
+        self.config, self.corpus, self.strategy, self.source = config, corpus, strategy, source
+        self.started = time.perf_counter()
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        set_seed(config.seed)  # before the model is made: its head and adapters are random
+        self.scored = ("validation", "test") if config.score_test else ("validation",)
+        self.tokenizer = load_tokenizer(source)
+        self.model = self._make_model()
+        self.data = {split: self._encode(corpus.split(split)) for split in ("train", *self.scored)}
+        self.callback, self.curve = LayerwiseTuning(strategy, config.seed), ValidationCurve(config.checkpoint)
+        self.trainer = self._make_trainer(progress)
+
+    def check_space(self, folder: Path) -> None:
+        """Raise InputError if what the run will save has no room."""
+        needed = sum(p.numel() * p.element_size() for p in self.model.parameters() if p.requires_grad) + 2**24
+        free = shutil.disk_usage(folder).free
+        if free < needed:
+            raise InputError(f"{free:,} bytes free for the run's folder, about {needed:,} needed; free some space")
+
+    def work(self) -> dict:
+        """Train, score, and return the record."""
+        begun = time.perf_counter()
+        self.trainer.train()
+        trained = time.perf_counter()
+        probabilities = {split: self._predict(split) for split in self.scored}
+        gold = {s: [self.corpus.labels.index(r.intention) for r in self.corpus.split(s)] for s in self.scored}
+        seconds = {"setup": begun - self.started, "train": trained - begun, "total": time.perf_counter() - self.started}
+        return {
+            "schema": SCHEMA,
+            "run": {
+                "config": self.config.to_dict(),
+                "corpus_checksum": self.corpus.checksum,
+                "synthetic_corpus": self.corpus.synthetic,
+                "random_weights": self.source.random_weights,
+                "labels": list(self.corpus.labels),
+                "split_sizes": {split: len(self.corpus.split(split)) for split in SPLITS},
+                "parameters": sum(p.numel() for p in self.model.parameters()),
+                "depth": len(self.callback.layers.indices),
+            },
+            "train": self._train_block(),
+            "scores": {s: score(gold[s], probabilities[s], self.corpus.labels) for s in self.scored}
+            | {"test_scored": self.config.score_test},
+            "predictions": {s: self._prediction_rows(s, probabilities[s]) for s in self.scored},
+            "meta": provenance() | {"status": "complete", "seconds": seconds, "step_seconds": self.curve.seconds},
+        }
+
+    def save(self, folder: Path) -> None:
+        """Adapter with head (or the whole model), and tokenizer, as safetensors."""
+        kind = "model" if self.strategy.scope == "parameters" else "adapter"
+        self.model.save_pretrained(folder / kind)
+        self.tokenizer.save_pretrained(folder / "tokenizer")
+
+    def _make_model(self) -> torch.nn.Module:
+        config, adapted = self.config, self.strategy.scope == "adapters"
+        if not adapted and config.quantize != "none":
+            raise InputError(f"method {config.method!r} tunes all weights, which {config.quantize} cannot hold")
+        model = load_classifier(
+            self.source, self.corpus.labels, self.tokenizer, precision=config.precision, quantize=config.quantize
+        )
+        limit = context_length(model)
+        if limit and config.max_length > limit:
+            raise InputError(f"max_length {config.max_length} is beyond {config.model}'s context of {limit} tokens")
+        model.config.use_cache = False
+        if config.checkpointing:
+            _checkpoint_layers(model)
+        head = {name for name, _ in model.named_children()} - {model.base_model_prefix}
+        if adapted:
+            names = {"rank": "r", "alpha": "alpha", "dropout": "dropout", "width": "width"}
+            settings = {theirs: getattr(config, ours) for ours, theirs in names.items()}
+            model = add_adapter(model, config.adapter, target_modules=config.target_modules, **settings)
+        for name, parameter in model.named_parameters():
+            if config.head == "frozen" and head & set(name.split(".")):
+                parameter.requires_grad_(False)
+            elif parameter.requires_grad:
+                parameter.data = parameter.data.float()  # what learns is kept in float32
+        return model
+
+    def _make_trainer(self, progress: bool) -> LayerwiseTrainer:
+        config = self.config
+        self.scratch = tempfile.TemporaryDirectory(prefix="irtuning-")  # the Trainer wants one; it stays empty
+        arguments = TrainingArguments(
+            output_dir=self.scratch.name,
+            max_steps=config.max_steps,
+            per_device_train_batch_size=config.batch_size // config.accumulation,
+            per_device_eval_batch_size=64,
+            gradient_accumulation_steps=config.accumulation,
+            learning_rate=config.learning_rate,
+            warmup_steps=config.warmup_steps,
+            weight_decay=config.weight_decay,
+            max_grad_norm=config.clip,
+            bf16=config.precision == "bf16",
+            eval_strategy="steps",
+            eval_steps=config.eval_every,
+            save_strategy="no",
+            logging_strategy="no",
+            logging_nan_inf_filter=False,  # it would wait for the device at every micro-batch
+            report_to="none",
+            seed=config.seed,
+            disable_tqdm=not progress,
+            dataloader_pin_memory=torch.cuda.is_available(),
+            label_names=["labels"],
+        )
+        trainer = LayerwiseTrainer(
+            self.model,
+            arguments,
+            train_dataset=self.data["train"],
+            eval_dataset=self.data["validation"],
+            data_collator=DataCollatorWithPadding(self.tokenizer),
+            compute_metrics=self._metrics,
+            callbacks=[self.callback, self.curve],
+            class_weights=_balanced_weights(self.corpus) if config.class_weights == "balanced" else None,
+        )
+        trainer.remove_callback(PrinterCallback)
+        return trainer
+
+    def _encode(self, revisions: Sequence[Revision]) -> list[dict]:
+        ids = encode(revisions, self.tokenizer, self.corpus.labels, self.config.form, self.config.max_length)
+        labels = [self.corpus.labels.index(r.intention) for r in revisions]
+        return [{"input_ids": row, "labels": label} for row, label in zip(ids, labels, strict=True)]
+
+    def _metrics(self, prediction) -> dict:
+        scores = score(prediction.label_ids, _softmax(prediction.predictions), self.corpus.labels)
+        return {name: value for name, value in scores.items() if name != "per_class"}
+
+    def _predict(self, split: str) -> np.ndarray:
+        """Class probabilities in the split's order, shape (n, K)."""
+        return _softmax(self.trainer.predict(self.data[split]).predictions)
+
+    def _train_block(self) -> dict:
+        """Per step: loss, learning rate, layers, the scores they were chosen from; and the validation curve."""
+        losses = self.trainer.step_losses()
+        steps = [_finite(row | {"loss": loss}) for row, loss in zip(self.callback.history, losses, strict=True)]
+        return {
+            "steps": steps,
+            "validation": [_finite(point) for point in self.curve.points],
+            "kept_step": self.curve.kept_step,
+            "skipped_steps": sum(row["skipped"] for row in self.callback.history),
+        }
+
+    def _prediction_rows(self, split: str, probabilities: np.ndarray) -> list[dict]:
+        return [
+            {
+                "id": revision.id,
+                "intention": revision.intention,
+                "predicted": self.corpus.labels[int(row.argmax())],
+                "probabilities": [round(float(p), 6) for p in row],
+            }
+            for revision, row in zip(self.corpus.split(split), probabilities, strict=True)
+        ]
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    logits = np.asarray(logits[0] if isinstance(logits, tuple) else logits, dtype=np.float64)
+    exponentials = np.exp(logits - logits.max(1, keepdims=True))
+    return exponentials / exponentials.sum(1, keepdims=True)
+
+
+def _balanced_weights(corpus: Corpus) -> torch.Tensor:
+    """n / (K n_k) for each class k, as scikit-learn's `balanced`; shape (K,)."""
+    counts = torch.tensor([float(n) for n in corpus.counts()["train"].values()])
+    return counts.sum() / (len(counts) * counts)
+
+
+def _checkpoint_layers(model: torch.nn.Module) -> None:
+    # renamed in transformers 5.23; both are in the tested range
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
+def _finite(row: dict) -> dict:
+    """JSON has no NaN: a number that is not finite is not known."""
+    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()}

@@ -1,0 +1,131 @@
+"""Our thin Trainer: batches of like length in an order that is a pure function, and losses kept per step."""
+
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import Sampler
+from transformers import Trainer, TrainerCallback
+
+MEGABATCH = 8  # batches are made of like lengths within this many batches
+
+
+def batch_order(seed: int, epoch: int, lengths: Sequence[int], batch_size: int) -> list[int]:
+    """The order of examples in an epoch: random batches of like length, a short last batch last.
+
+    A pure function of its arguments; `batch_size` is the global one, over processes and accumulated micro-batches,
+    so that every way to split a batch sees the same examples in a step.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(lengths))
+    lengths = np.asarray(lengths)
+    whole = len(order) // batch_size * batch_size
+    batches = []
+    for start in range(0, whole, MEGABATCH * batch_size):
+        part = order[start : min(start + MEGABATCH * batch_size, whole)]
+        part = part[np.argsort(-lengths[part], kind="stable")]
+        batches += np.split(part, len(part) // batch_size)
+    shuffled = [batches[i] for i in rng.permutation(len(batches))]
+    return np.concatenate([*shuffled, order[whole:]]).astype(int).tolist()
+
+
+class LengthGroupedBatches(Sampler):
+    """`batch_order` as a sampler; the Trainer tells it the epoch."""
+
+    def __init__(self, seed: int, lengths: Sequence[int], batch_size: int):
+        self.seed, self.lengths, self.batch_size, self.epoch = seed, lengths, batch_size, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(batch_order(self.seed, self.epoch, self.lengths, self.batch_size))
+
+
+class LayerwiseTrainer(Trainer):
+    """A Trainer for classifiers: mean loss over accumulated micro-batches, class weights, the order above.
+
+    Args:
+        class_weights: one weight per class, shape (K,), for the cross-entropy; None for the model's own loss.
+    """
+
+    def __init__(self, *args, class_weights: torch.Tensor | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = False  # else the Trainer sums the micro-batches' losses
+        self._class_weights = class_weights
+        self._losses: list[tuple[int, torch.Tensor]] = []
+
+    def step_losses(self) -> list[float]:
+        """Training loss of each optimizer step so far: the mean over its micro-batches."""
+        if not self._losses:
+            return []
+        values = torch.stack([loss for _, loss in self._losses]).tolist()
+        sums: dict[int, float] = {}
+        for (step, _), value in zip(self._losses, values, strict=True):
+            sums[step] = sums.get(step, 0.0) + value
+        return list(sums.values())
+
+    def training_step(self, *args, **kwargs) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        self._losses.append((self.state.global_step, loss.detach().float()))
+        return loss
+
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        outputs = model(**inputs)
+        loss = outputs.loss
+        if self._class_weights is not None:
+            weights = self._class_weights.to(outputs.logits.device)
+            loss = torch.nn.functional.cross_entropy(outputs.logits.float(), inputs["labels"], weight=weights)
+        return (loss, outputs) if return_outputs else loss
+
+    def _get_train_sampler(self, train_dataset=None) -> Sampler:
+        lengths = [len(example["input_ids"]) for example in (train_dataset or self.train_dataset)]
+        whole = self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return LengthGroupedBatches(self.args.seed, lengths, whole)
+
+
+class ValidationCurve(TrainerCallback):
+    """Keeps the validation scores over training, each step's duration, and with `best` the best weights.
+
+    Attributes:
+        points: one dict per evaluation: step, loss and the scores.
+        seconds: duration of each optimizer step, evaluation apart.
+    """
+
+    def __init__(self, keep: str = "last"):
+        self.keep, self.points, self.seconds = keep, [], []
+        self._best: tuple[float, list[torch.Tensor]] | None = None
+
+    @property
+    def kept_step(self) -> int:
+        """The step whose weights the run ends with."""
+        if self.keep == "last":
+            return self.points[-1]["step"]
+        return max(self.points, key=lambda point: point["macro_f1"])["step"]
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        self._learning = [p for p in model.parameters() if p.requires_grad]
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self._started = time.perf_counter()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.seconds.append(time.perf_counter() - self._started)
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = True
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        names = ("loss", "macro_f1", "auprc", "accuracy", "macro_precision", "macro_recall")
+        self.points.append({"step": state.global_step} | {n: metrics[f"eval_{n}"] for n in names})
+        if self.keep == "best" and (self._best is None or metrics["eval_macro_f1"] > self._best[0]):
+            self._best = metrics["eval_macro_f1"], [p.detach().to("cpu", copy=True) for p in self._learning]
+
+    @torch.no_grad()
+    def on_train_end(self, args, state, control, **kwargs):
+        for parameter, kept in zip(self._learning, self._best[1] if self._best else [], strict=False):
+            parameter.copy_(kept)

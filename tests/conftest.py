@@ -1,0 +1,55 @@
+"""What several tests share: tiny random classifiers, a learnable toy data set, and the place of the real corpora."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+SIZES = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "num_labels": 3}
+GATED = SIZES | {
+    "intermediate_size": 48,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+PLAIN = SIZES | {"intermediate_size": 48, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+ARCHITECTURES = {
+    "Llama": GATED,
+    "Mistral": GATED,
+    "Qwen3": GATED | {"head_dim": 8},
+    "Phi": PLAIN,
+    "Gemma": GATED | {"head_dim": 8},
+    "GPT2": {"vocab_size": 100, "n_embd": 32, "n_layer": 4, "n_head": 4, "num_labels": 3,
+             "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
+    "OPT": PLAIN | {"ffn_dim": 48, "word_embed_proj_dim": 32},
+    "Bert": PLAIN,
+    "Roberta": PLAIN,
+    "ModernBert": PLAIN | {"cls_token_id": 1, "sep_token_id": 2},
+}  # fmt: skip
+
+
+def make_classifier(architecture: str = "Llama", seed: int = 0, **settings):
+    """A random sequence classifier of 4 layers, 32 wide."""
+    transformers.set_seed(seed)
+    config = getattr(transformers, f"{architecture}Config")(**(ARCHITECTURES[architecture] | settings))
+    return transformers.AutoModelForSequenceClassification.from_config(config)
+
+
+def make_examples(count: int = 48, seed: int = 0) -> list[dict]:
+    """Token ids of uneven length whose label is told by the first token."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(4, 12, (count,), generator=generator).tolist()
+    rows = [torch.randint(10, 100, (n,), generator=generator).tolist() for n in lengths]
+    return [{"input_ids": [3 + i % 3, *row], "labels": i % 3} for i, row in enumerate(rows)]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of the published corpora, from IRTUNING_DATA."""
+    folder = os.environ.get("IRTUNING_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("IRTUNING_DATA names no folder with the published corpora")
+    return Path(folder)

@@ -1,0 +1,274 @@
+"""The callback inside the Trainer: what learns, what does not, and which configurations must be the same run."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import ARCHITECTURES, make_classifier, make_examples
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from irtuning.adapters import add_adapter
+from irtuning.callback import IRTuning, LayerwiseTuning
+from irtuning.errors import InputError
+from irtuning.selector import split_scores
+from irtuning.strategies import METHODS, Strategy, make_strategy
+from irtuning.trainer import LayerwiseTrainer
+
+STEPS = 8
+
+
+def collate(examples):
+    width = max(len(e["input_ids"]) for e in examples)
+    ids = torch.tensor([e["input_ids"] + [0] * (width - len(e["input_ids"])) for e in examples])
+    labels = torch.tensor([e["labels"] for e in examples])
+    return {"input_ids": ids, "attention_mask": (ids != 0).long(), "labels": labels}
+
+
+class Watch(TrainerCallback):
+    """Keeps every parameter's value after each step."""
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        self.model, self.values = model, [self._copy(model)]
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.values.append(self._copy(self.model))
+
+    @staticmethod
+    def _copy(model):
+        return {n: p.detach().clone() for n, p in model.named_parameters()}
+
+
+def run(tmp_path, callback, trainer_class=LayerwiseTrainer, model=None, watch=None, examples=None, **settings):
+    """Train 8 steps of 12 examples, dropout 0; returns the trainer."""
+    model = model or add_adapter(make_classifier(), "lora", r=2, alpha=4, dropout=0.0)
+    settings = {"per_device_train_batch_size": 12, "learning_rate": 1e-2, "max_grad_norm": 1.0} | settings
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), max_steps=STEPS, report_to="none", save_strategy="no", disable_tqdm=True,
+        logging_steps=1, use_cpu=True, seed=3, **settings,
+    )  # fmt: skip
+    callbacks = [c for c in (callback, watch) if c is not None]
+    trainer = trainer_class(
+        model, arguments, train_dataset=examples or make_examples(), data_collator=collate, callbacks=callbacks
+    )
+    trainer.train()
+    return trainer
+
+
+def chosen(callback):
+    return [step["layers"] for step in callback.history]
+
+
+def losses(trainer):
+    return [row["loss"] for row in trainer.state.log_history if "loss" in row]
+
+
+def layer_of(name):
+    parts = name.split(".layers.")
+    return int(parts[1].split(".")[0]) if len(parts) > 1 else None
+
+
+@pytest.mark.parametrize(
+    "method", ["ir", "ir:variant=exact:score=l2", "ir-cosine", "ir-weight", "rst:share=0.5", "ist"]
+)
+def test_only_the_chosen_layers_and_the_head_move(tmp_path, method):
+    callback, watch = LayerwiseTuning(method), Watch()
+    run(tmp_path, callback, watch=watch)
+    assert len(callback.history) == STEPS
+    for step, (before, after) in enumerate(zip(watch.values, watch.values[1:], strict=False)):
+        moved = {n for n in after if not torch.equal(before[n], after[n])}
+        layers = {layer_of(n) for n in moved} - {None}
+        assert layers == set(callback.history[step]["layers"]), f"step {step + 1}"
+        assert any("modules_to_save" in n for n in moved)
+        assert all("lora_" in n or "modules_to_save" in n for n in moved)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_trains_every_architecture(tmp_path, architecture):
+    model = add_adapter(make_classifier(architecture), "lora", r=2)
+    callback = IRTuning()
+    run(tmp_path, callback, model=model)
+    assert len({tuple(layers) for layers in chosen(callback)}) > 1
+    assert all(s is not None for s in callback.history[-1]["scores"])
+
+
+def test_the_choice_is_the_cut_of_the_recorded_scores(tmp_path):
+    callback = IRTuning(seed=5)
+    run(tmp_path, callback)
+    rng = np.random.default_rng(5)
+    for step in callback.history:
+        assert step["layers"] == split_scores(step["scores"], rng=rng)
+
+
+def test_choosing_all_layers_is_full_peft_and_the_plain_trainer(tmp_path):
+    """Same losses and same weights, step by step, as a Trainer without the callback (same clipping, same order)."""
+
+    class PlainLoss(LayerwiseTrainer):
+        pass
+
+    runs = [Watch(), Watch(), Watch()]
+    plain = run(tmp_path, None, watch=runs[0])
+    full = run(tmp_path, LayerwiseTuning("full"), watch=runs[1])
+    every = run(tmp_path, IRTuning(refresh_every=1), watch=runs[2])
+    assert losses(full) == losses(every) == pytest.approx(losses(plain), abs=1e-6)
+    for one, two, three in zip(*(r.values for r in runs), strict=True):
+        for name in one:
+            assert torch.equal(two[name], three[name])
+            torch.testing.assert_close(one[name], two[name], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("trainer_class", [LayerwiseTrainer, Trainer])
+@pytest.mark.parametrize("architecture", ["Llama", "Bert"])
+def test_accumulation_changes_neither_scores_nor_choice(tmp_path, trainer_class, architecture):
+    """12 x 1 = 4 x 3, though the Trainer by itself sums the micro-batches' losses of a classifier."""
+    examples = make_examples(12)  # one batch: the plain Trainer's random order does not matter
+    results = []
+    for batch, accumulation in ((12, 1), (4, 3)):
+        callback, watch = IRTuning(), Watch()
+        model = add_adapter(make_classifier(architecture, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+                            if architecture == "Bert" else make_classifier(), "lora", r=2, dropout=0.0)  # fmt: skip
+        run(tmp_path, callback, trainer_class, model, watch, examples,
+            per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation)  # fmt: skip
+        results.append((callback, watch))
+    (one, first), (three, second) = results
+    assert chosen(one) == chosen(three)
+    for a, b in zip(one.history, three.history, strict=True):
+        assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=1e-3)
+        assert [s for s in a["scores"] if s] == pytest.approx([s for s in b["scores"] if s], rel=1e-3)
+    for name, value in first.values[-1].items():
+        torch.testing.assert_close(value, second.values[-1][name], atol=2e-4, rtol=1e-3)
+
+
+def test_clipping_changes_neither_scores_nor_choice(tmp_path):
+    runs = []
+    for clip in (1e-3, 1e9):
+        runs.append(IRTuning())
+        run(tmp_path, runs[-1], learning_rate=0.0, max_grad_norm=clip)
+    assert chosen(runs[0]) == chosen(runs[1])
+    assert [s["scores"] for s in runs[0].history] == [s["scores"] for s in runs[1].history]
+
+
+def test_the_trainers_clipping_is_done_by_the_callback(tmp_path):
+    class Norms(TrainerCallback):
+        seen: list = []
+
+        def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+            grads = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+            self.seen.append(float(torch.cat(grads).norm()))
+
+    norms, callback = Norms(), IRTuning()
+    trainer = run(tmp_path, callback, watch=norms, max_grad_norm=1e-3)
+    assert norms.seen == pytest.approx([1e-3] * STEPS, rel=1e-2)
+    assert all(step["gradient_norm"] > 1e-2 for step in callback.history)
+    assert trainer.args.max_grad_norm == 1e-3
+
+
+def test_seed_decides_and_nothing_else(tmp_path):
+    first, again, other = IRTuning(seed=1), IRTuning(seed=1), IRTuning(seed=2)
+    for callback in (first, again, other):
+        run(tmp_path, callback)
+    assert first.history == again.history
+    assert chosen(first) != chosen(other)
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_and_raises_no_score(tmp_path, caplog):
+    model = add_adapter(make_classifier(), "lora", r=2, dropout=0.0)
+    target = next(p for n, p in model.named_parameters() if "layers.2" in n and "lora_B" in n)
+    calls = iter(range(1000))
+    target.register_hook(lambda g: g * float("nan") if next(calls) == 0 else g)
+    callback, watch = LayerwiseTuning("full"), Watch()
+    callback.strategy = make_strategy("ir:refresh_every=1")
+    run(tmp_path, callback, model=model, watch=watch)
+    assert [s["skipped"] for s in callback.history] == [True] + [False] * (STEPS - 1)
+    assert callback.history[0]["gradient_norm"] is None and "step 1 skipped" in caplog.text
+    assert callback.history[1]["scores"] == [None] * 4
+    for name, value in watch.values[0].items():
+        assert torch.equal(value, watch.values[1][name])
+
+
+def test_layers_frozen_beforehand_are_named(tmp_path):
+    model = add_adapter(make_classifier(), "lora", r=2)
+    for name, parameter in model.named_parameters():
+        if ".layers.1." in name:
+            parameter.requires_grad_(False)
+    with pytest.raises(InputError, match=r"layers \[1\] have parameters the optimizer does not hold"):
+        run(tmp_path, IRTuning(), model=model)
+
+
+def test_scope_is_checked(tmp_path):
+    with pytest.raises(InputError, match="wrap the model with peft"):
+        run(tmp_path, IRTuning(), model=make_classifier())
+    with pytest.raises(InputError, match="without peft"):
+        run(tmp_path, LayerwiseTuning("lisa"))
+
+
+@pytest.mark.parametrize("method", ["lisa:every=2", "full-ft"])
+def test_full_parameter_methods(tmp_path, method):
+    callback, watch = LayerwiseTuning(method), Watch()
+    run(tmp_path, callback, model=make_classifier(), watch=watch)
+    moved = [
+        {layer_of(n) for n in a if not torch.equal(a[n], b[n])}
+        for a, b in zip(watch.values, watch.values[1:], strict=False)
+    ]
+    assert [m - {None} for m in moved] == [set(layers) for layers in chosen(callback)]
+    assert all(None in m for m in moved)  # embeddings, norm and head
+    assert {len(layers) for layers in chosen(callback)} == ({2} if method.startswith("lisa") else {4})
+
+
+def test_min_layer_is_never_undercut_and_checkpointing_keeps_backprop_short(tmp_path):
+    for checkpointing in (False, True):
+        model = add_adapter(make_classifier(), "lora", r=2, dropout=0.0)
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        reached = []
+        model.base_model.model.model.layers[1].register_full_backward_hook(lambda *a: reached.append(1))
+        callback = IRTuning(min_layer=2)
+        run(tmp_path, callback, model=model)
+        assert all(min(layers) >= 2 for layers in chosen(callback))
+        assert not reached, "backprop went below the lowest layer that learns"
+
+
+def test_checkpointing_is_the_same_run(tmp_path):
+    runs = []
+    for checkpointing in (False, True):
+        model = add_adapter(make_classifier(), "lora", r=2, dropout=0.0)
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        runs.append(IRTuning())
+        run(tmp_path, runs[-1], model=model)
+    assert chosen(runs[0]) == chosen(runs[1])
+    for a, b in zip(*(r.history for r in runs), strict=True):
+        assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=1e-5)
+
+
+def test_ist_probes_every_ten_steps_and_leaves_the_model_as_it_was(tmp_path):
+    strategy = make_strategy("ist:every=3")
+    callback, seen = LayerwiseTuning(strategy), []
+    original = strategy.probe
+    strategy.probe = lambda losses, rng: seen.append(original(lambda h: seen.append(losses(h)) or seen[-1], rng))
+    trainer = run(tmp_path, callback)
+    trials = [s for s in seen if s is not None]
+    assert len(trials) == 2 and all(len(t) == 3 and len(set(t)) > 1 for t in trials)
+    assert np.abs(strategy.values).max() > 0
+    hooks = [m for m in trainer.model.modules() if m._forward_hooks or m._forward_pre_hooks]
+    assert not hooks
+
+
+def test_hidden_states_are_measured_on_training_batches_alone(tmp_path):
+    class Both(LayerwiseTrainer):
+        def training_step(self, model, inputs, *rest):
+            model.eval()
+            with torch.no_grad():
+                model(**{k: v.flip(0) * 0 + 5 if k == "input_ids" else v for k, v in inputs.items()})
+            return super().training_step(model, inputs, *rest)
+
+    results = {}
+    for score in ("token", "reference"):
+        plain, disturbed = LayerwiseTuning(f"ir-cosine:score={score}"), LayerwiseTuning(f"ir-cosine:score={score}")
+        run(tmp_path, plain)
+        run(tmp_path, disturbed, Both)
+        results[score] = plain.history[1]["scores"] == disturbed.history[1]["scores"]
+    assert results == {"token": True, "reference": False}
+
+
+def test_every_method_is_described():
+    for name, kind in METHODS.items():
+        assert issubclass(kind, Strategy) and kind.about, name
