@@ -26,6 +26,10 @@ class RunConfig:
     corpus: str = "synthetic"
     label_set: str | None = None  # fine or coarse, the corpus's own choice where None
     fold: int = 0
+    before: str = "before"  # columns of one's own file
+    after: str = "after"
+    label: str = "label"
+    group: str | None = None
     model: str = "tiny-random"
     form: str | None = None  # of the input: pair, or instruction
     adapter: str = "lora"
@@ -87,6 +91,7 @@ class RunConfig:
         config = dataclasses.replace(
             config,
             max_steps=steps,
+            epochs=round(steps * config.batch_size / examples, 3),
             warmup_steps=steps // 10 if config.warmup_steps is None else config.warmup_steps,
             eval_every=config.eval_every or max(1, steps // 4),
         )

@@ -16,6 +16,11 @@ BLOCKS = ("schema", "run", "train", "scores", "predictions", "meta")
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text file whole; see `write_bytes`."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole: to a temporary one beside it, synced, then renamed.
 
     Raises:
@@ -24,9 +29,9 @@ def write_text(path: Path, text: str) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as stream:
+        with tempfile.NamedTemporaryFile("wb", dir=path.parent, delete=False) as stream:
             temporary = stream.name
-            stream.write(text)
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)
@@ -39,7 +44,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_record(folder: Path, record: Mapping) -> None:
     """Write `folder/record.json`."""
-    write_text(folder / RECORD, json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(folder / RECORD, json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def read_record(folder: Path) -> dict:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import DataCollatorWithPadding, PrinterCallback, TrainingArguments, set_seed
+from transformers.utils.logging import disable_progress_bar
 
 from irtuning.adapters import add_adapter
 from irtuning.callback import LayerwiseTuning
@@ -52,9 +53,9 @@ class Run:
         return [step["layers"] for step in self.record["train"]["steps"]]
 
     def _repr_png_(self) -> bytes:
-        from irtuning.figures import run_curve, to_png
+        from irtuning.figures import run_curve, to_image
 
-        return to_png(run_curve(self.record))
+        return to_image(run_curve(self.record))
 
 
 def train(
@@ -84,7 +85,7 @@ def train(
         config = RunConfig.of(settings | ({"corpus": name} if name else {}))
     strategy, source = strategy_of(config), resolve(config.model, config.form)
     if not isinstance(corpus, Corpus):
-        corpus = load_corpus(config.corpus, data_dir, fold=config.fold, labels=config.label_set)
+        corpus = corpus_of(config, data_dir)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     config = config.complete(source, len(corpus.train), strategy.scope == "parameters", device)
     if output is None:
@@ -98,6 +99,12 @@ def train(
         job.save(folder)
         write_record(folder, record)
     return Run(record, Path(output))
+
+
+def corpus_of(config: RunConfig, data_dir: str | Path | None = None) -> Corpus:
+    """The corpus a configuration names."""
+    columns = {name: getattr(config, name) for name in ("before", "after", "label", "group")}
+    return load_corpus(config.corpus, data_dir, config.fold, labels=config.label_set, **columns)
 
 
 def strategy_of(config: RunConfig) -> Strategy:
@@ -130,6 +137,7 @@ class _Job:
         self.tokenizer = load_tokenizer(source)
         self.model = self._make_model()
         self.data = {split: self._encode(corpus.split(split)) for split in ("train", *self.scored)}
+        self.order = {s: sorted(range(len(d)), key=lambda i, d=d: len(d[i]["input_ids"])) for s, d in self.data.items()}
         self.callback, self.curve = LayerwiseTuning(strategy, config.seed), ValidationCurve(config.checkpoint)
         self.trainer = self._make_trainer(progress)
 
@@ -170,6 +178,7 @@ class _Job:
     def save(self, folder: Path) -> None:
         """Adapter with head (or the whole model), and tokenizer, as safetensors."""
         kind = "model" if self.strategy.scope == "parameters" else "adapter"
+        disable_progress_bar()  # transformers': one for every file, however small
         self.model.save_pretrained(folder / kind)
         self.tokenizer.save_pretrained(folder / "tokenizer")
 
@@ -227,7 +236,7 @@ class _Job:
             self.model,
             arguments,
             train_dataset=self.data["train"],
-            eval_dataset=self.data["validation"],
+            eval_dataset=self._by_length("validation"),
             data_collator=DataCollatorWithPadding(self.tokenizer),
             compute_metrics=self._metrics,
             callbacks=[self.callback, self.curve],
@@ -241,13 +250,22 @@ class _Job:
         labels = [self.corpus.labels.index(r.intention) for r in revisions]
         return [{"input_ids": row, "labels": label} for row, label in zip(ids, labels, strict=True)]
 
+    def _by_length(self, split: str) -> list[dict]:
+        """The examples by length, so that little is padded in scoring."""
+        return [self.data[split][i] for i in self.order[split]]
+
     def _metrics(self, prediction) -> dict:
-        scores = score(prediction.label_ids, _softmax(prediction.predictions), self.corpus.labels)
+        self.last_probabilities = _softmax(prediction.predictions)
+        scores = score(prediction.label_ids, self.last_probabilities, self.corpus.labels)
         return {name: value for name, value in scores.items() if name != "per_class"}
 
     def _predict(self, split: str) -> np.ndarray:
-        """Class probabilities in the split's order, shape (n, K)."""
-        return _softmax(self.trainer.predict(self.data[split]).predictions)
+        """Class probabilities in the split's own order, shape (n, K)."""
+        if split == "test" or self.config.checkpoint == "best":  # else the last evaluation is what we want
+            self.trainer.predict(self._by_length(split))
+        probabilities = np.empty_like(self.last_probabilities)
+        probabilities[self.order[split]] = self.last_probabilities
+        return probabilities
 
     def _train_block(self) -> dict:
         """Per step: loss, learning rate, layers, the scores they were chosen from; and the validation curve."""

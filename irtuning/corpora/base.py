@@ -41,6 +41,11 @@ class Revision:
         """Before and after as a model reads them: the edit at hand marked where the corpus gives its span."""
         return _mark(self.before, self.before_span), _mark(self.after, self.after_span)
 
+    def _repr_html_(self) -> str:
+        from irtuning.display import revision_html
+
+        return revision_html(self)
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -64,11 +69,11 @@ class Corpus:
     @property
     def checksum(self) -> str:
         """SHA-256 over labels and every revision's id, texts, spans, intention, group and split."""
-        digest = hashlib.sha256(json.dumps([self.name, self.labels], ensure_ascii=False).encode())
+        digest = hashlib.sha256(_bytes([self.name, self.labels]))
         for split in SPLITS:
             for r in self.split(split):
                 row = [split, r.id, r.before, r.after, r.intention, r.group, r.before_span, r.after_span]
-                digest.update(json.dumps(row, ensure_ascii=False).encode())
+                digest.update(_bytes(row))
         return digest.hexdigest()
 
     def split(self, name: str) -> list[Revision]:
@@ -80,6 +85,16 @@ class Corpus:
     def counts(self) -> dict[str, dict[str, int]]:
         """Number of revisions per intention in each split, in label order."""
         return {s: {label: sum(r.intention == label for r in self.split(s)) for label in self.labels} for s in SPLITS}
+
+    def _repr_html_(self) -> str:
+        from irtuning.display import corpus_html
+
+        return corpus_html(self)
+
+
+def _bytes(row: list) -> bytes:
+    """JSON as UTF-8; a file name or id may hold half a character, which must not break the checksum."""
+    return json.dumps(row, ensure_ascii=False).encode(errors="surrogatepass")
 
 
 def _mark(text: str, span: tuple[int, int] | None) -> str:
@@ -100,7 +115,7 @@ def _problems(corpus: Corpus) -> list[str]:
         if total == 1:
             problems.append(f"label {label!r} has one example; drop that row or merge the label into another")
         elif counts["train"][label] == 0:
-            problems.append(f"label {label!r} never occurs in train")
+            problems.append(f"label {label!r} never occurs in train; merge it into another or drop its rows")
     for split in SPLITS:
         problems += _row_problems(split, corpus.split(split), corpus.labels)
     seen: set[str] = set()

@@ -1,0 +1,304 @@
+"""The command line: thin commands over the package's functions, heavy imports inside them."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from irtuning.errors import InputError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Layer-wise fine-tuning for revision intention prediction (IR-Tuning and its baselines).\n\n"
+    "Start with:  irtuning reproduce    every notebook, figure and table, offline, on a synthetic corpus\n\n"
+    "             irtuning compare --methods full,ir,rst --seeds 2",
+)
+
+Corpus = Annotated[str, typer.Option(help="A corpus name (see `irtuning corpus --help`) or a CSV / JSON Lines file.")]
+Data = Annotated[Path | None, typer.Option(help="Folder with the corpus's files; else IRTUNING_DATA, else its home.")]
+Model = Annotated[str, typer.Option(help="A model name, a Hub id (owner/name) or a local folder.")]
+Adapter = Annotated[str, typer.Option(help="lora, dora or bottleneck.")]
+MaxSteps = Annotated[int | None, typer.Option(help="Optimizer steps; the model's own number of epochs where absent.")]
+Setting = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any other setting as name=value, repeatable; `irtuning settings` lists them."),
+]
+ScoreTest = Annotated[bool, typer.Option(help="Score the test split too, at the end; the record counts it.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Before = Annotated[str, typer.Option(help="Column of the original text, in a file of your own.")]
+After = Annotated[str, typer.Option(help="Column of the revised text.")]
+Label = Annotated[str, typer.Option(help="Column of the intention.")]
+Group = Annotated[str | None, typer.Option(help="Column of what no two splits may share, such as the writer.")]
+
+
+@app.command()
+def corpus(
+    name: Annotated[str, typer.Argument(help="argrewrite, arxivedits, iterater, argrevision, synthetic, or a file.")],
+    data: Data = None,
+    fold: Annotated[int, typer.Option(help="0 to 4, for a corpus split by us.")] = 0,
+    labels: Annotated[str | None, typer.Option(help="fine or coarse; the corpus's own choice where absent.")] = None,
+    before: Before = "before",
+    after: After = "after",
+    label: Label = "label",
+    group: Group = None,
+    floors: Annotated[bool, typer.Option(help="Also score the two floors on validation.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show a corpus: its labels, splits, licence and where it comes from.
+
+    \b
+    irtuning corpus synthetic --floors
+    irtuning corpus argrewrite --data DIR --fold 2 --labels coarse
+    irtuning corpus mine.csv --before old --after new --label why --group writer
+    """
+    from irtuning.corpora import load_corpus
+
+    found = load_corpus(name, data, fold, labels=labels, before=before, after=after, label=label, group=group)
+    shown = {
+        "name": found.name,
+        "labels": list(found.labels),
+        "splits": {split: sum(counts.values()) for split, counts in found.counts().items()},
+        "counts": found.counts(),
+        "synthetic": found.synthetic,
+        "fold": found.fold,
+        "licence": found.licence,
+        "citation": found.citation,
+        "checksum": found.checksum,
+    }
+    if floors:
+        from irtuning.comparison import corpus_floors
+
+        shown["floors"] = corpus_floors(found)
+    _show(shown, as_json)
+
+
+@app.command()
+def train(
+    output: Annotated[Path, typer.Option(help="Folder for record, adapter and tokenizer; new, or of this very run.")],
+    corpus: Corpus = "synthetic",
+    data: Data = None,
+    model: Model = "tiny-random",
+    adapter: Adapter = "lora",
+    method: Annotated[str, typer.Option(help="See `irtuning methods`; options as ir:variant=exact:splits=2.")] = "ir",
+    seed: Annotated[int, typer.Option(help="Of head, adapters, batch order, dropout and choice.")] = 171,
+    fold: Annotated[int, typer.Option(help="0 to 4, for a corpus split by us.")] = 0,
+    max_steps: MaxSteps = None,
+    like: Annotated[Path | None, typer.Option(help="Saved IR-Tuning run whose budget a baseline takes.")] = None,
+    settings: Setting = None,
+    score_test: ScoreTest = False,
+    before: Before = "before",
+    after: After = "after",
+    label: Label = "label",
+    group: Group = None,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune one classifier and record it.
+
+    \b
+    irtuning train --corpus argrewrite --data DIR --method ir --output runs/ir
+    irtuning train --corpus argrewrite --data DIR --method rst --like runs/ir --output runs/rst
+    irtuning train --corpus mine.csv --model smollm2-135m --set rank=8 --set head=frozen --output runs/mine
+    """
+    from irtuning.comparison import with_budget
+    from irtuning.config import RunConfig, parse_settings
+    from irtuning.records import read_record
+    from irtuning.run import train as train_run
+
+    given = {"corpus": corpus, "model": model, "adapter": adapter, "method": method, "seed": seed, "fold": fold}
+    columns = {"before": before, "after": after, "label": label, "group": group}
+    config = RunConfig.of(parse_settings(settings or []) | given | columns | _steps(max_steps, score_test))
+    if like:
+        config = with_budget(config, read_record(like))
+    run = train_run(config, data_dir=data, output=output, progress=not as_json)
+    _show({"output": str(output), "config": run.config, "scores": run.scores}, as_json)
+
+
+@app.command()
+def compare(
+    methods: Annotated[str, typer.Option(help="Comma-separated; see `irtuning methods`.")] = "full,ir,rst,ist",
+    corpus: Corpus = "synthetic",
+    data: Data = None,
+    model: Model = "tiny-random",
+    adapter: Adapter = "lora",
+    seeds: Annotated[int, typer.Option(min=1, help="How many, from 171 on.")] = 2,
+    folds: Annotated[str, typer.Option(help="Comma-separated, 0 to 4.")] = "0",
+    max_steps: MaxSteps = None,
+    budget: Annotated[str, typer.Option(help="equal: baselines take IR-Tuning's mean share of layers; own.")] = "equal",
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the runs; runs/CORPUS-MODEL-ADAPTER by default.")
+    ] = None,
+    settings: Setting = None,
+    score_test: ScoreTest = False,
+    before: Before = "before",
+    after: After = "after",
+    label: Label = "label",
+    group: Group = None,
+    as_json: Json = False,
+) -> None:
+    """Run methods x folds x seeds and show their table; runs already recorded are not run again.
+
+    \b
+    irtuning compare --methods full,ir,ist,rst,lisa-adapters --seeds 2 --max-steps 60
+    irtuning compare --corpus argrewrite --data DIR --methods ir,ir:variant=exact --folds 0,1,2,3,4
+    """
+    from irtuning.comparison import compare as run_all
+    from irtuning.config import parse_settings
+
+    output = output or Path("runs") / f"{Path(corpus).stem}-{Path(model).name}-{adapter}"
+    columns = {"before": before, "after": after, "label": label, "group": group}
+    given = {"corpus": corpus, "model": model, "adapter": adapter} | columns | _steps(max_steps, score_test)
+    table = run_all(
+        [m.strip() for m in methods.split(",") if m.strip()],
+        seeds=seeds,
+        folds=_numbers(folds),
+        budget=budget,
+        output=output,
+        data_dir=data,
+        progress=not as_json,
+        **(parse_settings(settings or []) | given),
+    )
+    if as_json:
+        rows = json.loads(table.reset_index().to_json(orient="records"))
+        _show({"output": str(output), "split": "validation", "table": rows}, True)
+    else:
+        typer.echo(table.round(3).to_string(na_rep="") + f"\nscores on validation; records in {output}")
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="Folder of a saved run.")],
+    before: Annotated[str | None, typer.Option(help="The original text of one pair.")] = None,
+    after: Annotated[str | None, typer.Option(help="The revised text of one pair.")] = None,
+    file: Annotated[str | None, typer.Option(help="JSON Lines with before and after; - for standard input.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Predict the intention of a pair, of every pair in a file, or of those on standard input.
+
+    \b
+    irtuning predict runs/ir --before "He go home." --after "He goes home."
+    irtuning predict runs/ir --file pairs.jsonl --json > intentions.jsonl
+    """
+    from irtuning.classifier import RevisionClassifier
+
+    pairs = _pairs(before, after, file)
+    for pair, found in zip(pairs, RevisionClassifier.load(run).predict(pairs), strict=True):
+        if as_json:
+            row = {"before": pair[0], "after": pair[1], "intention": found.intention}
+            typer.echo(json.dumps(row | {"probabilities": found.probabilities}, ensure_ascii=False))
+        else:
+            shares = ", ".join(f"{label} {p:.2f}" for label, p in found.probabilities.items())
+            typer.echo(f"{found.intention}  ({shares})")
+
+
+@app.command()
+def reproduce(
+    profile: Annotated[str, typer.Option(help="quick: minutes on 2 CPU cores.")] = "quick",
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of real corpora: the notebooks then use ArgRewrite.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for everything; else figures/ and reports/ here.")] = None,
+    fresh: Annotated[bool, typer.Option(help="Run everything again, also what is recorded.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run the four notebooks and regenerate every figure and table.
+
+    \b
+    irtuning reproduce
+    irtuning reproduce --data DIR --output /tmp/argrewrite
+    """
+    from irtuning.reproduce import reproduce as run_notebooks
+
+    written = run_notebooks(profile, data=data, output=output, fresh=fresh)
+    _show({name: str(path) for name, path in written.items()}, as_json)
+
+
+@app.command()
+def methods(as_json: Json = False) -> None:
+    """List the methods, with their options and defaults."""
+    import dataclasses
+
+    from irtuning.strategies import METHODS
+
+    def options(kind: type) -> str:
+        kept = [f for f in dataclasses.fields(kind) if f.type in (int, float, str)]
+        return " ".join(f"{f.name}={f.default}" for f in kept)
+
+    _show({name: f"{kind.about} [{options(kind)}]" for name, kind in METHODS.items()}, as_json)
+
+
+@app.command()
+def settings(model: Model = "tiny-random", as_json: Json = False) -> None:
+    """List the settings for --set, with a model's own values where it has them."""
+    import dataclasses
+
+    from irtuning.config import RunConfig
+    from irtuning.models import resolve
+
+    own = resolve(model).settings
+    _show({f.name: own.get(f.name, f.default) for f in dataclasses.fields(RunConfig)}, as_json)
+
+
+def main() -> None:
+    """Run the command line; bad input ends with a line on standard error and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger("irtuning").setLevel(logging.INFO)
+    try:
+        app()
+    except InputError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command goes on with what is not recorded yet", err=True)
+        sys.exit(130)
+
+
+def _steps(max_steps: int | None, score_test: bool) -> dict:
+    return {"score_test": score_test} | ({} if max_steps is None else {"max_steps": max_steps})
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"folds {text!r} is not a list of numbers such as 0,1,2") from None
+
+
+def _pairs(before: str | None, after: str | None, file: str | None) -> list[tuple[str, str]]:
+    if file is None:
+        if before is None and after is None:
+            raise InputError("nothing to predict: give --before and --after, or --file (- for standard input)")
+        return [(before or "", after or "")]
+    try:
+        lines = sys.stdin.readlines() if file == "-" else Path(file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be read: {error}") from None
+    return [_pair(file, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _pair(file: str, number: int, line: str) -> tuple[str, str]:
+    try:
+        row = json.loads(line)
+        return str(row["before"]), str(row["after"])
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f'{file} line {number} is not an object like {{"before": "...", "after": "..."}}') from None
+
+
+def _show(shown: dict, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(shown, ensure_ascii=False))
+        return
+    width = max(map(len, shown))
+    for name, value in shown.items():
+        if isinstance(value, dict):
+            typer.echo(f"{name}:")
+            for inner, found in value.items():
+                typer.echo(f"  {inner}: {found}")
+        else:
+            typer.echo(f"{name:<{width}}  {value}")

@@ -1,0 +1,64 @@
+"""Five fixed folds: every group in one part only, labels as balanced as the groups allow."""
+
+import random
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+
+from irtuning.corpora.base import Revision
+from irtuning.errors import InputError
+
+FOLDS = 5
+VALIDATION_FOLDS = 8  # an eighth of what is not tested, where there is enough: about 70 / 10 / 20 per cent
+SEED = 171
+
+
+def assign_folds(groups: Sequence[str], labels: Sequence[str], folds: int = FOLDS) -> list[int]:
+    """The fold (0 .. folds-1) of every row; rows of one group share a fold, label counts are balanced greedily.
+
+    The order in which groups are placed is drawn once from SEED over their sorted names, so that neither the order
+    of the rows nor the version of scikit-learn (whose own shuffling has changed) moves a group. InputError when there
+    are fewer groups than folds, or fewer rows of the most frequent label.
+    """
+    import numpy
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    if _most_folds(groups, labels) < folds:
+        raise InputError(
+            f"{len(set(groups))} groups in {len(groups)} rows with labels {dict(Counter(labels))} cannot be split in "
+            f"{folds} folds; give more rows, or one file per split"
+        )
+    names = sorted(set(groups))
+    random.Random(SEED).shuffle(names)
+    place = {name: number for number, name in enumerate(names)}
+    assigned = numpy.zeros(len(labels), dtype=int)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")  # a rare label may be absent from a fold
+        parts = StratifiedGroupKFold(folds).split(labels, labels, [place[group] for group in groups])
+        for fold, (_, rows) in enumerate(parts):
+            assigned[rows] = fold
+    return assigned.tolist()
+
+
+def cut(rows: Sequence[Revision], fold: int = 0) -> tuple[list[Revision], list[Revision], list[Revision]]:
+    """Train, validation and test: test is the fold, validation is cut from the others; by group, else by row."""
+    test, rest = _take(rows, FOLDS, fold)
+    possible = _most_folds([_group(r) for r in rest], [r.intention for r in rest])
+    validation, train = _take(rest, max(2, min(VALIDATION_FOLDS, possible)), 0)
+    return train, validation, test
+
+
+def _most_folds(groups: Sequence[str], labels: Sequence[str]) -> int:
+    return min(len(set(groups)), max(Counter(labels).values(), default=0))
+
+
+def _take(rows: Sequence[Revision], folds: int, fold: int) -> tuple[list[Revision], list[Revision]]:
+    """One of so many folds, and all the others."""
+    assigned = assign_folds([_group(r) for r in rows], [r.intention for r in rows], folds)
+    inside = [r for r, place in zip(rows, assigned, strict=True) if place == fold]
+    outside = [r for r, place in zip(rows, assigned, strict=True) if place != fold]
+    return inside, outside
+
+
+def _group(revision: Revision) -> str:
+    return revision.group or revision.id

@@ -1,0 +1,52 @@
+"""How revisions and corpora show themselves in a notebook."""
+
+import html
+from collections.abc import Sequence
+
+from irtuning.corpora.base import SPLITS, Corpus, Revision
+from irtuning.edits import word_diff
+
+DELETED = "background:#fbe3d6;text-decoration:line-through;color:#8a3b00"
+INSERTED = "background:#d6e9f8;color:#003f72;font-weight:600"
+
+
+def revision_html(revision: Revision) -> str:
+    """A revision as one line of text with deleted words struck out, inserted ones marked, and its intention."""
+    parts = []
+    for operation, before, after in word_diff(*revision.texts()):
+        if operation == "equal":
+            parts.append(html.escape(" ".join(after)))
+            continue
+        parts += [_span(before, DELETED)] if before else []
+        parts += [_span(after, INSERTED)] if after else []
+    intention = f"<b>{html.escape(revision.intention)}</b>" if revision.intention else ""
+    return f"<div style='max-width:60em;margin:0.3em 0'>{intention} {' '.join(parts)}</div>"
+
+
+def revisions_html(revisions: Sequence[Revision]) -> str:
+    """Several revisions, one below the other."""
+    return "".join(revision_html(revision) for revision in revisions)
+
+
+def corpus_html(corpus: Corpus) -> str:
+    """A corpus as a table of label counts by split, with licence and checksum."""
+    counts = corpus.counts()
+    kind = "SYNTHETIC" if corpus.synthetic else "real"
+    head = "".join(f"<th>{split}</th>" for split in SPLITS)
+    rows = "".join(
+        f"<tr><td style='text-align:left'>{html.escape(label)}</td>"
+        + "".join(f"<td>{counts[split][label]:,}</td>" for split in SPLITS)
+        + "</tr>"
+        for label in corpus.labels
+    )
+    total = "".join(f"<td><b>{len(corpus.split(split)):,}</b></td>" for split in SPLITS)
+    return (
+        f"<p><b>{html.escape(corpus.name)}</b> ({kind}, fold {corpus.fold}) · {html.escape(corpus.licence)} · "
+        f"checksum {corpus.checksum[:12]}</p>"
+        f"<table><tr><th style='text-align:left'>intention</th>{head}</tr>{rows}"
+        f"<tr><td style='text-align:left'><b>all</b></td>{total}</tr></table>"
+    )
+
+
+def _span(words: list[str], style: str) -> str:
+    return f"<span style='{style}'>{html.escape(' '.join(words))}</span>"
