@@ -57,8 +57,7 @@ class LayerwiseTuning(TrainerCallback):
         self._micro_batches, self._loss_is_summed = 0, False
         self._classifies = "Classification" in (getattr(_base(model), "loss_type", None) or "")
         self._clip, args.max_grad_norm = args.max_grad_norm, 0.0
-        self._hooks = [model.register_forward_pre_hook(self._watch_batch, with_kwargs=True)]
-        self._meter = None
+        self._hooks, self._meter = [model.register_forward_pre_hook(self._watch_batch, with_kwargs=True)], None
         if self.strategy.importance == "weight":
             self.scores = weight_scores(model, self.layers)
         elif self.strategy.importance == "cosine":
@@ -88,7 +87,8 @@ class LayerwiseTuning(TrainerCallback):
             return
         if self._clip > 0:
             scale *= min(1.0, self._clip / (total + 1e-6))
-        self.scores = self.strategy.update(self.scores, self._fresh_scores(norms, similarities))
+        if self.strategy.importance:
+            self.scores = self.strategy.update(self.scores, self._fresh_scores(norms, similarities))
         if scale != 1.0:
             torch._foreach_mul_([p.grad for p in learning], scale)
 

@@ -92,8 +92,9 @@ def _load_weights(folder: Path, source, labels: list[str], tokenizer, config: di
         return AutoModelForSequenceClassification.from_pretrained(
             folder / "model", use_safetensors=True, trust_remote_code=False
         )
-    import irtuning.adapters  # noqa: F401  registers the bottleneck with peft
     from peft import PeftModel
+
+    import irtuning.adapters  # noqa: F401  registers the bottleneck with peft
 
     if not (folder / "adapter" / "adapter_model.safetensors").exists():
         raise InputError(f"no adapter_model.safetensors in {folder}/adapter; train the run again")

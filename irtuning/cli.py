@@ -230,7 +230,7 @@ def methods(as_json: Json = False) -> None:
         kept = [f for f in dataclasses.fields(kind) if f.type in (int, float, str)]
         return " ".join(f"{f.name}={f.default}" for f in kept)
 
-    _show({name: f"{kind.about} [{options(kind)}]" for name, kind in METHODS.items()}, as_json)
+    _show({name: f"{kind.__doc__.splitlines()[0]} [{options(kind)}]" for name, kind in METHODS.items()}, as_json)
 
 
 @app.command()

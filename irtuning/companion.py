@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # the modules that decide a run's result: a change in one of them starts a new cache of runs
 TRAINING_MODULES = (
     "adapters", "callback", "config", "importance", "layers", "metrics", "models", "prompts", "run", "selector",
-    "strategies", "trainer",
+    "strategies", "trainer", "curve",
 )  # fmt: skip
 
 
@@ -53,7 +53,7 @@ class Companion:
         """Records and floors of a comparison; what is recorded already is read."""
         from irtuning.comparison import comparison
 
-        folder = self.places.runs / f"{self.corpus_name}-{training_fingerprint()}"
+        folder = self.places.runs / f"{self.corpus_name}-{self.corpus().checksum[:8]}-{training_fingerprint()}"
         given = {"corpus": self.corpus_name} | settings
         steps = list(comparison(methods, seeds, (0,), "equal", folder, self.data, False, given))
         return [step for step in steps if "schema" in step], [step for step in steps if "name" in step]
@@ -69,7 +69,7 @@ class Companion:
         write_bytes(path.with_suffix(".png"), png)
         write_bytes(path.with_suffix(".svg"), to_image(figure, "svg"))
         self._sidecar(path, line, origin)
-        return Image(png, width=round(figure.get_figwidth() * 100))
+        return Image(png, width=round(figure.get_figwidth() * 100), alt=name)
 
     def table(self, table: "pandas.DataFrame", name: str, origin: Sequence[dict] | Corpus) -> "pandas.DataFrame":
         """Save a table as CSV and Markdown with a sidecar that names its origin; return it rounded."""

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irtuning.config import RunConfig
+from irtuning.config import RunConfig, corpus_of
 from irtuning.corpora.base import Corpus
 from irtuning.errors import InputError
 from irtuning.records import find_records, read_record, write_text
-from irtuning.run import corpus_of, train
+from irtuning.run import train
 from irtuning.strategies import EQUAL_BUDGET, make_strategy
 from irtuning.tables import mean_share, summary_table
 

@@ -4,10 +4,13 @@ import dataclasses
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from irtuning.errors import InputError, unknown
+from irtuning.corpora import Corpus, load_corpus
+from irtuning.errors import InputError, read_as, unknown
 from irtuning.models import Source
 from irtuning.prompts import FORMS
+from irtuning.strategies import Strategy, make_strategy
 
 CHOICES = {
     "head": ("learns", "frozen"),
@@ -71,7 +74,7 @@ class RunConfig:
         for name in given:
             if name not in kinds:
                 raise unknown("setting", name, kinds)
-        return cls(**{n: _read(n, v, kinds[n]) if isinstance(v, str) else v for n, v in given.items()})
+        return cls(**{n: read_as(n, v, kinds[n]) if isinstance(v, str) else v for n, v in given.items()})
 
     def complete(self, source: Source, examples: int, full_parameters: bool, device: str) -> "RunConfig":
         """Fill in what was left to the model, for `examples` training examples on `device`; then check it all.
@@ -130,19 +133,6 @@ class RunConfig:
             raise InputError("; ".join(problems))
 
 
-def _read(name: str, text: str, kind: object) -> object:
-    """Read an option's text as the type its field is annotated with, such as `int | None`."""
-    kind = getattr(kind, "__args__", (kind,))[0]
-    if kind is bool and text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    if str(kind).startswith("tuple"):
-        return tuple(text.split(","))
-    try:
-        return {int: int, float: float, str: str}[kind](text)
-    except (ValueError, KeyError):
-        raise InputError(f"{name}={text!r} cannot be read as {getattr(kind, '__name__', kind)}") from None
-
-
 def differences(one: Mapping, other: Mapping) -> list[str]:
     """Where two recorded configurations differ, a text each."""
     return [f"{k}: {one.get(k)!r} / {other.get(k)!r}" for k in sorted({*one, *other}) if one.get(k) != other.get(k)]
@@ -160,3 +150,15 @@ def parse_settings(texts: list[str]) -> dict[str, str]:
         near = difflib.get_close_matches(wrong[0], [f.name for f in dataclasses.fields(RunConfig)], n=1)
         raise InputError(f"{wrong[0]!r} is not name=value{f', such as {near[0]}=...' if near else ''}")
     return {name: value for name, _, value in pairs}
+
+
+def corpus_of(config: RunConfig, data_dir: str | Path | None = None) -> Corpus:
+    """The corpus a configuration names."""
+    columns = {name: getattr(config, name) for name in ("before", "after", "label", "group")}
+    return load_corpus(config.corpus, data_dir, config.fold, labels=config.label_set, **columns)
+
+
+def strategy_of(config: RunConfig) -> Strategy:
+    """The strategy a configuration names, with its budget."""
+    given = {"share": config.share, "counts": config.counts}
+    return make_strategy(config.method, **{k: v for k, v in given.items() if v is not None})

@@ -1,6 +1,7 @@
-"""The one error this package raises for bad input: it names the problem, the value and the cure."""
+"""The one error this package raises for bad input, naming the problem, the value and the cure; reading of texts."""
 
 import difflib
+import types
 from collections.abc import Iterable
 
 
@@ -18,3 +19,20 @@ def unknown(kind: str, value: object, choices: Iterable[str]) -> InputError:
     near = difflib.get_close_matches(str(value), choices, n=2, cutoff=0.5)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
     return InputError(f"unknown {kind} {value!r}{hint} Choose one of: {', '.join(choices)}")
+
+
+def read_as(name: str, text: str, kind: object) -> object:
+    """Read a setting's text as the type its field is annotated with, such as `int | None` or `tuple[str, ...]`.
+
+    >>> read_as("rank", "8", int | None)
+    8
+    """
+    kind = kind.__args__[0] if isinstance(kind, types.UnionType) else kind
+    if kind is bool and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if str(kind) == "tuple[str, ...]":
+        return tuple(text.split(","))
+    try:
+        return {int: int, float: float, str: str}[kind](text)
+    except (ValueError, KeyError):
+        raise InputError(f"{name}={text!r} cannot be read as {getattr(kind, '__name__', kind)}") from None

@@ -54,9 +54,11 @@ def _prompt(tokenizer, pairs: Sequence[tuple[str, str]], labels: Sequence[str], 
     if not pairs:
         return []
     if form == "instruction":
-        return tokenizer([instruction(before, after, labels) for before, after in pairs])["input_ids"]
+        return tokenizer([instruction(before, after, labels) for before, after in pairs], verbose=False)["input_ids"]
     between = "" if _separates(tokenizer) else "\n"
-    return tokenizer([before for before, _ in pairs], [between + after for _, after in pairs])["input_ids"]
+    return tokenizer([before for before, _ in pairs], [between + after for _, after in pairs], verbose=False)[
+        "input_ids"
+    ]
 
 
 def _separates(tokenizer) -> bool:
@@ -69,7 +71,10 @@ def _separates(tokenizer) -> bool:
 
 def _shorten(tokenizer, pair: tuple[str, str], room: int) -> tuple[str, str]:
     """Cut the ends of two texts so that together they have at most `room` tokens."""
-    offsets = [tokenizer(t, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"] for t in pair]
+    offsets = [
+        tokenizer(t, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+        for t in pair
+    ]
     before, after = map(len, offsets)
     keep_after = min(after, max(room // 2, room - before))
     keep = min(before, room - keep_after), keep_after

@@ -96,7 +96,12 @@ def _run(name: str, places: Places, parameters: dict) -> None:
     logger.info("%s ...", name)
     try:
         book = papermill.execute_notebook(
-            str(source), str(target), parameters=parameters, progress_bar=False, cwd=str(source.parent)
+            str(source),
+            str(target),
+            parameters=parameters,
+            progress_bar=False,
+            cwd=str(source.parent),
+            extra_arguments=["--IPKernelApp.log_level=40"],  # a warning about local sockets at every start
         )
     except papermill.PapermillExecutionError as error:
         raise InputError(
@@ -104,7 +109,9 @@ def _run(name: str, places: Places, parameters: dict) -> None:
         ) from None
     _strip(book)
     write_text(target, _text(book))
-    write_text(target.with_suffix(".html"), HTMLExporter().from_notebook_node(book)[0])
+    exporter = HTMLExporter()
+    exporter.log.setLevel(logging.ERROR)  # its template drops the images' alternative text, then complains
+    write_text(target.with_suffix(".html"), exporter.from_notebook_node(book)[0])
     if not parameters:
         write_text(source, _text(book))
     logger.info("%s done in %.0f s", name, time.perf_counter() - started)

@@ -15,17 +15,17 @@ from transformers.utils.logging import disable_progress_bar
 
 from irtuning.adapters import add_adapter
 from irtuning.callback import LayerwiseTuning
-from irtuning.config import RunConfig, differences
-from irtuning.corpora import Corpus, load_corpus
-from irtuning.corpora.base import SPLITS, Revision
+from irtuning.config import RunConfig, corpus_of, differences, strategy_of
+from irtuning.corpora.base import SPLITS, Corpus, Revision
+from irtuning.curve import ValidationCurve
 from irtuning.errors import InputError
 from irtuning.metrics import score
 from irtuning.models import Source, context_length, load_classifier, load_tokenizer, resolve
 from irtuning.prompts import encode
 from irtuning.provenance import provenance
 from irtuning.records import RECORD, SCHEMA, new_folder, read_record, write_record
-from irtuning.strategies import Strategy, make_strategy
-from irtuning.trainer import LayerwiseTrainer, ValidationCurve
+from irtuning.strategies import Strategy
+from irtuning.trainer import LayerwiseTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -101,18 +101,6 @@ def train(
     return Run(record, Path(output))
 
 
-def corpus_of(config: RunConfig, data_dir: str | Path | None = None) -> Corpus:
-    """The corpus a configuration names."""
-    columns = {name: getattr(config, name) for name in ("before", "after", "label", "group")}
-    return load_corpus(config.corpus, data_dir, config.fold, labels=config.label_set, **columns)
-
-
-def strategy_of(config: RunConfig) -> Strategy:
-    """The strategy a configuration names, with its budget."""
-    given = {"share": config.share, "counts": config.counts}
-    return make_strategy(config.method, **{k: v for k, v in given.items() if v is not None})
-
-
 def _finished(folder: Path, config: RunConfig, corpus: Corpus) -> Run:
     record = read_record(folder)
     different = differences(record["run"]["config"], config.to_dict())
@@ -144,8 +132,7 @@ class _Job:
     def check_space(self, folder: Path) -> None:
         """Raise InputError if what the run will save has no room."""
         needed = sum(p.numel() * p.element_size() for p in self.model.parameters() if p.requires_grad) + 2**24
-        free = shutil.disk_usage(folder).free
-        if free < needed:
+        if (free := shutil.disk_usage(folder).free) < needed:
             raise InputError(f"{free:,} bytes free for the run's folder, about {needed:,} needed; free some space")
 
     def work(self) -> dict:
@@ -290,16 +277,18 @@ class _Job:
         ]
 
 
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    logits = np.asarray(logits[0] if isinstance(logits, tuple) else logits, dtype=np.float64)
-    exponentials = np.exp(logits - logits.max(1, keepdims=True))
-    return exponentials / exponentials.sum(1, keepdims=True)
+def _softmax(logits: np.ndarray | tuple) -> np.ndarray:
+    from scipy.special import softmax
+
+    return softmax(np.asarray(logits[0] if isinstance(logits, tuple) else logits, dtype=np.float64), axis=1)
 
 
 def _balanced_weights(corpus: Corpus) -> torch.Tensor:
-    """n / (K n_k) for each class k, as scikit-learn's `balanced`; shape (K,)."""
-    counts = torch.tensor([float(n) for n in corpus.counts()["train"].values()])
-    return counts.sum() / (len(counts) * counts)
+    """n / (K n_k) for each class k; shape (K,)."""
+    from sklearn.utils.class_weight import compute_class_weight
+
+    gold = [revision.intention for revision in corpus.train]
+    return torch.tensor(compute_class_weight("balanced", classes=np.array(corpus.labels), y=gold)).float()
 
 
 def _checkpoint_layers(model: torch.nn.Module) -> None:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from irtuning.errors import InputError, unknown
+from irtuning.errors import InputError, read_as, unknown
 from irtuning.selector import MIDDLE, split_scores
 
 Scores = Sequence[float | None]
@@ -26,7 +26,6 @@ class Strategy:
 
     scope: ClassVar[str] = "adapters"
     importance: ClassVar[str | None] = None
-    about: ClassVar[str] = "every adapter learns at every step: the plain PEFT baseline"
 
     def begin(self, count: int, steps: int) -> None:
         """Called once before training with the number of candidates and of optimizer steps."""
@@ -40,9 +39,10 @@ class Strategy:
         """Whether `probe` wants to measure losses before this step (IST alone does)."""
         return False
 
-    def update(self, scores: Scores, fresh: Scores) -> list[float | None]:
-        """The scores after a step: the fresh ones where a layer was measured, else the old."""
-        return [old if new is None else new for old, new in zip(scores, fresh, strict=True)]
+
+@dataclass
+class FullPeft(Strategy):
+    """Full PEFT: every adapter learns at every step; the plain baseline."""
 
 
 @dataclass
@@ -50,46 +50,41 @@ class FullTuning(Strategy):
     """Full fine-tuning: every parameter learns, no adapters."""
 
     scope = "parameters"
-    about = "every parameter learns, no adapters: full fine-tuning"
 
 
 @dataclass
 class IRTuningStrategy(Strategy):
-    """The layers on one side of the cut of the importance scores learn (the abstract; details: authors' code)."""
+    """IR-Tuning: the layers with high gradient norms learn (the abstract; details: the authors' code)."""
 
-    score: str = "reference"  # gradient: reference | l2
+    score: str = "reference"  # form of the importance: the first of `forms` is the authors'
     variant: str = "reference"  # of the cut: reference | exact
     splits: int = 1
     refresh_every: int = 0  # ours: all layers learn on every K-th step, so that no score goes stale
     smoothing: float = 0.0  # ours: share of the old score kept when a layer is measured again
 
     importance = "gradient"
-    about = "IR-Tuning: the layers with high gradient norms learn"
+    forms: ClassVar[tuple[str, ...]] = ("reference", "l2")
+    keep: ClassVar[str] = "high"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.smoothing < 1:
-            raise InputError(f"smoothing is {self.smoothing}; give a share of 0 or more, below 1")
-        if self.refresh_every < 0 or self.splits < 1:
-            raise InputError(f"refresh_every is {self.refresh_every}, splits {self.splits}; give >= 0 and >= 1")
-        if self.score not in self.score_forms():
-            raise unknown(f"score of {self.importance} importance", self.score, self.score_forms())
-        split_scores([0.0, 1.0], variant=self.variant)
-
-    @classmethod
-    def score_forms(cls) -> tuple[str, ...]:
-        """The forms of this importance; the first is the authors'."""
-        return ("reference", "l2")
+        if not 0 <= self.smoothing < 1 or self.refresh_every < 0:
+            raise InputError(f"smoothing is {self.smoothing}, give 0 or more, below 1; refresh_every is "
+                             f"{self.refresh_every}, give 0 or more")  # fmt: skip
+        if self.score not in self.forms:
+            raise unknown(f"score of {self.importance} importance", self.score, self.forms)
+        split_scores([0.0, 1.0], variant=self.variant, splits=self.splits)
 
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
         if self.refresh_every and (step + 1) % self.refresh_every == 0:
             return list(range(self.count))
-        return self.cut(scores, rng)
-
-    def cut(self, scores: Scores, rng: np.random.Generator) -> list[int]:
-        """The positions on the kept side of the cut."""
-        return split_scores(scores, variant=self.variant, splits=self.splits, rng=rng)
+        window = None
+        if self.importance == "weight" and self.variant == "reference":  # the authors' window starts one later there
+            window = int(MIDDLE[0] * len(scores)) + 1, int(MIDDLE[1] * len(scores))
+        return split_scores(scores, variant=self.variant, splits=self.splits, keep=self.keep, window=window, rng=rng)
 
     def update(self, scores: Scores, fresh: Scores) -> list[float | None]:
+        """The scores after a step: fresh where a layer was measured, blended with the old by `smoothing`."""
+
         def blend(old: float | None, new: float | None) -> float | None:
             if old is None or new is None:
                 return old if new is None else new
@@ -100,19 +95,10 @@ class IRTuningStrategy(Strategy):
 
 @dataclass
 class WeightTuning(IRTuningStrategy):
-    """IR-Tuning by the norm of each layer's attention output projection; the choice stays the same all along."""
+    """IR-Tuning by the weight norm of each layer's attention output projection: one choice for the whole run."""
 
     importance = "weight"
-    about = "IR-Tuning by weight norm: one fixed choice"
-
-    @classmethod
-    def score_forms(cls) -> tuple[str, ...]:
-        return ("reference",)
-
-    def cut(self, scores: Scores, rng: np.random.Generator) -> list[int]:
-        first, last = (int(share * len(scores)) for share in MIDDLE)
-        window = (first + 1, last) if self.variant == "reference" else None
-        return split_scores(scores, variant=self.variant, splits=self.splits, window=window, rng=rng)
+    forms = ("reference",)
 
 
 @dataclass
@@ -120,14 +106,8 @@ class CosineTuning(IRTuningStrategy):
     """IR-Tuning by cosine similarity: a layer that changes its input much, so has a low score, learns."""
 
     importance = "cosine"
-    about = "IR-Tuning by cosine similarity of a layer's input and output"
-
-    @classmethod
-    def score_forms(cls) -> tuple[str, ...]:
-        return ("reference", "token")
-
-    def cut(self, scores: Scores, rng: np.random.Generator) -> list[int]:
-        return split_scores(scores, variant=self.variant, splits=self.splits, keep="low", rng=rng)
+    forms = ("reference", "token")
+    keep = "low"
 
 
 @dataclass
@@ -153,9 +133,7 @@ class ShareStrategy(Strategy):
 
 @dataclass
 class LastLayers(ShareStrategy):
-    """The top layers learn."""
-
-    about = "the last k layers learn, always the same"
+    """The last k layers learn, always the same."""
 
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
         return list(range(self.count - self.size, self.count))
@@ -163,9 +141,7 @@ class LastLayers(ShareStrategy):
 
 @dataclass
 class MiddleLayers(ShareStrategy):
-    """The layers around the middle learn."""
-
-    about = "the middle k layers learn, always the same"
+    """The middle k layers learn, always the same."""
 
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
         first = (self.count - self.size) // 2
@@ -177,7 +153,6 @@ class RandomSparseTuning(ShareStrategy):
     """RST: a uniform random subset learns, drawn anew each step; 4 of 32 layers in the authors' code."""
 
     share: float = 4 / 32
-    about = "RST: a random subset, drawn at every step"
 
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
         return self.draw(rng, self.size)
@@ -185,11 +160,10 @@ class RandomSparseTuning(ShareStrategy):
 
 @dataclass
 class LisaAdapters(ShareStrategy):
-    """LISA's schedule over adapters: a random set of layers, switched every `every` steps. Not the original."""
+    """LISA's schedule over adapters: random layers, switched every `every` steps. Not the original."""
 
     share: float = 0.0  # 0: LISA's own 2 layers
     every: int = 20
-    about = "LISA's schedule over adapters: random layers, switched every 20 steps"
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1 or self.every < 1:
@@ -211,7 +185,6 @@ class Lisa(LisaAdapters):
     """LISA as published: full parameters of 2 random layers, embeddings, final norm and head; no adapters."""
 
     scope = "parameters"
-    about = "LISA: full parameters of 2 random layers plus embeddings and head, switched every 20 steps"
 
 
 @dataclass
@@ -219,7 +192,6 @@ class RandomCounts(ShareStrategy):
     """As many random layers at each step as IR-Tuning chose there: does the choice matter, or the number?"""
 
     counts: tuple[int, ...] = ()
-    about = "random layers, as many at each step as IR-Tuning chose (needs its record)"
 
     def begin(self, count: int, steps: int) -> None:
         super().begin(count, steps)
@@ -247,7 +219,6 @@ class ImportanceSparseTuning(ShareStrategy):
     trials: int = 3
     factor: float = 0.25
     step_size: float = 10.0
-    about = "IST: layers drawn by an importance learned from suppressing random halves"
 
     @property
     def size(self) -> int:
@@ -281,7 +252,7 @@ def _sigmoid(values: np.ndarray) -> np.ndarray:
 
 
 METHODS: dict[str, type[Strategy]] = {
-    "full": Strategy,
+    "full": FullPeft,
     "ir": IRTuningStrategy,
     "ir-weight": WeightTuning,
     "ir-cosine": CosineTuning,
@@ -311,14 +282,5 @@ def make_strategy(spec: str, **options: object) -> Strategy:
         key, equals, text = pair.partition("=")
         if key not in kinds or not equals:
             raise unknown(f"option of method {name!r} (written name:option=value)", pair, kinds)
-        options[key] = _parse(name, key, text, kinds[key])
+        options[key] = read_as(f"{name}:{key}", text, kinds[key])
     return METHODS[name](**options)
-
-
-def _parse(method: str, key: str, text: str, kind: type) -> object:
-    if kind not in (int, float, str):
-        raise InputError(f"method {method!r}: {key} cannot be given as text; pass it from Python")
-    try:
-        return kind(text)
-    except ValueError:
-        raise InputError(f"method {method!r}: {key}={text!r} is not of type {kind.__name__}") from None

@@ -1,12 +1,11 @@
 """Our thin Trainer: batches of like length in an order that is a pure function, and losses kept per step."""
 
-import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch.utils.data import Sampler
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer
 
 MEGABATCH = 8  # batches are made of like lengths within this many batches
 
@@ -87,45 +86,3 @@ class LayerwiseTrainer(Trainer):
         lengths = [len(example["input_ids"]) for example in (train_dataset or self.train_dataset)]
         whole = self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return LengthGroupedBatches(self.args.seed, lengths, whole)
-
-
-class ValidationCurve(TrainerCallback):
-    """Keeps the validation scores over training, each step's duration, and with `best` the best weights.
-
-    Attributes:
-        points: one dict per evaluation: step, loss and the scores.
-        seconds: duration of each optimizer step, evaluation apart.
-    """
-
-    def __init__(self, keep: str = "last"):
-        self.keep, self.points, self.seconds = keep, [], []
-        self._best: tuple[float, list[torch.Tensor]] | None = None
-
-    @property
-    def kept_step(self) -> int:
-        """The step whose weights the run ends with."""
-        if self.keep == "last":
-            return self.points[-1]["step"]
-        return max(self.points, key=lambda point: point["macro_f1"])["step"]
-
-    def on_train_begin(self, args, state, control, model=None, **kwargs):
-        self._learning = [p for p in model.parameters() if p.requires_grad]
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        self._started = time.perf_counter()
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.seconds.append(time.perf_counter() - self._started)
-        if state.global_step >= state.max_steps:
-            control.should_evaluate = True
-
-    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
-        names = ("loss", "macro_f1", "auprc", "accuracy", "macro_precision", "macro_recall")
-        self.points.append({"step": state.global_step} | {n: metrics[f"eval_{n}"] for n in names})
-        if self.keep == "best" and (self._best is None or metrics["eval_macro_f1"] > self._best[0]):
-            self._best = metrics["eval_macro_f1"], [p.detach().to("cpu", copy=True) for p in self._learning]
-
-    @torch.no_grad()
-    def on_train_end(self, args, state, control, **kwargs):
-        for parameter, kept in zip(self._learning, self._best[1] if self._best else [], strict=False):
-            parameter.copy_(kept)

@@ -1,0 +1,255 @@
+"""A synthetic corpus of revisions, generated offline: for tests and demonstrations, never for a claim.
+
+Each revision is drawn from a template of `synthetic_grammar`, which fixes the kind of edit and the writer's intention,
+filled with words of its split. Train, validation and test share no template and no content word (people, things,
+places, names, adjectives, verbs, `WORDS`); they do share the kinds of edit and the closed-class words (articles,
+pronouns, prepositions, connectives, number words, weekdays). So a score on test is a score for reading, not memory.
+"""
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from irtuning.corpora.base import SPLITS, Corpus, Revision
+from irtuning.corpora.synthetic_grammar import CLARITY, COHERENCE, FLUENCY, MEANING, PHRASES, STYLE
+from irtuning.errors import InputError
+
+GRAMMAR = {"clarity": CLARITY, "fluency": FLUENCY, "coherence": COHERENCE, "style": STYLE, "meaning-changed": MEANING}
+LABELS = tuple(GRAMMAR)
+SIZES = {"train": 1600, "validation": 200, "test": 200}
+MOST_NOISE = 0.05
+
+OPENERS = {
+    "train": "|||according to the report, |at the end, |in the story, |as far as we know, |for once, |as usual, ",
+    "validation": "|in this case, |by all accounts, ",
+    "test": "|from what we heard, |as it turned out, ",
+}
+# Content words of each split by slot type; "a:b" is a pair whose halves a template calls left and right.
+WORDS = {
+    "train": {
+        "p": "clerk driver teacher nurse farmer painter baker sailor lawyer guard singer tailor doctor miner porter "
+        "actor engineer editor butcher gardener",
+        "n": "lamp chair engine ladder basket kettle table boat clock cart door mirror barrel piano window carpet oven "
+        "umbrella statue bottle saddle drum anchor",
+        "c": "harbour station market garden kitchen library tower valley village office",
+        "a": "old heavy dirty broken expensive small green wooden dusty cheap useful rusty narrow ugly",
+        "v": "paint move clean repair check wash carry count store order inspect mark load test hoist",
+        "i": "arrive laugh wait rest shout hesitate agree relax complain stumble",
+        "w": "thank follow help call visit warn greet trust",
+        "f": "Anna Maria Ruth Helen Clara Judith",
+        "m": "Paul Peter Simon Martin Oscar Henry",
+        "u": "usual wise safe known fair likely",
+        "r": "got:obtained fixed:repaired kept:retained showed:displayed put in:inserted threw out:discarded "
+        "set up:established gave away:donated picked out:selected",
+        "z": "inspection:inspected description:described examination:examined purchase:purchased copy:copied "
+        "imitation:imitated demonstration:demonstrated",
+    },
+    "validation": {
+        "p": "pilot waiter plumber banker captain student",
+        "n": "hammer bucket trumpet candle bench tractor apron",
+        "c": "factory forest castle theatre",
+        "a": "new large yellow fragile clumsy",
+        "v": "borrow polish unpack collect deliver",
+        "i": "smile return protest wander",
+        "w": "praise join blame",
+        "f": "Emma Laura Sophie",
+        "m": "Daniel Victor Robert",
+        "u": "pleasant certain stable",
+        "r": "asked for:requested handed in:submitted built:constructed",
+        "z": "investigation:investigated assessment:assessed translation:translated",
+    },
+    "test": {
+        "p": "hunter poet barber soldier cook inspector",
+        "n": "violin wagon helmet curtain shovel blanket orchid",
+        "c": "airport museum hospital meadow",
+        "a": "modern bulky purple delicate unusable",
+        "v": "replace lift photograph arrange discover",
+        "i": "sigh depart apologise listen",
+        "w": "support defend question",
+        "f": "Nora Alice Irene",
+        "m": "Edward Walter Leo",
+        "u": "common clear popular",
+        "r": "looked at:observed got rid of:removed made:produced",
+        "z": "evaluation:evaluated review:reviewed installation:installed",
+    },
+}
+# Closed-class words, the same in every split.
+SHARED = {
+    "k": "two three four five six seven eight nine ten eleven twelve",
+    "d": "Monday Tuesday Wednesday Thursday Friday Saturday Sunday",
+    "y": "January March April June July August October December 1960 1975 1980 1994",
+}
+NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+
+EDIT = re.compile(r"\[([^\]|]*)\|([^\]|]*)\]")
+CHOICE = re.compile(r"\(([^()]*)\)")
+SLOT = re.compile(r"\{([a-z])(\d)")
+
+
+class Word(str):
+    """A content word with the forms a template may ask for; regular English only."""
+
+    @property
+    def s(self) -> "Word":
+        """Plural of a noun, third person of a verb."""
+        if re.search("[^aeiou]y$", self):
+            return Word(self[:-1] + "ies")
+        return Word(self + ("es" if self.endswith(("s", "x", "sh", "ch")) else "s"))
+
+    es = s
+
+    @property
+    def ed(self) -> "Word":
+        """Past and past participle."""
+        if re.search("[^aeiou]y$", self):
+            return Word(self[:-1] + "ied")
+        return Word(self + ("d" if self.endswith("e") else "ed"))
+
+    @property
+    def article(self) -> str:
+        """The indefinite article before it."""
+        return "an" if self[0] in "aeiou" and not self.startswith("us") else "a"
+
+    @property
+    def wrong_article(self) -> str:
+        """The other indefinite article."""
+        return "a" if self.article == "an" else "an"
+
+    @property
+    def misspelt(self) -> str:
+        """The word with two neighbouring letters swapped, the first two from its middle that differ."""
+        middle = len(self) // 2
+        at = next((i for i in [*range(middle, len(self) - 1), *range(middle)] if self[i] != self[i + 1]), 0)
+        return self[:at] + self[at + 1] + self[at] + self[at + 2 :]
+
+    @property
+    def digits(self) -> str:
+        """A number word in figures."""
+        return str(NUMBERS.index(self))
+
+    @property
+    def left(self) -> "Word":
+        """First half of a pair."""
+        return Word(self.split(":")[0])
+
+    @property
+    def right(self) -> "Word":
+        """Second half of a pair."""
+        return Word(self.split(":")[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of edit: its intention, the templates of each split, and whether it may be read in either direction."""
+
+    name: str
+    intention: str
+    templates: dict[str, tuple[str, ...]]
+    reversible: bool
+
+
+def load_synthetic(*, noise: float = 0.03, seed: int = 0) -> Corpus:
+    """Return the synthetic corpus: 1,600 / 200 / 200 revisions, the five intentions of ITERATER equally often.
+
+    `noise` is the share of labels, in every split, replaced by another one at random, at most 0.05. `Revision.extra`
+    holds the generator's record: kind, template, words, true_intention (before noise), noisy. Raises InputError.
+    """
+    if not 0 <= noise <= MOST_NOISE:
+        raise InputError(f"noise is {noise}; it is a share of the labels from 0 to {MOST_NOISE}")
+    rows = {split: _split(split, noise, seed) for split in SPLITS}
+    return Corpus("synthetic", LABELS, **rows, licence="Apache-2.0", synthetic=True)
+
+
+@cache
+def kinds() -> tuple[Kind, ...]:
+    """Every kind of edit of the grammar, in label order."""
+    return tuple(kind for label in LABELS for kind in _parse(label, GRAMMAR[label]))
+
+
+def _parse(intention: str, text: str) -> list[Kind]:
+    """The kinds written in one intention's block: a heading, then its templates indented."""
+    found = []
+    for heading, body in re.findall(r"^(\S.*)\n((?: +.*\n)+)", text, flags=re.MULTILINE):
+        lines = [line.strip() for line in body.splitlines()]
+        by_split = {"train": tuple(lines[:-2]), "validation": (lines[-2],), "test": (lines[-1],)}
+        found.append(Kind(heading.rstrip(" ~"), intention, by_split, heading.endswith("~")))
+    return found
+
+
+def _split(split: str, noise: float, seed: int) -> list[Revision]:
+    """One split: as many revisions of each intention, its kinds in turn, shuffled, then the noise."""
+    generator = random.Random(f"{split} {seed}")
+    share, seen, drawn = SIZES[split] // len(LABELS), set(), []
+    for label in LABELS:
+        own = [kind for kind in kinds() if kind.intention == label]
+        drawn += [_draw_new(own[number % len(own)], split, generator, seen) for number in range(share)]
+    generator.shuffle(drawn)
+    noisy = set(generator.sample(range(len(drawn)), round(noise * len(drawn))))
+    return [_revision(f"{split}-{n:04d}", row, n in noisy, generator) for n, row in enumerate(drawn)]
+
+
+def _revision(name: str, row: dict, noisy: bool, generator: random.Random) -> Revision:
+    """The revision of a drawn row, under another intention than its own if it is a noisy one."""
+    others = [label for label in LABELS if label != row["true_intention"]]
+    intention = generator.choice(others) if noisy else row["true_intention"]
+    record = {key: value for key, value in row.items() if key not in ("before", "after")} | {"noisy": noisy}
+    return Revision(f"synthetic-{name}", row["before"], row["after"], intention, row["template"], extra=record)
+
+
+def _draw_new(kind: Kind, split: str, generator: random.Random, seen: set) -> dict:
+    """A draw of the kind whose two sides differ and are not in `seen`; adds them there."""
+    while True:
+        row = _draw(kind, split, generator)
+        if row["before"] != row["after"] and (row["before"], row["after"]) not in seen:
+            seen.add((row["before"], row["after"]))
+            return row
+
+
+def _draw(kind: Kind, split: str, generator: random.Random) -> dict:
+    """Choose a template, its alternatives and its words, and write both sides."""
+    template = generator.choice(kind.templates[split])
+    text = template
+    for name in PHRASES:  # one choice per phrase, so that it reads the same wherever the template repeats it
+        if f"<{name}>" in text:
+            text = text.replace(f"<{name}>", _choose(PHRASES[name], generator))
+    text = _choose(text, generator)
+    words = _words(text, split, generator)
+    opener = "" if text.startswith("[") else generator.choice(OPENERS[split].split("|"))
+    sides = [_sentence(opener + EDIT.sub(rf"\{side}", text).format(**words)) for side in (1, 2)]
+    if kind.reversible and generator.random() < 0.5:
+        sides.reverse()
+    record = {"kind": kind.name, "template": template, "words": {slot: str(word) for slot, word in words.items()}}
+    return {"before": sides[0], "after": sides[1], "true_intention": kind.intention, **record}
+
+
+def _choose(text: str, generator: random.Random) -> str:
+    """Settle every `(x/y)`, the innermost first."""
+    while CHOICE.search(text):
+        text = CHOICE.sub(lambda found: generator.choice(found[1].split("/")), text, count=1)
+    return text
+
+
+def _words(text: str, split: str, generator: random.Random) -> dict[str, Word]:
+    """A different word of the right type for each slot of the text."""
+    slots = sorted(set(SLOT.findall(text)))
+    words = {}
+    for letter in sorted({letter for letter, _ in slots}):
+        names = [letter + number for kind, number in slots if kind == letter]
+        pool = SHARED[letter].split() if letter in SHARED else _pool(WORDS[split][letter])
+        words |= dict(zip(names, map(Word, generator.sample(pool, len(names))), strict=True))
+    return words
+
+
+def _pool(text: str) -> Sequence[str]:
+    """The entries of a word list; a pair may hold spaces on its left side."""
+    return re.findall(r"[^:\s][^:]*?:\S+", text) if ":" in text else text.split()
+
+
+def _sentence(text: str) -> str:
+    """Tidy spaces, capitalise each sentence and close the last one; an empty side stays empty."""
+    text = re.sub(r"\s+([,.;:!?])", r"\1", " ".join(text.split())).strip()
+    text = re.sub(r"^,\s*|,(?=[,.])", "", text)
+    text = re.sub(r"(^|[.!?] )([a-z])", lambda found: found[1] + found[2].upper(), text)
+    return text if not text or text[-1] in ".!?" else text + "."

@@ -1,0 +1,116 @@
+"""The floors find what a corpus gives away, do not find what it does not, and score as documented."""
+
+import random
+
+import numpy as np
+import pytest
+
+from irtuning.corpora.base import Corpus, Revision
+from irtuning.errors import InputError
+from irtuning.floors import edit_aware_floor, length_floor, macro_f1, operation_floor
+
+LABELS = ("first", "second", "third")
+
+
+def corpus(make, labels=LABELS, sizes=(90, 30, 30)) -> Corpus:
+    """A corpus whose revisions `make(label, generator)` gives as (before, after), labels in turn."""
+    generator = random.Random(0)
+    rows = [
+        [Revision(f"{s}{n}", *make(label := labels[n % len(labels)], generator), label) for n in range(size)]
+        for s, size in enumerate(sizes)
+    ]
+    return Corpus("made", labels, *rows)
+
+
+def words(generator, count=6) -> str:
+    return " ".join(generator.choices("one two three four five six seven eight nine ten".split(), k=count))
+
+
+def by_operation(label, generator):
+    text = words(generator)
+    return {"first": ("", text), "second": (text, ""), "third": (text, text + " more")}[label]
+
+
+def by_length(label, generator):
+    text = words(generator)
+    return text, text + " more" * {"first": 1, "second": 3, "third": 5}[label]
+
+
+def by_inserted_word(label, generator):
+    text = words(generator)
+    return text, f"{text} {label}"
+
+
+def by_chance(label, generator):
+    text = words(generator)
+    return text, f"{text} {words(generator, 1)}"
+
+
+@pytest.mark.parametrize(
+    ("floor", "make"),
+    [(operation_floor, by_operation), (length_floor, by_length), (edit_aware_floor, by_inserted_word)],
+)
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_floor_finds_what_gives_the_intention_away(floor, make, split):
+    found = floor(corpus(make), split)
+    assert (found.macro_f1, found.accuracy, found.split) == (1.0, 1.0, split)
+    assert found.predictions == [r.intention for r in corpus(make).split(split)]
+
+
+@pytest.mark.parametrize("floor", [operation_floor, length_floor, edit_aware_floor])
+def test_a_floor_finds_nothing_where_there_is_nothing(floor):
+    assert floor(corpus(by_chance, sizes=(150, 150, 150)), "test").accuracy < 0.5
+
+
+@pytest.mark.parametrize("floor", [length_floor, edit_aware_floor])
+def test_probabilities_have_a_column_per_label_in_label_order(floor):
+    labels = ("zebra", "mouse", "ant")  # sklearn sorts classes; the corpus does not
+    make = {"zebra": "first", "mouse": "second", "ant": "third"}
+    made = corpus(lambda label, generator: by_length(make[label], generator), labels)
+    found = floor(made)
+    assert found.probabilities.shape == (30, 3)
+    assert np.allclose(found.probabilities.sum(axis=1), 1)
+    assert [labels[best] for best in found.probabilities.argmax(axis=1)] == found.predictions
+    assert found.macro_f1 == 1.0
+
+
+def test_operation_floor_answers_an_unseen_operation_with_the_commonest_intention():
+    train = [Revision(f"t{n}", "a b", "a c", label) for n, label in enumerate([*LABELS, "second", "third", "second"])]
+    made = Corpus("made", LABELS, train, [Revision("v", "", "a", "first")], [Revision("u", "a", "b", "second")])
+    found = operation_floor(made)
+    assert found.predictions == ["second"]
+    assert found.probabilities is None
+
+
+def test_strength_is_chosen_on_validation_whichever_split_is_scored():
+    made = corpus(by_chance)
+    assert edit_aware_floor(made, "test").settings == edit_aware_floor(made, "validation").settings
+
+
+def test_edit_aware_floor_works_where_one_side_never_exists():
+    made = corpus(lambda label, generator: ("", f"{words(generator)} {label}"))
+    assert edit_aware_floor(made).macro_f1 == 1.0
+
+
+def test_edit_aware_floor_reads_the_marked_edit():
+    """The same texts with the mark in another place: only the mark tells the intentions apart."""
+    text = "one two three four"
+
+    def marked(name, size):
+        return [
+            Revision(f"{name}{n}", text, text, LABELS[n % 3], before_span=(n % 3, n % 3 + 1), after_span=(3, 4))
+            for n in range(size)
+        ]
+
+    assert edit_aware_floor(Corpus("made", LABELS, marked("t", 30), marked("v", 9), marked("u", 9))).macro_f1 == 1.0
+
+
+def test_macro_f1_counts_an_absent_label_as_zero():
+    assert macro_f1(LABELS, ["first", "second"], ["first", "second"]) == pytest.approx(2 / 3)
+    assert macro_f1(LABELS, ["first", "first"], ["first", "third"]) == pytest.approx((2 / 3) / 3)
+
+
+@pytest.mark.parametrize("floor", [operation_floor, length_floor, edit_aware_floor])
+def test_an_unknown_split_is_refused(floor):
+    with pytest.raises(InputError, match="unknown split 'dev'"):
+        floor(corpus(by_length), "dev")

@@ -1,0 +1,190 @@
+"""What goes in and out of a run besides the corpus: prompts, metrics, configurations, records."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from irtuning.config import RunConfig, parse_settings
+from irtuning.corpora.base import Revision
+from irtuning.errors import InputError
+from irtuning.metrics import score
+from irtuning.models import MODELS, model_names, resolve, tiny_tokenizer
+from irtuning.prompts import encode, instruction
+from irtuning.records import new_folder, read_record, write_record, write_text
+
+LABELS = ("a", "b", "c")
+RECORD = {"schema": 1, "run": {"config": {}}, "train": {}, "scores": {}, "predictions": {}, "meta": {}}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tiny_tokenizer()
+
+
+def revision(before, after, **spans):
+    return Revision("1", before, after, "a", **spans)
+
+
+def test_pair_form_keeps_the_sides_apart(tokenizer):
+    ids = encode([revision("one", "two"), revision("", "two")], tokenizer, LABELS)
+    assert tokenizer.decode(ids[0]) == "<s> one<sep> two</s>" or tokenizer.decode(ids[0]) == "<s>one<sep>two</s>"
+    assert ids[1].index(tokenizer.sep_token_id) == 1  # nothing stands before it
+
+
+def test_marked_edit_reaches_the_model_as_one_token(tokenizer):
+    ids = encode([revision("a b c", "a x c", before_span=(1, 2), after_span=(1, 2))], tokenizer, LABELS)[0]
+    assert ids.count(tokenizer.convert_tokens_to_ids("<edit>")) == 2
+
+
+def test_instruction_names_task_labels_and_both_texts():
+    text = instruction("old text", "new text", LABELS)
+    assert "a, b, c" in text and text.index("Original text") < text.index("old text") < text.index("Revised text")
+    assert text.endswith("new text")
+
+
+@pytest.mark.parametrize("form", ["pair", "instruction"])
+def test_long_prompts_lose_the_ends_of_their_texts_and_keep_the_revised_side(tokenizer, form):
+    long, short = "word " * 400, "the revised side is short and must survive whole"
+    for before, after in ((long, short), (short, long), (long, long)):
+        ids = encode([revision(before, after)], tokenizer, LABELS, form, 128)[0]
+        assert len(ids) <= 128
+        kept = tokenizer.decode(ids)
+        if after == short:
+            assert short.replace(" ", "") in kept.replace(" ", "")
+        elif form == "pair":
+            sides = kept.split("<sep>")
+            assert len(sides) == 2 and len(sides[1]) >= len(sides[0]) - 10
+
+
+@given(st.text(max_size=200), st.text(max_size=200))
+def test_any_text_fits(before, after):
+    tokenizer = tiny_tokenizer_once()
+    for form in ("pair", "instruction"):
+        assert len(encode([revision(before, after)], tokenizer, LABELS, form, 96)[0]) <= 96
+
+
+def tiny_tokenizer_once(kept=[]):  # noqa: B006  hypothesis takes no module fixture
+    if not kept:
+        kept.append(tiny_tokenizer())
+    return kept[0]
+
+
+def test_tokenizer_gives_any_text_back(tokenizer):
+    text = "Zürich — 東京\t\n 🙂 naïve  spaces"
+    assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
+
+
+def test_no_room_is_an_error(tokenizer):
+    with pytest.raises(InputError, match="leaves"):
+        encode([revision("a", "b")], tokenizer, LABELS, "instruction", 20)
+    with pytest.raises(InputError, match="did you mean 'pair'"):
+        encode([revision("a", "b")], tokenizer, LABELS, "pairs")
+
+
+def test_scores_by_hand():
+    probabilities = np.array([[0.8, 0.1, 0.1], [0.3, 0.6, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1]])
+    found = score([0, 1, 1, 1], probabilities, LABELS)
+    assert found["accuracy"] == 0.75
+    assert found["per_class"]["a"] == {
+        "precision": 0.5,
+        "recall": 1.0,
+        "f1": pytest.approx(2 / 3),
+        "auprc": 1.0,
+        "support": 1,
+    }
+    assert found["per_class"]["b"]["recall"] == pytest.approx(2 / 3)
+    assert found["per_class"]["c"] == {"precision": 0, "recall": 0, "f1": 0, "auprc": 0, "support": 0}
+    assert found["macro_f1"] == pytest.approx((2 / 3 + 0.8 + 0) / 3)
+    assert found["auprc"] == pytest.approx((1 + (1 + 1 + 1) / 3 + 0) / 3)  # b: 0.7, 0.6 and 0.3 rank above 0.1
+
+
+def test_settings_are_read_as_their_fields_type():
+    given = parse_settings(["learning_rate=1e-3", "rank=4", "checkpointing=true", "target_modules=q_proj,v_proj"])
+    config = RunConfig.of(given)
+    assert (config.learning_rate, config.rank, config.checkpointing) == (1e-3, 4, True)
+    assert config.target_modules == ("q_proj", "v_proj")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"rnak": "3"}, "did you mean 'rank'"),
+        ({"rank": "three"}, "cannot be read as int"),
+        ({"warmup_steps": 20}, "as long as the run"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"accumulation": 3}, "not a multiple"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+        ({"head": "cold"}, "head is 'cold'"),
+        ({"dropout": 1.0, "clip": -1.0}, "clip is -1.0.*dropout is 1.0"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_bad_settings_are_refused_all_at_once(given, message):
+    with pytest.raises(InputError, match=message):
+        config = RunConfig.of({"max_steps": 20} | given)
+        config.complete(resolve(config.model), 100, False, "cpu")
+
+
+def test_defaults_belong_to_the_model():
+    large = RunConfig(model="llama-3.1-8b").complete(resolve("llama-3.1-8b"), 3000, False, "cuda")
+    assert (large.rank, large.alpha, large.learning_rate, large.warmup_steps) == (32, 64, 2e-4, 100)
+    assert (large.batch_size, large.max_length, large.form, large.eval_every) == (16, 256, "instruction", 10)
+    assert large.max_steps == 4 * 188
+    tiny = RunConfig(max_steps=50).complete(resolve("tiny-random"), 3000, False, "cpu")
+    assert (tiny.warmup_steps, tiny.precision, tiny.form) == (5, "fp32", "pair")
+
+
+def test_models_resolve_to_pinned_revisions():
+    for name, entry in MODELS.items():
+        source = resolve(name)
+        assert len(source.revision) == 40 and source.path.count("/") == 1, name
+        if entry.instruct:
+            assert resolve(name, "pair").path != source.path == entry.instruct[0]
+    assert resolve("some/model").revision is None
+    with pytest.raises(InputError, match="did you mean 'qwen3-8b'"):
+        resolve("qwen-8b")
+    assert model_names()[0] == "tiny-random"
+
+
+def test_a_record_comes_back_and_a_damaged_one_is_refused(tmp_path):
+    write_record(tmp_path, RECORD)
+    assert read_record(tmp_path) == RECORD
+    whole = (tmp_path / "record.json").read_text()
+    for end in range(0, len(whole) - 2, 7):
+        (tmp_path / "record.json").write_text(whole[:end])
+        with pytest.raises(InputError, match="record.json"):
+            read_record(tmp_path)
+    for broken in ({**RECORD, "schema": 99}, {"schema": 1}, [], {**RECORD, "run": 3}):
+        (tmp_path / "record.json").write_text(json.dumps(broken))
+        with pytest.raises(InputError):
+            read_record(tmp_path)
+    with pytest.raises(InputError, match="no run in"):
+        read_record(tmp_path / "absent")
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "run") as folder:
+        (folder / "half").write_text("x")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with new_folder(tmp_path / "run") as folder:
+        (folder / "all").write_text("x")
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+    with pytest.raises(InputError, match="holds something"), new_folder(tmp_path / "run"):
+        pass
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="cannot write"), new_folder(tmp_path / "file" / "run"):
+        pass
+
+
+def test_writing_leaves_what_was_there_when_it_fails(tmp_path, monkeypatch):
+    target = tmp_path / "record.json"
+    write_text(target, "old")
+    monkeypatch.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(InputError, match="No space left"):
+        write_text(target, "new")
+    assert target.read_text() == "old" and [p.name for p in Path(tmp_path).iterdir()] == ["record.json"]

@@ -1,0 +1,138 @@
+"""What the repository promises about itself: imports go one way, notebooks are executed, nothing names a machine."""
+
+import ast
+import doctest
+import importlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from irtuning.paths import NOTEBOOKS, REPOSITORY
+from irtuning.reproduce import PROFILES
+
+PACKAGE = REPOSITORY / "irtuning"
+# each module may import those of the rows above its own
+ORDER = [
+    {"errors"},
+    {"paths", "records", "provenance", "metrics", "selector"},
+    {"corpora"},
+    {"edits", "prompts", "tables", "layers"},
+    {"floors", "display", "figures", "importance", "strategies", "models", "adapters"},
+    {"config", "callback", "trainer", "curve"},
+    {"run", "classifier"},
+    {"comparison"},
+    {"companion", "reproduce"},
+    {"cli"},
+]
+NO_TORCH = {"errors", "paths", "records", "metrics", "selector", "corpora", "edits", "prompts", "tables", "floors",
+            "display", "figures", "strategies", "config", "companion", "reproduce", "cli"}  # fmt: skip
+ASIDE = {("corpora", "display"), ("run", "figures")}  # how an object shows itself in a notebook
+# an object's own display, and the tiny model's tokenizer, which is made from the synthetic corpus
+
+
+def modules():
+    return [p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py" or p.parent != PACKAGE]
+
+
+def room(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path):
+    """Names of our modules a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        yield from (n.split(".")[1] for n in names if n.startswith("irtuning."))
+
+
+def test_imports_go_one_way():
+    level = {name: i for i, names in enumerate(ORDER) for name in names}
+    assert set(level) == {room(p) for p in modules()}
+    for path in modules():
+        here = room(path)
+        for there in imported(path):
+            assert there == here or level[there] < level[here] or (here, there) in ASIDE, f"{path.name} imports {there}"
+
+
+def test_what_needs_no_torch_imports_none_at_its_head():
+    for path in modules():
+        if room(path) in NO_TORCH:
+            heads = [n for n in ast.parse(path.read_text()).body if isinstance(n, (ast.Import, ast.ImportFrom))]
+            text = " ".join(ast.unparse(node) for node in heads)
+            assert not re.search(r"\b(torch|transformers|peft)\b", text), path.name
+
+
+def test_the_layer_method_stays_small():
+    lines = [
+        len((PACKAGE / f"{n}.py").read_text().splitlines()) for n in ("selector", "strategies", "callback", "trainer")
+    ]
+    assert sum(lines) < 700
+    assert max(len(p.read_text().splitlines()) for p in modules()) <= 320
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: p.stem)
+def test_examples_in_docstrings_run(path):
+    name = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
+    assert doctest.testmod(importlib.import_module(name.removesuffix(".__init__"))).failed == 0
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_committed_notebooks_are_executed_and_clean(name):
+    book = json.loads((REPOSITORY / "notebooks" / f"{name}.ipynb").read_text())
+    cells = [c for c in book["cells"] if c["cell_type"] == "code"]
+    assert all(c["execution_count"] for c in cells), "a cell without a count is never compared by nbval"
+    outputs = [o for c in cells for o in c["outputs"]]
+    assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
+    assert any("image/png" in o.get("data", {}) for o in outputs) and any(
+        "text/html" in o.get("data", {}) for o in outputs
+    )
+    assert book["metadata"]["kernelspec"]["name"] == "python3"
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_parameters_cells_know_every_key_of_every_profile(name):
+    book = json.loads((REPOSITORY / "notebooks" / f"{name}.ipynb").read_text())
+    (cell,) = [c for c in book["cells"] if "parameters" in c["metadata"].get("tags", [])]
+    body = ast.parse("".join(cell["source"])).body
+    assert all(isinstance(node, ast.Assign) and ast.literal_eval(node.value) is not ... for node in body)
+    names = {node.targets[0].id for node in body}
+    assert {"profile", "corpus", "data", "output"} <= names
+    for profile in PROFILES.values():
+        assert set(profile) <= names
+
+
+def test_every_file_under_figures_and_reports_has_its_origin():
+    for folder in (REPOSITORY / "figures", REPOSITORY / "reports"):
+        for path in [*folder.rglob("*.png"), *folder.rglob("*.csv")]:
+            origin = json.loads(path.with_suffix(".origin.json").read_text())
+            assert origin["origin"] and origin["stamp"].startswith(path.parent.name)
+            assert ("SYNTHETIC" in origin["stamp"]) or ("(real)" in origin["stamp"])
+
+
+def test_environment_pins_what_the_project_asks_for():
+    import tomllib
+
+    text = (REPOSITORY / "environment.yml").read_text()
+    pins = dict(re.findall(r"- ([a-z][\w-]*)==([\d.]+)$", text, flags=re.M))
+    asked = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    names = {re.match(r"[\w-]+", d)[0] for d in asked["dependencies"] + asked["optional-dependencies"]["test"]}
+    assert names <= set(pins)
+
+
+def test_nothing_names_a_machine_or_is_left_undone():
+    pattern = re.compile(r"/work/|/farm/|/root/|/tmp/bash|\b(TODO|FIXME|XXX)\b")
+    wanted = {".py", ".md", ".toml", ".yml", ".ipynb", ".json", ".cff", ".csv"}
+    for folder in ("irtuning", "tests", "notebooks", "figures", "reports"):
+        for path in (REPOSITORY / folder).rglob("*"):
+            if path.suffix in wanted and path != Path(__file__).resolve():
+                assert not pattern.search(path.read_text()), path
+
+
+def test_the_reproduction_places_notebooks_where_they_belong(tmp_path):
+    from irtuning.paths import Places
+
+    assert Places("quick", tmp_path).figures == tmp_path / "figures" / "quick"
+    assert Places("quick").reports == REPOSITORY / "reports" / "quick"
