@@ -12,7 +12,7 @@ from irtuning.floors import edit_aware_floor, length_floor, macro_f1, operation_
 LABELS = ("first", "second", "third")
 
 
-def corpus(make, labels=LABELS, sizes=(90, 30, 30)) -> Corpus:
+def corpus(make, labels=LABELS, sizes=(90, 30, 27)) -> Corpus:
     """A corpus whose revisions `make(label, generator)` gives as (before, after), labels in turn."""
     generator = random.Random(0)
     rows = [

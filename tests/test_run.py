@@ -26,7 +26,7 @@ def own_corpus(tmp_path_factory):
         rows.append(dict(zip(("old", "new", "why"), pair, strict=True)) | {"writer": f"w{i // 4}"})
     path = tmp_path_factory.mktemp("corpus") / "own.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return {"corpus": str(path), "before": "old", "after": "new", "label": "why", "group": "writer"}
+    return {"corpus": str(path), "before": "old", "after": "new", "label": "why", "group": "writer", "precision": "fp32"}
 
 
 def quick(own_corpus, **settings):
@@ -73,7 +73,7 @@ def test_a_model_learns_and_predicts_what_it_was_scored_on(own_corpus, tmp_path)
     run = train(RunConfig.of(own_corpus | {"max_steps": 60, "method": "full"}), output=tmp_path / "run", progress=False)
     assert run.scores["validation"]["macro_f1"] > 0.9
     classifier = RevisionClassifier.load(tmp_path / "run")
-    revisions = load_corpus(own_corpus["corpus"], **{k: v for k, v in own_corpus.items() if k != "corpus"}).validation
+    revisions = load_corpus(own_corpus["corpus"], **{k: v for k, v in own_corpus.items() if k not in ("corpus", "precision")}).validation
     found = classifier.predict(revisions)
     recorded = run.record["predictions"]["validation"]
     assert [f.intention for f in found] == [row["predicted"] for row in recorded]
@@ -103,7 +103,7 @@ def test_other_adapters_save_and_load(own_corpus, tmp_path, adapter):
 
 
 def _columns(own_corpus):
-    return {name: value for name, value in own_corpus.items() if name != "corpus"}
+    return {name: value for name, value in own_corpus.items() if name not in ("corpus", "precision")}
 
 
 def test_a_frozen_head_stays_and_class_weights_change_the_loss(own_corpus):
