@@ -63,7 +63,7 @@ class Companion:
         from IPython.display import Image
 
         line = self.stamp(origin)
-        figure.supxlabel(line, fontsize=5, color="0.45", x=0.01, ha="left")
+        figure.supxlabel(line, fontsize=6, color="0.45", x=0.01, ha="left")
         path = self.places.figures / name
         png = to_image(figure, "png")
         write_bytes(path.with_suffix(".png"), png)

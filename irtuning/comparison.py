@@ -65,7 +65,7 @@ def comparison(
     settings: dict,
 ) -> Iterator[dict]:
     """The floors and records of `compare`, one by one as they are there."""
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     methods, seeds = _check(methods, seeds, budget)
     base = RunConfig.of(settings)

@@ -111,7 +111,7 @@ def convergence(records: Sequence[dict], against: str = "step", smooth: int = 10
     left.set(xlabel=name, ylabel=f"training loss (mean of {smooth} steps)")
     right.set(xlabel=name, ylabel="validation macro F1", ylim=(0, None))
     handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(6, len(labels)))
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)))
     return figure
 
 

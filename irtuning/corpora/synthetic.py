@@ -1,6 +1,6 @@
 """A synthetic corpus of revisions, generated offline: for tests and demonstrations, never for a claim.
 
-Each revision is drawn from a template of `synthetic_grammar`, which fixes the kind of edit and the writer's intention,
+Each revision is drawn from a template of `synthetic.toml`, which fixes the kind of edit and the writer's intention,
 filled with words of its split. Train, validation and test share no template and no content word (people, things,
 places, names, adjectives, verbs, `WORDS`); they do share the kinds of edit and the closed-class words (articles,
 pronouns, prepositions, connectives, number words, weekdays). So a score on test is a score for reading, not memory.
@@ -8,74 +8,21 @@ pronouns, prepositions, connectives, number words, weekdays). So a score on test
 
 import random
 import re
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from irtuning.corpora.base import SPLITS, Corpus, Revision
-from irtuning.corpora.synthetic_grammar import CLARITY, COHERENCE, FLUENCY, MEANING, PHRASES, STYLE
 from irtuning.errors import InputError
 
-GRAMMAR = {"clarity": CLARITY, "fluency": FLUENCY, "coherence": COHERENCE, "style": STYLE, "meaning-changed": MEANING}
+_TABLES = tomllib.loads((Path(__file__).parent / "synthetic.toml").read_text(encoding="utf-8"))
+OPENERS, WORDS, PHRASES, GRAMMAR = (_TABLES[name] for name in ("openers", "words", "phrases", "grammar"))
 LABELS = tuple(GRAMMAR)
 SIZES = {"train": 1600, "validation": 200, "test": 200}
 MOST_NOISE = 0.05
 
-OPENERS = {
-    "train": "|||according to the report, |at the end, |in the story, |as far as we know, |for once, |as usual, ",
-    "validation": "|in this case, |by all accounts, ",
-    "test": "|from what we heard, |as it turned out, ",
-}
-# Content words of each split by slot type; "a:b" is a pair whose halves a template calls left and right.
-WORDS = {
-    "train": {
-        "p": "clerk driver teacher nurse farmer painter baker sailor lawyer guard singer tailor doctor miner porter "
-        "actor engineer editor butcher gardener",
-        "n": "lamp chair engine ladder basket kettle table boat clock cart door mirror barrel piano window carpet oven "
-        "umbrella statue bottle saddle drum anchor",
-        "c": "harbour station market garden kitchen library tower valley village office",
-        "a": "old heavy dirty broken expensive small green wooden dusty cheap useful rusty narrow ugly",
-        "v": "paint move clean repair check wash carry count store order inspect mark load test hoist",
-        "i": "arrive laugh wait rest shout hesitate agree relax complain stumble",
-        "w": "thank follow help call visit warn greet trust",
-        "f": "Anna Maria Ruth Helen Clara Judith",
-        "m": "Paul Peter Simon Martin Oscar Henry",
-        "u": "usual wise safe known fair likely",
-        "r": "got:obtained fixed:repaired kept:retained showed:displayed put in:inserted threw out:discarded "
-        "set up:established gave away:donated picked out:selected",
-        "z": "inspection:inspected description:described examination:examined purchase:purchased copy:copied "
-        "imitation:imitated demonstration:demonstrated",
-    },
-    "validation": {
-        "p": "pilot waiter plumber banker captain student",
-        "n": "hammer bucket trumpet candle bench tractor apron",
-        "c": "factory forest castle theatre",
-        "a": "new large yellow fragile clumsy",
-        "v": "borrow polish unpack collect deliver",
-        "i": "smile return protest wander",
-        "w": "praise join blame",
-        "f": "Emma Laura Sophie",
-        "m": "Daniel Victor Robert",
-        "u": "pleasant certain stable",
-        "r": "asked for:requested handed in:submitted built:constructed",
-        "z": "investigation:investigated assessment:assessed translation:translated",
-    },
-    "test": {
-        "p": "hunter poet barber soldier cook inspector",
-        "n": "violin wagon helmet curtain shovel blanket orchid",
-        "c": "airport museum hospital meadow",
-        "a": "modern bulky purple delicate unusable",
-        "v": "replace lift photograph arrange discover",
-        "i": "sigh depart apologise listen",
-        "w": "support defend question",
-        "f": "Nora Alice Irene",
-        "m": "Edward Walter Leo",
-        "u": "common clear popular",
-        "r": "looked at:observed got rid of:removed made:produced",
-        "z": "evaluation:evaluated review:reviewed installation:installed",
-    },
-}
-# Closed-class words, the same in every split.
 SHARED = {
     "k": "two three four five six seven eight nine ten eleven twelve",
     "d": "Monday Tuesday Wednesday Thursday Friday Saturday Sunday",

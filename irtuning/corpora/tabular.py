@@ -44,7 +44,7 @@ class Columns:
 
 
 def load_own(path: str | Path, fold: int = 0, columns: Columns = Columns()) -> Corpus:
-    """A corpus from one file (.csv, .tsv, .jsonl, .json, .xlsx), split in folds, or from a folder with a file per split.
+    """A corpus from one file (.csv, .tsv, .jsonl, .json, .xlsx), split in folds, or from a folder with one per split.
 
     One file is split by `columns.group` if given, else row by row. In a folder, `train`, `validation` (or `dev`) and
     `test` files keep their split, and only fold 0 exists. Labels are in sorted order. InputError says what is wrong.
