@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,7 +30,8 @@ def add_adapter(model: "PreTrainedModel", adapter: str | PeftConfig, **settings:
 
     Args:
         model: any Hugging Face sequence classifier.
-        adapter: `lora`, `dora`, `bottleneck`, or any peft configuration whose tuner lives inside the layers.
+        adapter: `lora`, `dora`, `bottleneck`, or any peft configuration whose tuner lives inside the layers,
+            itself or the folder of its adapter_config.json.
         settings: r, alpha, dropout (LoRA, DoRA), width (bottleneck), target_modules (all; names or suffixes,
             the reference's five kinds of linear map by default).
 
@@ -48,8 +50,10 @@ def add_adapter(model: "PreTrainedModel", adapter: str | PeftConfig, **settings:
 
 
 def _config(adapter: str, model: nn.Module, settings: dict) -> PeftConfig:
+    if (Path(adapter) / "adapter_config.json").exists():
+        return PeftConfig.from_pretrained(adapter)
     if adapter not in ADAPTERS:
-        raise unknown("adapter", adapter, ADAPTERS)
+        raise unknown("adapter (nor a folder with an adapter_config.json)", adapter, ADAPTERS)
     targets = settings.get("target_modules") or adaptable_modules(model)
     if adapter == "bottleneck":
         return BottleneckConfig(task_type=TaskType.SEQ_CLS, target_modules=targets, width=settings.get("width", 256))
@@ -95,8 +99,8 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
 
     def update_layer(self, adapter_name: str, config: BottleneckConfig) -> None:
         """Make the bottleneck's two maps and place them where the base layer is."""
-        weight = self.get_base_layer().weight
-        outputs, inputs = weight.shape if isinstance(self.get_base_layer(), nn.Linear) else weight.T.shape
+        base = self.get_base_layer()
+        inputs, outputs = (base.in_features, base.out_features) if isinstance(base, nn.Linear) else base.weight.shape
         self.bottleneck_down[adapter_name] = nn.Linear(inputs, config.width, bias=False)
         self.bottleneck_up[adapter_name] = nn.Linear(config.width, outputs, bias=False)
         nn.init.zeros_(self.bottleneck_up[adapter_name].weight)

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from irtuning.errors import InputError
 from irtuning.importance import CosineMeter, gradient_score, tensor_norms, weight_scores
-from irtuning.layers import adapter_modules, candidate_layers, find_layers
+from irtuning.layers import adapter_modules, base_model, candidate_layers, find_layers, let_backprop_end_early
 from irtuning.strategies import IRTuningStrategy, Strategy, make_strategy
 
 logger = logging.getLogger(__name__)
@@ -47,23 +47,29 @@ class LayerwiseTuning(TrainerCallback):
 
     def on_train_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
         self._release()
+        if getattr(state, "_layerwise", self) is not self:
+            raise InputError("two layerwise callbacks on one Trainer would undo each other; remove one")
+        state._layerwise = self
         self._check_scope(model)
         self.layers = candidate_layers(model, self.strategy.min_layer)
-        _check_optimizer(self.layers.indices, self.layers.parameters, optimizer)
+        self.layers.check_optimizer(optimizer)
         self.strategy.begin(len(self.layers.indices), state.max_steps)
         self.rng = np.random.default_rng(args.seed if self.seed is None else self.seed)
         self.scores: list[float | None] = [None] * len(self.layers.indices)
         self.history, self._model, self._batch = [], model, None
         self._micro_batches, self._loss_is_summed = 0, False
-        self._classifies = "Classification" in (getattr(_base(model), "loss_type", None) or "")
-        self._clip, args.max_grad_norm = args.max_grad_norm, 0.0
+        self._classifies = "Classification" in (getattr(base_model(model), "loss_type", None) or "")
+        self._smooths_labels = args.label_smoothing_factor > 0
+        # kept on the arguments, since a run that was interrupted never comes to give it back
+        self._clip = args._clip_taken_over = getattr(args, "_clip_taken_over", args.max_grad_norm)
+        args.max_grad_norm = 0.0
         self._hooks, self._meter = [model.register_forward_pre_hook(self._watch_batch, with_kwargs=True)], None
         if self.strategy.importance == "weight":
             self.scores = weight_scores(model, self.layers)
         elif self.strategy.importance == "cosine":
             self._meter = CosineMeter(model, self.layers, self.strategy.score)
             self._hooks.append(self._meter)
-        _let_backprop_end_early(model)
+        let_backprop_end_early(model)
 
     def on_step_begin(self, args, state, control, **kwargs):
         if self.strategy.probe_due(state.global_step) and self._batch is not None:
@@ -94,6 +100,7 @@ class LayerwiseTuning(TrainerCallback):
 
     def on_train_end(self, args, state, control, **kwargs):
         args.max_grad_norm = self._clip
+        del args._clip_taken_over
         self.layers.freeze_all_but(list(range(len(self.layers.indices))))
         self._release()
 
@@ -107,8 +114,10 @@ class LayerwiseTuning(TrainerCallback):
     def _watch_batch(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         if module.training and torch.is_grad_enabled():
             self._micro_batches += 1
-            # The Trainer leaves the loss undivided when it passes this, and a classifier's loss ignores it.
-            self._loss_is_summed = self._classifies and kwargs.get("num_items_in_batch") is not None
+            # The Trainer leaves the loss undivided when it passes this, and a classifier's loss ignores it; without
+            # labels the loss is a function of the user's own, which is given the number and divides by it.
+            computed_here = "labels" in kwargs or self._smooths_labels
+            self._loss_is_summed = self._classifies and computed_here and kwargs.get("num_items_in_batch") is not None
             self._batch = {k: v for k, v in kwargs.items() if k != "num_items_in_batch"}
 
     def _read(self, learning: list[nn.Parameter]) -> tuple[dict[int, float], list[float]]:
@@ -146,6 +155,8 @@ class LayerwiseTuning(TrainerCallback):
     @torch.no_grad()
     def _losses_without(self, halves: list[list[int]]) -> list[float]:
         """Loss of the last training batch, dropout off, with each set of layers suppressed in turn."""
+        if "labels" not in self._batch:
+            raise InputError("IST measures the model's own loss: train without label smoothing or a loss function")
         stack, was_training, losses = find_layers(self._model), self._model.training, []
         self._model.eval()
         for half in halves:
@@ -169,27 +180,6 @@ class IRTuning(LayerwiseTuning):
 
     def __init__(self, seed: int | None = None, **options):
         super().__init__(IRTuningStrategy(**options), seed)
-
-
-def _check_optimizer(indices: list[int], parameters: list[list[nn.Parameter]], optimizer) -> None:
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    missing = [i for i, layer in zip(indices, parameters, strict=True) if any(id(p) not in held for p in layer)]
-    if missing:
-        raise InputError(
-            f"layers {missing} have parameters the optimizer does not hold, so they would never learn: let all "
-            "adapters require gradients before the Trainer makes its optimizer, and freeze none yourself"
-        )
-
-
-def _let_backprop_end_early(model: nn.Module) -> None:
-    """Checkpointing makes the embeddings' output require a gradient, which drags every frozen layer along."""
-    checkpoint = getattr(find_layers(model)[0], "_gradient_checkpointing_func", None)
-    if not getattr(checkpoint, "keywords", {}).get("use_reentrant"):  # the reentrant kind cannot do without
-        _base(model).disable_input_require_grads()
-
-
-def _base(model: nn.Module) -> nn.Module:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 @contextmanager

@@ -1,13 +1,16 @@
 """A trained classifier for use: load a saved run, give it pairs, get intentions with probabilities."""
 
+import json
 import logging
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from irtuning.corpora.base import Revision
+from irtuning.corpora.reading import read_rows, require
 from irtuning.errors import InputError
-from irtuning.models import load_classifier, load_tokenizer, resolve
+from irtuning.models import LOAD_ERRORS, load_classifier, load_tokenizer, resolve
 from irtuning.prompts import encode
 from irtuning.records import read_record
 
@@ -51,7 +54,7 @@ class RevisionClassifier:
 
             tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", trust_remote_code=False)
             model = _load_weights(folder, source, labels, tokenizer, config)
-        except (OSError, ValueError, KeyError, RuntimeError, _safetensors_error()) as error:
+        except LOAD_ERRORS as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"the weights in {folder} cannot be loaded: {error}; train the run again") from None
@@ -85,6 +88,27 @@ class RevisionClassifier:
             return self.model(**batch).logits.float().softmax(-1).tolist()
 
 
+def read_pairs(file: str) -> list[tuple[str, str]]:
+    """The before and after texts of a table's rows (CSV, JSON Lines, xlsx), or `-` for JSON Lines on standard input.
+
+    Raises:
+        InputError: unreadable, or a row without the two columns; names it.
+    """
+    if file == "-":
+        return [_pair(number, line) for number, line in enumerate(sys.stdin, 1) if line.strip()]
+    rows = read_rows(Path(file))
+    require(rows, ("before", "after"))
+    return [(row.text("before"), row.text("after")) for row in rows]
+
+
+def _pair(number: int, line: str) -> tuple[str, str]:
+    try:
+        row = json.loads(line)
+        return str(row["before"] or ""), str(row["after"] or "")
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f'line {number} is not an object like {{"before": "...", "after": "..."}}') from None
+
+
 def _load_weights(folder: Path, source, labels: list[str], tokenizer, config: dict):
     if (folder / "model").is_dir():
         from transformers import AutoModelForSequenceClassification
@@ -103,9 +127,3 @@ def _load_weights(folder: Path, source, labels: list[str], tokenizer, config: di
         raise InputError(f"{folder}: its tokenizer differs from {source.name!r}'s today; train the run again")
     base = load_classifier(source, labels, tokenizer, precision=config["precision"], quantize=config["quantize"])
     return PeftModel.from_pretrained(base, folder / "adapter")
-
-
-def _safetensors_error() -> type[Exception]:
-    from safetensors import SafetensorError
-
-    return SafetensorError

@@ -113,7 +113,7 @@ def train(
 
     given = {"corpus": corpus, "model": model, "adapter": adapter, "method": method, "seed": seed, "fold": fold}
     columns = {"before": before, "after": after, "label": label, "group": group}
-    config = RunConfig.of(parse_settings(settings or []) | given | columns | _steps(max_steps, score_test))
+    config = RunConfig.of(_merge(parse_settings(settings or []), given | columns | _steps(max_steps, score_test)))
     if like:
         config = with_budget(config, read_record(like))
     run = train_run(config, data_dir=data, output=output, progress=not as_json)
@@ -148,13 +148,14 @@ def compare(
     irtuning compare --methods full,ir,ist,rst,lisa-adapters --seeds 2 --max-steps 60
     irtuning compare --corpus argrewrite --data DIR --methods ir,ir:variant=exact --folds 0,1,2,3,4
     """
-    from irtuning.comparison import compare as run_all
+    from irtuning.comparison import run_comparison
     from irtuning.config import parse_settings
+    from irtuning.tables import summary_table
 
     output = output or Path("runs") / f"{Path(corpus).stem}-{Path(model).name}-{adapter}"
     columns = {"before": before, "after": after, "label": label, "group": group}
     given = {"corpus": corpus, "model": model, "adapter": adapter} | columns | _steps(max_steps, score_test)
-    table = run_all(
+    records, floors = run_comparison(
         [m.strip() for m in methods.split(",") if m.strip()],
         seeds=seeds,
         folds=_numbers(folds),
@@ -162,13 +163,17 @@ def compare(
         output=output,
         data_dir=data,
         progress=not as_json,
-        **(parse_settings(settings or []) | given),
+        **_merge(parse_settings(settings or []), given),
     )
+    tables = {"validation": summary_table(records, floors)}
+    if score_test:
+        tables["test"] = summary_table(records, split="test")
     if as_json:
-        rows = json.loads(table.reset_index().to_json(orient="records"))
-        _show({"output": str(output), "split": "validation", "table": rows}, True)
-    else:
-        typer.echo(table.round(3).to_string(na_rep="") + f"\nscores on validation; records in {output}")
+        shown = {split: json.loads(table.reset_index().to_json(orient="records")) for split, table in tables.items()}
+        _show({"output": str(output), "table": shown.pop("validation"), **shown}, True)
+        return
+    for split, table in tables.items():
+        typer.echo(table.round(3).to_string(na_rep="") + f"\nscores on {split}; records in {output}\n")
 
 
 @app.command()
@@ -176,7 +181,10 @@ def predict(
     run: Annotated[Path, typer.Argument(help="Folder of a saved run.")],
     before: Annotated[str | None, typer.Option(help="The original text of one pair.")] = None,
     after: Annotated[str | None, typer.Option(help="The revised text of one pair.")] = None,
-    file: Annotated[str | None, typer.Option(help="JSON Lines with before and after; - for standard input.")] = None,
+    file: Annotated[
+        str | None,
+        typer.Option(help="CSV or JSON Lines with before and after; - reads JSON Lines from standard input."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Predict the intention of a pair, of every pair in a file, or of those on standard input.
@@ -185,9 +193,11 @@ def predict(
     irtuning predict runs/ir --before "He go home." --after "He goes home."
     irtuning predict runs/ir --file pairs.jsonl --json > intentions.jsonl
     """
-    from irtuning.classifier import RevisionClassifier
+    from irtuning.classifier import RevisionClassifier, read_pairs
 
-    pairs = _pairs(before, after, file)
+    if file is None and before is None and after is None:
+        raise InputError("nothing to predict: give --before and --after, or --file (- for standard input)")
+    pairs = [(before or "", after or "")] if file is None else read_pairs(file)
     for pair, found in zip(pairs, RevisionClassifier.load(run).predict(pairs), strict=True):
         if as_json:
             row = {"before": pair[0], "after": pair[1], "intention": found.intention}
@@ -254,13 +264,18 @@ def main() -> None:
     except InputError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on with what is not recorded yet", err=True)
-        sys.exit(130)
 
 
 def _steps(max_steps: int | None, score_test: bool) -> dict:
     return {"score_test": score_test} | ({} if max_steps is None else {"max_steps": max_steps})
+
+
+def _merge(texts: dict[str, str], given: dict) -> dict:
+    """Settings from --set beside those that have an option of their own."""
+    twice = sorted(set(texts) & set(given))
+    if twice:
+        raise InputError(f"{', '.join(twice)}: given with --set, but there is an option --{twice[0].replace('_', '-')}")
+    return texts | given
 
 
 def _numbers(text: str) -> list[int]:
@@ -268,26 +283,6 @@ def _numbers(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise InputError(f"folds {text!r} is not a list of numbers such as 0,1,2") from None
-
-
-def _pairs(before: str | None, after: str | None, file: str | None) -> list[tuple[str, str]]:
-    if file is None:
-        if before is None and after is None:
-            raise InputError("nothing to predict: give --before and --after, or --file (- for standard input)")
-        return [(before or "", after or "")]
-    try:
-        lines = sys.stdin.readlines() if file == "-" else Path(file).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} cannot be read: {error}") from None
-    return [_pair(file, number, line) for number, line in enumerate(lines, 1) if line.strip()]
-
-
-def _pair(file: str, number: int, line: str) -> tuple[str, str]:
-    try:
-        row = json.loads(line)
-        return str(row["before"]), str(row["after"])
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f'{file} line {number} is not an object like {{"before": "...", "after": "..."}}') from None
 
 
 def _show(shown: dict, as_json: bool) -> None:

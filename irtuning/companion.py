@@ -51,12 +51,11 @@ class Companion:
 
     def compare(self, methods: Sequence[str], seeds: int, **settings: object) -> tuple[list[dict], list[dict]]:
         """Records and floors of a comparison; what is recorded already is read."""
-        from irtuning.comparison import comparison
+        from irtuning.comparison import run_comparison
 
         folder = self.places.runs / f"{self.corpus_name}-{self.corpus().checksum[:8]}-{training_fingerprint()}"
-        given = {"corpus": self.corpus_name} | settings
-        steps = list(comparison(methods, seeds, (0,), "equal", folder, self.data, False, given))
-        return [step for step in steps if "schema" in step], [step for step in steps if "name" in step]
+        options = {"output": folder, "data_dir": self.data, "progress": False, "corpus": self.corpus_name}
+        return run_comparison(methods, seeds=seeds, **options, **settings)
 
     def figure(self, figure: "Figure", name: str, origin: Sequence[dict] | Corpus) -> "Image":
         """Save a figure as PNG and SVG with a sidecar that names its origin; return it to be shown."""

@@ -1,18 +1,19 @@
 """Methods x folds x seeds as a list of independent runs, the recorded ones skipped, and their table."""
 
 import dataclasses
+import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irtuning.config import RunConfig, corpus_of
+from irtuning.config import RunConfig, corpus_of, strategy_of
 from irtuning.corpora.base import Corpus
 from irtuning.errors import InputError
-from irtuning.records import find_records, read_record, write_text
+from irtuning.models import resolve
 from irtuning.run import train
-from irtuning.strategies import EQUAL_BUDGET, make_strategy
+from irtuning.strategies import EQUAL_BUDGET
 from irtuning.tables import mean_share, summary_table
 
 if TYPE_CHECKING:
@@ -22,7 +23,15 @@ logger = logging.getLogger(__name__)
 FIRST_SEED = 171  # the reference's
 
 
-def compare(
+def compare(methods: Sequence[str], **options: object) -> "pandas.DataFrame":
+    """Run every method on every fold with every seed; return mean and spread per method, floors first.
+
+    Takes the arguments of `run_comparison`.
+    """
+    return summary_table(*run_comparison(methods, **options))
+
+
+def run_comparison(
     methods: Sequence[str],
     *,
     seeds: int | Sequence[int] = 2,
@@ -32,8 +41,8 @@ def compare(
     data_dir: str | Path | None = None,
     progress: bool = True,
     **settings: object,
-) -> "pandas.DataFrame":
-    """Run every method on every fold with every seed; return mean and spread per method, floors first.
+) -> tuple[list[dict], list[dict]]:
+    """Run every method on every fold with every seed; return the records, and both floors of every fold.
 
     Args:
         methods: method texts, such as `["full", "ir", "ir:variant=exact", "rst"]`.
@@ -46,52 +55,38 @@ def compare(
         settings: fields of `RunConfig`, the same for all.
 
     Raises:
-        InputError: anything that cannot work, before the first run.
+        InputError: anything that cannot work, before the first run where it can be seen there.
     """
-    records, floors = [], []
-    for step in comparison(methods, seeds, folds, budget, output, data_dir, progress, settings):
-        (floors if "name" in step else records).append(step)
-    return summary_table(records, floors)
-
-
-def comparison(
-    methods: Sequence[str],
-    seeds: int | Sequence[int],
-    folds: Sequence[int],
-    budget: str,
-    output: str | Path | None,
-    data_dir: str | Path | None,
-    progress: bool,
-    settings: dict,
-) -> Iterator[dict]:
-    """The floors and records of `compare`, one by one as they are there."""
     from tqdm import tqdm
 
-    methods, seeds = _check(methods, seeds, budget)
+    methods, seeds = _order(methods, seeds, budget)
     base = RunConfig.of(settings)
     corpora = {fold: corpus_of(dataclasses.replace(base, fold=fold), data_dir) for fold in folds}
-    runs = [(fold, seed, method) for fold in folds for seed in seeds for method in methods]
-    leader = next((m for m in methods if m.split(":")[0].startswith("ir")), None)
-    for fold in folds:
-        yield from corpus_floors(corpora[fold], output)
-    led: dict[tuple[int, int], dict] = {}
+    runs = [dataclasses.replace(base, fold=f, seed=s, method=m) for f in folds for s in seeds for m in methods]
+    _check(runs, corpora)
+    floors = [floor for fold in folds for floor in corpus_floors(corpora[fold])]
+    records, leaders = [], {}
     with tqdm(runs, desc="runs", disable=not progress) as bar:
-        for fold, seed, method in bar:
-            bar.set_postfix_str(f"{method}, fold {fold}, seed {seed}")
-            config = dataclasses.replace(base, method=method, fold=fold, seed=seed)
-            config = with_budget(config, led.get((fold, seed)), budget)
+        for config in bar:
+            bar.set_postfix_str(f"{config.method}, fold {config.fold}, seed {config.seed}")
+            place = config.fold, config.seed
+            config = with_budget(config, leaders.get(place), budget)
             folder = None if output is None else Path(output) / run_name(config)
-            run = train(config, corpus=corpora[fold], output=folder, progress=False)
-            if method == leader:
-                led[fold, seed] = run.record
-            yield run.record
+            try:
+                records.append(train(config, corpus=corpora[config.fold], output=folder, progress=False).record)
+            except KeyboardInterrupt:
+                logger.warning("stopped after %d of %d runs; the same command goes on", len(records), len(runs))
+                raise
+            if config.method.startswith("ir"):
+                leaders.setdefault(place, records[-1])
+    return records, floors
 
 
 def with_budget(config: RunConfig, leader: dict | None, budget: str = "equal") -> RunConfig:
     """Give a method with a budget IR-Tuning's own: the mean share of a record, or its layer counts per step."""
+    name = config.method.split(":")[0]
     if leader is None:
         return config
-    name = config.method.split(":")[0]
     if name == "random-counts":
         return dataclasses.replace(config, counts=tuple(len(s["layers"]) for s in leader["train"]["steps"]))
     if name in EQUAL_BUDGET and budget == "equal" and config.share is None:
@@ -100,48 +95,25 @@ def with_budget(config: RunConfig, leader: dict | None, budget: str = "equal") -
 
 
 def run_name(config: RunConfig) -> str:
-    """The folder name of a run within its comparison."""
-    return f"{config.method.replace(':', '_').replace('=', '-')}-fold{config.fold}-seed{config.seed}"
+    """The folder name of a run within its comparison: another configuration gets another folder."""
+    digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()
+    return f"{config.method.replace(':', '_').replace('=', '-')}-fold{config.fold}-seed{config.seed}-{digest[:8]}"
 
 
-def corpus_floors(corpus: Corpus, output: str | Path | None = None) -> list[dict]:
-    """Scores of both floors on validation, kept beside the runs."""
+def corpus_floors(corpus: Corpus) -> list[dict]:
+    """Scores of both floors on validation."""
     from irtuning.floors import edit_aware_floor, operation_floor
 
-    path = None if output is None else Path(output) / f"floors-fold{corpus.fold}.json"
-    if path and path.exists():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["corpus_checksum"] == corpus.checksum:
-            return kept["floors"]
-    floors = [
-        {"name": f.name, "split": f.split, "macro_f1": f.macro_f1, "accuracy": f.accuracy, "fold": corpus.fold}
-        for f in (operation_floor(corpus), edit_aware_floor(corpus))
-    ]
-    if path:
-        write_text(path, json.dumps({"corpus_checksum": corpus.checksum, "floors": floors}) + "\n")
-    return floors
+    names = ("name", "split", "macro_f1", "accuracy")
+    floors = operation_floor(corpus), edit_aware_floor(corpus)
+    return [{name: getattr(floor, name) for name in names} | {"fold": corpus.fold} for floor in floors]
 
 
-def read_comparison(folder: str | Path) -> tuple[list[dict], list[dict]]:
-    """The records and floors a comparison left in a folder.
-
-    Raises:
-        InputError: there are none.
-    """
-    records = [read_record(path) for path in find_records(Path(folder))]
-    if not records:
-        raise InputError(f"no runs in {folder}; run a comparison there first")
-    files = sorted(Path(folder).glob("floors-fold*.json"))
-    return records, [floor for file in files for floor in json.loads(file.read_text(encoding="utf-8"))["floors"]]
-
-
-def _check(methods: Sequence[str], seeds: int | Sequence[int], budget: str) -> tuple[list[str], list[int]]:
-    """Every problem that can be seen before the first run; IR-Tuning's runs come first."""
-    methods = sorted(dict.fromkeys(methods), key=lambda m: not m.split(":")[0].startswith("ir"))
+def _order(methods: Sequence[str], seeds: int | Sequence[int], budget: str) -> tuple[list[str], list[int]]:
+    """The methods, IR-Tuning's first, and the seeds."""
+    methods = sorted(dict.fromkeys(methods), key=lambda method: not method.startswith("ir"))
     if not methods:
         raise InputError("no methods to compare; name some, such as full,ir,rst")
-    for method in methods:
-        make_strategy(method)
     if budget not in ("equal", "own"):
         raise InputError(f"budget is {budget!r}; give equal or own")
     if "random-counts" in methods and not methods[0].startswith("ir"):
@@ -150,3 +122,10 @@ def _check(methods: Sequence[str], seeds: int | Sequence[int], budget: str) -> t
     if not seeds:
         raise InputError("no seeds; give 1 or more")
     return methods, seeds
+
+
+def _check(runs: Sequence[RunConfig], corpora: dict[int, Corpus]) -> None:
+    """Raise InputError for a configuration that cannot be completed."""
+    for config in runs:
+        full = strategy_of(config).scope == "parameters"
+        config.complete(resolve(config.model, config.form), len(corpora[config.fold].train), full, "cpu")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,11 @@ class RunConfig:
             own["learning_rate"] = own["full_learning_rate"]
         names = {f.name for f in dataclasses.fields(self)}
         values = {n: v for n, v in own.items() if n in names and getattr(self, n) is None}
-        values |= {"form": source.form, "precision": self.precision or ("fp32" if device == "cpu" else "bf16")}
+        values |= {
+            "corpus": Path(self.corpus).name,
+            "form": source.form,
+            "precision": self.precision or ("fp32" if device == "cpu" else "bf16"),
+        }
         config = dataclasses.replace(self, **values)
         config._check()
         steps = config.max_steps or int(config.epochs * -(-examples // config.batch_size))
@@ -129,6 +134,9 @@ class RunConfig:
             problems.append(f"dropout is {self.dropout}, give 0 or more and below 1")
         if self.batch_size % self.accumulation:
             problems.append(f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}")
+        for name, value in dataclasses.asdict(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                problems.append(f"{name} is {value}, give a finite number")
         if problems:
             raise InputError("; ".join(problems))
 
@@ -160,5 +168,9 @@ def corpus_of(config: RunConfig, data_dir: str | Path | None = None) -> Corpus:
 
 def strategy_of(config: RunConfig) -> Strategy:
     """The strategy a configuration names, with its budget."""
-    given = {"share": config.share, "counts": config.counts}
-    return make_strategy(config.method, **{k: v for k, v in given.items() if v is not None})
+    given = {k: v for k, v in {"share": config.share, "counts": config.counts}.items() if v is not None}
+    strategy = make_strategy(config.method)
+    taken = {f.name for f in dataclasses.fields(strategy)}
+    if set(given) - taken:
+        raise InputError(f"method {config.method!r} takes no {', '.join(sorted(set(given) - taken))}")
+    return make_strategy(config.method, **given)

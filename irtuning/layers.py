@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from irtuning.errors import InputError
@@ -31,6 +32,16 @@ class CandidateLayers:
                 parameter.requires_grad_(position in wanted)
                 if position not in wanted:
                     parameter.grad = None
+
+    def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """Raise InputError, naming the layers, if an optimizer lacks what should learn."""
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        found = zip(self.indices, self.parameters, strict=True)
+        if missing := [i for i, layer in found if any(id(p) not in held for p in layer)]:
+            raise InputError(
+                f"layers {missing} have parameters the optimizer does not hold, so they would never learn: let all "
+                "adapters require gradients before the Trainer makes its optimizer, and freeze none yourself"
+            )
 
 
 def find_layers(model: nn.Module) -> nn.ModuleList:
@@ -170,3 +181,15 @@ def describe_layers(model: nn.Module) -> "pandas.DataFrame":
             }
         )
     return pandas.DataFrame(rows).set_index("layer")
+
+
+def let_backprop_end_early(model: nn.Module) -> None:
+    """Checkpointing makes the embeddings' output require a gradient, which drags every frozen layer along."""
+    checkpoint = getattr(find_layers(model)[0], "_gradient_checkpointing_func", None)
+    if not getattr(checkpoint, "keywords", {}).get("use_reentrant"):  # the reentrant kind cannot do without
+        base_model(model).disable_input_require_grads()
+
+
+def base_model(model: nn.Module) -> nn.Module:
+    """The model without peft's wrapper."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetensors import SafetensorError
+
 from irtuning.errors import InputError, unknown
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class ModelEntry:
     revision: str
     form: str = "pair"
     instruct: tuple[str, str] | None = None
+    batch_size: int = 16
 
 
 MODELS = {
@@ -63,7 +66,9 @@ MODELS = {
     "deepseek-r1-llama-8b": ModelEntry(
         "deepseek-ai/DeepSeek-R1-Distill-Llama-8B", "6a6f4aa4197940add57724a7707d069478df56b1", "instruction"
     ),
-    "llama-2-13b": ModelEntry("meta-llama/Llama-2-13b-hf", "5c31dfb671ce7cfe2d7bb7c04375e44c55e815b1", "instruction"),
+    "llama-2-13b": ModelEntry(
+        "meta-llama/Llama-2-13b-hf", "5c31dfb671ce7cfe2d7bb7c04375e44c55e815b1", "instruction", batch_size=8
+    ),
     "qwen3-8b": ModelEntry("Qwen/Qwen3-8B", "b968826d9c46dd6066d109eabc6255188de91218", "instruction"),
     "phi-2": ModelEntry("microsoft/phi-2", "ef382358ec9e382308935a992d908de099b64c23", "instruction"),
     # public ones of 0.1 to 0.6 billion parameters
@@ -75,6 +80,8 @@ MODELS = {
     "modernbert-base": ModelEntry("answerdotai/ModernBERT-base", "8949b909ec900327062f0ebf497f51aef5e6f0c8"),
 }
 TINY = "tiny-random"
+# what transformers and safetensors raise for a model that is not there, not whole or of another shape
+LOAD_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -110,10 +117,10 @@ def resolve(name: str, form: str | None = None) -> Source:
         entry = MODELS[name]
         form = form or entry.form
         path, revision = entry.instruct if entry.instruct and form == "instruction" else (entry.hub_id, entry.revision)
-        return Source(name, path, revision, form, REFERENCE_SETTINGS)
+        return Source(name, path, revision, form, REFERENCE_SETTINGS | {"batch_size": entry.batch_size})
     if Path(name).is_dir():
         return Source(name, name, None, form or "pair", REFERENCE_SETTINGS)
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).parent.is_dir():
         return Source(name, name, None, form or "pair", REFERENCE_SETTINGS)
     raise unknown("model (neither a name, a folder nor a Hub id such as owner/name)", name, model_names())
 
@@ -126,8 +133,10 @@ def load_tokenizer(source: Source) -> "PreTrainedTokenizerBase":
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except LOAD_ERRORS as error:
         raise _not_loaded(source, error) from None
+    if tokenizer.cls_token is None:
+        tokenizer.padding_side = "left"  # a decoder, padded as in the reference
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -165,7 +174,7 @@ def load_classifier(
             quantization_config=_quantization(quantize),
             **names,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except LOAD_ERRORS as error:
         raise _not_loaded(source, error) from None
     model.config.pad_token_id = tokenizer.pad_token_id
     return model
@@ -228,9 +237,16 @@ def tiny_tokenizer() -> "PreTrainedTokenizerBase":
     )
 
 
-def context_length(model: "PreTrainedModel") -> int | None:
-    """How many tokens the model reads at most; None where its configuration does not say."""
-    return getattr(model.config, "max_position_embeddings", None)
+def context_length(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> int:
+    """How many tokens the model reads at most, as its configuration or its tokenizer says, whichever is less."""
+    return min(getattr(model.config, "max_position_embeddings", None) or 10**9, tokenizer.model_max_length)
+
+
+def checkpoint_layers(model: "PreTrainedModel") -> None:
+    """Recompute each layer's activations in backprop instead of keeping them."""
+    # renamed in transformers 5.23; both are in the tested range
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def _quantization(quantize: str) -> object | None:

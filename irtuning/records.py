@@ -69,9 +69,16 @@ def read_record(folder: Path) -> dict:
     return record
 
 
-def find_records(folder: Path) -> Iterator[Path]:
-    """Every folder under `folder` that holds a record, in order of path."""
-    return (path.parent for path in sorted(Path(folder).rglob(RECORD)))
+def has_record(folder: Path) -> bool:
+    """Whether a folder holds a record, whole or not.
+
+    Raises:
+        InputError: the path cannot be looked at.
+    """
+    try:
+        return (Path(folder) / RECORD).exists()
+    except OSError as error:
+        raise InputError(f"cannot look into {folder}: {error.strerror}; give another folder") from None
 
 
 @contextmanager
@@ -79,19 +86,26 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """Give a temporary folder that becomes `folder` at the end, or nothing at all when an error comes up.
 
     Raises:
-        InputError: `folder` holds something already or cannot be written.
+        InputError: `folder` holds something already or cannot be made; should it appear meanwhile, what was
+            written is kept and its place named.
     """
     folder = Path(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{folder} holds something that is not a run of ours; give an empty or new folder")
+        if folder.exists():
+            folder.rmdir()  # now, not after hours: a mount, a link or the current folder cannot be replaced
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}; give another folder") from None
     try:
         yield temporary
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    try:
         temporary.chmod(0o755)
         os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise InputError(f"cannot name {temporary}, a whole run, {folder}: {error.strerror}; move it by hand") from None

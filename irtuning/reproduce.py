@@ -90,6 +90,7 @@ def _check(places: Places, data: str | Path | None) -> None:
 def _run(name: str, places: Places, parameters: dict) -> None:
     """Execute one notebook into the reports; the repository's own copy follows when nothing was changed for it."""
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from nbconvert import HTMLExporter
 
     source, target, started = notebook_path(name), places.reports / f"{name}.ipynb", time.perf_counter()
@@ -107,6 +108,8 @@ def _run(name: str, places: Places, parameters: dict) -> None:
         raise InputError(
             f"notebook {name}, cell {error.exec_count}: {error.ename}: {error.evalue} (what ran is in {target})"
         ) from None
+    except DeadKernelError:
+        raise InputError(f"notebook {name}: its kernel died, perhaps for want of memory; run it again") from None
     _strip(book)
     write_text(target, _text(book))
     exporter = HTMLExporter()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers import DataCollatorWithPadding, PrinterCallback, TrainingArguments, set_seed
 from transformers.utils.logging import disable_progress_bar
 
@@ -19,11 +20,12 @@ from irtuning.config import RunConfig, corpus_of, differences, strategy_of
 from irtuning.corpora.base import SPLITS, Corpus, Revision
 from irtuning.curve import ValidationCurve
 from irtuning.errors import InputError
+from irtuning.layers import find_layers
 from irtuning.metrics import score
-from irtuning.models import Source, context_length, load_classifier, load_tokenizer, resolve
+from irtuning.models import Source, checkpoint_layers, context_length, load_classifier, load_tokenizer, resolve
 from irtuning.prompts import encode
 from irtuning.provenance import provenance
-from irtuning.records import RECORD, SCHEMA, new_folder, read_record, write_record
+from irtuning.records import SCHEMA, has_record, new_folder, read_record, write_record
 from irtuning.strategies import Strategy
 from irtuning.trainer import LayerwiseTrainer
 
@@ -90,7 +92,7 @@ def train(
     config = config.complete(source, len(corpus.train), strategy.scope == "parameters", device)
     if output is None:
         return Run(_Job(config, corpus, strategy, source, progress).work())
-    if (Path(output) / RECORD).exists():
+    if has_record(Path(output)):
         return _finished(Path(output), config, corpus)
     with new_folder(Path(output)) as folder:
         job = _Job(config, corpus, strategy, source, progress)
@@ -153,11 +155,12 @@ class _Job:
                 "labels": list(self.corpus.labels),
                 "split_sizes": {split: len(self.corpus.split(split)) for split in SPLITS},
                 "parameters": sum(p.numel() for p in self.model.parameters()),
-                "depth": len(self.callback.layers.indices),
+                "depth": len(find_layers(self.model)),
+                "candidate_layers": self.callback.layers.indices,
             },
             "train": self._train_block(),
             "scores": {s: score(gold[s], probabilities[s], self.corpus.labels) for s in self.scored}
-            | {"test_scored": self.config.score_test},
+            | {"test_scored": int(self.config.score_test)},
             "predictions": {s: self._prediction_rows(s, probabilities[s]) for s in self.scored},
             "meta": provenance() | {"status": "complete", "seconds": seconds, "step_seconds": self.curve.seconds},
         }
@@ -166,8 +169,11 @@ class _Job:
         """Adapter with head (or the whole model), and tokenizer, as safetensors."""
         kind = "model" if self.strategy.scope == "parameters" else "adapter"
         disable_progress_bar()  # transformers': one for every file, however small
-        self.model.save_pretrained(folder / kind)
-        self.tokenizer.save_pretrained(folder / "tokenizer")
+        try:
+            self.model.save_pretrained(folder / kind)
+            self.tokenizer.save_pretrained(folder / "tokenizer")
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"the weights cannot be written: {error}; free some space and train again") from None
 
     def _make_model(self) -> torch.nn.Module:
         config, adapted = self.config, self.strategy.scope == "adapters"
@@ -176,12 +182,12 @@ class _Job:
         model = load_classifier(
             self.source, self.corpus.labels, self.tokenizer, precision=config.precision, quantize=config.quantize
         )
-        limit = context_length(model)
+        limit = context_length(model, self.tokenizer)
         if limit and config.max_length > limit:
             raise InputError(f"max_length {config.max_length} is beyond {config.model}'s context of {limit} tokens")
         model.config.use_cache = False
         if config.checkpointing:
-            _checkpoint_layers(model)
+            checkpoint_layers(model)
         head = {name for name, _ in model.named_children()} - {model.base_model_prefix}
         if adapted:
             names = {"rank": "r", "alpha": "alpha", "dropout": "dropout", "width": "width"}
@@ -208,6 +214,7 @@ class _Job:
             weight_decay=config.weight_decay,
             max_grad_norm=config.clip,
             bf16=config.precision == "bf16",
+            use_cpu=not torch.cuda.is_available(),
             eval_strategy="steps",
             eval_steps=config.eval_every,
             save_strategy="no",
@@ -226,7 +233,7 @@ class _Job:
             eval_dataset=self._by_length("validation"),
             data_collator=DataCollatorWithPadding(self.tokenizer),
             compute_metrics=self._metrics,
-            callbacks=[self.callback, self.curve],
+            callbacks=[self.curve, self.callback],  # the curve's clock starts before layers are chosen
             class_weights=_balanced_weights(self.corpus) if config.class_weights == "balanced" else None,
         )
         trainer.remove_callback(PrinterCallback)
@@ -289,12 +296,6 @@ def _balanced_weights(corpus: Corpus) -> torch.Tensor:
 
     gold = [revision.intention for revision in corpus.train]
     return torch.tensor(compute_class_weight("balanced", classes=np.array(corpus.labels), y=gold)).float()
-
-
-def _checkpoint_layers(model: torch.nn.Module) -> None:
-    # renamed in transformers 5.23; both are in the tested range
-    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
 
 
 def _finite(row: dict) -> dict:

@@ -95,7 +95,7 @@ def _keep_part(
         return order
     sums = cut_variances(ascending)
     first, last = window or tuple(int(share * depth) for share in MIDDLE)
-    if variant == "reference" and keep == "low":
+    if window is None and variant == "reference" and keep == "low":
         last -= 1
     first = min(first, depth - 2)
     best = first + int(np.argmin(sums[first : max(last, first) + 1]))

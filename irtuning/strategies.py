@@ -175,7 +175,7 @@ class LisaAdapters(ShareStrategy):
         return max(1, round(self.share * self.count)) if self.share else min(2, self.count)
 
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
-        if step % self.every == 0:
+        if step % self.every == 0 or not self._now:
             self._now = self.draw(rng, self.size)
         return self._now
 
@@ -219,6 +219,11 @@ class ImportanceSparseTuning(ShareStrategy):
     trials: int = 3
     factor: float = 0.25
     step_size: float = 10.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.every < 1 or self.trials < 1:
+            raise InputError(f"every is {self.every}, trials {self.trials}; give 1 or more")
 
     @property
     def size(self) -> int:

@@ -32,9 +32,8 @@ def summary_table(
     rows = [{"method": f"{f['name']} floor", **{m: f[m] for m in ("macro_f1", "accuracy")}} for f in floors]
     table = pandas.DataFrame(rows + runs_table(records, split).to_dict("records"))
     grouped = table.groupby("method", sort=False)
-    names = [name for name in METRICS if name in table]
     summary = pandas.DataFrame({"runs": grouped.size()})
-    for name in names:
+    for name in METRICS:
         summary[name] = grouped[name].mean()
         if name in ("macro_f1", "auprc"):
             summary[f"{name}_sd"] = grouped[name].std(ddof=1)
@@ -58,7 +57,7 @@ def layer_frequency(records: Sequence[dict]) -> "pandas.DataFrame":
     for record in records:
         steps = record["train"]["steps"]
         layers = [layer for step in steps for layer in step["layers"]]
-        share = {layer: layers.count(layer) / len(steps) for layer in range(_depth(record))}
+        share = {layer: layers.count(layer) / len(steps) for layer in range(record["run"]["depth"])}
         rows.append({"method": record["run"]["config"]["method"]} | share)
     return pandas.DataFrame(rows).groupby("method", sort=False).mean()
 
@@ -116,9 +115,9 @@ def markdown(table: "pandas.DataFrame") -> str:
 
 
 def mean_share(record: dict) -> float:
-    """Mean share of the candidate layers that learned at a step."""
+    """Mean share of the model's layers that learned at a step."""
     steps = record["train"]["steps"]
-    return sum(len(step["layers"]) for step in steps) / (len(steps) * _depth(record))
+    return sum(len(step["layers"]) for step in steps) / (len(steps) * record["run"]["depth"])
 
 
 def _row(record: dict, split: str) -> dict:
@@ -134,14 +133,10 @@ def _row(record: dict, split: str) -> dict:
     }
 
 
-def _depth(record: dict) -> int:
-    return record["run"]["depth"]
-
-
 def _check_comparable(records: Sequence[dict]) -> None:
     if not records:
         raise InputError("no records to summarise")
-    free = {"method", "share", "counts", "fold", "seed", "learning_rate", "eval_every"}
+    free = {"method", "share", "counts", "fold", "seed", "learning_rate"}  # the last: full parameters have their own
     first = {k: v for k, v in records[0]["run"]["config"].items() if k not in free}
     for record in records[1:]:
         other = {k: v for k, v in record["run"]["config"].items() if k not in free}

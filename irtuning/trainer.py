@@ -47,20 +47,22 @@ class LengthGroupedBatches(Sampler):
 
 
 class LayerwiseTrainer(Trainer):
-    """A Trainer for classifiers: mean loss over accumulated micro-batches, class weights, the order above.
+    """A Trainer for classifiers: cross-entropy as the mean over a step's examples, class weights, the order above.
+
+    However a step is cut into micro-batches, each example counts the same.
 
     Args:
-        class_weights: one weight per class, shape (K,), for the cross-entropy; None for the model's own loss.
+        class_weights: one weight per class, shape (K,), best with mean 1 over the examples; None for 1 each.
     """
 
     def __init__(self, *args, class_weights: torch.Tensor | None = None, **kwargs):
         super().__init__(*args, **kwargs)
-        self.model_accepts_loss_kwargs = False  # else the Trainer sums the micro-batches' losses
+        self.model_accepts_loss_kwargs = True  # so that compute_loss is told the size of the whole step
         self._class_weights = class_weights
         self._losses: list[tuple[int, torch.Tensor]] = []
 
     def step_losses(self) -> list[float]:
-        """Training loss of each optimizer step so far: the mean over its micro-batches."""
+        """Training loss of each optimizer step so far: the mean over its examples."""
         if not self._losses:
             return []
         values = torch.stack([loss for _, loss in self._losses]).tolist()
@@ -74,12 +76,12 @@ class LayerwiseTrainer(Trainer):
         self._losses.append((self.state.global_step, loss.detach().float()))
         return loss
 
-    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         outputs = model(**inputs)
-        loss = outputs.loss
-        if self._class_weights is not None:
-            weights = self._class_weights.to(outputs.logits.device)
-            loss = torch.nn.functional.cross_entropy(outputs.logits.float(), inputs["labels"], weight=weights)
+        labels = inputs["labels"]
+        weights = None if self._class_weights is None else self._class_weights.to(outputs.logits.device)
+        total = torch.nn.functional.cross_entropy(outputs.logits.float(), labels, weight=weights, reduction="sum")
+        loss = total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler:

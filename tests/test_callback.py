@@ -1,5 +1,7 @@
 """The callback inside the Trainer: what learns, what does not, and which configurations must be the same run."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from irtuning.adapters import add_adapter
 from irtuning.callback import IRTuning, LayerwiseTuning
 from irtuning.errors import InputError
 from irtuning.selector import split_scores
-from irtuning.strategies import METHODS, Strategy, make_strategy
+from irtuning.strategies import make_strategy
 from irtuning.trainer import LayerwiseTrainer
 
 STEPS = 8
@@ -98,17 +100,15 @@ def test_the_choice_is_the_cut_of_the_recorded_scores(tmp_path):
         assert step["layers"] == split_scores(step["scores"], rng=rng)
 
 
-def test_choosing_all_layers_is_full_peft_and_the_plain_trainer(tmp_path):
-    """Same losses and same weights, step by step, as a Trainer without the callback (same clipping, same order)."""
-
-    class PlainLoss(LayerwiseTrainer):
-        pass
-
-    runs = [Watch(), Watch(), Watch()]
-    plain = run(tmp_path, None, watch=runs[0])
-    full = run(tmp_path, LayerwiseTuning("full"), watch=runs[1])
-    every = run(tmp_path, IRTuning(refresh_every=1), watch=runs[2])
-    assert losses(full) == losses(every) == pytest.approx(losses(plain), abs=1e-6)
+@pytest.mark.parametrize("trainer_class", [LayerwiseTrainer, Trainer])
+def test_choosing_all_layers_is_full_peft_and_no_callback_at_all(tmp_path, trainer_class):
+    """Same losses and same weights, step by step, as the Trainer by itself with its own clipping."""
+    runs, examples = [Watch(), Watch(), Watch()], make_examples(12)  # one batch: the plain Trainer's order is random
+    none, full, every = (
+        run(tmp_path, callback, trainer_class, watch=watch, examples=examples)
+        for callback, watch in zip((None, LayerwiseTuning("full"), IRTuning(refresh_every=1)), runs, strict=True)
+    )
+    assert losses(full) == losses(every) == pytest.approx(losses(none), abs=1e-6)
     for one, two, three in zip(*(r.values for r in runs), strict=True):
         for name in one:
             assert torch.equal(two[name], three[name])
@@ -135,6 +135,60 @@ def test_accumulation_changes_neither_scores_nor_choice(tmp_path, trainer_class,
         assert [s for s in a["scores"] if s] == pytest.approx([s for s in b["scores"] if s], rel=1e-3)
     for name, value in first.values[-1].items():
         torch.testing.assert_close(value, second.values[-1][name], atol=2e-4, rtol=1e-3)
+
+
+def test_uneven_micro_batches_count_every_example_the_same(tmp_path):
+    """9 x 1 = 4 + 4 + 1, with class weights too: no micro-batch is normalised by itself."""
+    for weights in (None, torch.tensor([0.5, 1.0, 1.5])):
+        results = []
+        for batch, accumulation in ((9, 1), (4, 3)):
+            callback = IRTuning()
+            run(tmp_path, callback, functools.partial(LayerwiseTrainer, class_weights=weights),
+                examples=make_examples(9), per_device_train_batch_size=batch,
+                gradient_accumulation_steps=accumulation)  # fmt: skip
+            results.append(callback)
+        assert chosen(results[0]) == chosen(results[1])
+        for a, b in zip(*(c.history for c in results), strict=True):
+            assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=1e-3)
+
+
+def test_a_loss_of_the_users_own_that_divides_by_itself_is_left_alone(tmp_path):
+    def loss(outputs, labels, num_items_in_batch=None):
+        return torch.nn.functional.cross_entropy(outputs.logits, labels, reduction="sum") / num_items_in_batch
+
+    norms = []
+    for batch, accumulation in ((12, 1), (4, 3)):
+        callback = IRTuning()
+        run(tmp_path, callback, functools.partial(Trainer, compute_loss_func=loss), examples=make_examples(12),
+            per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation)  # fmt: skip
+        norms.append([step["gradient_norm"] for step in callback.history])
+    assert norms[0] == pytest.approx(norms[1], rel=1e-3)
+
+
+def test_an_interrupted_run_leaves_clipping_as_it_was(tmp_path):
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 2:
+                raise KeyboardInterrupt
+
+    model = add_adapter(make_classifier(), "lora", r=2)
+    callback, stop = IRTuning(), Stop()
+    trainer = LayerwiseTrainer(
+        model, TrainingArguments(str(tmp_path), max_steps=4, max_grad_norm=0.5, report_to="none", save_strategy="no",
+                                 use_cpu=True, disable_tqdm=True),
+        train_dataset=make_examples(), data_collator=collate, callbacks=[callback, stop],
+    )  # fmt: skip
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    trainer.remove_callback(stop)
+    trainer.train()
+    assert callback._clip == 0.5 == trainer.args.max_grad_norm
+    assert len(callback.history) == 4
+
+
+def test_two_layerwise_callbacks_are_refused(tmp_path):
+    with pytest.raises(InputError, match="two layerwise callbacks"):
+        run(tmp_path, IRTuning(), watch=LayerwiseTuning("rst"))
 
 
 def test_clipping_changes_neither_scores_nor_choice(tmp_path):
@@ -269,6 +323,41 @@ def test_hidden_states_are_measured_on_training_batches_alone(tmp_path):
     assert results == {"token": True, "reference": False}
 
 
-def test_every_method_is_described():
-    for name, kind in METHODS.items():
-        assert issubclass(kind, Strategy) and kind.__doc__, name
+def test_ist_raises_what_can_be_suppressed_without_harm():
+    """Layers 0 and 1 matter: the loss is high where they are suppressed, so their importance falls."""
+    strategy = make_strategy("ist")
+    strategy.begin(4, 100)
+    halves = [[0, 1], [0, 2], [2, 3]]
+    drawn = iter(halves)
+    strategy.draw = lambda *arguments: next(drawn)
+    strategy.probe(lambda found: [2.0 if h == [0, 1] else 1.0 if h == [0, 2] else 0.5 for h in found], None)
+    rewards = np.exp([-2.0, -1.0, -0.5])
+    rewards -= rewards.mean()
+    gains = [rewards[0] + rewards[1], rewards[0], rewards[1] + rewards[2], rewards[2]]
+    assert strategy.values == pytest.approx(np.array(gains) * 0.25 * 10)
+
+
+def test_ist_draws_a_quarter_of_the_layers_the_less_the_more_dispensable():
+    strategy = make_strategy("ist")
+    strategy.begin(32, 100)
+    strategy.values[:16] = 8.0
+    rng = np.random.default_rng(0)
+    draws = [strategy.choose(step, [None] * 32, rng) for step in range(200)]
+    assert {len(d) for d in draws} == {8}
+    assert np.mean([layer < 16 for d in draws for layer in d]) < 0.05
+
+
+def test_lisa_switches_every_20_steps_and_rst_every_step():
+    for spec, switches in (("lisa-adapters", 3), ("rst:share=0.5", 60)):
+        strategy, rng = make_strategy(spec), np.random.default_rng(0)
+        strategy.begin(12, 60)
+        draws = [tuple(strategy.choose(step, [None] * 12, rng)) for step in range(60)]
+        assert 1 + sum(a != b for a, b in zip(draws, draws[1:], strict=False)) == switches
+        assert {len(d) for d in draws} == ({2} if spec == "lisa-adapters" else {6})
+
+
+def test_fixed_choices():
+    for spec, expected in (("last-k:share=0.25", [9, 10, 11]), ("middle-k:share=0.5", [3, 4, 5, 6, 7, 8])):
+        strategy = make_strategy(spec)
+        strategy.begin(12, 10)
+        assert strategy.choose(3, [None] * 12, None) == expected

@@ -120,6 +120,7 @@ def test_settings_are_read_as_their_fields_type():
         ({"accumulation": 3}, "not a multiple"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"head": "cold"}, "head is 'cold'"),
+        ({"epochs": float("inf")}, "epochs is inf"),
         ({"dropout": 1.0, "clip": -1.0}, "clip is -1.0.*dropout is 1.0"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -177,9 +178,21 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
     with pytest.raises(InputError, match="holds something"), new_folder(tmp_path / "run"):
         pass
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "target", target_is_directory=True)
+    with pytest.raises(InputError, match="cannot write"), new_folder(tmp_path / "link"):
+        pass
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="cannot write"), new_folder(tmp_path / "file" / "run"):
         pass
+
+
+def test_a_whole_run_is_kept_when_its_name_was_taken_meanwhile(tmp_path):
+    with pytest.raises(InputError, match="move it by hand"), new_folder(tmp_path / "run") as folder:
+        (folder / "all").write_text("x")
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "other").write_text("y")
+    assert (folder / "all").read_text() == "x"
 
 
 def test_writing_leaves_what_was_there_when_it_fails(tmp_path, monkeypatch):

@@ -5,13 +5,16 @@ import json
 
 import numpy as np
 import pytest
+from peft import IA3Config
+from safetensors.torch import load_file
 
 from irtuning.classifier import RevisionClassifier
-from irtuning.comparison import compare, read_comparison
+from irtuning.comparison import compare, run_comparison
 from irtuning.config import RunConfig
-from irtuning.corpora import load_corpus
+from irtuning.corpora import Revision, load_corpus
 from irtuning.errors import InputError
 from irtuning.run import _balanced_weights, train
+from irtuning.tables import layer_frequency, mean_share
 
 COLOURS = ("red", "green", "blue", "black", "white", "brown", "pink", "grey", "gold", "teal")
 
@@ -26,7 +29,14 @@ def own_corpus(tmp_path_factory):
         rows.append(dict(zip(("old", "new", "why"), pair, strict=True)) | {"writer": f"w{i // 4}"})
     path = tmp_path_factory.mktemp("corpus") / "own.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return {"corpus": str(path), "before": "old", "after": "new", "label": "why", "group": "writer", "precision": "fp32"}
+    return {
+        "corpus": str(path),
+        "before": "old",
+        "after": "new",
+        "label": "why",
+        "group": "writer",
+        "precision": "fp32",
+    }
 
 
 def quick(own_corpus, **settings):
@@ -53,7 +63,7 @@ def test_the_record_keeps_its_contract(own_corpus, tmp_path):
     for step in record["train"]["steps"]:
         assert {"loss", "learning_rate", "layers", "scores"} <= set(step) and np.isfinite(step["loss"])
     assert record["train"]["validation"][-1]["step"] == 6
-    assert list(record["predictions"]) == ["validation"] and record["scores"]["test_scored"] is False
+    assert list(record["predictions"]) == ["validation"] and record["scores"]["test_scored"] == 0
     rows = record["predictions"]["validation"]
     right = np.mean([row["intention"] == row["predicted"] for row in rows])
     assert right == record["scores"]["validation"]["accuracy"] == record["train"]["validation"][-1]["accuracy"]
@@ -73,7 +83,9 @@ def test_a_model_learns_and_predicts_what_it_was_scored_on(own_corpus, tmp_path)
     run = train(RunConfig.of(own_corpus | {"max_steps": 60, "method": "full"}), output=tmp_path / "run", progress=False)
     assert run.scores["validation"]["macro_f1"] > 0.9
     classifier = RevisionClassifier.load(tmp_path / "run")
-    revisions = load_corpus(own_corpus["corpus"], **{k: v for k, v in own_corpus.items() if k not in ("corpus", "precision")}).validation
+    revisions = load_corpus(
+        own_corpus["corpus"], **{k: v for k, v in own_corpus.items() if k not in ("corpus", "precision")}
+    ).validation
     found = classifier.predict(revisions)
     recorded = run.record["predictions"]["validation"]
     assert [f.intention for f in found] == [row["predicted"] for row in recorded]
@@ -106,12 +118,22 @@ def _columns(own_corpus):
     return {name: value for name, value in own_corpus.items() if name not in ("corpus", "precision")}
 
 
-def test_a_frozen_head_stays_and_class_weights_change_the_loss(own_corpus):
-    plain, frozen = quick(own_corpus, method="full"), quick(own_corpus, method="full", head="frozen")
-    weighted = quick(own_corpus, method="full", class_weights="balanced")
-    losses = [[s["loss"] for s in r.record["train"]["steps"]] for r in (plain, frozen, weighted)]
-    assert losses[0][0] == losses[1][0] and losses[0][-1] != losses[1][-1]
-    assert losses[0][0] != losses[2][0]
+def test_a_frozen_head_stays(own_corpus, tmp_path):
+    heads = {}
+    for head in ("learns", "frozen"):
+        for steps in (1, 6):  # the first step has learning rate 0
+            config = RunConfig.of(own_corpus | {"max_steps": steps, "warmup_steps": 0, "head": head, "method": "full"})
+            folder = tmp_path / f"{head}{steps}"
+            train(config, output=folder, progress=False)
+            weights = load_file(folder / "adapter" / "adapter_model.safetensors")
+            heads[head, steps] = next(value for name, value in weights.items() if "score" in name)
+    assert (heads["frozen", 1] == heads["frozen", 6]).all()
+    assert (heads["learns", 1] != heads["learns", 6]).any()
+
+
+def test_class_weights_change_the_loss(own_corpus):
+    plain, weighted = (quick(own_corpus, method="full", class_weights=kind) for kind in ("none", "balanced"))
+    assert plain.record["train"]["steps"][0]["loss"] != weighted.record["train"]["steps"][0]["loss"]
     corpus = load_corpus(own_corpus["corpus"], **_columns(own_corpus))
     counts = [sum(r.intention == label for r in corpus.train) for label in corpus.labels]
     expected = [sum(counts) / (2 * count) for count in counts]
@@ -135,7 +157,7 @@ def test_the_best_checkpoint_is_the_one_scored(own_corpus):
 
 def test_test_is_scored_only_when_asked_and_counted(own_corpus):
     run = quick(own_corpus, score_test=True)
-    assert set(run.record["predictions"]) == {"validation", "test"} and run.scores["test_scored"] is True
+    assert set(run.record["predictions"]) == {"validation", "test"} and run.scores["test_scored"] == 1
 
 
 def test_a_finished_run_is_read_and_another_is_refused(own_corpus, tmp_path):
@@ -151,36 +173,55 @@ def test_a_finished_run_is_read_and_another_is_refused(own_corpus, tmp_path):
 def test_compare_shares_budgets_skips_what_is_there_and_goes_on_after_a_stop(own_corpus, tmp_path, monkeypatch):
     import irtuning.comparison as comparison
 
-    trained, original = [], comparison.train
+    original, calls = comparison.train, []
 
     def stop_at_third(config, **options):
-        if len(trained) == 2 and "stopped" not in seen:
-            seen.append("stopped")
+        calls.append(config.method)
+        if len(calls) == 3:
             raise KeyboardInterrupt
-        run = original(config, **options)
-        trained.append(config.method)
-        return run
+        return original(config, **options)
 
-    seen = []
     monkeypatch.setattr(comparison, "train", stop_at_third)
-    call = {
-        "methods": ["rst", "random-counts", "ir"],
-        "seeds": [1],
-        "output": tmp_path,
-        "progress": False,
-        "max_steps": 6,
-    }
+    options = {"seeds": [1], "output": tmp_path, "progress": False, "max_steps": 6} | own_corpus
+    methods = ["rst", "random-counts", "ir"]
     with pytest.raises(KeyboardInterrupt):
-        compare(**call, **own_corpus)
-    table = compare(**call, **own_corpus)
+        compare(methods, **options)
+    written = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/record.json")}
+    assert len(written) == 2
+    table = compare(methods, **options)
     assert list(table.index) == ["operation floor", "edit-aware floor", "ir", "rst", "random-counts"]
-    assert trained == ["ir", "rst", "ir", "rst", "random-counts"]
-    records, floors = read_comparison(tmp_path)
+    assert all(p.stat().st_mtime_ns == time for p, time in written.items())
+    assert len(list(tmp_path.iterdir())) == 3
+    records, floors = run_comparison(methods, **options)
     by_method = {r["run"]["config"]["method"]: r for r in records}
     counts = {m: [len(s["layers"]) for s in r["train"]["steps"]] for m, r in by_method.items()}
-    assert counts["random-counts"] == counts["ir"]
+    assert counts["random-counts"] == counts["ir"] and len(floors) == 2
     assert by_method["rst"]["run"]["config"]["share"] == pytest.approx(np.mean(counts["ir"]) / 12, abs=1e-3)
-    assert len(floors) == 2 and not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_a_lowest_layer_keeps_shares_and_frequencies_true(own_corpus):
+    record = quick(own_corpus, method="ir:min_layer=6").record
+    chosen = [layer for step in record["train"]["steps"] for layer in step["layers"]]
+    assert record["run"]["depth"] == 12 and record["run"]["candidate_layers"] == list(range(6, 12))
+    assert mean_share(record) == pytest.approx(len(chosen) / 6 / 12) and min(chosen) >= 6
+    frequency = layer_frequency([record]).iloc[0]
+    assert frequency[:6].sum() == 0 and frequency.sum() == pytest.approx(len(chosen) / 6)
+
+
+def test_any_peft_configuration_trains_from_its_folder(own_corpus, tmp_path):
+    IA3Config(
+        task_type="SEQ_CLS", target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"]
+    ).save_pretrained(tmp_path)
+    run = quick(own_corpus, adapter=str(tmp_path))
+    assert all(np.isfinite(step["loss"]) for step in run.record["train"]["steps"])
+
+
+def test_objects_show_themselves(own_corpus):
+    corpus = load_corpus("synthetic")
+    assert "SYNTHETIC" in corpus._repr_html_() and "meaning-changed" in corpus._repr_html_()
+    shown = Revision("1", "a <b> c", "a d c", "style")._repr_html_()
+    assert "&lt;b&gt;" in shown and "line-through" in shown and "<b>style</b>" in shown
+    assert quick(own_corpus)._repr_png_().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
@@ -195,6 +236,9 @@ def test_compare_shares_budgets_skips_what_is_there_and_goes_on_after_a_stop(own
         ({"target_modules": ("absent",)}, "cannot be put on"),
         ({"quantize": "8bit", "method": "full-ft"}, "tunes all weights"),
         ({"fold": 7}, "fold must be 0 to 4"),
+        ({"method": "full", "share": 0.5}, "takes no share"),
+        ({"method": "ist:every=0"}, "give 1 or more"),
+        ({"clip": float("inf")}, "clip is inf"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
