@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tqdm import TqdmWarning
 
 from irtuning.corpora import Corpus, load_corpus
 from irtuning.figures import to_image
@@ -42,6 +45,8 @@ class Companion:
     """
 
     def __init__(self, profile: str, corpus: str, data: str | None = None, output: str | None = None):
+        # libraries that import tqdm.auto in a notebook complain that ipywidgets is absent; no bar is shown here
+        warnings.filterwarnings("ignore", message="IProgress not found", category=TqdmWarning)
         self.profile, self.corpus_name, self.data = profile, corpus, data
         self.places = Places(profile, Path(output) if output else None)
 
