@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from inspect import signature
 from pathlib import Path
 from typing import Annotated
 
@@ -237,8 +238,7 @@ def methods(as_json: Json = False) -> None:
     from irtuning.strategies import METHODS
 
     def options(kind: type) -> str:
-        kept = [f for f in dataclasses.fields(kind) if f.type in (int, float, str)]
-        return " ".join(f"{f.name}={f.default}" for f in kept)
+        return " ".join(f"{f.name}={f.default}" for f in dataclasses.fields(kind) if f.type in (int, float, str))
 
     _show({name: f"{kind.__doc__.splitlines()[0]} [{options(kind)}]" for name, kind in METHODS.items()}, as_json)
 
@@ -251,8 +251,9 @@ def settings(model: Model = "tiny-random", as_json: Json = False) -> None:
     from irtuning.config import RunConfig
     from irtuning.models import resolve
 
-    own = resolve(model).settings
-    _show({f.name: own.get(f.name, f.default) for f in dataclasses.fields(RunConfig)}, as_json)
+    own, options = resolve(model).settings, signature(train).parameters
+    names = [f.name for f in dataclasses.fields(RunConfig) if f.name not in options and f.name != "counts"]
+    _show({name: own.get(name, getattr(RunConfig, name)) for name in names}, as_json)
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """The record of a run: one JSON file that exists whole or not at all."""
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -45,6 +46,11 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_record(folder: Path, record: Mapping) -> None:
     """Write `folder/record.json`."""
     write_text(folder / RECORD, json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def finite(row: dict) -> dict:
+    """JSON has no NaN: a number that is not finite is not known."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
 def read_record(folder: Path) -> dict:

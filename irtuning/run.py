@@ -25,7 +25,7 @@ from irtuning.metrics import score
 from irtuning.models import Source, checkpoint_layers, context_length, load_classifier, load_tokenizer, resolve
 from irtuning.prompts import encode
 from irtuning.provenance import provenance
-from irtuning.records import SCHEMA, has_record, new_folder, read_record, write_record
+from irtuning.records import SCHEMA, finite, has_record, new_folder, read_record, write_record
 from irtuning.strategies import Strategy
 from irtuning.trainer import LayerwiseTrainer
 
@@ -264,10 +264,10 @@ class _Job:
     def _train_block(self) -> dict:
         """Per step: loss, learning rate, layers, the scores they were chosen from; and the validation curve."""
         losses = self.trainer.step_losses()
-        steps = [_finite(row | {"loss": loss}) for row, loss in zip(self.callback.history, losses, strict=True)]
+        steps = [finite(row | {"loss": loss}) for row, loss in zip(self.callback.history, losses, strict=True)]
         return {
             "steps": steps,
-            "validation": [_finite(point) for point in self.curve.points],
+            "validation": [finite(point) for point in self.curve.points],
             "kept_step": self.curve.kept_step,
             "skipped_steps": sum(row["skipped"] for row in self.callback.history),
         }
@@ -296,8 +296,3 @@ def _balanced_weights(corpus: Corpus) -> torch.Tensor:
 
     gold = [revision.intention for revision in corpus.train]
     return torch.tensor(compute_class_weight("balanced", classes=np.array(corpus.labels), y=gold)).float()
-
-
-def _finite(row: dict) -> dict:
-    """JSON has no NaN: a number that is not finite is not known."""
-    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()}

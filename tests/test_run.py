@@ -2,9 +2,11 @@
 
 import copy
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from peft import IA3Config
 from safetensors.torch import load_file
 
@@ -12,6 +14,7 @@ from irtuning.classifier import RevisionClassifier
 from irtuning.comparison import compare, run_comparison
 from irtuning.config import RunConfig
 from irtuning.corpora import Revision, load_corpus
+from irtuning.curve import ValidationCurve
 from irtuning.errors import InputError
 from irtuning.run import _balanced_weights, train
 from irtuning.tables import layer_frequency, mean_share
@@ -153,6 +156,26 @@ def test_the_best_checkpoint_is_the_one_scored(own_corpus):
     best = max(points, key=lambda p: p["macro_f1"])
     assert run.record["train"]["kept_step"] == best["step"]
     assert run.scores["validation"]["macro_f1"] == pytest.approx(best["macro_f1"])
+
+
+def test_the_best_weights_come_back():
+    model, curve = torch.nn.Linear(2, 2), ValidationCurve("best")
+    curve.on_train_begin(None, None, None, model=model)
+    names = ("loss", "auprc", "accuracy", "macro_precision", "macro_recall")
+    for step, macro_f1 in ((1, 0.2), (2, 0.5), (3, 0.4)):
+        torch.nn.init.constant_(model.weight, step)
+        metrics = {f"eval_{name}": 0.0 for name in names} | {"eval_macro_f1": macro_f1}
+        curve.on_evaluate(None, SimpleNamespace(global_step=step), None, metrics=metrics)
+    curve.on_train_end(None, None, None)
+    assert curve.kept_step == 2 and (model.weight == 2).all()
+
+
+def test_the_seed_makes_the_adapters(own_corpus, tmp_path):
+    for seed in (1, 2):
+        config = RunConfig.of(own_corpus | {"max_steps": 1, "seed": seed, "method": "full"})
+        train(config, output=tmp_path / str(seed), progress=False)
+    one, two = (load_file(tmp_path / s / "adapter" / "adapter_model.safetensors") for s in ("1", "2"))
+    assert all((one[name] != two[name]).any() for name in one if "lora_A" in name or "score" in name)
 
 
 def test_test_is_scored_only_when_asked_and_counted(own_corpus):
