@@ -6,6 +6,7 @@ import importlib
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,11 +127,12 @@ def test_environment_pins_what_the_project_asks_for():
     assert names <= set(pins)
 
 
-def test_nothing_names_a_machine_or_is_left_undone():
-    pattern = re.compile(r"/work/|/farm/|/root/|/tmp/bash|\b(TODO|FIXME|XXX)\b")
-    wanted = {".py", ".md", ".toml", ".yml", ".ipynb", ".json", ".cff", ".csv"}
+def test_no_committed_file_names_this_machine():
+    here = (str(REPOSITORY), str(Path.home()), sys.prefix)
     listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True).stdout.split("\n")
+    wanted = {".py", ".md", ".toml", ".yml", ".ipynb", ".json", ".cff", ".csv"}
     paths = [REPOSITORY / name for name in listed if Path(name).suffix in wanted]
     for path in paths:
-        if path.exists() and path != Path(__file__).resolve():
-            assert not pattern.search(path.read_text(encoding="utf-8")), path
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        text = re.sub(r'"image/[a-z+]+": ".*"', "", text)  # base64 may spell anything
+        assert not [place for place in here if place in text], path
