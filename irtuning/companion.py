@@ -95,10 +95,16 @@ class Companion:
         if isinstance(origin, Corpus):
             hashes = {"corpus": origin.checksum}
         else:
-            hashes = {_run_label(r): hashlib.sha256(json.dumps(r).encode()).hexdigest() for r in origin}
+            hashes = {_run_label(record): _result_hash(record) for record in origin}
         write_text(path.with_suffix(".origin.json"), json.dumps({"stamp": line, "origin": hashes}, indent=1) + "\n")
 
 
 def _run_label(record: dict) -> str:
     config = record["run"]["config"]
     return f"{config['method']} fold {config['fold']} seed {config['seed']}"
+
+
+def _result_hash(record: dict) -> str:
+    """SHA-256 of all but the clock and the machine, so that the same run elsewhere has the same."""
+    kept = {name: block for name, block in record.items() if name != "meta"}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
