@@ -21,7 +21,7 @@ ORDER = [
     {"paths", "records", "provenance", "metrics", "selector"},
     {"corpora"},
     {"edits", "prompts", "tables", "layers"},
-    {"floors", "display", "figures", "importance", "strategies", "models", "adapters"},
+    {"floors", "display", "figures", "importance", "strategies", "models", "adapters", "pretrain"},
     {"config", "callback", "trainer", "curve"},
     {"run", "classifier"},
     {"comparison"},

@@ -1,0 +1,1 @@
+"""Pre-training of `irtuning-mini`: plain text, pairs made from it, the model and its training."""

@@ -1,0 +1,148 @@
+"""Text to token ids: documents, the tokenizer made from them, rows for training."""
+
+import lzma
+import os
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from irtuning.errors import InputError
+from irtuning.pretrain.pairs import SPECIAL, Source, pairs_of
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+CHUNK = 200  # documents that are encoded at a time
+BEGIN = SPECIAL.index("<s>")
+
+
+def read_documents(paths: Sequence[Path]) -> list[str]:
+    """The documents of text files: paragraphs a line each, documents apart by a blank line.
+
+    Raises:
+        InputError: a file that cannot be read, is not UTF-8, or is a damaged archive; or no text at all.
+    """
+    documents = []
+    for path in map(Path, paths):
+        try:
+            with lzma.open(path, "rb") if path.suffix == ".xz" else path.open("rb") as stream:
+                text = stream.read().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path} is not UTF-8 text at byte {error.start:,}; convert it first") from None
+        except (OSError, lzma.LZMAError, EOFError) as error:
+            raise InputError(f"{path} cannot be read: {error}") from None
+        documents += [part.strip() for part in text.replace("\r\n", "\n").split("\n\n") if part.strip()]
+    if not documents:
+        raise InputError(f"no text in {', '.join(map(str, paths)) or 'no file at all'}; give files with text")
+    return documents
+
+
+def make_tokenizer(documents: Sequence[str], size: int, context: int) -> "PreTrainedTokenizerBase":
+    """A byte-level BPE (any Unicode text survives it), trained on up to 30 MB; pairs as the classifier reads them."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=list(SPECIAL), initial_alphabet=alphabet)
+    sample, room = [], 30_000_000
+    for document in documents:
+        sample.append(document)
+        if (room := room - len(document)) < 0:
+            break
+    tokenizer.train_from_iterator(sample, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A <sep> $B </s>", special_tokens=[(t, i) for i, t in enumerate(SPECIAL)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        sep_token="<sep>",
+        padding_side="left",
+        model_max_length=context,
+    )
+
+
+def encode_documents(documents: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> np.ndarray:
+    """All documents as one row of token ids, each after a begin mark."""
+    return _encode([[f"<s>{document}" for document in part] for part in _chunks(documents)], tokenizer)
+
+
+def encode_pairs(
+    documents: Sequence[str], tokenizer: "PreTrainedTokenizerBase", tokens: int, *, seed: int = 0, tail: bool = True
+) -> np.ndarray:
+    """At least `tokens` token ids of edited pairs: as many passes over the documents as that takes.
+
+    Raises:
+        InputError: no document has a sentence to make a pair from.
+    """
+    source = Source.of(random.Random(seed).sample(documents, min(len(documents), 3000)))
+    rows, found, passes = [], 0, 0
+    while found < tokens:
+        parts = [(part, f"{seed} {passes} {n}") for n, part in enumerate(_chunks(documents))]
+        rows.append(_encode(parts, tokenizer, source, tail))
+        passes += 1
+        found += len(rows[-1])
+        if not len(rows[-1]):
+            raise InputError("the text has no sentence of 3 to 60 words to make pairs from; give more text, or pairs=0")
+    return np.concatenate(rows)
+
+
+def _chunks(documents: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (documents[i : i + CHUNK] for i in range(0, len(documents), CHUNK))
+
+
+def _encode(parts, tokenizer, source: Source | None = None, tail: bool = True) -> np.ndarray:
+    """Token ids of every part's texts, in every core at once; with a source, the parts' pairs."""
+    from joblib import Parallel, delayed
+
+    inner = tokenizer.backend_tokenizer.to_str()
+    return np.concatenate(Parallel(n_jobs=-1)(delayed(_encode_part)(part, inner, source, tail) for part in parts))
+
+
+def _encode_part(part, tokenizer: str, source: Source | None, tail: bool) -> np.ndarray:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the cores are busy with the other parts
+    from tokenizers import Tokenizer
+
+    if source:
+        documents, seed = part
+        rng = random.Random(seed)
+        part = [text for document in documents for text in pairs_of(document, rng, source, tail=tail)]
+    found = Tokenizer.from_str(tokenizer).encode_batch_fast(part, add_special_tokens=False)
+    return np.concatenate([np.array(row.ids, np.uint16) for row in found] or [np.zeros(0, np.uint16)])
+
+
+class Rows:
+    """Rows of `length` tokens drawn from one long row, each opened by a begin mark; every part once in a pass."""
+
+    def __init__(self, ids: np.ndarray, length: int, device: str, whole: bool, seed: int):
+        import torch
+
+        self.ids, self.length = torch.from_numpy(ids.astype(np.int32)).to(device), length
+        self.rng = np.random.default_rng(seed)
+        # pairs start a row whole; documents anywhere
+        self.starts = np.flatnonzero(ids == BEGIN) if whole else np.arange(len(ids))
+        self.queue: list[int] = []
+
+    def draw(self, count: int) -> "torch.Tensor":
+        """Token ids, shape (count, length)."""
+        import torch
+
+        while len(self.queue) < count:
+            last = len(self.ids) - self.length
+            places = np.arange(self.rng.integers(self.length), last + 1, self.length)
+            self.queue += self.rng.permutation(places if len(places) else [0]).tolist()
+        wanted, self.queue = self.queue[:count], self.queue[count:]
+        wanted = self.starts[np.searchsorted(self.starts, wanted, side="right") - 1]
+        starts = torch.from_numpy(wanted).to(self.ids.device, non_blocking=True)
+        rows = self.ids[starts[:, None] + torch.arange(self.length, device=self.ids.device)].long()
+        rows[:, 0] = BEGIN
+        return rows

@@ -1,0 +1,235 @@
+"""The model, its objective and its training."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from irtuning.errors import InputError, read_as, unknown
+from irtuning.pretrain.pairs import SPECIAL
+from irtuning.pretrain.text import Rows
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+WINDOW = 480  # tokens of a document that are scored together in the held-out loss
+PAD, BEGIN, END = 0, 1, 2
+TAIL_MARKS = (END, SPECIAL.index("<del>"), SPECIAL.index("<ins>"))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Shape of the model, mix of the text, length and rate of training."""
+
+    vocabulary: int = 8192
+    layers: int = 12
+    width: int = 256
+    intermediate: int = 704
+    head_width: int = 32
+    context: int = 512
+    pairs: float = 0.5  # share of the tokens
+    tail: bool = True  # after a pair, what was changed
+    summary: float = 0.5  # weight of predicting each token of the tail from the end mark alone
+    steps: int = 12000
+    batch_tokens: int = 49152
+    learning_rate: float = 3e-3
+    warmup: float = 0.02  # share of the steps
+    weight_decay: float = 0.1
+    seed: int = 0
+
+    @classmethod
+    def of(cls, given: Mapping[str, str]) -> "Recipe":
+        """A recipe from texts such as `{"width": "128"}`.
+
+        Raises:
+            InputError: an unknown name, or a value that cannot be read or used.
+        """
+        kinds = {f.name: f.type for f in fields(cls)}
+        for name in given:
+            if name not in kinds:
+                raise unknown("setting", name, kinds)
+        recipe = cls(**{name: read_as(name, text, kinds[name]) for name, text in given.items()})
+        recipe._check()
+        return recipe
+
+    def _check(self) -> None:
+        least = {"vocabulary": 256 + len(SPECIAL), "layers": 1, "width": 1, "intermediate": 1, "context": 16}
+        least |= {"steps": 1, "batch_tokens": 1, "seed": 0, "summary": 0, "weight_decay": 0}
+        problems = [
+            f"{n} is {getattr(self, n)}, give {low} or more" for n, low in least.items() if getattr(self, n) < low
+        ]
+        for name, most in {"pairs": 1, "warmup": 1, "learning_rate": 1}.items():
+            if not 0 <= getattr(self, name) <= most:
+                problems.append(f"{name} is {getattr(self, name)}, give 0 to {most}")
+        if self.head_width < 2 or self.head_width % 2 or self.width % self.head_width:
+            problems.append(f"width {self.width} is not a multiple of head_width {self.head_width}, an even number")
+        if problems:
+            raise InputError("; ".join(problems))
+
+
+def make_model(recipe: Recipe, vocabulary: int) -> "PreTrainedModel":
+    """A Llama of the recipe's shape with random weights, input and output embeddings shared."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocabulary,
+            hidden_size=recipe.width,
+            intermediate_size=recipe.intermediate,
+            num_hidden_layers=recipe.layers,
+            num_attention_heads=recipe.width // recipe.head_width,
+            max_position_embeddings=recipe.context,
+            tie_word_embeddings=True,
+            pad_token_id=PAD,
+            bos_token_id=BEGIN,
+            eos_token_id=END,
+            use_cache=False,
+        )
+    )
+
+
+def tail_targets(ids: "torch.Tensor") -> tuple["torch.Tensor", "torch.Tensor"]:
+    """For each token of a tail, where its pair's end mark is and what kind it is; shapes (rows, length).
+
+    The kind is 0 for a following sentence, 1 for a deleted and 2 for an inserted word, -1 for every other token.
+    """
+    import torch
+
+    places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+
+    def last(mark: int) -> torch.Tensor:
+        return torch.where(ids == mark, places, -1).cummax(1).values
+
+    marks = torch.stack([last(mark) for mark in TAIL_MARKS])
+    kind = marks.argmax(0)
+    inside = (marks[0] > last(BEGIN)) & (ids >= len(SPECIAL))
+    return marks[0], torch.where(inside, kind, -1)
+
+
+class Objective:
+    """Next-token loss, and for tails the loss of each token predicted from its pair's end mark alone."""
+
+    def __init__(self, model: "PreTrainedModel", recipe: Recipe, device: str):
+        import torch
+
+        self.model, self.recipe = model, recipe
+        self.views = torch.nn.Linear(recipe.width, 3 * recipe.width, bias=False).to(device)
+        self.cross_entropy = _cross_entropy
+        if device == "cuda":
+            for layer in model.model.layers:
+                layer.compile()
+            self.cross_entropy = torch.compile(_cross_entropy)
+
+    def loss(self, ids: "torch.Tensor", paired: int) -> "torch.Tensor":
+        """The loss of a batch, shape (rows, length + 1), whose first `paired` rows are pairs."""
+        import torch
+
+        hidden = self.model.model(ids[:, :-1]).last_hidden_state
+        table = self.model.lm_head.weight
+        loss = self.cross_entropy(hidden.flatten(0, 1), table, ids[:, 1:].flatten())
+        if not (self.recipe.tail and self.recipe.summary and paired):
+            return loss
+        ids, hidden = ids[:paired, :-1], hidden[:paired]
+        ends, kinds = tail_targets(ids)
+        most = ids.numel() // 8  # a fixed number of places, for speed; the first where there are more
+        found = torch.topk((kinds >= 0).flatten().to(torch.int8), most, sorted=False).indices
+        row, kind = found // ids.shape[1], kinds.flatten()[found]
+        views = self.views(hidden[row, ends.flatten()[found].clamp(min=0)]).unflatten(-1, (3, -1))
+        views = views.gather(1, kind.clamp(min=0)[:, None, None].expand(-1, 1, views.shape[-1]))[:, 0]
+        targets = torch.where(kind >= 0, ids.flatten()[found], -100)
+        return loss + self.recipe.summary * paired / len(ids) * self.cross_entropy(views, table, targets)
+
+
+def _cross_entropy(hidden: "torch.Tensor", table: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
+    import torch
+
+    return torch.nn.functional.cross_entropy((hidden @ table.T).float(), targets)
+
+
+def bits_per_byte(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", documents: Sequence[str]) -> float:
+    """Held-out loss: each document in windows of 480 tokens after a begin mark; bits over the bytes of UTF-8."""
+    import torch
+
+    device = next(model.parameters()).device
+    windows = []
+    for ids in tokenizer(list(documents), add_special_tokens=False, verbose=False)["input_ids"]:
+        windows += [[BEGIN, *ids[i : i + WINDOW]] for i in range(0, len(ids), WINDOW)]
+    windows.sort(key=len)
+    nats, training = 0.0, model.training
+    model.eval()
+    with torch.no_grad():
+        for i in range(0, len(windows), 32):
+            part = windows[i : i + 32]
+            rows = torch.full((len(part), len(part[-1])), -100, device=device)
+            for row, ids in zip(rows, part, strict=True):
+                row[: len(ids)] = torch.tensor(ids)
+            logits = model(rows.clamp(min=PAD)).logits  # padding is on the right, where no text sees it
+            nats += torch.nn.functional.cross_entropy(
+                logits[:, :-1].flatten(0, 1).float(), rows[:, 1:].flatten(), reduction="sum"
+            ).item()
+    model.train(training)
+    return nats / math.log(2) / sum(len(document.encode()) for document in documents)
+
+
+def learning_rate_share(step: int, recipe: Recipe) -> float:
+    """Share of the learning rate at a step: a linear rise over the warm-up, then a linear fall to zero."""
+    rise = max(1, round(recipe.warmup * recipe.steps))
+    return min((step + 1) / rise, (recipe.steps - step) / max(1, recipe.steps - rise))
+
+
+def fit(
+    model: "PreTrainedModel", recipe: Recipe, documents: np.ndarray, pairs: np.ndarray | None, held_out=None
+) -> list[dict]:
+    """Train the model in place; return the curve: step, tokens, seconds, loss, learning rate, held-out bits per byte.
+
+    Args:
+        documents, pairs: token ids of both kinds of text.
+        held_out: called without arguments, ten times a run, for the held-out loss.
+
+    Raises:
+        InputError: the loss is not finite.
+    """
+    import torch
+    from tqdm import tqdm
+
+    device = next(model.parameters()).device.type
+    torch.manual_seed(recipe.seed)
+    rows = max(2, recipe.batch_tokens // recipe.context)
+    paired = round(recipe.pairs * rows) if pairs is not None else 0
+    length = recipe.context + 1
+    plain = Rows(documents, length, device, False, recipe.seed)
+    edited = Rows(pairs, length, device, True, recipe.seed + 1) if paired else None
+    objective = Objective(model, recipe, device)
+    learning = [*model.parameters(), *objective.views.parameters()]
+    matrices, vectors = [p for p in learning if p.ndim > 1], [p for p in learning if p.ndim == 1]
+    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, recipe.learning_rate, betas=(0.9, 0.95), fused=device == "cuda")
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_share(step, recipe))
+    curve, begun, every = [], time.perf_counter(), max(1, recipe.steps // 10)
+    model.train()
+    with tqdm(range(1, recipe.steps + 1), desc="pre-training", mininterval=1) as bar:
+        for step in bar:
+            ids = plain.draw(rows - paired)
+            if edited:
+                ids = torch.cat([edited.draw(paired), ids])
+            with torch.autocast(device, torch.bfloat16):
+                loss = objective.loss(ids, paired)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(learning, 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            if step == 1 or step % every == 0 or step == recipe.steps:
+                point = {"step": step, "tokens": step * rows * recipe.context, "loss": round(loss.item(), 4)}
+                if not math.isfinite(point["loss"]):
+                    raise InputError(f"the loss is {point['loss']} at step {step}; lower the learning rate")
+                point["seconds"] = round(time.perf_counter() - begun, 1)
+                if held_out and step > 1:
+                    point["bits_per_byte"] = round(held_out(), 4)
+                curve.append(point)
+                bar.set_postfix({k: v for k, v in point.items() if k in ("loss", "bits_per_byte")})
+    return curve
