@@ -50,7 +50,7 @@ def main(
         files = [*texts, *(held_out or [])]
         record["texts"] = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
         write_text(folder / "training.json", json.dumps(record, indent=1) + "\n")
-    logger.info("%s: %.3f bits a byte held out", output, record["bits_per_byte"] or float("nan"))
+    logger.info("%s is written; held-out bits per byte: %s", output, record["bits_per_byte"])
 
 
 def pretrain(documents: list[str], scored: list[str], recipe: Recipe, folder: Path) -> dict:
@@ -83,6 +83,7 @@ def pretrain(documents: list[str], scored: list[str], recipe: Recipe, folder: Pa
     try:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        (folder / "model.safetensors").chmod(0o644)
     except OSError as error:
         raise InputError(f"the weights cannot be written: {error}; free some space and train again") from None
     return {

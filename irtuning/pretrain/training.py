@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 WINDOW = 480  # tokens of a document that are scored together in the held-out loss
 PAD, BEGIN, END = 0, 1, 2
-TAIL_MARKS = (END, SPECIAL.index("<del>"), SPECIAL.index("<ins>"))
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,6 @@ class Recipe:
     context: int = 512
     pairs: float = 0.5  # share of the tokens
     tail: bool = True  # after a pair, what was changed
-    summary: float = 0.5  # weight of predicting each token of the tail from the end mark alone
     steps: int = 12000
     batch_tokens: int = 49152
     learning_rate: float = 3e-3
@@ -58,7 +56,7 @@ class Recipe:
 
     def _check(self) -> None:
         least = {"vocabulary": 256 + len(SPECIAL), "layers": 1, "width": 1, "intermediate": 1, "context": 16}
-        least |= {"steps": 1, "batch_tokens": 1, "seed": 0, "summary": 0, "weight_decay": 0}
+        least |= {"steps": 1, "batch_tokens": 1, "seed": 0, "weight_decay": 0}
         problems = [
             f"{n} is {getattr(self, n)}, give {low} or more" for n, low in least.items() if getattr(self, n) < low
         ]
@@ -92,58 +90,6 @@ def make_model(recipe: Recipe, vocabulary: int) -> "PreTrainedModel":
     )
 
 
-def tail_targets(ids: "torch.Tensor") -> tuple["torch.Tensor", "torch.Tensor"]:
-    """For each token of a tail, where its pair's end mark is and what kind it is; shapes (rows, length).
-
-    The kind is 0 for a following sentence, 1 for a deleted and 2 for an inserted word, -1 for every other token.
-    """
-    import torch
-
-    places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-
-    def last(mark: int) -> torch.Tensor:
-        return torch.where(ids == mark, places, -1).cummax(1).values
-
-    marks = torch.stack([last(mark) for mark in TAIL_MARKS])
-    kind = marks.argmax(0)
-    inside = (marks[0] > last(BEGIN)) & (ids >= len(SPECIAL))
-    return marks[0], torch.where(inside, kind, -1)
-
-
-class Objective:
-    """Next-token loss, and for tails the loss of each token predicted from its pair's end mark alone."""
-
-    def __init__(self, model: "PreTrainedModel", recipe: Recipe, device: str):
-        import torch
-
-        self.model, self.recipe = model, recipe
-        self.views = torch.nn.Linear(recipe.width, 3 * recipe.width, bias=False).to(device)
-        self.cross_entropy = _cross_entropy
-        if device == "cuda":
-            for layer in model.model.layers:
-                layer.compile()
-            self.cross_entropy = torch.compile(_cross_entropy)
-
-    def loss(self, ids: "torch.Tensor", paired: int) -> "torch.Tensor":
-        """The loss of a batch, shape (rows, length + 1), whose first `paired` rows are pairs."""
-        import torch
-
-        hidden = self.model.model(ids[:, :-1]).last_hidden_state
-        table = self.model.lm_head.weight
-        loss = self.cross_entropy(hidden.flatten(0, 1), table, ids[:, 1:].flatten())
-        if not (self.recipe.tail and self.recipe.summary and paired):
-            return loss
-        ids, hidden = ids[:paired, :-1], hidden[:paired]
-        ends, kinds = tail_targets(ids)
-        most = ids.numel() // 8  # a fixed number of places, for speed; the first where there are more
-        found = torch.topk((kinds >= 0).flatten().to(torch.int8), most, sorted=False).indices
-        row, kind = found // ids.shape[1], kinds.flatten()[found]
-        views = self.views(hidden[row, ends.flatten()[found].clamp(min=0)]).unflatten(-1, (3, -1))
-        views = views.gather(1, kind.clamp(min=0)[:, None, None].expand(-1, 1, views.shape[-1]))[:, 0]
-        targets = torch.where(kind >= 0, ids.flatten()[found], -100)
-        return loss + self.recipe.summary * paired / len(ids) * self.cross_entropy(views, table, targets)
-
-
 def _cross_entropy(hidden: "torch.Tensor", table: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
     import torch
 
@@ -161,7 +107,7 @@ def bits_per_byte(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
     windows.sort(key=len)
     nats, training = 0.0, model.training
     model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # lengths vary
         for i in range(0, len(windows), 32):
             part = windows[i : i + 32]
             rows = torch.full((len(part), len(part[-1])), -100, device=device)
@@ -203,8 +149,11 @@ def fit(
     length = recipe.context + 1
     plain = Rows(documents, length, device, False, recipe.seed)
     edited = Rows(pairs, length, device, True, recipe.seed + 1) if paired else None
-    objective = Objective(model, recipe, device)
-    learning = [*model.parameters(), *objective.views.parameters()]
+    if device == "cuda":
+        for layer in model.model.layers:
+            layer.compile()
+    cross_entropy = torch.compile(_cross_entropy, disable=device != "cuda")
+    learning = list(model.parameters())
     matrices, vectors = [p for p in learning if p.ndim > 1], [p for p in learning if p.ndim == 1]
     groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, recipe.learning_rate, betas=(0.9, 0.95), fused=device == "cuda")
@@ -217,7 +166,8 @@ def fit(
             if edited:
                 ids = torch.cat([edited.draw(paired), ids])
             with torch.autocast(device, torch.bfloat16):
-                loss = objective.loss(ids, paired)
+                hidden = model.model(ids[:, :-1]).last_hidden_state
+                loss = cross_entropy(hidden.flatten(0, 1), model.lm_head.weight, ids[:, 1:].flatten())
             loss.backward()
             torch.nn.utils.clip_grad_norm_(learning, 1.0)
             optimizer.step()

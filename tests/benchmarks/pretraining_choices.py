@@ -162,7 +162,7 @@ def main(
     plain, pairs = encode_documents(documents, tokenizer), {}
     corpora = [load_corpus("argrewrite", data, fold) for fold in range(5)]
     corpora += [load_corpus("arxivedits", data), load_corpus("synthetic")]
-    plan = [(c, r, w) for c in corpora for r in (5e-4, 1e-3) for w in ("none", "balanced")]
+    plan = [(c, r, w) for c in corpora for r in (1e-3,) for w in ("none", "balanced")]
     blocks = json.loads(output.read_text()) if output.exists() else []
     for variant in variants.split(","):
         mix, width = variant[:-3], int(variant[-3:])
