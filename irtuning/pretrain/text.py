@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-CHUNK = 200  # documents that are encoded at a time
+SOURCE_DOCUMENTS = 600  # that edits draw on: every worker gets a copy
 BEGIN = SPECIAL.index("<s>")
 
 
@@ -84,7 +84,7 @@ def encode_pairs(
     Raises:
         InputError: no document has a sentence to make a pair from.
     """
-    source = Source.of(random.Random(seed).sample(documents, min(len(documents), 3000)))
+    source = Source.of(random.Random(seed).sample(documents, min(len(documents), SOURCE_DOCUMENTS)))
     rows, found, passes = [], 0, 0
     while found < tokens:
         parts = [(part, f"{seed} {passes} {n}") for n, part in enumerate(_chunks(documents))]
@@ -97,7 +97,8 @@ def encode_pairs(
 
 
 def _chunks(documents: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (documents[i : i + CHUNK] for i in range(0, len(documents), CHUNK))
+    size = -(-len(documents) // (4 * (os.cpu_count() or 1)))  # four for each core
+    return (documents[i : i + size] for i in range(0, len(documents), size))
 
 
 def _encode(parts, tokenizer, source: Source | None = None, tail: bool = True) -> np.ndarray:
@@ -130,7 +131,7 @@ class Rows:
         self.rng = np.random.default_rng(seed)
         # pairs start a row whole; documents anywhere
         self.starts = np.flatnonzero(ids == BEGIN) if whole else np.arange(len(ids))
-        self.queue: list[int] = []
+        self.queue = np.zeros(0, np.int64)
 
     def draw(self, count: int) -> "torch.Tensor":
         """Token ids, shape (count, length)."""
@@ -138,8 +139,8 @@ class Rows:
 
         while len(self.queue) < count:
             last = len(self.ids) - self.length
-            places = np.arange(self.rng.integers(self.length), last + 1, self.length)
-            self.queue += self.rng.permutation(places if len(places) else [0]).tolist()
+            places = np.arange(self.rng.integers(min(self.length, last + 1)), last + 1, self.length)
+            self.queue = np.concatenate([self.queue, self.rng.permutation(places)])
         wanted, self.queue = self.queue[:count], self.queue[count:]
         wanted = self.starts[np.searchsorted(self.starts, wanted, side="right") - 1]
         starts = torch.from_numpy(wanted).to(self.ids.device, non_blocking=True)

@@ -32,8 +32,8 @@ class Recipe:
     context: int = 512
     pairs: float = 0.5  # share of the tokens
     tail: bool = True  # after a pair, what was changed
-    steps: int = 12000
-    batch_tokens: int = 49152
+    steps: int = 9000
+    batch_tokens: int = 98304
     learning_rate: float = 3e-3
     warmup: float = 0.02  # share of the steps
     weight_decay: float = 0.1
