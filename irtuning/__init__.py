@@ -18,6 +18,7 @@ _HOMES = {
     "add_adapter": "adapters",
     "compare": "comparison",
     "describe_layers": "layers",
+    "embedded_model_path": "embedded",
     "find_layers": "layers",
     "load_corpus": "corpora",
     "make_strategy": "strategies",

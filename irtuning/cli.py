@@ -85,7 +85,7 @@ def train(
     output: Annotated[Path, typer.Option(help="Folder for record, adapter and tokenizer; new, or of this very run.")],
     corpus: Corpus = "synthetic",
     data: Data = None,
-    model: Model = "tiny-random",
+    model: Model = "mini",
     adapter: Adapter = "lora",
     method: Annotated[str, typer.Option(help="See `irtuning methods`; options as ir:variant=exact:splits=2.")] = "ir",
     seed: Annotated[int, typer.Option(help="Of head, adapters, batch order, dropout and choice.")] = 171,
@@ -126,7 +126,7 @@ def compare(
     methods: Annotated[str, typer.Option(help="Comma-separated; see `irtuning methods`.")] = "full,ir,rst,ist",
     corpus: Corpus = "synthetic",
     data: Data = None,
-    model: Model = "tiny-random",
+    model: Model = "mini",
     adapter: Adapter = "lora",
     seeds: Annotated[int, typer.Option(min=1, help="How many, from 171 on.")] = 2,
     folds: Annotated[str, typer.Option(help="Comma-separated, 0 to 4.")] = "0",
@@ -244,7 +244,7 @@ def methods(as_json: Json = False) -> None:
 
 
 @app.command()
-def settings(model: Model = "tiny-random", as_json: Json = False) -> None:
+def settings(model: Model = "mini", as_json: Json = False) -> None:
     """List the settings for --set, with a model's own values where it has them."""
     import dataclasses
 

@@ -34,7 +34,7 @@ class RunConfig:
     after: str = "after"
     label: str = "label"
     group: str | None = None
-    model: str = "tiny-random"
+    model: str = "mini"
     form: str | None = None  # of the input: pair, or instruction
     adapter: str = "lora"
     rank: int | None = None

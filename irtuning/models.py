@@ -1,4 +1,4 @@
-"""Classifiers by name: pinned public models, any Hub id or local folder, and a tiny random one for tests."""
+"""Classifiers by name: the embedded model, its random counterparts, pinned public ones, any Hub id or local folder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
+from irtuning.embedded import embedded_model_path
 from irtuning.errors import InputError, unknown
 
 if TYPE_CHECKING:
@@ -25,16 +26,23 @@ REFERENCE_SETTINGS = {  # the authors' defaults, for every model without its own
     "max_length": 256,
     "eval_every": 10,
 }
+MINI_SETTINGS = REFERENCE_SETTINGS | {
+    "rank": 16,
+    "alpha": 32,
+    "width": 32,
+    "learning_rate": 1e-3,  # chosen on validation, see the model card
+    "full_learning_rate": 3e-4,
+    "warmup_steps": None,  # 10 % of the steps
+    "eval_every": None,  # four times a run
+}
 # learning rates: best mean validation macro F1 of ir and full (1e-3, 2e-3, 5e-3, 1e-2), and of full-ft and lisa
 # (3e-4, 1e-3, 3e-3), on the synthetic corpus, 200 steps, 2 seeds
-TINY_SETTINGS = REFERENCE_SETTINGS | {
+TINY_SETTINGS = MINI_SETTINGS | {
     "rank": 8,
     "alpha": 16,
     "width": 16,
     "learning_rate": 2e-3,
     "full_learning_rate": 1e-3,
-    "warmup_steps": None,  # 10 % of the steps
-    "eval_every": None,  # four times a run
 }
 
 
@@ -79,7 +87,12 @@ MODELS = {
     "roberta-large": ModelEntry("FacebookAI/roberta-large", "722cf37b1afa9454edce342e7895e588b6ff1d59"),
     "modernbert-base": ModelEntry("answerdotai/ModernBERT-base", "8949b909ec900327062f0ebf497f51aef5e6f0c8"),
 }
-TINY = "tiny-random"
+MINI = "mini"
+RANDOM = {  # the embedded model's shape and tokenizer, or a smaller shape, with weights from a fixed seed
+    "mini-random": ({}, MINI_SETTINGS),
+    "tiny-random": ({"hidden_size": 64, "intermediate_size": 176, "num_attention_heads": 2,
+                     "num_key_value_heads": 2}, TINY_SETTINGS),
+}  # fmt: skip
 # what transformers and safetensors raise for a model that is not there, not whole or of another shape
 LOAD_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
 
@@ -97,22 +110,24 @@ class Source:
     @property
     def random_weights(self) -> bool:
         """Whether nothing was pre-trained."""
-        return self.name == TINY
+        return self.name in RANDOM
 
 
 def model_names() -> list[str]:
-    """The names that need no path: the tiny one, then the pinned public ones."""
-    return [TINY, *MODELS]
+    """The names that need no path: the embedded model, the random ones, then the pinned public ones."""
+    return [MINI, *RANDOM, *MODELS]
 
 
 def resolve(name: str, form: str | None = None) -> Source:
     """Find out what a model name, a Hub id ("owner/name") or a local folder stands for; nothing is loaded.
 
     Raises:
-        InputError: neither a known name, nor an existing folder, nor in the form of a Hub id.
+        InputError: neither a known name, nor an existing folder, nor in the form of a Hub id; or the embedded model
+            is damaged.
     """
-    if name == TINY:
-        return Source(name, TINY, None, form or "pair", TINY_SETTINGS)
+    if name == MINI or name in RANDOM:
+        settings = MINI_SETTINGS if name == MINI else RANDOM[name][1]
+        return Source(name, str(embedded_model_path()), None, form or "pair", settings)
     if name in MODELS:
         entry = MODELS[name]
         form = form or entry.form
@@ -127,8 +142,6 @@ def resolve(name: str, form: str | None = None) -> Source:
 
 def load_tokenizer(source: Source) -> "PreTrainedTokenizerBase":
     """The source's tokenizer, with a padding token."""
-    if source.name == TINY:
-        return tiny_tokenizer()
     from transformers import AutoTokenizer
 
     try:
@@ -159,12 +172,17 @@ def load_classifier(
     """
     import torch
     from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging
 
     names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
-    if source.name == TINY:
-        return tiny_classifier(tokenizer, names)
+    if source.random_weights:
+        return _random_classifier(source, names)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # its report that the head is new; anything else that is missing is an error below
+    if source.name == MINI:
+        logging.disable_progress_bar()  # it loads in an instant
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(
+        model, found = AutoModelForSequenceClassification.from_pretrained(
             source.path,
             revision=source.revision,
             num_labels=len(labels),
@@ -172,69 +190,32 @@ def load_classifier(
             trust_remote_code=False,
             dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
             quantization_config=_quantization(quantize),
+            output_loading_info=True,
             **names,
         )
     except LOAD_ERRORS as error:
         raise _not_loaded(source, error) from None
+    finally:
+        logging.set_verbosity(verbosity)
+    if missing := sorted(name for name in found["missing_keys"] if name.startswith(f"{model.base_model_prefix}.")):
+        raise InputError(
+            f"model {source.name!r} lacks {len(missing)} of its weights, {missing[0]} the first; get it again"
+        )
     model.config.pad_token_id = tokenizer.pad_token_id
     return model
 
 
-def tiny_classifier(tokenizer: "PreTrainedTokenizerBase", names: dict) -> "PreTrainedModel":
-    """A Llama of 12 layers, 64 wide, whose weights come from a fixed seed; only the head follows the run's."""
+def _random_classifier(source: Source, names: dict) -> "PreTrainedModel":
+    """The embedded model's shape, or a smaller one, with weights from a fixed seed; only the head follows the run's."""
     import torch
-    from transformers import LlamaConfig, LlamaForSequenceClassification
+    from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=176,
-        num_hidden_layers=12,
-        num_attention_heads=4,
-        max_position_embeddings=256,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        **names,
-    )
+    config = AutoConfig.from_pretrained(source.path, **RANDOM[source.name][0], **names)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = LlamaForSequenceClassification(config)
+        model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
     torch.nn.init.normal_(model.score.weight, std=config.initializer_range)
     return model
-
-
-def tiny_tokenizer() -> "PreTrainedTokenizerBase":
-    """A byte-level BPE of 1,024 tokens made from the synthetic corpus, with marks for sides and edits."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    from irtuning.corpora import load_corpus
-    from irtuning.corpora.base import EDIT_MARKS
-
-    special = ["<pad>", "<s>", "</s>", "<sep>", *EDIT_MARKS]
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=1024, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator((r.after for r in load_corpus("synthetic").train), trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>",
-        pair="<s> $A <sep> $B </s>",
-        special_tokens=[(token, tokenizer.token_to_id(token)) for token in special],
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        sep_token="<sep>",
-        padding_side="left",
-        model_max_length=256,
-    )
 
 
 def context_length(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> int:

@@ -12,7 +12,7 @@ from irtuning.config import RunConfig, parse_settings
 from irtuning.corpora.base import Revision
 from irtuning.errors import InputError
 from irtuning.metrics import score
-from irtuning.models import MODELS, model_names, resolve, tiny_tokenizer
+from irtuning.models import MODELS, load_tokenizer, model_names, resolve
 from irtuning.prompts import encode, instruction
 from irtuning.records import new_folder, read_record, write_record, write_text
 
@@ -22,7 +22,7 @@ RECORD = {"schema": 1, "run": {"config": {}}, "train": {}, "scores": {}, "predic
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return tiny_tokenizer()
+    return load_tokenizer(resolve("mini"))
 
 
 def revision(before, after, **spans):
@@ -60,18 +60,11 @@ def test_long_prompts_lose_the_ends_of_their_texts_and_keep_the_revised_side(tok
             assert len(sides) == 2 and len(sides[1]) >= len(sides[0]) - 10
 
 
-@settings(deadline=None)  # the first example makes the tokenizer
+@settings(deadline=None)  # the first example loads the tokenizer
 @given(st.text(max_size=200), st.text(max_size=200))
-def test_any_text_fits(before, after):
-    tokenizer = tiny_tokenizer_once()
+def test_any_text_fits(tokenizer, before, after):
     for form in ("pair", "instruction"):
         assert len(encode([revision(before, after)], tokenizer, LABELS, form, 96)[0]) <= 96
-
-
-def tiny_tokenizer_once(kept=[]):  # noqa: B006  hypothesis takes no module fixture
-    if not kept:
-        kept.append(tiny_tokenizer())
-    return kept[0]
 
 
 def test_tokenizer_gives_any_text_back(tokenizer):
@@ -149,7 +142,7 @@ def test_models_resolve_to_pinned_revisions():
     assert resolve("some/model").revision is None
     with pytest.raises(InputError, match="did you mean 'qwen3-8b'"):
         resolve("qwen-8b")
-    assert model_names()[0] == "tiny-random"
+    assert model_names()[0] == "mini"
 
 
 def test_a_record_comes_back_and_a_damaged_one_is_refused(tmp_path):

@@ -39,6 +39,7 @@ def own_corpus(tmp_path_factory):
         "label": "why",
         "group": "writer",
         "precision": "fp32",
+        "model": "tiny-random",
     }
 
 
@@ -255,7 +256,7 @@ def test_objects_show_themselves(own_corpus):
         ({"method": "irr"}, "unknown method"),
         ({"method": "random-counts"}, "--like RUN"),
         ({"method": "ir:min_layer=11"}, "a split needs 2 or more"),
-        ({"max_length": 4096}, "beyond tiny-random's context of 256"),
+        ({"max_length": 4096}, "beyond tiny-random's context of 512"),
         ({"target_modules": ("absent",)}, "cannot be put on"),
         ({"quantize": "8bit", "method": "full-ft"}, "tunes all weights"),
         ({"fold": 7}, "fold must be 0 to 4"),

@@ -18,7 +18,7 @@ PACKAGE = REPOSITORY / "irtuning"
 # each module may import those of the rows above its own
 ORDER = [
     {"errors"},
-    {"paths", "records", "provenance", "metrics", "selector"},
+    {"paths", "records", "provenance", "metrics", "selector", "embedded"},
     {"corpora"},
     {"edits", "prompts", "tables", "layers"},
     {"floors", "display", "figures", "importance", "strategies", "models", "adapters", "pretrain"},
@@ -28,10 +28,9 @@ ORDER = [
     {"companion", "reproduce"},
     {"cli"},
 ]
-NO_TORCH = {"errors", "paths", "records", "metrics", "selector", "corpora", "edits", "prompts", "tables", "floors",
-            "display", "figures", "strategies", "config", "companion", "reproduce", "cli"}  # fmt: skip
+NO_TORCH = {"errors", "paths", "embedded", "records", "metrics", "selector", "corpora", "edits", "prompts", "tables", "floors",
+            "display", "figures", "strategies", "pretrain", "config", "companion", "reproduce", "cli"}  # fmt: skip
 ASIDE = {("corpora", "display"), ("run", "figures")}  # how an object shows itself in a notebook
-# an object's own display, and the tiny model's tokenizer, which is made from the synthetic corpus
 
 
 def modules():

@@ -101,8 +101,10 @@ def pretrain(documents: list[str], scored: list[str], recipe: Recipe, folder: Pa
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger("irtuning").setLevel(logging.INFO)
+    app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+    app.command()(main)
     try:
-        typer.run(main)
+        app()
     except InputError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
