@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tqdm import TqdmWarning
 
 from irtuning.corpora import Corpus, load_corpus
+from irtuning.embedded import CHECKSUMS, embedded_model_path
 from irtuning.figures import to_image
 from irtuning.paths import REPOSITORY, Places
 from irtuning.records import write_bytes, write_text
@@ -28,8 +29,8 @@ TRAINING_MODULES = (
 
 
 def training_fingerprint() -> str:
-    """Eight hexadecimal digits that change with the source of any training module."""
-    digest = hashlib.sha256()
+    """Eight hexadecimal digits that change with the source of any training module and with the embedded weights."""
+    digest = hashlib.sha256((embedded_model_path() / CHECKSUMS).read_bytes())
     for name in TRAINING_MODULES:
         digest.update((REPOSITORY / "irtuning" / f"{name}.py").read_bytes())
     return digest.hexdigest()[:8]

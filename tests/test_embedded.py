@@ -208,6 +208,14 @@ def test_bad_input_is_named_before_anything_is_written(tmp_path, content, option
     assert not (tmp_path / "out").exists()
 
 
+def test_too_little_space_is_seen_before_training(tmp_path, monkeypatch):
+    from irtuning.pretrain.__main__ import pretrain as run_recipe
+
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 1000})())
+    with pytest.raises(InputError, match="1,000 bytes free for"):
+        run_recipe(read_documents([SAMPLE]) * 20, [], SMALL, tmp_path)
+
+
 def test_a_damaged_archive_is_named(tmp_path):
     (tmp_path / "text.xz").write_bytes(b"\xfd7zXZ\x00 and then nothing")
     with pytest.raises(InputError, match=r"text\.xz cannot be read"):

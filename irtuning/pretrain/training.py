@@ -130,7 +130,7 @@ def learning_rate_share(step: int, recipe: Recipe) -> float:
 def fit(
     model: "PreTrainedModel", recipe: Recipe, documents: np.ndarray, pairs: np.ndarray | None, held_out=None
 ) -> list[dict]:
-    """Train the model in place; return the curve: step, tokens, seconds, loss, learning rate, held-out bits per byte.
+    """Train the model in place; return the curve: step, tokens, seconds, loss, held-out bits per byte.
 
     Args:
         documents, pairs: token ids of both kinds of text.
