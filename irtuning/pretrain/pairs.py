@@ -213,7 +213,7 @@ def edited(text: str, others: Sequence[str], rng: random.Random, source: Source)
 
 def pairs_of(document: str, rng: random.Random, source: Source, *, tail: bool = True) -> Iterator[str]:
     """One pair per passage of a document, each a string with marks; `tail=False` leaves out what follows `</s>`."""
-    sentences = [s for line in document.splitlines() for s in SENTENCE_END.split(line)]
+    sentences = [s for line in document.splitlines() if line for s in SENTENCE_END.split(line)]
     at = 0
     while at < len(sentences):
         size = rng.choice((1, 1, 1, 1, 1, 2))

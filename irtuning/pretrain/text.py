@@ -30,7 +30,7 @@ def read_documents(paths: Sequence[Path]) -> list[str]:
     for path in map(Path, paths):
         try:
             with lzma.open(path, "rb") if path.suffix == ".xz" else path.open("rb") as stream:
-                text = stream.read().decode("utf-8")
+                text = stream.read().decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise InputError(f"{path} is not UTF-8 text at byte {error.start:,}; convert it first") from None
         except (OSError, lzma.LZMAError, EOFError) as error:

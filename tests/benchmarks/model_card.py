@@ -111,7 +111,7 @@ def draw_pays(table: pd.DataFrame):
             axis.barh(order, means, color=colours, alpha=0.55)
             seaborn.stripplot(part, x="macro_f1", y="row", order=order, ax=axis, color="0.15", size=2.5, jitter=0.15)
             for y, mean in enumerate(means):
-                axis.text(0.02, y, f"{mean:.2f}", va="center", fontsize=7)
+                axis.text(1.0, y, f"{mean:.2f}", va="center", ha="right", fontsize=7)
             axis.set(title=title, xlabel="validation macro F1", ylabel="", xlim=(0, 1))
         return figure
 

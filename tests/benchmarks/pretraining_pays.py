@@ -1,9 +1,7 @@
 """Does the pre-training of `irtuning-mini` matter? Fine-tuning on it and on random weights, beside the floors.
 
-    python tests/benchmarks/pretraining_pays.py run --data DIR      on a GPU: reports/mini/runs.json
-    python tests/benchmarks/pretraining_pays.py table --data DIR    reports/mini/pays.csv and .md
-
-Validation parts only: ArgRewrite (5 folds), arXivEdits, synthetic. Learning rate and class weights are chosen per row
+`python tests/benchmarks/pretraining_pays.py --data DIR`, on a GPU, writes reports/mini/runs.json; `model_card.py` makes
+the table. Validation parts only: ArgRewrite (5 folds), arXivEdits, synthetic. Learning rate and class weights are chosen per row
 from one grid, with seed 0 on some parts and fewer steps; the table has seeds 1 to 3. Test parts are never read.
 """
 
