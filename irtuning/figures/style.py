@@ -1,0 +1,70 @@
+"""What all figures share: style, colours, canvas, bytes. Data in, matplotlib figure out. No model, no torch."""
+
+import functools
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
+
+# one colour per family of methods throughout, from seaborn's colour-blind-safe palette
+FAMILIES = ("full", "ir", "ist", "rst", "lisa-adapters", "last-k", "random-counts", "middle-k", "lisa", "full-ft")
+SINGLE, DOUBLE = 3.5, 7.2  # column widths, inches
+STYLE = {
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "figure.dpi": 150,
+    "savefig.dpi": 200,
+    "svg.hashsalt": "irtuning",
+}
+
+
+def styled(draw: Callable) -> Callable:
+    """Draw under our style, whatever the caller's."""
+
+    @functools.wraps(draw)
+    def drawn(*args, **kwargs):
+        import matplotlib
+
+        with matplotlib.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def method_colour(method: str) -> tuple:
+    """The colour of a method, the same in every figure."""
+    import seaborn
+
+    name = method.split(":")[0]
+    family = name if name in FAMILIES else "ir" if name.startswith("ir") else "full"
+    return seaborn.color_palette("colorblind", len(FAMILIES))[FAMILIES.index(family)]
+
+
+@styled
+def to_image(figure: "Figure", kind: str = "png") -> bytes:
+    """The figure as `png` or `svg` bytes, without a date."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    return buffer.getvalue()
+
+
+def band(axis, rows: "pandas.DataFrame", x: str, y: str, method: str) -> None:
+    """Mean over runs at each step as a line, lowest to highest as a band."""
+    grouped = rows.groupby("step")
+    place, colour = grouped[x].mean() if x != "step" else list(grouped.groups), method_colour(method)
+    axis.plot(place, grouped[y].mean(), color=colour, lw=1.2, label=method)
+    axis.fill_between(place, grouped[y].min(), grouped[y].max(), color=colour, alpha=0.15, lw=0)
+
+
+def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **options):
+    """A figure of our style and its axes, without pyplot's global state."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, **options)
