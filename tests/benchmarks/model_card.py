@@ -133,13 +133,15 @@ def draw_curve(training: dict):
         return figure
 
 
-def choices_table(blocks: list[dict]) -> pd.DataFrame:
-    """A row per variant: steps in the time, held-out loss, mean macro F1 of the better class weighting at 1e-3."""
+def choices_table(blocks: list[dict], training: dict) -> pd.DataFrame:
+    """A row per variant: seconds, steps, held-out loss, mean macro F1 of the better class weighting at 1e-3."""
     rows = []
     for block in blocks:
+        block = {"recipe": training["recipe"], "bits_per_byte": training["bits_per_byte"]} | block  # of `mini` itself
         row = {
             "variant": block["variant"],
-            "steps": block["recipe"]["steps"],
+            "seconds": f"{block.get('seconds', training['curve'][-1]['seconds']):.0f}",
+            "tokens": f"{block['recipe']['steps'] * block['recipe']['batch_tokens'] / 1e6:.0f} M",
             "bits per byte": f"{block['bits_per_byte']:.3f}",
         }
         found = pd.DataFrame(block["fine_tuning"])
@@ -184,13 +186,13 @@ def main(
     write_text(MINI / "ATTRIBUTION.tsv", attributions(documents))
     write_text(REPORTS / "sample.json", json.dumps(sample_loss(), indent=1) + "\n")
     table = scores(data)
-    device = next(iter(runs["meta"].values()))
-    stamp = f"{STAMP} · seeds 1, 2, 3 · {STEPS} steps · {device['device']}"
+    devices = ", ".join(sorted({meta["device"] for meta in runs["meta"].values()}))
+    stamp = f"{STAMP} · seeds 1, 2, 3 · {STEPS} steps · {devices}"
     origin = {"runs.json": digest(REPORTS / "runs.json")}
     pays = pays_table(table)
     save("pays", stamp, origin, table=pays)
     save("pays", stamp, origin, figure=draw_pays(table))
-    choices = choices_table(read(REPOSITORY / "reports/benchmarks/pretraining_choices.json"))
+    choices = choices_table(read(REPOSITORY / "reports/benchmarks/pretraining_choices.json"), training)
     curve_origin = {"training.json": digest(MINI / "training.json")}
     save(
         "curve",
@@ -203,10 +205,11 @@ def main(
     speed.columns = [
         f"{precision}, {'AVX2 only' if kind == 'avx2' else 'all instructions'}" for precision, kind in speed
     ]
-    versus = {"edit-aware floor": "edit-aware floor", "the same on random weights": "LoRA on random weights"}
+    versus = [(f"{kind} on mini", other) for kind in ("LoRA", "full fine-tuning")
+              for other in ("edit-aware floor", f"{kind} on random weights")]  # fmt: skip
     apart = [
-        f"- LoRA on mini against {name}, {title}: {difference(table, 'LoRA on mini', row, corpus)}"
-        for name, row in versus.items() for corpus, title in CORPORA.items()
+        f"- {row} against {other}, {title}: {difference(table, row, other, corpus)}"
+        for row, other in versus for corpus, title in CORPORA.items()
     ]  # fmt: skip
     missing = [row for row in ROWS if row not in set(table.row)]
     text = (Path(__file__).parent / "model_card.md").read_text(encoding="utf-8")

@@ -15,10 +15,11 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from pretraining_pays import load_parts
+from pretraining_pays import language_model, load_parts
 from side_by_side import Plan, fine_tune
 
 from irtuning.floors import macro_f1
+from irtuning.models import load_tokenizer, resolve
 from irtuning.paths import REPOSITORY
 from irtuning.pretrain.text import encode_documents, encode_pairs, make_tokenizer, read_documents
 from irtuning.pretrain.training import Recipe, bits_per_byte, fit, make_model
@@ -57,15 +58,18 @@ def main(
     data: Annotated[Path, typer.Option(help="Folder of the published corpora.")],
     variants: Annotated[str, typer.Option(help="Mix and width, such as plain192,tail128.")] = "tail128,tail192,tail256",
     seconds: Annotated[float, typer.Option(help="Of pre-training, compilation not counted.")] = 42,
+    batch_tokens: Annotated[int, typer.Option(help="Tokens of a step.")] = 49152,
     output: Annotated[Path, typer.Option()] = REPOSITORY / "reports" / "benchmarks" / "pretraining_choices.json",
 ) -> None:
     """Pre-train each variant for equal time and fine-tune it."""
-    base = Recipe(batch_tokens=49152)
+    base = Recipe(batch_tokens=batch_tokens)
     documents, scored = read_documents(texts), read_documents([held_out])
     tokenizer = make_tokenizer(documents, base.vocabulary, base.context)
     plain, pairs = encode_documents(documents, tokenizer), {}
     parts = load_parts(data)
     blocks = json.loads(output.read_text()) if output.exists() else []
+    shipped = {"variant": "mini", "fine_tuning": fine_tuned(language_model("mini").cuda(), load_tokenizer(resolve("mini")), parts)}
+    blocks = [b for b in blocks if b["variant"] != "mini"] + [shipped | {"meta": provenance()}]
     for variant in variants.split(","):
         mix, width = variant[:-3], int(variant[-3:])
         recipe = dataclasses.replace(base, width=width, intermediate=SHAPES[width], **MIXES[mix])

@@ -1,7 +1,8 @@
 """Many fine-tunings of one small model as one batch: what makes hundreds of runs affordable on one GPU.
 
 Every run has its own adapters (or its own copy of all weights), head, batch order, learning rate and clipped norm;
-nothing of a run reaches another. Runs differ from `irtuning train` in this: no dropout, batches of similar length.
+nothing of a run reaches another. Runs differ from `irtuning train` in this: adapters on
+every linear map, and at a step all runs have batches of like rank in length.
 """
 
 import copy
