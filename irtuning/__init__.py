@@ -4,6 +4,10 @@ Everything public is listed in `__all__` and imported when first used, so that `
 """
 
 import importlib
+import warnings
+
+# libraries that import tqdm.auto in a notebook complain that ipywidgets is absent; our own bar needs none
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 _HOMES = {
     "Corpus": "corpora.base",

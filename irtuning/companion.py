@@ -1,31 +1,35 @@
-"""What the notebooks call: load or run the records of a profile, save and show figures and tables with their origin."""
+"""What the notebooks call: load or run the records of a panel, save and show figures and tables with their origin."""
 
 import hashlib
 import json
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import TqdmWarning
-
 from irtuning.corpora import Corpus, load_corpus
 from irtuning.embedded import CHECKSUMS, embedded_model_path
-from irtuning.figures import to_image
+from irtuning.figures.style import to_image
 from irtuning.paths import REPOSITORY, Places
+from irtuning.profiles import comparisons
 from irtuning.records import write_bytes, write_text
-from irtuning.tables import markdown, stamp
+from irtuning.store import read_store, write_store
+from irtuning.tables import label, markdown, stamp
 
 if TYPE_CHECKING:
     import pandas
-    from IPython.display import Image
+    from IPython.display import Image, Markdown
     from matplotlib.figure import Figure
+
+    from irtuning.config import RunConfig
 
 # the modules that decide a run's result: a change in one of them starts a new cache of runs
 TRAINING_MODULES = (
     "adapters", "callback", "config", "importance", "layers", "metrics", "models", "prompts", "run", "selector",
     "strategies", "trainer", "curve",
 )  # fmt: skip
+FIXED_SPLITS = ("synthetic", "arxivedits", "iterater", "argrevision")
+STUDY = "study"
 
 
 def training_fingerprint() -> str:
@@ -37,39 +41,128 @@ def training_fingerprint() -> str:
     return digest.hexdigest()[:8]
 
 
+@dataclass(frozen=True)
+class Panel:
+    """The records and floors behind some figures and tables, and whose they are."""
+
+    companion: "Companion"
+    name: str
+    profile: str
+    records: list[dict]
+    floors: list[dict]
+
+    @property
+    def corpus(self) -> str:
+        """The corpus of the records, `none` where there are none."""
+        return self.records[0]["run"]["config"]["corpus"] if self.records else "none"
+
+    def figure(self, draw: Callable[..., "Figure"], name: str, *more: object, **options: object) -> "Image | Markdown":
+        """Draw `draw(records, ...)`, save it and return it to be shown; a note where the panel was not run."""
+        if not self.records:
+            return self._absent(name)
+        return self.companion.figure(draw(self.records, *more, **options), name, self.records, self.profile)
+
+    def table(self, make: Callable[..., "pandas.DataFrame"], name: str, *more: object, **options: object):
+        """Make `make(records, ...)`, save it and return it to be shown; a note where the panel was not run."""
+        if not self.records:
+            return self._absent(name)
+        return self.companion.table(make(self.records, *more, **options), name, self.records, self.profile)
+
+    def by_corpus(self) -> Iterator["Panel"]:
+        """The panel's part of each corpus; itself where it was not run."""
+        names = dict.fromkeys(record["run"]["config"]["corpus"] for record in self.records)
+        for name in names:
+            own = [record for record in self.records if record["run"]["config"]["corpus"] == name]
+            yield replace(self, records=own, floors=[floor for floor in self.floors if floor["corpus"] == name])
+        if not names:
+            yield self
+
+    def _absent(self, name: str) -> "Markdown":
+        from IPython.display import Markdown
+
+        return Markdown(f"*`{name}`: not run yet. `irtuning reproduce --profile {self.profile} --data DIR` runs it.*")
+
+
 class Companion:
-    """One profile's corpus, runs, figures and tables.
+    """One profile's corpora, runs, figures and tables.
 
     Args:
         profile: names the folders and stands in every stamp.
-        corpus, data: the corpus and the folder of its files.
+        corpora, data: the corpora by name and the folder of their files.
         output: where everything goes; the repository's own folders when None.
+        models, methods, panels, folds, seeds, max_steps: what is run; see `profiles.PROFILES`.
+        settings: fields of `RunConfig`, the same for every run.
     """
 
-    def __init__(self, profile: str, corpus: str, data: str | None = None, output: str | None = None):
-        # libraries that import tqdm.auto in a notebook complain that ipywidgets is absent; no bar is shown here
-        warnings.filterwarnings("ignore", message="IProgress not found", category=TqdmWarning)
-        self.profile, self.corpus_name, self.data = profile, corpus, data
+    def __init__(
+        self,
+        profile: str,
+        corpora: Sequence[str],
+        data: str | None = None,
+        output: str | None = None,
+        *,
+        models: Sequence[str] = ("mini",),
+        methods: Sequence[str] = (),
+        panels: Sequence[str] = (),
+        folds: Sequence[int] = (0,),
+        seeds: int = 2,
+        max_steps: int | None = None,
+        settings: dict | None = None,
+    ):
+        self.profile, self.names, self.data = profile, list(corpora), data
+        self.models, self.methods, self.panels = list(models), list(methods), list(panels)
+        self.folds, self.seeds = list(folds), seeds
+        self.settings = (settings or {}) | ({} if max_steps is None else {"max_steps": max_steps})
         self.places = Places(profile, Path(output) if output else None)
+        self._loaded: dict[tuple[str, int], Corpus] = {}
 
-    def corpus(self, fold: int = 0) -> Corpus:
-        """The profile's corpus."""
-        return load_corpus(self.corpus_name, self.data, fold)
+    def corpora(self) -> list[Corpus]:
+        """The profile's corpora, the first fold of each."""
+        return [self._corpus(name, 0) for name in self.names]
 
-    def compare(self, methods: Sequence[str], seeds: int, **settings: object) -> tuple[list[dict], list[dict]]:
-        """Records and floors of a comparison; what is recorded already is read."""
-        from irtuning.comparison import run_comparison
+    def panel(self, name: str, of: str | None = None) -> Panel:
+        """A panel's runs: the profile's own where it has that panel, run as needed; else the recorded study's.
 
-        folder = self.places.runs / f"{self.corpus_name}-{self.corpus().checksum[:8]}-{training_fingerprint()}"
-        options = {"output": folder, "data_dir": self.data, "progress": False, "corpus": self.corpus_name}
-        return run_comparison(methods, seeds=seeds, **options, **settings)
+        `of="study"` asks the quick profile for the study's all the same; other profiles show their own.
+        """
+        if name in self.panels and not (of == STUDY and self.profile.startswith("quick")):
+            records, floors = [], []
+            for options in self._comparisons(name):
+                found = self._run(options)
+                records += found[0]
+                floors += [floor for floor in found[1] if floor not in floors]
+            return Panel(self, name, self.profile, records, floors)
+        places = self.places if self.profile == STUDY else Places(STUDY)
+        return Panel(self, name, STUDY, *read_store(places.reports, name))
 
-    def figure(self, figure: "Figure", name: str, origin: Sequence[dict] | Corpus) -> "Image":
-        """Save a figure as PNG and SVG with a sidecar that names its origin; return it to be shown."""
+    def store(self) -> None:
+        """Pack the records of every panel for the repository."""
+        found = {name: self.panel(name) for name in self.panels}
+        write_store(self.places.reports, {n: {"records": p.records, "floors": p.floors} for n, p in found.items()})
+
+    def planned(self) -> list[tuple[str, "RunConfig"]]:
+        """Every run of the profile with the first panel that wants it; each once."""
+        from irtuning.comparison import planned_runs
+
+        found = {}
+        for panel in self.panels:
+            for options in self._comparisons(panel):
+                budget = options.get("budget", "equal")
+                for config in planned_runs(**options):
+                    found.setdefault((config, budget if config.method != "ir" else ""), panel)
+        return [(panel, config) for (config, _), panel in found.items()]
+
+    def figure(
+        self, figure: "Figure", name: str, origin: Sequence[dict] | Corpus, profile: str | None = None, note: str = ""
+    ) -> "Image":
+        """Save a figure as PNG and SVG with a sidecar that names its origin; return it to be shown.
+
+        `note` says what else a figure of a corpus was made with, such as the model that read one batch.
+        """
         from IPython.display import Image
 
-        line = self.stamp(origin)
-        figure.supxlabel(line, fontsize=6, color="0.45", x=0.01, ha="left")
+        line = self.stamp(origin, profile, note)
+        figure.supxlabel(line, fontsize=6, color="0.45", x=0.01, ha="left", wrap=True)
         path = self.places.figures / name
         png = to_image(figure, "png")
         write_bytes(path.with_suffix(".png"), png)
@@ -77,36 +170,75 @@ class Companion:
         self._sidecar(path, line, origin)
         return Image(png, width=round(figure.get_figwidth() * 100), alt=name)
 
-    def table(self, table: "pandas.DataFrame", name: str, origin: Sequence[dict] | Corpus) -> "pandas.DataFrame":
+    def table(
+        self,
+        table: "pandas.DataFrame",
+        name: str,
+        origin: Sequence[dict] | Corpus,
+        profile: str | None = None,
+        note: str = "",
+    ) -> "pandas.DataFrame":
         """Save a table as CSV and Markdown with a sidecar that names its origin; return it rounded."""
-        line = self.stamp(origin)
+        line = self.stamp(origin, profile, note)
         path = self.places.reports / name
-        write_text(path.with_suffix(".csv"), table.to_csv())
+        write_text(path.with_suffix(".csv"), table.to_csv(index=any(table.index.names)))
         write_text(path.with_suffix(".md"), f"{markdown(table.round(3))}\n{line}\n")
         self._sidecar(path, line, origin)
         return table.round(3)
 
-    def stamp(self, origin: Sequence[dict] | Corpus) -> str:
+    def stamp(self, origin: Sequence[dict] | Corpus, profile: str | None = None, note: str = "") -> str:
         """The line that says where numbers come from."""
         if isinstance(origin, Corpus):
             kind = "SYNTHETIC corpus" if origin.synthetic else f"{origin.name} (real)"
-            return f"{self.profile} · {kind} · fold {origin.fold} · no model, no seed, no steps"
-        return stamp(origin, self.profile)
+            return f"{self.profile} · {kind} · fold {origin.fold} · {note or 'no model, no seed, no steps'}"
+        return stamp(origin, profile or self.profile)
+
+    def _comparisons(self, panel: str) -> Iterator[dict]:
+        """Arguments of `run_comparison` for every model, corpus and comparison of a panel.
+
+        A corpus with splits of its own gets as many seeds as the others get folds x seeds.
+        """
+        for model in self.models:
+            for corpus in self.names:
+                fixed = corpus in FIXED_SPLITS
+                place = {
+                    "corpus": corpus,
+                    "model": model,
+                    "folds": [0] if fixed else self.folds,
+                    "seeds": self.seeds * len(self.folds) if fixed else self.seeds,
+                }
+                for options in comparisons(panel, self.methods):
+                    yield self.settings | place | options
+
+    def _run(self, options: dict) -> tuple[list[dict], list[dict]]:
+        from irtuning.comparison import run_comparison
+
+        name, folds = options["corpus"], options["folds"]
+        corpora = {fold: self._corpus(name, fold) for fold in folds}
+        folder = self.places.runs / f"{name}-{corpora[folds[0]].checksum[:8]}-{training_fingerprint()}"
+        return run_comparison(**options, corpora=corpora, output=folder)
+
+    def _corpus(self, name: str, fold: int) -> Corpus:
+        if (name, fold) not in self._loaded:
+            self._loaded[name, fold] = load_corpus(name, self.data, fold)
+        return self._loaded[name, fold]
 
     def _sidecar(self, path: Path, line: str, origin: Sequence[dict] | Corpus) -> None:
         if isinstance(origin, Corpus):
             hashes = {"corpus": origin.checksum}
         else:
-            hashes = {_run_label(record): _result_hash(record) for record in origin}
+            hashes = {run_label(record): result_hash(record) for record in origin}
         write_text(path.with_suffix(".origin.json"), json.dumps({"stamp": line, "origin": hashes}, indent=1) + "\n")
 
 
-def _run_label(record: dict) -> str:
+def run_label(record: dict) -> str:
+    """A run's name in a sidecar."""
     config = record["run"]["config"]
-    return f"{config['method']} fold {config['fold']} seed {config['seed']}"
+    share = "" if config["share"] is None else f" share {config['share']:g}"
+    return f"{config['corpus']} {config['model']} {label(config)}{share} fold {config['fold']} seed {config['seed']}"
 
 
-def _result_hash(record: dict) -> str:
+def result_hash(record: dict) -> str:
     """SHA-256 of all but the clock and the machine, so that the same run elsewhere has the same."""
     kept = {name: block for name, block in record.items() if name != "meta"}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

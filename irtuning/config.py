@@ -19,6 +19,7 @@ CHOICES = {
     "checkpoint": ("last", "best"),
     "precision": ("fp32", "bf16"),
     "quantize": ("none", "8bit", "4bit"),
+    "device": ("auto", "cpu"),
     "form": FORMS,
 }
 
@@ -62,6 +63,8 @@ class RunConfig:
     precision: str | None = None
     quantize: str = "none"
     checkpointing: bool = False
+    train_share: float = 1.0  # of the training split's examples, every class alike
+    device: str = "auto"  # the GPU where there is one; or cpu
     score_test: bool = False
 
     @classmethod
@@ -132,6 +135,8 @@ class RunConfig:
             problems.append(f"epochs is {self.epochs}, give more than 0")
         if not 0 <= self.dropout < 1:
             problems.append(f"dropout is {self.dropout}, give 0 or more and below 1")
+        if not 0 < self.train_share <= 1:
+            problems.append(f"train_share is {self.train_share}, give more than 0, at most 1")
         if self.batch_size % self.accumulation:
             problems.append(f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}")
         for name, value in dataclasses.asdict(self).items():

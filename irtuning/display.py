@@ -1,10 +1,16 @@
-"""How revisions and corpora show themselves in a notebook."""
+"""How revisions, corpora and progress show themselves in a notebook."""
 
 import html
-from collections.abc import Sequence
+import io
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from irtuning.corpora.base import SPLITS, Corpus, Revision
 from irtuning.edits import word_diff
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 DELETED = "background:#fbe3d6;text-decoration:line-through;color:#8a3b00"
 INSERTED = "background:#d6e9f8;color:#003f72;font-weight:600"
@@ -50,3 +56,30 @@ def corpus_html(corpus: Corpus) -> str:
 
 def _span(words: list[str], style: str) -> str:
     return f"<span style='{style}'>{html.escape(' '.join(words))}</span>"
+
+
+def in_notebook() -> bool:
+    """Whether this process is a Jupyter kernel."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return type(shell).__name__ == "ZMQInteractiveShell"
+
+
+def progress_bar(items: Iterable | None = None, **options: object) -> "tqdm":
+    """A tqdm bar; in a notebook one cell output that is replaced in place, and a plain count at the end."""
+    from tqdm import tqdm
+
+    if not in_notebook() or options.get("disable"):
+        return tqdm(items, **options)
+    from IPython.display import HTML, display
+
+    handle = display(HTML(""), display_id=True)
+
+    class CellBar(tqdm):
+        def display(self, msg: str | None = None, pos: int | None = None) -> None:
+            state = self.format_dict
+            text = html.escape(f"{state['prefix']} {state['n']} of {state['total']}")
+            if state["n"] < state["total"]:
+                text = f"<progress value='{state['n']}' max='{state['total']}'></progress> {text} {self.postfix or ''}"
+            handle.update(HTML(text))
+
+    return CellBar(items, file=io.StringIO(), mininterval=0.5, **options)

@@ -12,18 +12,23 @@ import torch
 PACKAGES = ("irtuning", "torch", "transformers", "peft", "accelerate", "numpy", "scikit-learn")
 
 
-def provenance() -> dict:
-    """Date, versions, commit and device of this process, and its peak memory so far in bytes."""
-    gpu = torch.cuda.is_available()
+def provenance(device: str = "auto") -> dict:
+    """Date, versions, commit and device of this process (`cpu`: although there may be a GPU), and its peak memory."""
+    gpu = torch.cuda.is_available() and device != "cpu"
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "commit": _commit(),
-        "device": torch.cuda.get_device_name() if gpu else f"CPU, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name() if gpu else f"CPU, {_threads()}",
         "platform": f"{platform.system()} {platform.machine()}",
         "peak_memory_bytes": torch.cuda.max_memory_allocated() if gpu else _peak_resident_bytes(),
         "peak_memory_kind": "GPU allocated by this run" if gpu else "resident, of the whole process so far",
     }
+
+
+def _threads() -> str:
+    count = torch.get_num_threads()
+    return f"{count} thread{'s' * (count > 1)}"
 
 
 def _version(package: str) -> str | None:

@@ -1,54 +1,93 @@
-"""The main job: run the notebooks in order through papermill, and gather what they wrote."""
+"""The main job: run what a profile trains, then its notebooks through papermill, and gather what they wrote."""
 
+import json
 import logging
 import os
 import shutil
 import time
+from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from irtuning.errors import InputError, unknown
 from irtuning.paths import NOTEBOOKS, Places, notebook_path
-from irtuning.records import write_text
+from irtuning.profiles import GPU_GIB, missing, profile_parameters
+from irtuning.records import RECORD, write_text
+
+if TYPE_CHECKING:
+    from irtuning.companion import Companion
 
 logger = logging.getLogger(__name__)
-
-# a profile's parameters beside the notebooks' own quick defaults
-PROFILES: dict[str, dict] = {"quick": {}}
+REAL_CORPORA = ["argrewrite", "arxivedits"]  # that notebook 1 shows too where there is data
 
 
 def reproduce(
-    profile: str = "quick", *, data: str | Path | None = None, output: str | Path | None = None, fresh: bool = False
+    profile: str = "quick",
+    *,
+    data: str | Path | None = None,
+    output: str | Path | None = None,
+    fresh: bool = False,
+    changes: dict | None = None,
 ) -> dict[str, Path]:
-    """Run every notebook of a profile; return where things were written.
+    """Train what a profile compares, run its notebooks, return where things were written.
 
     Leaves executed notebooks, their HTML, tables (CSV, Markdown) and `summary.md` in `reports/`, figures (PNG, SVG)
     in `figures/`, each with a sidecar that names the records it came from. Interrupted or repeated it goes on from
-    the recorded runs. With `data` the notebooks use ArgRewrite, and the profile's name says so.
+    the recorded runs. Any profile but `quick` leaves its records as parquet beside the tables.
 
     Args:
         profile: a name of `PROFILES`.
-        data: folder of the real corpora.
+        data: folder of the real corpora; notebook 1 of the quick profile then shows them too.
         output: folder for everything, instead of the repository's own.
         fresh: forget the recorded runs first.
+        changes: parameters of the profile to change; its name then ends in `-changed`.
 
     Raises:
-        InputError: unknown profile, no data, an unwritable folder, no kernel, or a notebook that failed.
+        InputError: unknown profile or parameter, no data, no GPU where one is needed, an unwritable folder, no
+            kernel, or a notebook that failed.
     """
-    if profile not in PROFILES:
-        raise unknown("profile", profile, PROFILES)
-    parameters = dict(PROFILES[profile])
-    if data is not None:
-        parameters |= {"profile": f"{profile}-argrewrite", "corpus": "argrewrite", "data": str(Path(data).resolve())}
-    if output is not None:
-        parameters["output"] = str(Path(output).resolve())
-    places = Places(parameters.get("profile", profile), Path(output).resolve() if output else None)
-    _check(places, data)
+    from irtuning.companion import Companion
+
+    parameters, started = _parameters(profile, data, output, changes or {}), time.perf_counter()
+    if GPU_GIB.get(profile) and (problems := missing(parameters)):
+        raise InputError(f"profile {profile} cannot run here: {'; '.join(problems)}. --dry-run lists its runs")
+    companion = Companion(**parameters)
+    _check(companion, data)
     if fresh:
-        shutil.rmtree(places.runs, ignore_errors=True)
+        shutil.rmtree(companion.places.runs, ignore_errors=True)
+    places, whole = companion.places, not any(companion.places.runs.rglob(RECORD))
+    for panel in companion.panels:
+        companion.panel(panel)
+    seconds = {"training": time.perf_counter() - started}
+    logger.info("runs ready after %.0f s", seconds["training"])
+    if not companion.profile.startswith("quick"):
+        companion.store()
     for name in NOTEBOOKS:
-        _run(name, places, parameters)
+        seconds[name] = _run(name, places, parameters, follow=profile == "quick" and not (data or output or changes))
     write_text(places.reports / "summary.md", summary(places))
+    if whole:  # nothing was recorded before: what the whole job takes
+        _note_time(places, seconds | {"all": time.perf_counter() - started})
     return {"figures": places.figures, "reports": places.reports, "runs": places.runs}
+
+
+def dry_run(profile: str, *, data: str | Path | None = None, changes: dict | None = None) -> dict:
+    """What `reproduce` would run, and what it lacks on this machine; nothing is loaded or trained."""
+    from irtuning.companion import Companion
+
+    parameters = _parameters(profile, data, None, changes or {})
+    runs = Companion(**parameters).planned()
+    configs = [config for _, config in runs]
+    return {
+        "profile": parameters["profile"],
+        "runs": len(runs),
+        "by panel": dict(Counter(panel for panel, _ in runs)),
+        "by corpus": dict(Counter(config.corpus for config in configs)),
+        "by model": dict(Counter(config.model for config in configs)),
+        "by method": dict(Counter(config.method for config in configs)),
+        "steps": sorted({str(config.max_steps or "the model's own epochs") for config in configs}),
+        "missing": missing(parameters),
+        "run by us": profile not in GPU_GIB,
+    }
 
 
 def summary(places: Places) -> str:
@@ -57,9 +96,9 @@ def summary(places: Places) -> str:
         f"# Report: {places.profile}",
         "Importance and cut of IR-Tuning are the authors' code's own (`ir`: gradient score `reference`, variant "
         "`reference`, one split) unless a method's name says otherwise. Baselines with a budget (rst, lisa-adapters, "
-        "last-k, middle-k) take the mean share of layers IR-Tuning used with the same fold and seed; random-counts "
-        "takes its count at each step; ist keeps its own 25 %. Scores are on validation. The quick profile shows "
-        "that the pipeline works; it gives no verdicts.",
+        "last-k, middle-k) take the mean share of layers IR-Tuning used with the same fold and seed, except where a "
+        "table is about the papers' own budgets; random-counts takes its count at each step; ist keeps its own 25 %. "
+        "Scores are on validation. The quick profile shows that the pipeline works; it gives no verdicts.",
     ]
     for path in sorted(places.reports.glob("*.md")):
         if path.name != "summary.md":
@@ -67,7 +106,21 @@ def summary(places: Places) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _check(places: Places, data: str | Path | None) -> None:
+def _parameters(profile: str, data: str | Path | None, output: str | Path | None, changes: dict) -> dict:
+    parameters = profile_parameters(profile)
+    if wrong := sorted(set(changes) - set(parameters)):
+        raise unknown("parameter", wrong[0], parameters)
+    if changes:
+        parameters |= changes | {"profile": f"{profile}-changed"}
+    if data is not None:
+        parameters["data"] = str(Path(data).resolve())
+    if output is not None:
+        parameters["output"] = str(Path(output).resolve())
+    return parameters
+
+
+def _check(companion: "Companion", data: str | Path | None) -> None:
+    """Raise InputError, before anything is trained, for what would fail later."""
     from jupyter_client.kernelspec import KernelSpecManager
 
     for name in NOTEBOOKS:
@@ -75,31 +128,49 @@ def _check(places: Places, data: str | Path | None) -> None:
     if data is not None:
         from irtuning.corpora.sources import locate
 
-        locate("argrewrite", data)
+        for corpus in REAL_CORPORA:
+            locate(corpus, data)
     if "python3" not in KernelSpecManager().find_kernel_specs():
         raise InputError("no Jupyter kernel named python3; run `python -m ipykernel install --sys-prefix`")
-    for folder in (places.figures, places.reports, places.runs):
+    for folder in (companion.places.figures, companion.places.reports, companion.places.runs):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot write to {folder}: {error.strerror}; give --output another folder") from None
         if not os.access(folder, os.W_OK):
             raise InputError(f"cannot write to {folder}; give --output another folder")
+    companion.corpora()
 
 
-def _run(name: str, places: Places, parameters: dict) -> None:
-    """Execute one notebook into the reports; the repository's own copy follows when nothing was changed for it."""
+def _note_time(places: Places, seconds: dict[str, float]) -> None:
+    """Record how long each part of the job took, and on what."""
+    from irtuning.comparison import cores
+    from irtuning.provenance import provenance
+
+    record = {"seconds": {name: round(took) for name, took in seconds.items()}, "cores": cores(), "meta": provenance()}
+    write_text(places.reports / "run_time.json", json.dumps(record, indent=1) + "\n")
+
+
+def _run(name: str, places: Places, parameters: dict, follow: bool) -> float:
+    """Execute one notebook into the reports with those parameters it has; return the seconds it took.
+
+    `follow`: with the notebook's own parameters, and the repository's copy is replaced by what was executed.
+    """
     import papermill
     from nbclient.exceptions import DeadKernelError
     from nbconvert import HTMLExporter
 
     source, target, started = notebook_path(name), places.reports / f"{name}.ipynb", time.perf_counter()
     logger.info("%s ...", name)
+    own = papermill.inspect_notebook(str(source))
+    given = {n: v for n, v in parameters.items() if n in own}
+    if name == NOTEBOOKS[0] and parameters["data"] and parameters["profile"] == "quick":
+        given["corpora"] = [*given["corpora"], *REAL_CORPORA]
     try:
         book = papermill.execute_notebook(
             str(source),
             str(target),
-            parameters=parameters,
+            parameters={} if follow else given,
             progress_bar=False,
             cwd=str(source.parent),
             extra_arguments=["--IPKernelApp.log_level=40"],  # a warning about local sockets at every start
@@ -115,9 +186,11 @@ def _run(name: str, places: Places, parameters: dict) -> None:
     exporter = HTMLExporter()
     exporter.log.setLevel(logging.ERROR)  # its template drops the images' alternative text, then complains
     write_text(target.with_suffix(".html"), exporter.from_notebook_node(book)[0])
-    if not parameters:
+    if follow:
         write_text(source, _text(book))
-    logger.info("%s done in %.0f s", name, time.perf_counter() - started)
+    took = time.perf_counter() - started
+    logger.info("%s done in %.0f s", name, took)
+    return took
 
 
 def _strip(book) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from transformers import DataCollatorWithPadding, PrinterCallback, TrainingArguments, set_seed
+from transformers import DataCollatorWithPadding, PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 from transformers.utils.logging import disable_progress_bar
 
 from irtuning.adapters import add_adapter
@@ -67,6 +67,7 @@ def train(
     data_dir: str | Path | None = None,
     output: str | Path | None = None,
     progress: bool = True,
+    callbacks: Sequence[TrainerCallback] = (),
     **settings: object,
 ) -> Run:
     """Fine-tune a classifier of revision intentions and return its run.
@@ -78,6 +79,7 @@ def train(
         output: folder for record, adapter with head, and tokenizer; it appears whole at the end. A folder that
             holds the very same run is read instead of trained again.
         progress: show a progress bar.
+        callbacks: the Trainer's, called after ours; none is called where a finished run is read.
 
     Raises:
         InputError: anything that cannot work, before training starts; nothing is overwritten.
@@ -88,14 +90,14 @@ def train(
     strategy, source = strategy_of(config), resolve(config.model, config.form)
     if not isinstance(corpus, Corpus):
         corpus = corpus_of(config, data_dir)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    config = config.complete(source, len(corpus.train), strategy.scope == "parameters", device)
+    device = "cuda" if torch.cuda.is_available() and config.device == "auto" else "cpu"
+    config = config.complete(source, len(corpus.train_part(config.train_share, config.seed)), strategy.scope == "parameters", device)
     if output is None:
-        return Run(_Job(config, corpus, strategy, source, progress).work())
+        return Run(_Job(config, corpus, strategy, source, progress, callbacks).work())
     if has_record(Path(output)):
         return _finished(Path(output), config, corpus)
     with new_folder(Path(output)) as folder:
-        job = _Job(config, corpus, strategy, source, progress)
+        job = _Job(config, corpus, strategy, source, progress, callbacks)
         job.check_space(folder)
         record = job.work()
         job.save(folder)
@@ -117,19 +119,30 @@ def _finished(folder: Path, config: RunConfig, corpus: Corpus) -> Run:
 class _Job:
     """Everything one run needs, made in order from the seed."""
 
-    def __init__(self, config: RunConfig, corpus: Corpus, strategy: Strategy, source: Source, progress: bool):
+    def __init__(
+        self,
+        config: RunConfig,
+        corpus: Corpus,
+        strategy: Strategy,
+        source: Source,
+        progress: bool,
+        callbacks: Sequence[TrainerCallback] = (),
+    ):
         self.config, self.corpus, self.strategy, self.source = config, corpus, strategy, source
         self.started = time.perf_counter()
-        if torch.cuda.is_available():
+        self.on_gpu = torch.cuda.is_available() and config.device == "auto"
+        if self.on_gpu:
             torch.cuda.reset_peak_memory_stats()
         set_seed(config.seed)  # before the model is made: its head and adapters are random
         self.scored = ("validation", "test") if config.score_test else ("validation",)
         self.tokenizer = load_tokenizer(source)
         self.model = self._make_model()
-        self.data = {split: self._encode(corpus.split(split)) for split in ("train", *self.scored)}
+        self.train_part = corpus.train_part(config.train_share, config.seed)
+        self.data = {"train": self._encode(self.train_part)}
+        self.data |= {split: self._encode(corpus.split(split)) for split in self.scored}
         self.order = {s: sorted(range(len(d)), key=lambda i, d=d: len(d[i]["input_ids"])) for s, d in self.data.items()}
         self.callback, self.curve = LayerwiseTuning(strategy, config.seed), ValidationCurve(config.checkpoint)
-        self.trainer = self._make_trainer(progress)
+        self.trainer = self._make_trainer(progress, callbacks)
 
     def check_space(self, folder: Path) -> None:
         """Raise InputError if what the run will save has no room."""
@@ -153,16 +166,17 @@ class _Job:
                 "synthetic_corpus": self.corpus.synthetic,
                 "random_weights": self.source.random_weights,
                 "labels": list(self.corpus.labels),
-                "split_sizes": {split: len(self.corpus.split(split)) for split in SPLITS},
+                "split_sizes": {s: len(self.corpus.split(s)) for s in SPLITS} | {"train": len(self.train_part)},
                 "parameters": sum(p.numel() for p in self.model.parameters()),
                 "depth": len(find_layers(self.model)),
                 "candidate_layers": self.callback.layers.indices,
+                "layer_parameters": [sum(p.numel() for p in layer) for layer in self.callback.layers.parameters],
             },
             "train": self._train_block(),
             "scores": {s: score(gold[s], probabilities[s], self.corpus.labels) for s in self.scored}
             | {"test_scored": int(self.config.score_test)},
             "predictions": {s: self._prediction_rows(s, probabilities[s]) for s in self.scored},
-            "meta": provenance() | {"status": "complete", "seconds": seconds, "step_seconds": self.curve.seconds},
+            "meta": provenance(self.config.device) | {"status": "complete", "seconds": seconds, "step_seconds": self.curve.seconds},
         }
 
     def save(self, folder: Path) -> None:
@@ -200,7 +214,7 @@ class _Job:
                 parameter.data = parameter.data.float()  # what learns is kept in float32
         return model
 
-    def _make_trainer(self, progress: bool) -> LayerwiseTrainer:
+    def _make_trainer(self, progress: bool, callbacks: Sequence[TrainerCallback]) -> LayerwiseTrainer:
         config = self.config
         self.scratch = tempfile.TemporaryDirectory(prefix="irtuning-")  # the Trainer wants one; it stays empty
         arguments = TrainingArguments(
@@ -214,7 +228,7 @@ class _Job:
             weight_decay=config.weight_decay,
             max_grad_norm=config.clip,
             bf16=config.precision == "bf16",
-            use_cpu=not torch.cuda.is_available(),
+            use_cpu=not self.on_gpu,
             eval_strategy="steps",
             eval_steps=config.eval_every,
             save_strategy="no",
@@ -223,7 +237,7 @@ class _Job:
             report_to="none",
             seed=config.seed,
             disable_tqdm=not progress,
-            dataloader_pin_memory=torch.cuda.is_available(),
+            dataloader_pin_memory=self.on_gpu,
             label_names=["labels"],
         )
         trainer = LayerwiseTrainer(
@@ -233,8 +247,8 @@ class _Job:
             eval_dataset=self._by_length("validation"),
             data_collator=DataCollatorWithPadding(self.tokenizer),
             compute_metrics=self._metrics,
-            callbacks=[self.curve, self.callback],  # the curve's clock starts before layers are chosen
-            class_weights=_balanced_weights(self.corpus) if config.class_weights == "balanced" else None,
+            callbacks=[self.curve, self.callback, *callbacks],  # the curve's clock starts before layers are chosen
+            class_weights=_balanced_weights(self.train_part, self.corpus.labels) if config.class_weights == "balanced" else None,
         )
         trainer.remove_callback(PrinterCallback)
         return trainer
@@ -290,9 +304,9 @@ def _softmax(logits: np.ndarray | tuple) -> np.ndarray:
     return softmax(np.asarray(logits[0] if isinstance(logits, tuple) else logits, dtype=np.float64), axis=1)
 
 
-def _balanced_weights(corpus: Corpus) -> torch.Tensor:
+def _balanced_weights(train: Sequence[Revision], labels: Sequence[str]) -> torch.Tensor:
     """n / (K n_k) for each class k; shape (K,)."""
     from sklearn.utils.class_weight import compute_class_weight
 
-    gold = [revision.intention for revision in corpus.train]
-    return torch.tensor(compute_class_weight("balanced", classes=np.array(corpus.labels), y=gold)).float()
+    gold = [revision.intention for revision in train]
+    return torch.tensor(compute_class_weight("balanced", classes=np.array(labels), y=gold)).float()

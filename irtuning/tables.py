@@ -1,6 +1,6 @@
 """Tables from records: one row per run, one per method, and the line that says where numbers come from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from irtuning.errors import InputError
@@ -9,10 +9,12 @@ if TYPE_CHECKING:
     import pandas
 
 METRICS = ("macro_f1", "macro_precision", "macro_recall", "auprc", "accuracy")
+KEYS = ("corpus", "model", "method", "fold", "seed")
+NAMED = {"adapter": "lora", "head": "learns", "train_share": 1.0}  # told in a run's label where it is something else
 
 
 def runs_table(records: Sequence[dict], split: str = "validation") -> "pandas.DataFrame":
-    """One row per run: method, fold, seed, scores on `split`, mean share of layers, seconds of training."""
+    """One row per run: corpus, model, method (see `label`), fold, seed, scores, mean share of layers, seconds."""
     import pandas
 
     return pandas.DataFrame([_row(record, split) for record in records])
@@ -23,15 +25,23 @@ def summary_table(
 ) -> "pandas.DataFrame":
     """One row per method, floors first: mean and sample standard deviation of the scores over its runs.
 
+    Rows are told apart by corpus and model too, where there are several.
+
     Raises:
         InputError: nothing to summarise, or runs that differ in more than method, budget, fold and seed.
     """
     import pandas
 
     _check_comparable(records)
-    rows = [{"method": f"{f['name']} floor", **{m: f[m] for m in ("macro_f1", "accuracy")}} for f in floors]
-    table = pandas.DataFrame(rows + runs_table(records, split).to_dict("records"))
-    grouped = table.groupby("method", sort=False)
+    table = runs_table(records, split)
+    rows = [
+        {"corpus": f["corpus"], "model": model, "method": f"{f['name']} floor"}
+        | {m: f[m] for m in ("macro_f1", "accuracy")}
+        for f in floors for model in table.model.unique()
+    ]  # fmt: skip
+    keys = [name for name in ("corpus", "model") if table[name].nunique() > 1]
+    table = pandas.concat([pandas.DataFrame(rows), table]) if rows else table
+    grouped = table.groupby([*keys, "method"], sort=False)
     summary = pandas.DataFrame({"runs": grouped.size()})
     for name in METRICS:
         summary[name] = grouped[name].mean()
@@ -58,12 +68,12 @@ def layer_frequency(records: Sequence[dict]) -> "pandas.DataFrame":
         steps = record["train"]["steps"]
         layers = [layer for step in steps for layer in step["layers"]]
         share = {layer: layers.count(layer) / len(steps) for layer in range(record["run"]["depth"])}
-        rows.append({"method": record["run"]["config"]["method"]} | share)
+        rows.append({"method": label(record["run"]["config"])} | share)
     return pandas.DataFrame(rows).groupby("method", sort=False).mean()
 
 
 def losses_table(records: Sequence[dict]) -> "pandas.DataFrame":
-    """Training loss of every step of every run, long form: method, fold, seed, step, loss, seconds so far."""
+    """Training loss of every step of every run, long form: its keys, step, loss, seconds so far."""
     import pandas
 
     rows = []
@@ -71,8 +81,7 @@ def losses_table(records: Sequence[dict]) -> "pandas.DataFrame":
         config, seconds = record["run"]["config"], 0.0
         for step, took in zip(record["train"]["steps"], record["meta"]["step_seconds"], strict=True):
             seconds += took
-            row = {name: config[name] for name in ("method", "fold", "seed")}
-            rows.append(row | {"step": step["step"], "loss": step["loss"], "seconds": seconds})
+            rows.append(run_keys(config) | {"step": step["step"], "loss": step["loss"], "seconds": seconds})
     return pandas.DataFrame(rows)
 
 
@@ -80,22 +89,20 @@ def validation_table(records: Sequence[dict]) -> "pandas.DataFrame":
     """Validation scores at every evaluation of every run, long form."""
     import pandas
 
-    keys = ("method", "fold", "seed")
-    rows = [
-        {name: record["run"]["config"][name] for name in keys} | point
-        for record in records
-        for point in record["train"]["validation"]
-    ]
+    rows = [run_keys(record["run"]["config"]) | point for record in records for point in record["train"]["validation"]]
     return pandas.DataFrame(rows)
 
 
 def stamp(records: Sequence[dict], profile: str) -> str:
     """The line every figure and table carries: profile, corpus, model, seeds, steps, device."""
     runs, configs = [r["run"] for r in records], [r["run"]["config"] for r in records]
-    corpus = "SYNTHETIC corpus" if runs[0]["synthetic_corpus"] else f"{configs[0]['corpus']} (real)"
-    weights = "random weights, " if runs[0]["random_weights"] else ""
-    sizes = sorted({run["parameters"] for run in runs})
-    model = f"{configs[0]['model']} ({weights}{sizes[0] / 1e6:.1f} M parameters)"
+    kinds = {r["config"]["corpus"]: r["synthetic_corpus"] for r in runs}
+    corpus = ", ".join("SYNTHETIC corpus" if synthetic else f"{name} (real)" for name, synthetic in kinds.items())
+    sizes = {}
+    for run in runs:
+        name = f"{run['config']['model']} ({'random weights, ' if run['random_weights'] else ''}"
+        sizes[name] = min(run["parameters"], sizes.get(name, run["parameters"]))
+    model = ", ".join(f"{name}{size / 1e6:.1f} M parameters)" for name, size in sizes.items())
     parts = {
         "seeds": sorted({c["seed"] for c in configs}),
         "folds": sorted({c["fold"] for c in configs}),
@@ -106,9 +113,30 @@ def stamp(records: Sequence[dict], profile: str) -> str:
     return " · ".join([profile, corpus, model, *listed, ", ".join(devices)])
 
 
+def label(config: Mapping) -> str:
+    """A run's method, with what else sets it apart: adapter, head, share of the training split.
+
+    >>> label({"method": "ir", "adapter": "dora", "head": "learns", "train_share": 1.0})
+    'ir, dora'
+    """
+    told = [config["method"]]
+    for name, usual in NAMED.items():
+        value = config.get(name, usual)
+        if value != usual:
+            told.append(
+                value if name == "adapter" else f"{value:.0%} of train" if name == "train_share" else f"{name} {value}"
+            )
+    return ", ".join(told)
+
+
+def run_keys(config: Mapping) -> dict:
+    """What tells runs apart: corpus, model, method as its label, fold, seed."""
+    return {name: config[name] for name in KEYS} | {"method": label(config)}
+
+
 def markdown(table: "pandas.DataFrame") -> str:
     """A table in Markdown, its index first, an unknown number blank."""
-    flat = table.reset_index()
+    flat = table.reset_index() if any(table.index.names) else table
     rows = [list(map(str, flat.columns)), ["---"] * len(flat.columns)]
     rows += [["" if value != value else str(value) for value in row] for row in flat.to_numpy(dtype=object)]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
@@ -125,7 +153,7 @@ def _row(record: dict, split: str) -> dict:
         raise InputError(f"a run has no scores on {split!r}; train it with --score-test")
     config, scores, steps = record["run"]["config"], record["scores"][split], record["train"]["steps"]
     return {
-        **{name: config[name] for name in ("method", "fold", "seed")},
+        **run_keys(config),
         **{name: scores[name] for name in METRICS},
         "layer_share": mean_share(record),
         "lowest_layer": sum(min(step["layers"]) for step in steps) / len(steps),
@@ -136,10 +164,15 @@ def _row(record: dict, split: str) -> dict:
 def _check_comparable(records: Sequence[dict]) -> None:
     if not records:
         raise InputError("no records to summarise")
-    free = {"method", "share", "counts", "fold", "seed", "learning_rate"}  # the last: full parameters have their own
-    first = {k: v for k, v in records[0]["run"]["config"].items() if k not in free}
-    for record in records[1:]:
-        other = {k: v for k, v in record["run"]["config"].items() if k not in free}
+    configs = [record["run"]["config"] for record in records]
+    free = {*KEYS, *NAMED, "share", "counts", "learning_rate"}  # the last: full parameters have their own
+    if len({(c["corpus"], c["train_share"]) for c in configs}) > 1:  # length follows the number of examples
+        free |= {"max_steps", "epochs", "warmup_steps", "eval_every"}
+    if len({c["model"] for c in configs}) > 1:
+        free |= {"rank", "alpha", "width", "dropout", "batch_size", "max_length", "form"}
+    first = {k: v for k, v in configs[0].items() if k not in free}
+    for config in configs[1:]:
+        other = {k: v for k, v in config.items() if k not in free}
         if other != first:
             names = sorted(k for k in first if other.get(k) != first[k])
             raise InputError(f"runs differ in {', '.join(names)}, so a mean over them says nothing; choose a subset")

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from irtuning.paths import NOTEBOOKS, REPOSITORY
-from irtuning.reproduce import PROFILES
 
 PACKAGE = REPOSITORY / "irtuning"
 # each module may import those of the rows above its own
@@ -21,16 +20,19 @@ ORDER = [
     {"paths", "records", "provenance", "metrics", "selector", "embedded"},
     {"corpora"},
     {"edits", "prompts", "tables", "layers"},
+    {"evidence", "layer_tables", "store"},
     {"figures"},
     {"floors", "display", "importance", "strategies", "models", "adapters", "pretrain"},
-    {"config", "callback", "trainer", "curve"},
-    {"run", "classifier"},
+    {"config", "callback", "trainer", "curve", "profiles", "exploration", "live"},
+    {"run", "classifier", "anatomy"},
     {"comparison"},
-    {"companion", "reproduce"},
+    {"companion"},
+    {"reproduce"},
     {"cli"},
 ]
 NO_TORCH = {"errors", "paths", "embedded", "records", "metrics", "selector", "corpora", "edits", "prompts", "tables", "floors",
-            "display", "figures", "strategies", "pretrain", "config", "companion", "reproduce", "cli"}  # fmt: skip
+            "display", "figures", "strategies", "pretrain", "config", "companion", "reproduce",
+            "evidence", "exploration", "layer_tables", "store", "profiles", "cli"}  # fmt: skip
 ASIDE = {("corpora", "display"), ("run", "figures")}  # how an object shows itself in a notebook
 
 
@@ -92,19 +94,6 @@ def test_committed_notebooks_are_executed_and_clean(name):
         "text/html" in o.get("data", {}) for o in outputs
     )
     assert book["metadata"]["kernelspec"]["name"] == "python3"
-
-
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_parameters_cells_know_every_key_of_every_profile(name):
-    book = json.loads((REPOSITORY / "notebooks" / f"{name}.ipynb").read_text())
-    (cell,) = [c for c in book["cells"] if "parameters" in c["metadata"].get("tags", [])]
-    body = ast.parse("".join(cell["source"])).body
-    assert all(isinstance(node, ast.Assign) for node in body)
-    [ast.literal_eval(node.value) for node in body]  # plain values, nothing derived
-    names = {node.targets[0].id for node in body}
-    assert {"profile", "corpus", "data", "output"} <= names
-    for profile in PROFILES.values():
-        assert set(profile) <= names
 
 
 def test_every_file_under_figures_and_reports_has_its_origin():

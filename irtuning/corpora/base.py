@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -81,6 +82,16 @@ class Corpus:
         if name not in SPLITS:
             raise unknown("split", name, SPLITS)
         return getattr(self, name)
+
+    def train_part(self, share: float, seed: int) -> list[Revision]:
+        """A random share of the training split, every label alike and at least one; smaller ones lie in larger ones."""
+        if share == 1:
+            return self.train
+        rng, kept = random.Random(seed), set()
+        for label in self.labels:
+            own = [i for i, r in enumerate(self.train) if r.intention == label]
+            kept.update(rng.sample(own, len(own))[: max(1, round(share * len(own)))])
+        return [r for i, r in enumerate(self.train) if i in kept]
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Number of revisions per intention in each split, in label order."""

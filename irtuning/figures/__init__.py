@@ -1,19 +1,48 @@
 """Figures: data in, matplotlib figure out. `style` is shared; a module each for corpora, runs and layers."""
 
-from irtuning.figures.corpus import confusion, label_counts
-from irtuning.figures.layers import layer_importance, layer_shares
-from irtuning.figures.runs import convergence, run_curve, score_comparison
+from irtuning.figures.corpus import confusions, edit_sizes, label_counts, operation_shares
+from irtuning.figures.layers import (
+    agreement_map,
+    component_map,
+    cut_figure,
+    layer_importance,
+    layer_shares,
+    score_bands,
+)
+from irtuning.figures.runs import (
+    class_heatmap,
+    confusion_pair,
+    convergence,
+    depth_and_time,
+    difference_forest,
+    run_curve,
+    score_by_size,
+    score_comparison,
+    step_memory,
+)
 from irtuning.figures.style import STYLE, method_colour, to_image
 
 __all__ = [
     "STYLE",
-    "confusion",
+    "agreement_map",
+    "class_heatmap",
+    "component_map",
+    "confusion_pair",
+    "confusions",
     "convergence",
+    "cut_figure",
+    "depth_and_time",
+    "difference_forest",
+    "edit_sizes",
     "label_counts",
     "layer_importance",
     "layer_shares",
     "method_colour",
+    "operation_shares",
     "run_curve",
+    "score_bands",
+    "score_by_size",
     "score_comparison",
+    "step_memory",
     "to_image",
 ]

@@ -1,6 +1,6 @@
 """Figures of a corpus."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from irtuning.figures.style import DOUBLE, canvas, styled
@@ -24,17 +24,53 @@ def label_counts(counts: "pandas.DataFrame", title: str) -> "Figure":
 
 
 @styled
-def confusion(gold: Sequence[str], predicted: Sequence[str], labels: Sequence[str], title: str) -> "Figure":
-    """Share of each intention's revisions (row) that got each answer (column)."""
+def edit_sizes(sizes: "pandas.DataFrame", title: str) -> "Figure":
+    """Box plots (median, quartiles, 5 to 95 %) of each column of numbers by intention; `sizes` has a row per revision."""
+    import seaborn
+
+    columns, labels = list(sizes.columns[1:]), list(sizes.intention.cat.categories)
+    figure, axes = canvas(DOUBLE, 0.24 * len(labels) + 1.1, columns=len(columns), sharey=True)
+    for axis, column, colour in zip(axes, columns, seaborn.color_palette("colorblind"), strict=False):
+        axis.boxplot(
+            [sizes[column][sizes.intention == label] for label in labels], tick_labels=labels, orientation="horizontal",
+            whis=(5, 95), showfliers=False, widths=0.6, patch_artist=True, boxprops={"facecolor": colour, "lw": 0.8},
+            medianprops={"color": "black", "lw": 1.5},
+        )  # fmt: skip
+        axis.set(xlabel=column, xlim=(0, None))
+        axis.grid(axis="x", alpha=0.3)
+    axes[0].invert_yaxis()
+    figure.suptitle(title, fontsize=9)
+    return figure
+
+
+@styled
+def operation_shares(shares: "pandas.DataFrame", title: str) -> "Figure":
+    """Stacked bars: the share of each operation (column) in an intention's revisions (row)."""
+    import seaborn
+
+    figure, axis = canvas(DOUBLE, 0.24 * len(shares) + 1.1)
+    shares.plot.barh(ax=axis, stacked=True, color=seaborn.color_palette("colorblind", shares.shape[1]), width=0.75)
+    axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    axis.invert_yaxis()
+    axis.set(xlabel="share of the intention's revisions", ylabel="", xlim=(0, 1), title=title)
+    return figure
+
+
+@styled
+def confusions(gold: Sequence[str], answers: Mapping[str, Sequence[str]], labels: Sequence[str]) -> "Figure":
+    """A panel per named set of answers: share of each intention's revisions (row) that got each answer (column)."""
     import seaborn
     from sklearn.metrics import confusion_matrix
 
-    matrix = confusion_matrix(gold, predicted, labels=list(labels), normalize="true")
-    side = 0.42 * len(labels) + 1.6
-    figure, axis = canvas(side + 0.8, side)
-    seaborn.heatmap(
-        matrix, ax=axis, annot=True, fmt=".2f", cmap="Blues", vmin=0, vmax=1, square=True,
-        xticklabels=labels, yticklabels=labels, annot_kws={"size": 7}, cbar_kws={"label": "share of the row"},
-    )  # fmt: skip
-    axis.set(xlabel="predicted", ylabel="annotated", title=title)
+    figure, axes = canvas(DOUBLE, 0.24 * len(labels) + 1.6, columns=len(answers), sharey=True, squeeze=False)
+    for axis, (name, predicted) in zip(axes[0], answers.items(), strict=True):
+        matrix = confusion_matrix(gold, predicted, labels=list(labels), normalize="true")
+        seaborn.heatmap(
+            matrix, ax=axis, annot=True, fmt=".2f", cmap="Blues", vmin=0, vmax=1, annot_kws={"size": 6},
+            cbar=axis is axes[0, -1], cbar_kws={"label": "share of the row"}, yticklabels=labels,
+        )  # fmt: skip
+        axis.set_xticks(axis.get_xticks(), labels, rotation=35, ha="right", rotation_mode="anchor")
+        axis.tick_params(axis="y", rotation=0)
+        axis.set(xlabel="predicted", title=name)
+    axes[0, 0].set(ylabel="annotated")
     return figure

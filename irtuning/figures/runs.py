@@ -1,55 +1,186 @@
-"""Figures of runs: scores and convergence."""
+"""Figures of runs: scores, paired differences, convergence, size of the training split, cost of a step."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from irtuning.evidence import class_scores, data_curve, half_width, paired_differences, step_cost
 from irtuning.figures.style import DOUBLE, band, canvas, method_colour, styled
 from irtuning.tables import losses_table, runs_table, validation_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+METRIC_NAMES = {"macro_f1": "macro F1", "auprc": "AUPRC", "accuracy": "accuracy"}
+
 
 @styled
 def score_comparison(records: Sequence[dict], floors: Sequence[dict], metric: str = "macro_f1") -> "Figure":
-    """Every run's score as a dot, the mean of its method as a bar, the floors as lines."""
+    """Every run's score as a dot, its method's mean with a 95 % t interval over runs, floors as lines; by corpus."""
     table = runs_table(records)
-    methods = list(dict.fromkeys(table.method))
-    figure, axis = canvas(DOUBLE, 0.28 * len(methods) + 1.1)
-    for row, method in enumerate(methods):
-        values = table.loc[table.method == method, metric]
-        axis.barh(row, values.mean(), color=method_colour(method), alpha=0.35, height=0.7)
-        axis.plot(values, [row] * len(values), "o", color=method_colour(method), ms=4, mec="white", mew=0.5)
-    for name, style in (("operation", ":"), ("edit-aware", "--")):
-        scores = [floor[metric] for floor in floors if floor["name"] == name and metric in floor]
-        if scores:
-            axis.axvline(sum(scores) / len(scores), color="0.25", ls=style, lw=1, label=f"{name} floor")
-    axis.set_yticks(range(len(methods)), methods)
-    axis.invert_yaxis()
-    axis.set(xlabel=f"validation {metric.replace('_', ' ').replace('f1', 'F1')}", xlim=(0, None))
-    if axis.get_legend_handles_labels()[0]:
-        axis.legend(loc="upper center", bbox_to_anchor=(0.5, 1.18), ncols=2)
+    corpora, methods = list(table.corpus.unique()), list(table.method.unique())
+    figure, axes = canvas(DOUBLE, 0.24 * len(methods) + 1.3, columns=len(corpora), sharey=True, squeeze=False)
+    for axis, corpus in zip(axes[0], corpora, strict=True):
+        part = table[table.corpus == corpus]
+        for row, method in enumerate(methods):
+            values, colour = part.loc[part.method == method, metric], method_colour(method)
+            axis.plot(values, [row + 0.22] * len(values), "o", color=colour, ms=3, alpha=0.5, mew=0)
+            axis.errorbar(
+                values.mean(), row - 0.1, xerr=half_width(values), fmt="D", color=colour, ms=4, capsize=2, lw=1
+            )
+        for name, style in (("operation", ":"), ("edit-aware", "--")):
+            found = [f[metric] for f in floors if f["name"] == name and f["corpus"] == corpus and metric in f]
+            if found:
+                axis.axvline(sum(found) / len(found), color="0.25", ls=style, lw=1, label=f"{name} floor")
+        axis.set(title=corpus if len(corpora) > 1 else "", xlabel=f"validation {METRIC_NAMES[metric]}")
+        axis.grid(axis="x", alpha=0.3)
+    axes[0, 0].set_yticks(range(len(methods)), methods)
+    axes[0, 0].invert_yaxis()
+    _legend(figure, axes[0, 0])
+    return figure
+
+
+@styled
+def difference_forest(records: Sequence[dict], method: str = "ir", metric: str = "macro_f1") -> "Figure":
+    """`method` minus each other method: mean paired difference with its 95 % interval; by corpus."""
+    table = paired_differences(records, method, metric)
+    corpora, others = list(table.corpus.unique()), list(table.against.unique())
+    figure, axes = canvas(DOUBLE, 0.22 * len(others) + 1.2, columns=len(corpora), sharey=True, squeeze=False)
+    for axis, corpus in zip(axes[0], corpora, strict=True):
+        axis.axvline(0, color="0.4", lw=1)
+        for _, row in table[table.corpus == corpus].iterrows():
+            place, colour = others.index(row.against), method_colour(row.against)
+            axis.errorbar(row.difference, place, xerr=row.high - row.difference, fmt="o", color=colour, ms=4, capsize=2)
+        name = f"{corpus}: " if len(corpora) > 1 else ""
+        axis.set(xlabel=f"{name}{METRIC_NAMES[metric]} of {method} minus the method's\n(right of 0: {method} is higher)")
+        axis.grid(axis="x", alpha=0.3)
+    axes[0, 0].set_yticks(range(len(others)), others)
+    axes[0, 0].invert_yaxis()
+    return figure
+
+
+@styled
+def class_heatmap(records: Sequence[dict]) -> "Figure":
+    """F1 of every class under every method, mean over the runs of one corpus."""
+    import seaborn
+
+    table = class_scores(records)
+    figure, axis = canvas(DOUBLE, 0.26 * len(table) + 1.4)
+    seaborn.heatmap(
+        table, ax=axis, annot=True, fmt=".2f", cmap="Blues", vmin=0, vmax=1, annot_kws={"size": 7},
+        cbar_kws={"label": "F1 on validation"},
+    )  # fmt: skip
+    axis.set(xlabel="", ylabel="")
+    axis.tick_params(axis="y", rotation=0)
+    axis.set_xticks(axis.get_xticks(), [t.get_text() for t in axis.get_xticklabels()], rotation=20, ha="right")
     return figure
 
 
 @styled
 def convergence(records: Sequence[dict], against: str = "step", smooth: int = 10) -> "Figure":
-    """Training loss (running mean) and validation macro F1 against the step or seconds; band: range over runs."""
+    """Training loss (running mean) and validation macro F1 against step or seconds; band: range over runs.
+
+    A row of panels for each corpus.
+    """
     losses, curve = losses_table(records), validation_table(records)
-    figure, (left, right) = canvas(DOUBLE, 2.8, columns=2)
-    for method, rows in losses.groupby("method", sort=False):
-        running = rows.groupby(["fold", "seed"]).loss.transform(lambda s: s.rolling(smooth, min_periods=1).mean())
-        rows = rows.assign(loss=running)
-        band(left, rows, against, "loss", method)
-        points = curve[curve.method == method]
-        if against == "seconds":
-            points = points.merge(rows[["fold", "seed", "step", "seconds"]], on=["fold", "seed", "step"])
-        band(right, points, against, "macro_f1", method)
-    name = "step" if against == "step" else "training time (s)"
-    left.set(xlabel=name, ylabel=f"training loss (mean of {smooth} steps)")
-    right.set(xlabel=name, ylabel="validation macro F1", ylim=(0, None))
-    handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)))
+    corpora = list(losses.corpus.unique())
+    figure, axes = canvas(DOUBLE, 2.2 * len(corpora) + 0.6, rows=len(corpora), columns=2, squeeze=False)
+    place = ["fold", "seed"]
+    for (left, right), corpus in zip(axes, corpora, strict=True):
+        for method, rows in losses[losses.corpus == corpus].groupby("method", sort=False):
+            running = rows.groupby(place).loss.transform(lambda s: s.rolling(smooth, min_periods=1).mean())
+            rows = rows.assign(loss=running)
+            band(left, rows, against, "loss", method)
+            points = curve[(curve.method == method) & (curve.corpus == corpus)]
+            if against == "seconds":
+                points = points.merge(rows[[*place, "step", "seconds"]], on=[*place, "step"])
+            band(right, points, against, "macro_f1", method)
+        name = "step" if against == "step" else "training time (s)"
+        left.set(
+            xlabel=name, ylabel=f"training loss (mean of {smooth} steps)", title=corpus if len(corpora) > 1 else ""
+        )
+        right.set(xlabel=name, ylabel="validation macro F1", ylim=(0, None))
+    _legend(figure, axes[0, 0])
+    return figure
+
+
+@styled
+def score_by_size(records: Sequence[dict]) -> "Figure":
+    """Validation macro F1 against the number of training examples; band: 95 % t interval over runs."""
+    table = data_curve(records)
+    corpora = list(table.corpus.unique())
+    figure, axes = canvas(DOUBLE, 2.6, columns=len(corpora), squeeze=False)
+    for axis, corpus in zip(axes[0], corpora, strict=True):
+        for method, rows in table[table.corpus == corpus].groupby("method", sort=False):
+            grouped, colour = rows.groupby("train_examples").macro_f1, method_colour(method)
+            mean, half = grouped.mean(), grouped.apply(half_width).fillna(0)
+            axis.plot(mean.index, mean, "o-", color=colour, ms=3, lw=1.2, label=method)
+            axis.fill_between(mean.index, mean - half, mean + half, color=colour, alpha=0.15, lw=0)
+        axis.set(xscale="log", xlabel="training examples", ylabel="validation macro F1", ylim=(0, None))
+        axis.set_title(corpus if len(corpora) > 1 else "")
+    _legend(figure, axes[0, 0])
+    return figure
+
+
+@styled
+def step_memory(records: Sequence[dict]) -> "Figure":
+    """Bytes of gradients and of Adam's moments per method, and how many layers backprop runs through."""
+    table = step_cost(records)
+    figure, (left, right) = canvas(DOUBLE, 0.24 * len(table) + 1.2, columns=2, sharey=True)
+    rows, colours = range(len(table)), [method_colour(name) for name in table.index]
+    left.barh(rows, table.gradient_bytes / 1e6, color=colours, label="gradients")
+    left.barh(
+        rows, table.optimizer_bytes / 1e6, left=table.gradient_bytes / 1e6, color=colours, alpha=0.4,
+        label="Adam's moments",
+    )  # fmt: skip
+    left.set_yticks(rows, table.index)
+    left.invert_yaxis()
+    left.set(xlabel="MB: gradients (dark), Adam's moments (light)")
+    right.barh(rows, table.differentiated_layers, color=colours)
+    right.set(xlabel="layers backprop runs through (mean over steps)")
+    return figure
+
+
+@styled
+def depth_and_time(records: Sequence[dict]) -> "Figure":
+    """Time of a step against the number of layers backprop ran through: a dot per method and number, sized by share."""
+    import pandas
+
+    rows = []
+    for record in records:
+        method, depth = runs_table([record]).method[0], record["run"]["depth"]
+        for step, took in zip(record["train"]["steps"], record["meta"]["step_seconds"], strict=True):
+            rows.append({"method": method, "layers": depth - min(step["layers"]), "milliseconds": 1000 * took})
+    table = pandas.DataFrame(rows)
+    figure, axis = canvas(DOUBLE, 2.6)
+    for method, part in table.groupby("method", sort=False):
+        median = part.groupby("layers").milliseconds.median()
+        size = part.groupby("layers").size() / len(part)
+        axis.scatter(median.index, median, s=8 + 80 * size, color=method_colour(method), alpha=0.7, lw=0, label=method)
+    axis.set(xlabel="layers backprop runs through", ylabel="median step (ms)", ylim=(0, None))
+    axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), title="dot size: share of steps")
+    return figure
+
+
+@styled
+def confusion_pair(records: Sequence[dict], split: str = "validation") -> "Figure":
+    """Confusion matrices of two runs side by side: share of each intention's revisions that got each answer."""
+    import seaborn
+    from sklearn.metrics import confusion_matrix
+
+    labels = records[0]["run"]["labels"]
+    side = 0.34 * len(labels) + 1.5
+    figure, axes = canvas(DOUBLE, side, columns=len(records), sharey=True)
+    for axis, record in zip(axes, records, strict=True):
+        rows = record["predictions"][split]
+        gold, found = [r["intention"] for r in rows], [r["predicted"] for r in rows]
+        matrix = confusion_matrix(gold, found, labels=labels, normalize="true")
+        seaborn.heatmap(
+            matrix, ax=axis, annot=True, fmt=".2f", cmap="Blues", vmin=0, vmax=1, cbar=False, annot_kws={"size": 6},
+            xticklabels=labels, yticklabels=labels,
+        )  # fmt: skip
+        axis.set(xlabel="predicted", title=runs_table([record], split).method[0])
+        axis.set_xticks(axis.get_xticks(), labels, rotation=35, ha="right")
+    axes[0].set(ylabel="annotated")
     return figure
 
 
@@ -75,3 +206,9 @@ def run_curve(record: dict) -> "Figure":
     )
     below.set(xlabel="step", ylabel="layers that learn", ylim=(-0.5, record["run"]["depth"] - 0.5))
     return figure
+
+
+def _legend(figure: "Figure", axis) -> None:
+    handles, labels = axis.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)))

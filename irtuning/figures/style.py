@@ -41,7 +41,7 @@ def method_colour(method: str) -> tuple:
     """The colour of a method, the same in every figure."""
     import seaborn
 
-    name = method.split(":")[0]
+    name = method.split(",")[0].split(":")[0]
     family = name if name in FAMILIES else "ir" if name.startswith("ir") else "full"
     return seaborn.color_palette("colorblind", len(FAMILIES))[FAMILIES.index(family)]
 

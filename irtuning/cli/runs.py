@@ -1,42 +1,16 @@
-"""The command line: thin commands over the package's functions, heavy imports inside them."""
+"""Commands about corpora and runs: corpus, train, compare, predict."""
 
 import json
-import logging
-import sys
-from inspect import signature
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from irtuning.cli.app import app
+from irtuning.cli.options import (
+    Adapter, After, Before, Corpus, Data, Group, Json, Label, MaxSteps, Model, ScoreTest, Setting, merge, numbers, show, steps,
+)  # fmt: skip
 from irtuning.errors import InputError
-
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Layer-wise fine-tuning for revision intention prediction (IR-Tuning and its baselines).\n\n"
-    "Start with:  irtuning reproduce    every notebook, figure and table, offline, on a synthetic corpus\n\n"
-    "             irtuning compare --methods full,ir,rst --seeds 2",
-)
-
-Corpus = Annotated[str, typer.Option(help="A corpus name (see `irtuning corpus --help`) or a CSV / JSON Lines file.")]
-Data = Annotated[Path | None, typer.Option(help="Folder with the corpus's files; else IRTUNING_DATA, else its home.")]
-Model = Annotated[str, typer.Option(help="A model name, a Hub id (owner/name) or a local folder.")]
-Adapter = Annotated[str, typer.Option(help="lora, dora or bottleneck.")]
-MaxSteps = Annotated[int | None, typer.Option(help="Optimizer steps; the model's own number of epochs where absent.")]
-Setting = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Any other setting as name=value, repeatable; `irtuning settings` lists them."),
-]
-ScoreTest = Annotated[bool, typer.Option(help="Score the test split too, at the end; the record counts it.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-Before = Annotated[str, typer.Option(help="Column of the original text, in a file of your own.")]
-After = Annotated[str, typer.Option(help="Column of the revised text.")]
-Label = Annotated[str, typer.Option(help="Column of the intention.")]
-Group = Annotated[str | None, typer.Option(help="Column of what no two splits may share, such as the writer.")]
 
 
 @app.command()
@@ -77,7 +51,7 @@ def corpus(
         from irtuning.comparison import corpus_floors
 
         shown["floors"] = corpus_floors(found)
-    _show(shown, as_json)
+    show(shown, as_json)
 
 
 @app.command()
@@ -114,11 +88,11 @@ def train(
 
     given = {"corpus": corpus, "model": model, "adapter": adapter, "method": method, "seed": seed, "fold": fold}
     columns = {"before": before, "after": after, "label": label, "group": group}
-    config = RunConfig.of(_merge(parse_settings(settings or []), given | columns | _steps(max_steps, score_test)))
+    config = RunConfig.of(merge(parse_settings(settings or []), given | columns | steps(max_steps, score_test)))
     if like:
         config = with_budget(config, read_record(like))
     run = train_run(config, data_dir=data, output=output, progress=not as_json)
-    _show({"output": str(output), "config": run.config, "scores": run.scores}, as_json)
+    show({"output": str(output), "config": run.config, "scores": run.scores}, as_json)
 
 
 @app.command()
@@ -155,23 +129,23 @@ def compare(
 
     output = output or Path("runs") / f"{Path(corpus).stem}-{Path(model).name}-{adapter}"
     columns = {"before": before, "after": after, "label": label, "group": group}
-    given = {"corpus": corpus, "model": model, "adapter": adapter} | columns | _steps(max_steps, score_test)
+    given = {"corpus": corpus, "model": model, "adapter": adapter} | columns | steps(max_steps, score_test)
     records, floors = run_comparison(
         [m.strip() for m in methods.split(",") if m.strip()],
         seeds=seeds,
-        folds=_numbers(folds),
+        folds=numbers(folds),
         budget=budget,
         output=output,
         data_dir=data,
         progress=not as_json,
-        **_merge(parse_settings(settings or []), given),
+        **merge(parse_settings(settings or []), given),
     )
     tables = {"validation": summary_table(records, floors)}
     if score_test:
         tables["test"] = summary_table(records, split="test")
     if as_json:
         shown = {split: json.loads(table.reset_index().to_json(orient="records")) for split, table in tables.items()}
-        _show({"output": str(output), "table": shown.pop("validation"), **shown}, True)
+        show({"output": str(output), "table": shown.pop("validation"), **shown}, True)
         return
     for split, table in tables.items():
         typer.echo(table.round(3).to_string(na_rep="") + f"\nscores on {split}; records in {output}\n")
@@ -206,95 +180,3 @@ def predict(
         else:
             shares = ", ".join(f"{label} {p:.2f}" for label, p in found.probabilities.items())
             typer.echo(f"{found.intention}  ({shares})")
-
-
-@app.command()
-def reproduce(
-    profile: Annotated[str, typer.Option(help="quick: minutes on 2 CPU cores.")] = "quick",
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of real corpora: the notebooks then use ArgRewrite.")
-    ] = None,
-    output: Annotated[Path | None, typer.Option(help="Folder for everything; else figures/ and reports/ here.")] = None,
-    fresh: Annotated[bool, typer.Option(help="Run everything again, also what is recorded.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Run the four notebooks and regenerate every figure and table.
-
-    \b
-    irtuning reproduce
-    irtuning reproduce --data DIR --output /tmp/argrewrite
-    """
-    from irtuning.reproduce import reproduce as run_notebooks
-
-    written = run_notebooks(profile, data=data, output=output, fresh=fresh)
-    _show({name: str(path) for name, path in written.items()}, as_json)
-
-
-@app.command()
-def methods(as_json: Json = False) -> None:
-    """List the methods, with their options and defaults."""
-    import dataclasses
-
-    from irtuning.strategies import METHODS
-
-    def options(kind: type) -> str:
-        return " ".join(f"{f.name}={f.default}" for f in dataclasses.fields(kind) if f.type in (int, float, str))
-
-    _show({name: f"{kind.__doc__.splitlines()[0]} [{options(kind)}]" for name, kind in METHODS.items()}, as_json)
-
-
-@app.command()
-def settings(model: Model = "mini", as_json: Json = False) -> None:
-    """List the settings for --set, with a model's own values where it has them."""
-    import dataclasses
-
-    from irtuning.config import RunConfig
-    from irtuning.models import resolve
-
-    own, options = resolve(model).settings, signature(train).parameters
-    names = [f.name for f in dataclasses.fields(RunConfig) if f.name not in options and f.name != "counts"]
-    _show({name: own.get(name, getattr(RunConfig, name)) for name in names}, as_json)
-
-
-def main() -> None:
-    """Run the command line; bad input ends with a line on standard error and exit code 2."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    logging.getLogger("irtuning").setLevel(logging.INFO)
-    try:
-        app()
-    except InputError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
-
-
-def _steps(max_steps: int | None, score_test: bool) -> dict:
-    return {"score_test": score_test} | ({} if max_steps is None else {"max_steps": max_steps})
-
-
-def _merge(texts: dict[str, str], given: dict) -> dict:
-    """Settings from --set beside those that have an option of their own."""
-    twice = sorted(set(texts) & set(given))
-    if twice:
-        raise InputError(f"{', '.join(twice)}: given with --set, but there is an option --{twice[0].replace('_', '-')}")
-    return texts | given
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(f"folds {text!r} is not a list of numbers such as 0,1,2") from None
-
-
-def _show(shown: dict, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(shown, ensure_ascii=False))
-        return
-    width = max(map(len, shown))
-    for name, value in shown.items():
-        if isinstance(value, dict):
-            typer.echo(f"{name}:")
-            for inner, found in value.items():
-                typer.echo(f"  {inner}: {found}")
-        else:
-            typer.echo(f"{name:<{width}}  {value}")

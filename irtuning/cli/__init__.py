@@ -1,0 +1,21 @@
+"""The command line: thin commands over the package's functions, heavy imports inside them."""
+
+import logging
+import sys
+
+import typer
+
+from irtuning.cli import companion, runs  # noqa: F401 (they register their commands)
+from irtuning.cli.app import app
+from irtuning.errors import InputError
+
+
+def main() -> None:
+    """Run the command line; bad input ends with a line on standard error and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger("irtuning").setLevel(logging.INFO)
+    try:
+        app()
+    except InputError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)

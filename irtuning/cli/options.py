@@ -1,0 +1,65 @@
+"""What commands share: their options, and how they read settings and show results."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from irtuning.errors import InputError
+
+Corpus = Annotated[str, typer.Option(help="A corpus name (see `irtuning corpus --help`) or a CSV / JSON Lines file.")]
+Data = Annotated[Path | None, typer.Option(help="Folder with the corpus's files; else IRTUNING_DATA, else its home.")]
+Model = Annotated[str, typer.Option(help="A model name, a Hub id (owner/name) or a local folder.")]
+Adapter = Annotated[str, typer.Option(help="lora, dora or bottleneck.")]
+MaxSteps = Annotated[int | None, typer.Option(help="Optimizer steps; the model's own number of epochs where absent.")]
+Setting = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any other setting as name=value, repeatable; `irtuning settings` lists them."),
+]
+ScoreTest = Annotated[bool, typer.Option(help="Score the test split too, at the end; the record counts it.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Before = Annotated[str, typer.Option(help="Column of the original text, in a file of your own.")]
+After = Annotated[str, typer.Option(help="Column of the revised text.")]
+Label = Annotated[str, typer.Option(help="Column of the intention.")]
+Group = Annotated[str | None, typer.Option(help="Column of what no two splits may share, such as the writer.")]
+
+
+def steps(max_steps: int | None, score_test: bool) -> dict:
+    return {"score_test": score_test} | ({} if max_steps is None else {"max_steps": max_steps})
+
+
+def merge(texts: dict[str, str], given: dict) -> dict:
+    """Settings from --set beside those that have an option of their own."""
+    twice = sorted(set(texts) & set(given))
+    if twice:
+        raise InputError(f"{', '.join(twice)}: given with --set, but there is an option --{twice[0].replace('_', '-')}")
+    return texts | given
+
+
+def numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"folds {text!r} is not a list of numbers such as 0,1,2") from None
+
+
+def parsed(name: str, text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise InputError(f"{name}={text} is not JSON; write a text as '{name}=\"...\"', a list as [0, 1]") from None
+
+
+def show(shown: dict, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(shown, ensure_ascii=False))
+        return
+    width = max(map(len, shown))
+    for name, value in shown.items():
+        if isinstance(value, dict):
+            typer.echo(f"{name}:")
+            for inner, found in value.items():
+                typer.echo(f"  {inner}: {found}")
+        else:
+            typer.echo(f"{name:<{width}}  {value}")

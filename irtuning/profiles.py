@@ -1,0 +1,128 @@
+"""What each profile runs: the notebooks' parameters, the panels they are drawn from, and what a machine must offer."""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+
+from irtuning.errors import unknown
+from irtuning.strategies import EQUAL_BUDGET
+
+BASELINES = ["full", "ir", "rst", "ist", "lisa-adapters", "last-k", "random-counts"]
+ALL_METHODS = ["full", "ir", "ir:variant=exact", *BASELINES[2:], "middle-k", "full-ft"]
+PANELS = ["methods", "own-budget", "ablations", "adapters", "sizes"]
+PAPER_MODELS = ["llama-3.1-8b", "mistral-7b", "deepseek-r1-llama-8b", "llama-2-13b", "qwen3-8b", "phi-2"]
+ABLATIONS = [
+    "ir", "ir:variant=exact", "ir:splits=2", "ir:score=l2", "ir:refresh_every=5", "ir:refresh_every=20",
+    "ir:smoothing=0.5", "ir-weight", "ir-cosine", "ir-cosine:score=token",
+]  # fmt: skip
+ADAPTERS = ("lora", "dora", "bottleneck")
+TRAIN_SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)
+
+QUICK = {
+    "profile": "quick",
+    "corpora": ["synthetic"],
+    "data": None,
+    "output": None,
+    "models": ["mini"],
+    "methods": BASELINES,
+    "panels": ["methods"],
+    "folds": [0],
+    "seeds": 2,
+    "max_steps": 120,
+    # the CPU everywhere, so that results do not depend on a GPU; an evaluation costs as much as nine steps
+    "settings": {"batch_size": 8, "eval_every": 40, "device": "cpu"},
+}
+PROFILES: dict[str, dict] = {
+    "quick": QUICK,
+    "study": QUICK | {
+        "profile": "study",
+        "corpora": ["argrewrite", "arxivedits"],
+        "methods": ALL_METHODS,
+        "panels": PANELS,
+        "folds": [0, 1, 2, 3, 4],
+        "max_steps": 500,
+        "settings": {"class_weights": "balanced"},  # chosen on validation, see the model card
+    },
+    "small": QUICK | {
+        "profile": "small",
+        "corpora": ["iterater"],
+        "models": ["qwen3-0.6b"],
+        "methods": BASELINES,
+        "panels": PANELS,
+        "seeds": 3,
+        "max_steps": None,
+        "settings": {},
+    },
+    "paper": QUICK | {
+        "profile": "paper",
+        "corpora": ["iterater", "argrevision"],
+        "models": PAPER_MODELS,
+        "methods": ["full", "ir", "ist", "rst", "lisa", "full-ft"],
+        "panels": ["methods", "own-budget", "adapters"],
+        "seeds": 3,
+        "max_steps": None,
+        "settings": {},
+    },
+}  # fmt: skip
+GPU_GIB = {"small": 16, "paper": 80}  # what these profiles were made for; neither was run by us
+
+
+def profile_parameters(name: str) -> dict:
+    """The parameters of a profile by name.
+
+    Raises:
+        InputError: no such profile.
+    """
+    if name not in PROFILES:
+        raise unknown("profile", name, PROFILES)
+    return dict(PROFILES[name])
+
+
+def comparisons(panel: str, methods: Sequence[str]) -> list[dict]:
+    """The comparisons a panel is made of, each as arguments of `run_comparison`.
+
+    `methods`: equal layer budgets. `own-budget`: the papers' own. `ablations`: one part of IR-Tuning changed at a
+    time. `adapters`: Full PEFT and IR-Tuning over each adapter. `sizes`: four methods on shares of the training split.
+
+    Raises:
+        InputError: an unknown panel.
+    """
+    budgeted = [m for m in methods if m in EQUAL_BUDGET]
+    four = [m for m in ("full", "ir", "last-k", "random-counts") if m in methods]
+    panels = {
+        "methods": [{"methods": list(methods)}],
+        "own-budget": [{"methods": ["full", "ir", *budgeted], "budget": "own"}],
+        "ablations": [{"methods": ABLATIONS}, {"methods": ["ir"], "head": "frozen"}],
+        "adapters": [{"methods": ["full", "ir"], "adapter": adapter} for adapter in ADAPTERS],
+        "sizes": [{"methods": four, "train_share": share} for share in TRAIN_SHARES],
+    }
+    if panel not in panels:
+        raise unknown("panel", panel, panels)
+    return panels[panel]
+
+
+def missing(parameters: Mapping) -> list[str]:
+    """What a profile needs and this machine lacks, a sentence each; nothing is loaded or downloaded."""
+    from irtuning.corpora.sources import SOURCES, find
+
+    problems = []
+    for corpus in parameters["corpora"]:
+        if corpus in SOURCES and find(corpus, parameters["data"]) is None:
+            problems.append(f"corpus {corpus} is not on this machine; it comes from {SOURCES[corpus].home}")
+    needed, found = GPU_GIB.get(parameters["profile"], 0), gpu_gib()
+    if found < needed * 0.9:
+        problems.append(
+            f"it needs a GPU of {needed} GiB, and this machine has {f'{found:.0f} GiB' if found else 'none'}"
+        )
+    if os.environ.get("HF_HUB_OFFLINE") and needed:
+        problems.append("its models come from the Hugging Face Hub, and HF_HUB_OFFLINE is set")
+    return problems
+
+
+def gpu_gib() -> float:
+    """Memory of the first GPU in GiB, 0 where there is none."""
+    if shutil.which("nvidia-smi") is None:
+        return 0.0
+    import torch
+
+    return torch.cuda.get_device_properties(0).total_memory / 2**30 if torch.cuda.is_available() else 0.0

@@ -1,0 +1,170 @@
+"""The companion: profiles, panels, cached runs, the reproduction command, the notebooks' own examples."""
+
+import ast
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import papermill
+import pytest
+from nbclient import NotebookClient
+
+from irtuning import reproduce as job
+from irtuning.companion import Companion, result_hash, run_label
+from irtuning.errors import InputError
+from irtuning.figures import score_comparison
+from irtuning.paths import NOTEBOOKS, REPOSITORY, Places, notebook_path
+from irtuning.profiles import PANELS, PROFILES, comparisons
+from irtuning.records import read_record
+from irtuning.tables import summary_table
+
+TINY = {"corpora": ["synthetic"], "models": ["tiny-random"], "methods": ["full", "ir"], "panels": ["methods"], "seeds": 1,
+        "max_steps": 2, "settings": {"batch_size": 4, "device": "cpu"}}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_parameters_are_the_quick_profiles_and_every_profile_knows_them(name):
+    own = {n: ast.literal_eval(p["default"]) for n, p in papermill.inspect_notebook(str(notebook_path(name))).items()}
+    assert own == {n: PROFILES["quick"][n] for n in own}
+    assert all(set(profile) == set(PROFILES["quick"]) for profile in PROFILES.values())
+    assert name == NOTEBOOKS[0] or set(own) == set(PROFILES["quick"])
+
+
+def test_every_panel_is_known_and_a_wrong_one_is_named():
+    for panel in PANELS:
+        assert all("methods" in options for options in comparisons(panel, PROFILES["study"]["methods"]))
+    with pytest.raises(InputError, match="did you mean 'ablations'"):
+        comparisons("ablation", [])
+
+
+def test_a_panel_runs_once_and_is_read_afterwards(tmp_path):
+    companion = Companion("quick", output=tmp_path, **TINY)
+    first = companion.panel("methods")
+    changed = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")}
+    again = Companion("quick", output=tmp_path, **TINY).panel("methods")
+    assert len(changed) == 2 and again.records == first.records
+    assert changed == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")}
+    assert [r["meta"]["device"].startswith("CPU") for r in first.records] == [True, True]
+    (part,) = first.by_corpus()
+    assert part.corpus == "synthetic" and part.floors == first.floors
+
+
+def test_another_trainer_reads_no_old_runs(tmp_path, monkeypatch):
+    first = Companion("quick", output=tmp_path, **TINY).panel("methods")
+    monkeypatch.setattr("irtuning.companion.training_fingerprint", lambda: "another")
+    Companion("quick", output=tmp_path, **TINY).panel("methods")
+    assert len(list(tmp_path.rglob("record.json"))) == 2 * len(first.records)
+
+
+def test_a_panel_without_records_says_so_and_a_study_is_read_back(tmp_path):
+    companion = Companion("study", output=tmp_path, **TINY)
+    note = companion.panel("ablations").figure(score_comparison, "02_ablations", [])
+    assert "`02_ablations`: not run yet" in note.data and "--profile study" in note.data
+    companion.store()
+    stored = Companion("study", output=tmp_path, **TINY | {"panels": []})
+    panel = stored.panel("methods")
+    assert len(panel.records) == 2 and len(panel.floors) == 2
+    panel.table(summary_table, "02_methods", panel.floors)
+    panel.figure(score_comparison, "02_macro_f1", panel.floors)
+    origin = json.loads((tmp_path / "figures/study/02_macro_f1.origin.json").read_text())
+    assert origin["origin"] == {run_label(r): result_hash(r) for r in panel.records}
+    assert origin["stamp"].startswith("study · SYNTHETIC corpus · tiny-random (random weights, ")
+    text = job.summary(Places("study", tmp_path))
+    assert f"{summary_table(panel.records).macro_f1['ir']:.3f}".rstrip("0") in text and "gives no verdicts" in text
+
+
+def test_seeds_make_up_for_folds_where_splits_are_fixed():
+    companion = Companion(**PROFILES["study"] | {"panels": ["methods"]})
+    runs = [config for _, config in companion.planned()]
+    assert len(runs) == len(set(runs))
+    for corpus, folds, seeds in (("argrewrite", 5, 2), ("arxivedits", 1, 10)):
+        own = [config for config in runs if config.corpus == corpus and config.method == "rst"]
+        assert (len({c.fold for c in own}), len({c.seed for c in own}), len(own)) == (folds, seeds, 10)
+
+
+def test_reproduce_goes_on_after_a_kill(tmp_path):
+    settings = TINY | {"seeds": 2, "max_steps": 12}
+    code = f"from irtuning.companion import Companion\nif __name__ == '__main__':\n    Companion('quick', output={str(tmp_path)!r}, **{settings}).panel('methods')"
+    script = tmp_path / "run.py"
+    script.write_text(code)
+    process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not (before := list(tmp_path.rglob("record.json"))):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = {path: (path.stat().st_mtime_ns, read_record(path.parent)) for path in before}
+    subprocess.run([sys.executable, str(script)], check=True, stderr=subprocess.DEVNULL)
+    after = list(tmp_path.rglob("record.json"))
+    assert len(after) == 4 and all(path.stat().st_mtime_ns == when for path, (when, _) in kept.items())
+
+
+def test_a_notebook_that_fails_names_its_cell_and_leaves_what_ran(tmp_path, monkeypatch):
+    book = nbformat.v4.new_notebook(
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    )
+    parameters = nbformat.v4.new_code_cell("profile = 'quick'", metadata={"tags": ["parameters"]})
+    book.cells = [parameters, nbformat.v4.new_code_cell("raise ValueError('no such layer')")]
+    nbformat.write(book, tmp_path / "source.ipynb")
+    monkeypatch.setattr(job, "notebook_path", lambda name: tmp_path / "source.ipynb")
+    parameters = {"profile": "quick", "data": None}
+    (tmp_path / "reports/quick").mkdir(parents=True)
+    with pytest.raises(InputError, match="notebook 02_broken, cell .: ValueError: no such layer"):
+        job._run("02_broken", Places("quick", tmp_path), parameters, follow=False)
+    assert (tmp_path / "reports/quick/02_broken.ipynb").exists()
+
+
+def test_a_profile_that_needs_what_is_not_here_is_refused_before_anything_is_written(tmp_path):
+    if job.missing(PROFILES["paper"]) == []:
+        pytest.skip("this machine has all that the paper profile needs")
+    with pytest.raises(InputError, match=r"profile paper cannot run here: .*argrevision.* --dry-run"):
+        job.reproduce("paper", output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    shown = job.dry_run("paper")
+    assert shown["runs"] > 100 and shown["run by us"] is False and len(shown["missing"]) >= 2
+    assert set(shown["by model"]) == set(PROFILES["paper"]["models"])
+    assert job.dry_run("study")["run by us"] is True
+
+
+def test_a_changed_profile_says_so(tmp_path):
+    assert job._parameters("study", None, None, {"seeds": 1})["profile"] == "study-changed"
+    with pytest.raises(InputError, match="did you mean 'seeds'"):
+        job._parameters("quick", None, None, {"seed": 1})
+
+
+def test_every_figure_and_table_of_the_readme_exists_with_the_hashes_of_its_records():
+    names = set(re.findall(r"`(0\d_\w+)`", (REPOSITORY / "README.md").read_text())) - set(NOTEBOOKS)
+    assert len(names) > 10
+    places = Places("quick")
+    hashes = {run_label(r): result_hash(r) for r in (read_record(p.parent) for p in places.runs.rglob("record.json"))}
+    for name in names:
+        (origin,) = [
+            f / f"{name}.origin.json" for f in (places.figures, places.reports) if (f / f"{name}.origin.json").exists()
+        ]
+        for run, digest in json.loads(origin.read_text())["origin"].items():
+            if hashes and run != "corpus":
+                assert hashes[run] == digest, f"{name}: {run}"
+
+
+def tries(name):
+    """The fenced examples of a notebook's last section."""
+    texts = [cell.source for cell in nbformat.read(notebook_path(name), 4).cells if cell.cell_type == "markdown"]
+    whole = "\n".join(texts).partition("## Try this")[2]
+    return re.findall(r"```python\n(.*?)```", whole, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_what_a_notebook_says_to_try_runs(name):
+    book, examples = nbformat.read(notebook_path(name), 4), tries(name)
+    assert 2 <= len(examples) <= 3
+    book.cells = [cell for cell in book.cells if cell.cell_type == "code"]
+    book.cells += [nbformat.v4.new_code_cell(text) for text in examples]
+    NotebookClient(book, timeout=900, resources={"metadata": {"path": str(REPOSITORY / "notebooks")}}).execute()
+    for cell in book.cells[-len(examples) :]:
+        assert any("data" in output or output.get("name") == "stdout" for output in cell.outputs), cell.source
