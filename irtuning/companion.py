@@ -109,6 +109,9 @@ class Companion:
         max_steps: int | None = None,
         settings: dict | None = None,
     ):
+        import pandas
+
+        pandas.set_option("display.max_colwidth", None)  # a table in a notebook shows its cells whole
         self.profile, self.names, self.data = profile, list(corpora), data
         self.models, self.methods, self.panels = list(models), list(methods), list(panels)
         self.folds, self.seeds = list(folds), seeds

@@ -112,7 +112,7 @@ def cue_table(corpus: Corpus, top: int = 5) -> "pandas.DataFrame":
 
 
 def corpora_table(loaded: Sequence[Corpus] = ()) -> "pandas.DataFrame":
-    """Every corpus the package knows: labels, home, how to get it; size and licence of those that are loaded."""
+    """Every corpus the package knows: labels, licence, home, how to get it; the size of those that are loaded."""
     import pandas
 
     here, rows = {corpus.name: corpus for corpus in loaded}, {}
@@ -121,7 +121,7 @@ def corpora_table(loaded: Sequence[Corpus] = ()) -> "pandas.DataFrame":
         rows[name] = {
             "labels": ", ".join(corpus.labels if corpus else DEFAULT_LABELS[name]),
             "revisions": str(sum(len(corpus.split(split)) for split in SPLITS)) if corpus else "not loaded",
-            "licence": corpus.licence if corpus else "not loaded",
+            "licence": corpus.licence if corpus else SOURCES[name].licence if name in SOURCES else "Apache-2.0",
             "home": SOURCES[name].home if name in SOURCES else "made by the package",
             "how to get it": _way(name),
         }

@@ -64,7 +64,8 @@ PROFILES: dict[str, dict] = {
         "settings": {},
     },
 }  # fmt: skip
-GPU_GIB = {"small": 16, "paper": 80}  # what these profiles were made for; neither was run by us
+GPU_GIB = {"small": 16, "paper": 80}  # what these profiles were made for
+RUN_BY_US = {"quick": "yes", "study": "in reduced form only", "small": "no", "paper": "no"}
 
 
 def profile_parameters(name: str) -> dict:

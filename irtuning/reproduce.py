@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from irtuning.errors import InputError, unknown
 from irtuning.paths import NOTEBOOKS, Places, notebook_path
-from irtuning.profiles import GPU_GIB, missing, profile_parameters
+from irtuning.profiles import GPU_GIB, RUN_BY_US, missing, profile_parameters
 from irtuning.records import RECORD, write_text
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def dry_run(profile: str, *, data: str | Path | None = None, changes: dict | Non
         "by method": dict(Counter(config.method for config in configs)),
         "steps": sorted({str(config.max_steps or "the model's own epochs") for config in configs}),
         "missing": missing(parameters),
-        "run by us": profile not in GPU_GIB,
+        "run by us": RUN_BY_US[profile],
     }
 
 
@@ -110,6 +110,9 @@ def _parameters(profile: str, data: str | Path | None, output: str | Path | None
     parameters = profile_parameters(profile)
     if wrong := sorted(set(changes) - set(parameters)):
         raise unknown("parameter", wrong[0], parameters)
+    for name, value in changes.items():
+        if None not in (value, parameters[name]) and type(value) is not type(parameters[name]):
+            raise InputError(f"{name}={json.dumps(value)} is not of the kind of {json.dumps(parameters[name])}")
     if changes:
         parameters |= changes | {"profile": f"{profile}-changed"}
     if data is not None:

@@ -105,6 +105,25 @@ def test_reproduce_goes_on_after_a_kill(tmp_path):
     assert len(after) == 4 and all(path.stat().st_mtime_ns == when for path, (when, _) in kept.items())
 
 
+def test_a_missing_kernel_is_named_before_anything_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr("jupyter_client.kernelspec.KernelSpecManager.find_kernel_specs", lambda self: {})
+    with pytest.raises(InputError, match="no Jupyter kernel named python3; run"):
+        job.reproduce("quick", output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_committed_summary_is_made_of_the_committed_tables():
+    places = Places("quick")
+    assert (places.reports / "summary.md").read_text() == job.summary(places)
+
+
+def test_the_readme_says_what_the_record_says():
+    text, took = (REPOSITORY / "README.md").read_text(), json.loads((Places("quick").reports / "run_time.json").read_text())
+    card = json.loads((REPOSITORY / "irtuning/mini/training.json").read_text())
+    assert f"{card['parameters'] / 1e6:.1f} million parameters in {card['recipe']['layers']} layers" in text
+    assert set(took["seconds"]) == {"training", *NOTEBOOKS, "all"} and took["cores"] >= 1
+
+
 def test_a_notebook_that_fails_names_its_cell_and_leaves_what_ran(tmp_path, monkeypatch):
     book = nbformat.v4.new_notebook(
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
@@ -127,15 +146,17 @@ def test_a_profile_that_needs_what_is_not_here_is_refused_before_anything_is_wri
         job.reproduce("paper", output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
     shown = job.dry_run("paper")
-    assert shown["runs"] > 100 and shown["run by us"] is False and len(shown["missing"]) >= 2
+    assert shown["runs"] > 100 and shown["run by us"] == "no" and len(shown["missing"]) >= 2
     assert set(shown["by model"]) == set(PROFILES["paper"]["models"])
-    assert job.dry_run("study")["run by us"] is True
+    assert job.dry_run("study")["run by us"] == "in reduced form only"
 
 
 def test_a_changed_profile_says_so(tmp_path):
     assert job._parameters("study", None, None, {"seeds": 1})["profile"] == "study-changed"
     with pytest.raises(InputError, match="did you mean 'seeds'"):
         job._parameters("quick", None, None, {"seed": 1})
+    with pytest.raises(InputError, match='seeds="x" is not of the kind of 2'):
+        job._parameters("quick", None, None, {"seeds": "x"})
 
 
 def test_every_figure_and_table_of_the_readme_exists_with_the_hashes_of_its_records():

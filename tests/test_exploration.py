@@ -49,10 +49,11 @@ def test_sizes_operations_counts_and_examples():
     assert [r.id for r in first_of_each(CORPUS)] == ["t0", "c0"]
 
 
-def test_every_corpus_is_listed_with_its_licence_where_it_is_loaded():
+def test_every_corpus_is_listed_with_its_licence_loaded_or_not():
     table = corpora_table([load_corpus("synthetic")])
     assert list(table.index) == list(corpus_names())
-    assert table.licence["synthetic"] != "not loaded" and table.licence["argrewrite"] == "not loaded"
+    assert table.licence["argrewrite"] == "CC BY 4.0" and table.revisions["argrewrite"] == "not loaded"
+    assert int(table.revisions["synthetic"]) > 1000
     assert all(table["how to get it"].str.contains("load_corpus"))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from irtuning.paths import NOTEBOOKS, REPOSITORY
+from irtuning.profiles import PROFILES
 
 PACKAGE = REPOSITORY / "irtuning"
 # each module may import those of the rows above its own
@@ -33,6 +34,10 @@ ORDER = [
 NO_TORCH = {"errors", "paths", "embedded", "records", "metrics", "selector", "corpora", "edits", "prompts", "tables", "floors",
             "display", "figures", "strategies", "pretrain", "config", "companion", "reproduce",
             "evidence", "exploration", "layer_tables", "store", "profiles", "cli"}  # fmt: skip
+STAMP = (
+    r"· \w[\w.-]* \((random weights, )?[\d.]+ M parameters\).* · seeds [\d, ]+ · (folds [\d, ]+ · )?steps [\d, ]+.* · (CPU|NVIDIA)"
+    r"|· no model, no seed, no steps$"
+)
 ASIDE = {("corpora", "display"), ("run", "figures")}  # how an object shows itself in a notebook
 
 
@@ -93,6 +98,7 @@ def test_committed_notebooks_are_executed_and_clean(name):
     assert any("image/png" in o.get("data", {}) for o in outputs) and any(
         "text/html" in o.get("data", {}) for o in outputs
     )
+    assert not [o for o in outputs if "...</td>" in "".join(o.get("data", {}).get("text/html", ""))], "a cell is cut off"
     assert book["metadata"]["kernelspec"]["name"] == "python3"
 
 
@@ -104,6 +110,8 @@ def test_every_file_under_figures_and_reports_has_its_origin():
             origin = json.loads(path.with_suffix(".origin.json").read_text())
             assert origin["origin"] and origin["stamp"].startswith(path.parent.name)
             assert ("SYNTHETIC" in origin["stamp"]) or ("(real)" in origin["stamp"])
+            if path.parent.name in PROFILES:
+                assert re.search(STAMP, origin["stamp"]), path
 
 
 def test_environment_pins_what_the_project_asks_for():

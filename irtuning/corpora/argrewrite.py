@@ -12,7 +12,7 @@ from pathlib import Path
 from irtuning.corpora.base import Corpus, Revision
 from irtuning.corpora.folds import cut
 from irtuning.corpora.reading import Row, read_sheets, require
-from irtuning.corpora.sources import files, locate
+from irtuning.corpora.sources import SOURCES, files, locate
 from irtuning.errors import InputError, unknown
 
 # Precision counts as content and Organization as surface, after the authors' scheme.
@@ -59,7 +59,7 @@ def load_argrewrite(data_dir: str | Path | None = None, fold: int = 0, labels: s
     if labels == "coarse":
         parts = [[replace(r, intention=r.extra["coarse"]) for r in part] for part in parts]
     names = COARSE_LABELS if labels == "coarse" else FINE_LABELS
-    return Corpus("argrewrite", names, *parts, licence="CC BY 4.0", citation=CITATION, fold=fold)
+    return Corpus("argrewrite", names, *parts, licence=SOURCES["argrewrite"].licence, citation=CITATION, fold=fold)
 
 
 @dataclass(slots=True)

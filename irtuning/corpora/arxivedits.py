@@ -6,7 +6,7 @@ from pathlib import Path
 
 from irtuning.corpora.base import Corpus, Revision
 from irtuning.corpora.reading import as_text, read_json
-from irtuning.corpora.sources import locate
+from irtuning.corpora.sources import SOURCES, locate
 from irtuning.errors import InputError, unknown
 
 # The authors' own grouping (`arxiv_rel_mapping` in their code); "spefific" is the published spelling.
@@ -35,7 +35,8 @@ def load_arxivedits(data_dir: str | Path | None = None, labels: str | None = Non
     parts = [list(read_edits(folder / "data" / "edits" / f"{name}.json")) for name in ("train", "dev", "test")]
     if labels != "fine":
         parts = [[replace(r, intention=r.extra["coarse"]) for r in part] for part in parts]
-    return Corpus("arxivedits", FINE_LABELS if labels == "fine" else COARSE_LABELS, *parts, citation=CITATION)
+    names, licence = FINE_LABELS if labels == "fine" else COARSE_LABELS, SOURCES["arxivedits"].licence
+    return Corpus("arxivedits", names, *parts, licence=licence, citation=CITATION)
 
 
 def read_edits(path: Path) -> Iterator[Revision]:

@@ -33,7 +33,7 @@ def load_iterater(data_dir: str | Path | None = None) -> Corpus:
         require(rows, ITERATER_COLUMNS.names())
         parts.append(_kept(rows, ITERATER_COLUMNS, f"iterater_{split}", ITERATER_LABELS, ITERATER_DROPPED))
     citation = "Du et al., Understanding Iterative Revision from Human-Written Text, ACL 2022"
-    return Corpus("iterater", ITERATER_LABELS, *parts, licence="Apache-2.0", citation=citation)
+    return Corpus("iterater", ITERATER_LABELS, *parts, licence=sources.SOURCES["iterater"].licence, citation=citation)
 
 
 def load_argrevision(data_dir: str | Path | None = None) -> Corpus:
@@ -56,7 +56,7 @@ def load_argrevision(data_dir: str | Path | None = None) -> Corpus:
     train, rest = train_test_split(shuffled, test_size=0.2, random_state=ARGREVISION_SEED)
     validation, test = train_test_split(rest, test_size=0.5, random_state=ARGREVISION_SEED)
     citation = "ArgRevision, as used by Liu & Litman, Findings of EMNLP 2025"
-    return Corpus("argrevision", ARGREVISION_LABELS, train, validation, test, licence="not public", citation=citation)
+    return Corpus("argrevision", ARGREVISION_LABELS, train, validation, test, licence=sources.SOURCES["argrevision"].licence, citation=citation)
 
 
 def _argrevision_file(data_dir: str | Path | None) -> Path:

@@ -24,28 +24,33 @@ class Source:
     home: str
     archive: str = ""
     sha256: str = ""
+    licence: str = "unknown"
 
 
 SOURCES = {
     "argrewrite": Source(
         patterns=("dataset/annotations/*/*/Annotation_*.xlsx",),
         home="https://github.com/omidkashefi/ArgRewrite (commit a433be296c3d)",
+        licence="CC BY 4.0",
         archive="https://github.com/omidkashefi/ArgRewrite/archive/a433be296c3d.zip",
         sha256="b16470e0cd81d56d0f7dcecd0eb1fae8ca3989a36cd979e9426656695b85f7aa",
     ),
     "arxivedits": Source(
         patterns=("data/edits/train.json", "data/edits/dev.json", "data/edits/test.json"),
         home="https://github.com/chaojiang06/arXivEdits (commit 113913d68522)",
+        licence="none stated",
         archive="https://github.com/chaojiang06/arXivEdits/archive/113913d68522.zip",
         sha256="3153f9ddbc95f5a21d13689aecbe1338d7a68ac3bc692446102eeebc0157062d",
     ),
     "argrevision": Source(
         patterns=("argrevision.xlsx", "argrevision.csv"),
         home="its authors (the ArgRevision corpus is not public); save their spreadsheet as argrevision.xlsx or .csv",
+        licence="not public",
     ),
     "iterater": Source(
         patterns=("train.json", "train.jsonl"),
         home="https://huggingface.co/datasets/wanyu/IteraTeR_human_sent",
+        licence="Apache-2.0",
     ),
 }
 
