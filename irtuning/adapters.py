@@ -115,7 +115,8 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         for name in self.active_adapters:
             if name in self.bottleneck_down:
                 down, up = self.bottleneck_down[name], self.bottleneck_up[name]
-                result = result + self.scaling[name] * up(torch.tanh(down(x.to(down.weight.dtype)))).to(result.dtype)
+                inputs = self._cast_input_dtype(x, down.weight.dtype)
+                result = result + self.scaling[name] * up(torch.tanh(down(inputs))).to(result.dtype)
         return result
 
 

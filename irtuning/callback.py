@@ -159,8 +159,9 @@ class LayerwiseTuning(TrainerCallback):
             raise InputError("IST measures the model's own loss: train without label smoothing or a loss function")
         stack, was_training, losses = find_layers(self._model), self._model.training, []
         self._model.eval()
-        for half in halves:
-            with _suppressed([stack[self.layers.indices[p]] for p in half], self.strategy.factor):
+        for half in halves:  # compiled layers, if any, do not see the hooks that suppress
+            suppressed = [stack[self.layers.indices[p]] for p in half]
+            with _suppressed(suppressed, self.strategy.factor), torch.compiler.set_stance("force_eager"):
                 losses.append(self._model(**self._batch).loss.float())
         self._model.train(was_training)
         return torch.stack(losses).tolist()

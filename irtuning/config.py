@@ -11,6 +11,7 @@ from irtuning.corpora import Corpus, load_corpus
 from irtuning.errors import InputError, read_as, unknown
 from irtuning.models import Source
 from irtuning.prompts import FORMS
+from irtuning.speed import problems as speed_problems
 from irtuning.strategies import Strategy, make_strategy
 
 CHOICES = {
@@ -63,6 +64,7 @@ class RunConfig:
     precision: str | None = None
     quantize: str = "none"
     checkpointing: bool = False
+    speed: tuple[str, ...] | None = None  # accelerations, see `irtuning.speed`
     train_share: float = 1.0  # of the training split's examples, every class alike
     device: str = "auto"  # the GPU where there is one; or cpu
     score_test: bool = False
@@ -139,6 +141,7 @@ class RunConfig:
             problems.append(f"train_share is {self.train_share}, give more than 0, at most 1")
         if self.batch_size % self.accumulation:
             problems.append(f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}")
+        problems += speed_problems(self.speed or (), self.checkpointing)
         for name, value in dataclasses.asdict(self).items():
             if isinstance(value, float) and not math.isfinite(value):
                 problems.append(f"{name} is {value}, give a finite number")

@@ -156,6 +156,17 @@ def load_tokenizer(source: Source) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
+def model_type(source: Source) -> str:
+    """Transformers' name of the source's architecture, such as llama."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(source.path, revision=source.revision, trust_remote_code=False)
+    except LOAD_ERRORS as error:
+        raise _not_loaded(source, error) from None
+    return config.model_type
+
+
 def load_classifier(
     source: Source,
     labels: Sequence[str],

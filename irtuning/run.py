@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,10 +23,11 @@ from irtuning.curve import ValidationCurve
 from irtuning.errors import InputError
 from irtuning.layers import find_layers
 from irtuning.metrics import score
-from irtuning.models import Source, checkpoint_layers, context_length, load_classifier, load_tokenizer, resolve
+from irtuning.models import Source, checkpoint_layers, context_length, load_classifier, load_tokenizer, model_type, resolve
 from irtuning.prompts import encode
 from irtuning.provenance import provenance
 from irtuning.records import SCHEMA, finite, has_record, new_folder, read_record, write_record
+from irtuning.speed import accelerate, fused_kernels
 from irtuning.strategies import Strategy
 from irtuning.trainer import LayerwiseTrainer
 
@@ -92,11 +94,14 @@ def train(
         corpus = corpus_of(config, data_dir)
     device = "cuda" if torch.cuda.is_available() and config.device == "auto" else "cpu"
     config = config.complete(source, len(corpus.train_part(config.train_share, config.seed)), strategy.scope == "parameters", device)
-    if output is None:
-        return Run(_Job(config, corpus, strategy, source, progress, callbacks).work())
-    if has_record(Path(output)):
+    if output is not None and has_record(Path(output)):
         return _finished(Path(output), config, corpus)
-    with new_folder(Path(output)) as folder:
+    with ExitStack() as stack:
+        if "liger" in (config.speed or ()):
+            stack.enter_context(fused_kernels(model_type(source)))
+        if output is None:
+            return Run(_Job(config, corpus, strategy, source, progress, callbacks).work())
+        folder = stack.enter_context(new_folder(Path(output)))
         job = _Job(config, corpus, strategy, source, progress, callbacks)
         job.check_space(folder)
         record = job.work()
@@ -207,6 +212,7 @@ class _Job:
             names = {"rank": "r", "alpha": "alpha", "dropout": "dropout", "width": "width"}
             settings = {theirs: getattr(config, ours) for ours, theirs in names.items()}
             model = add_adapter(model, config.adapter, target_modules=config.target_modules, **settings)
+        accelerate(model, config.speed or ())
         for name, parameter in model.named_parameters():
             if config.head == "frozen" and head & set(name.split(".")):
                 parameter.requires_grad_(False)
@@ -240,12 +246,13 @@ class _Job:
             dataloader_pin_memory=self.on_gpu,
             label_names=["labels"],
         )
+        eights = 8 if "compile" in (config.speed or ()) else None  # lengths attention wants; by chance would compile anew
         trainer = LayerwiseTrainer(
             self.model,
             arguments,
             train_dataset=self.data["train"],
             eval_dataset=self._by_length("validation"),
-            data_collator=DataCollatorWithPadding(self.tokenizer),
+            data_collator=DataCollatorWithPadding(self.tokenizer, pad_to_multiple_of=eights),
             compute_metrics=self._metrics,
             callbacks=[self.curve, self.callback, *callbacks],  # the curve's clock starts before layers are chosen
             class_weights=_balanced_weights(self.train_part, self.corpus.labels) if config.class_weights == "balanced" else None,

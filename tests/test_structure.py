@@ -23,7 +23,7 @@ ORDER = [
     {"edits", "prompts", "tables", "layers"},
     {"evidence", "layer_tables", "store"},
     {"figures"},
-    {"floors", "display", "importance", "strategies", "models", "adapters", "pretrain"},
+    {"floors", "display", "importance", "strategies", "models", "adapters", "pretrain", "speed"},
     {"config", "callback", "trainer", "curve", "profiles", "exploration", "live"},
     {"run", "classifier", "anatomy"},
     {"comparison"},
@@ -32,7 +32,7 @@ ORDER = [
     {"cli"},
 ]
 NO_TORCH = {"errors", "paths", "embedded", "records", "metrics", "selector", "corpora", "edits", "prompts", "tables", "floors",
-            "display", "figures", "strategies", "pretrain", "config", "companion", "reproduce",
+            "display", "figures", "strategies", "pretrain", "speed", "config", "companion", "reproduce",
             "evidence", "exploration", "layer_tables", "store", "profiles", "cli"}  # fmt: skip
 STAMP = (
     r"· \w[\w.-]* \((random weights, )?[\d.]+ M parameters\).* · seeds [\d, ]+ · (folds [\d, ]+ · )?steps [\d, ]+.* · (CPU|NVIDIA)"

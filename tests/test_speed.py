@@ -1,0 +1,173 @@
+"""Accelerations give the run they accelerate: same losses, same layers; nothing is compiled anew as layers change."""
+
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+import pytest
+import torch
+import transformers
+from conftest import make_classifier, make_examples
+from torch._dynamo.utils import counters
+from transformers import TrainingArguments
+
+from irtuning.adapters import add_adapter
+from irtuning.callback import LayerwiseTuning
+from irtuning.config import RunConfig
+from irtuning.errors import InputError
+from irtuning.layers import find_layers
+from irtuning.models import resolve
+from irtuning.run import train
+from irtuning.speed import ACCELERATIONS, accelerate, fused_kernels
+from irtuning.trainer import LayerwiseTrainer
+
+SAME_RUNS = [("uncast", "ir"), ("lean", "ir"), ("lean", "ist:every=3"), ("compile", "ist:every=3"), ("compile", "ir"),
+             ("compile,lean", "ir-cosine")]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def traced_not_built(monkeypatch):
+    """Compile to the same graphs without machine code, which would take minutes and a C++ compiler."""
+    compile_with = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda forward: compile_with(forward, backend="aot_eager"))
+    counters.clear()
+
+
+def pad(rows):
+    """A batch padded on the left, as decoders are, each row by one token or more, to 8 or 12 or 16."""
+    width = max(len(row["input_ids"]) for row in rows) // 4 * 4 + 4
+    ids = torch.tensor([[0] * (width - len(row["input_ids"])) + row["input_ids"] for row in rows])
+    labels = torch.tensor([row["labels"] for row in rows])
+    return {"input_ids": ids, "attention_mask": (ids > 0).long(), "labels": labels}
+
+
+def run(folder, speed, method="ir", steps=6, adapter="lora", **settings):
+    """Losses, layers and final adapters of a short run in float32 without dropout."""
+    model = add_adapter(make_classifier(), adapter, **({"r": 2, "dropout": 0.0} | settings))
+    accelerate(model, speed)
+    callback = LayerwiseTuning(method, seed=0)
+    arguments = TrainingArguments(str(folder), max_steps=steps, per_device_train_batch_size=4, report_to="none",
+                                  learning_rate=1e-2, save_strategy="no", logging_strategy="no", disable_tqdm=True,
+                                  use_cpu=True, seed=0)  # fmt: skip
+    trainer = LayerwiseTrainer(model, arguments, train_dataset=make_examples(), data_collator=pad, callbacks=[callback])
+    trainer.train()
+    return trainer.step_losses(), [step["layers"] for step in callback.history], model
+
+
+def test_a_set_that_changes_every_step_finds_its_graphs_compiled(tmp_path):
+    run(tmp_path, ["compile"], "rst:share=0.5", steps=12)
+    warm = counters["stats"]["unique_graphs"]
+    _, layers, _ = run(tmp_path, ["compile"], "rst:share=0.5", steps=30)
+    assert {len(chosen) for chosen in layers} == {2} and len({tuple(chosen) for chosen in layers}) == 6
+    assert warm > 0 and not counters["graph_break"]
+    assert counters["stats"]["unique_graphs"] == warm  # in a model of its own, too
+
+
+@pytest.mark.parametrize("speed, method", SAME_RUNS)
+def test_an_accelerated_run_is_the_same_run(tmp_path, speed, method):
+    plain, fast = run(tmp_path, [], method), run(tmp_path, speed.split(","), method)
+    assert fast[1] == plain[1]
+    # in float32 nothing is cast and nothing is left out; a compiled graph may add up in another order
+    assert fast[0] == pytest.approx(plain[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("adapter", ["dora", "bottleneck"])
+def test_other_adapters_too(tmp_path, adapter):
+    settings = {"adapter": adapter, "width": 4, "steps": 4}
+    plain, fast = run(tmp_path, [], **settings), run(tmp_path, ["uncast", "lean"], **settings)
+    assert fast[1] == plain[1]
+    assert fast[0] == pytest.approx(plain[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("speed", [[], ["uncast"]], ids=["plain", "uncast"])
+@pytest.mark.parametrize("adapter", ["lora", "dora", "bottleneck"])
+def test_uncast_adapters_see_no_float32_copy(speed, adapter):
+    model = add_adapter(make_classifier().bfloat16(), adapter, r=2, dropout=0.0, width=4)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
+    accelerate(model, speed)
+    layer, seen = find_layers(model)[0].self_attn.q_proj, []
+    first = (layer.bottleneck_down if adapter == "bottleneck" else layer.lora_A)["default"]
+    first.register_forward_pre_hook(lambda module, args: seen.append(args[0].dtype))
+    batch = pad(make_examples(4))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(**batch).loss
+    loss.backward()
+    assert seen[-1] == (torch.bfloat16 if speed else torch.float32)
+    assert first.weight.grad.dtype == torch.float32 and torch.isfinite(first.weight.grad).all()
+
+
+def test_lean_recomputes_only_where_backprop_comes_by():
+    model = add_adapter(make_classifier(), "lora", r=2, dropout=0.0)
+    calls = [0] * 4
+    for index, layer in enumerate(find_layers(model)):
+        forward = layer.forward
+
+        def counted(*args, index=index, forward=forward, **kwargs):
+            calls[index] += 1
+            return forward(*args, **kwargs)
+
+        layer.forward = counted
+        for parameter in layer.parameters():
+            parameter.requires_grad_(parameter.requires_grad and index == 2)
+    accelerate(model, ["lean"])
+    model.train()
+    model(**pad(make_examples(4))).loss.backward()
+    assert calls == [1, 1, 2, 2]  # layer 3 is frozen, but the gradient passes through it
+
+
+def test_wrong_choices_are_refused_early():
+    source = resolve("tiny-random")
+    with pytest.raises(InputError, match=f"speed is 'fast', give some of {', '.join(ACCELERATIONS)}"):
+        RunConfig.of({"speed": "fast"}).complete(source, 100, False, "cpu")
+    with pytest.raises(InputError, match="checkpointing is True"):
+        RunConfig.of({"speed": "lean", "checkpointing": "true"}).complete(source, 100, False, "cpu")
+    with pytest.raises(InputError, match="speed is 'fast'"):
+        accelerate(make_classifier(), ["fast"])
+
+
+def test_liger_is_refused_with_its_cure(monkeypatch):
+    monkeypatch.setattr(transformers.utils.import_utils.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install 'irtuning\[liger\]'"), fused_kernels("llama"):
+        pass
+
+
+def test_liger_patches_the_classes_and_takes_them_back(monkeypatch):
+    """Its interface, played by a module of ours: the kernels themselves need a GPU."""
+    from transformers.models.llama import modeling_llama
+
+    class Fused(modeling_llama.LlamaMLP):
+        pass
+
+    def apply(model_type, **which):
+        assert which["swiglu"] and not which["fused_linear_cross_entropy"]
+        modeling_llama.LlamaMLP = Fused
+
+    plays = ModuleType("liger_kernel.transformers.monkey_patch")
+    plays.MODEL_TYPE_TO_APPLY_LIGER_FN, plays._apply_liger_kernel = {"llama": apply}, apply
+    package = ModuleType("liger_kernel.transformers")
+    package.monkey_patch = plays
+    for name, module in (("liger_kernel", ModuleType("liger_kernel")), (package.__name__, package)):
+        module.__spec__ = ModuleSpec(name, None)
+        monkeypatch.setitem(sys.modules, name, module)
+    with pytest.raises(InputError, match="needs a GPU"), fused_kernels("llama"):
+        pass
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(InputError, match="knows no 'phi' model"), fused_kernels("phi"):
+        pass
+    original = modeling_llama.LlamaMLP
+    with fused_kernels("llama"):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        model = add_adapter(make_classifier(), "lora", r=2)
+    assert type(find_layers(model)[0].mlp) is Fused and modeling_llama.LlamaMLP is original
+    assert hasattr(find_layers(model)[0].mlp.up_proj, "lora_A")
+
+
+def test_a_run_takes_accelerations_from_its_configuration():
+    settings = {"corpus": "synthetic", "model": "tiny-random", "max_steps": 2, "train_share": 0.2, "batch_size": 4}
+    plain = train(RunConfig.of(settings), progress=False)
+    fast = train(RunConfig.of(settings | {"speed": "uncast,lean"}), progress=False)
+    assert fast.config["speed"] == ["uncast", "lean"] and fast.layers == plain.layers
+    assert [s["loss"] for s in fast.record["train"]["steps"]] == pytest.approx(
+        [s["loss"] for s in plain.record["train"]["steps"]], rel=1e-4
+    )
