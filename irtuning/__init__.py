@@ -24,8 +24,12 @@ _HOMES = {
     "describe_layers": "layers",
     "embedded_model_path": "embedded",
     "find_layers": "layers",
+    "largest_batch": "memory",
     "load_corpus": "corpora",
+    "lowest_layer_that_fits": "memory",
     "make_strategy": "strategies",
+    "memory_table": "memory",
+    "predict_memory": "memory",
     "split_scores": "selector",
     "train": "run",
 }

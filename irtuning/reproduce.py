@@ -70,9 +70,15 @@ def reproduce(
     return {"figures": places.figures, "reports": places.reports, "runs": places.runs}
 
 
-def dry_run(profile: str, *, data: str | Path | None = None, changes: dict | None = None) -> dict:
-    """What `reproduce` would run, and what it lacks on this machine; nothing is loaded or trained."""
+def dry_run(
+    profile: str, *, data: str | Path | None = None, changes: dict | None = None, memory: bool = False
+) -> dict:
+    """What `reproduce` would run, and what it lacks on this machine; nothing is loaded or trained.
+
+    With `memory` also the predicted peak of every kind of run on a GPU, which takes a second for each.
+    """
     from irtuning.companion import Companion
+    from irtuning.memory import predicted_peaks
 
     parameters = _parameters(profile, data, None, changes or {})
     runs = Companion(**parameters).planned()
@@ -87,7 +93,7 @@ def dry_run(profile: str, *, data: str | Path | None = None, changes: dict | Non
         "steps": sorted({str(config.max_steps or "the model's own epochs") for config in configs}),
         "missing": missing(parameters),
         "run by us": RUN_BY_US[profile],
-    }
+    } | ({"predicted peak on a GPU, GiB": predicted_peaks(configs)} if memory else {})
 
 
 def summary(places: Places) -> str:

@@ -205,13 +205,13 @@ class _Job:
         if limit and config.max_length > limit:
             raise InputError(f"max_length {config.max_length} is beyond {config.model}'s context of {limit} tokens")
         model.config.use_cache = False
-        if config.checkpointing:
-            checkpoint_layers(model)
         head = {name for name, _ in model.named_children()} - {model.base_model_prefix}
         if adapted:
             names = {"rank": "r", "alpha": "alpha", "dropout": "dropout", "width": "width"}
             settings = {theirs: getattr(config, ours) for ours, theirs in names.items()}
             model = add_adapter(model, config.adapter, target_modules=config.target_modules, **settings)
+        if config.checkpointing:  # after the adapter: before it, a hook of peft's stays and no backprop ends early
+            checkpoint_layers(model)
         accelerate(model, config.speed or ())
         for name, parameter in model.named_parameters():
             if config.head == "frozen" and head & set(name.split(".")):

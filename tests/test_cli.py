@@ -8,7 +8,7 @@ import pytest
 
 import irtuning
 
-COMMANDS = ("corpus", "train", "compare", "predict", "reproduce", "methods", "settings")
+COMMANDS = ("corpus", "train", "compare", "predict", "memory", "reproduce", "methods", "settings")
 
 
 def irt(*arguments, stdin=None):
@@ -29,7 +29,7 @@ def saved_run(tmp_path_factory):
 
 def test_help_teaches():
     assert all(name in irt("--help").stdout for name in COMMANDS)
-    for name in COMMANDS[:5]:
+    for name in COMMANDS[:6]:
         shown = irt(name, "--help").stdout
         assert f"irtuning {name}" in shown or name == "reproduce" and "irtuning reproduce" in shown, name
         assert "--json" in shown

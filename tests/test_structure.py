@@ -24,7 +24,9 @@ ORDER = [
     {"evidence", "layer_tables", "store"},
     {"figures"},
     {"floors", "display", "importance", "strategies", "models", "adapters", "pretrain", "speed"},
-    {"config", "callback", "trainer", "curve", "profiles", "exploration", "live"},
+    {"config", "callback", "trainer", "curve", "profiles", "exploration", "live", "shapes", "tracing"},
+    {"estimate"},
+    {"memory"},
     {"run", "classifier", "anatomy"},
     {"comparison"},
     {"companion"},
@@ -33,7 +35,8 @@ ORDER = [
 ]
 NO_TORCH = {"errors", "paths", "embedded", "records", "metrics", "selector", "corpora", "edits", "prompts", "tables", "floors",
             "display", "figures", "strategies", "pretrain", "speed", "config", "companion", "reproduce",
-            "evidence", "exploration", "layer_tables", "store", "profiles", "cli"}  # fmt: skip
+            "evidence", "exploration", "layer_tables", "store", "profiles", "cli",
+            "shapes", "memory"}  # fmt: skip
 STAMP = (
     r"· \w[\w.-]* \((random weights, )?[\d.]+ M parameters\).* · seeds [\d, ]+ · (folds [\d, ]+ · )?steps [\d, ]+.* · (CPU|NVIDIA)"
     r"|· no model, no seed, no steps$"

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from irtuning.cli import companion, runs  # noqa: F401 (they register their commands)
+from irtuning.cli import companion, memory, runs  # noqa: F401 (they register their commands)
 from irtuning.cli.app import app
 from irtuning.errors import InputError
 

@@ -27,7 +27,7 @@ def reproduce(
         list[str] | None,
         typer.Option("--set", help="Change a notebook parameter, name=JSON; the profile's name then says so."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option(help="List the runs and what is missing here; run nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="List the runs, their predicted memory and what is missing here; run nothing.")] = False,
     as_json: Json = False,
 ) -> None:
     """Run the four notebooks and regenerate every figure and table; what is recorded already is not run again.
@@ -42,7 +42,7 @@ def reproduce(
 
     changes = {name: parsed(name, text) for name, text in parse_settings(change or []).items()}
     if dry_run:
-        show(job.dry_run(profile, data=data, changes=changes), as_json)
+        show(job.dry_run(profile, data=data, changes=changes, memory=True), as_json)
         return
     written = job.reproduce(profile, data=data, output=output, fresh=fresh, changes=changes)
     show({name: str(path) for name, path in written.items()}, as_json)

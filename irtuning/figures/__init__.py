@@ -1,4 +1,4 @@
-"""Figures: data in, matplotlib figure out. `style` is shared; a module each for corpora, runs and layers."""
+"""Figures: data in, matplotlib figure out. `style` is shared; a module each for corpora, runs, layers and memory."""
 
 from irtuning.figures.corpus import confusions, edit_sizes, label_counts, operation_shares
 from irtuning.figures.layers import (
@@ -9,6 +9,7 @@ from irtuning.figures.layers import (
     layer_shares,
     score_bands,
 )
+from irtuning.figures.memory import memory_parts
 from irtuning.figures.runs import (
     class_heatmap,
     confusion_pair,
@@ -37,6 +38,7 @@ __all__ = [
     "label_counts",
     "layer_importance",
     "layer_shares",
+    "memory_parts",
     "method_colour",
     "operation_shares",
     "run_curve",
