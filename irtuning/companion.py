@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +30,7 @@ TRAINING_MODULES = (
 )  # fmt: skip
 FIXED_SPLITS = ("synthetic", "arxivedits", "iterater", "argrevision")
 STUDY = "study"
+Origin = Sequence[dict] | Corpus | Mapping[str, str]  # records, a corpus, or hashes by name of what else was read
 
 
 def training_fingerprint() -> str:
@@ -156,11 +157,11 @@ class Companion:
         return [(panel, config) for (config, _), panel in found.items()]
 
     def figure(
-        self, figure: "Figure", name: str, origin: Sequence[dict] | Corpus, profile: str | None = None, note: str = ""
+        self, figure: "Figure", name: str, origin: Origin, profile: str | None = None, note: str = ""
     ) -> "Image":
         """Save a figure as PNG and SVG with a sidecar that names its origin; return it to be shown.
 
-        `note` says what else a figure of a corpus was made with, such as the model that read one batch.
+        `note` says what else a figure was made with, such as the model that read one batch of a corpus.
         """
         from IPython.display import Image
 
@@ -177,7 +178,7 @@ class Companion:
         self,
         table: "pandas.DataFrame",
         name: str,
-        origin: Sequence[dict] | Corpus,
+        origin: Origin,
         profile: str | None = None,
         note: str = "",
     ) -> "pandas.DataFrame":
@@ -189,8 +190,10 @@ class Companion:
         self._sidecar(path, line, origin)
         return table.round(3)
 
-    def stamp(self, origin: Sequence[dict] | Corpus, profile: str | None = None, note: str = "") -> str:
+    def stamp(self, origin: Origin, profile: str | None = None, note: str = "") -> str:
         """The line that says where numbers come from."""
+        if isinstance(origin, Mapping):
+            return f"{profile or self.profile} · no corpus · {note}"
         if isinstance(origin, Corpus):
             kind = "SYNTHETIC corpus" if origin.synthetic else f"{origin.name} (real)"
             return f"{self.profile} · {kind} · fold {origin.fold} · {note or 'no model, no seed, no steps'}"
@@ -226,8 +229,10 @@ class Companion:
             self._loaded[name, fold] = load_corpus(name, self.data, fold)
         return self._loaded[name, fold]
 
-    def _sidecar(self, path: Path, line: str, origin: Sequence[dict] | Corpus) -> None:
-        if isinstance(origin, Corpus):
+    def _sidecar(self, path: Path, line: str, origin: Origin) -> None:
+        if isinstance(origin, Mapping):
+            hashes = dict(origin)
+        elif isinstance(origin, Corpus):
             hashes = {"corpus": origin.checksum}
         else:
             hashes = {run_label(record): result_hash(record) for record in origin}

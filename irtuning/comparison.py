@@ -13,6 +13,7 @@ from irtuning.corpora.base import Corpus
 from irtuning.display import progress_bar
 from irtuning.errors import InputError
 from irtuning.models import MINI, RANDOM, resolve
+from irtuning.records import has_record
 from irtuning.run import train
 from irtuning.strategies import EQUAL_BUDGET
 from irtuning.tables import mean_share, summary_table
@@ -95,15 +96,16 @@ def _waves(runs: Sequence[RunConfig]) -> tuple[list[int], list[int]]:
 
 
 def _run_all(work: Sequence[tuple], jobs: int) -> Iterator[tuple[int, dict]]:
-    """Every run's position and record, as they end."""
-    if jobs == 1:
-        for position, run in enumerate(work):
-            yield _run_one(position, *run)
+    """Every run's position and record, as they end; what is recorded already is read here, without a worker."""
+    alone = [i for i, (_, _, folder) in enumerate(work) if jobs == 1 or (folder is not None and has_record(folder))]
+    for position in alone:
+        yield _run_one(position, *work[position])
+    if len(alone) == len(work):
         return
     from joblib import Parallel, delayed, parallel_config
 
     with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=max(1, cores() // jobs)):
-        tasks = (delayed(_run_one)(position, *run) for position, run in enumerate(work))
+        tasks = (delayed(_run_one)(position, *run) for position, run in enumerate(work) if position not in alone)
         yield from Parallel(return_as="generator_unordered")(tasks)
 
 

@@ -29,8 +29,8 @@ QUICK = {
     "folds": [0],
     "seeds": 2,
     "max_steps": 120,
-    # the CPU everywhere, so that results do not depend on a GPU; an evaluation costs as much as nine steps
-    "settings": {"batch_size": 8, "eval_every": 40, "device": "cpu"},
+    # the CPU everywhere, so that results do not depend on a GPU; an evaluation costs as much as ten steps
+    "settings": {"batch_size": 6, "eval_every": 40, "device": "cpu"},
 }
 PROFILES: dict[str, dict] = {
     "quick": QUICK,

@@ -18,6 +18,7 @@ from irtuning import reproduce as job
 from irtuning.companion import Companion, result_hash, run_label
 from irtuning.errors import InputError
 from irtuning.figures import score_comparison
+from irtuning.measured import measurement
 from irtuning.paths import NOTEBOOKS, REPOSITORY, Places, notebook_path
 from irtuning.profiles import PANELS, PROFILES, comparisons
 from irtuning.records import read_record
@@ -169,7 +170,9 @@ def test_every_figure_and_table_of_the_readme_exists_with_the_hashes_of_its_reco
             f / f"{name}.origin.json" for f in (places.figures, places.reports) if (f / f"{name}.origin.json").exists()
         ]
         for run, digest in json.loads(origin.read_text())["origin"].items():
-            if hashes and run != "corpus":
+            if run.endswith(".json"):
+                assert measurement(run.removesuffix(".json"))[1][run] == digest, f"{name}: {run}"
+            elif hashes and run not in ("corpus", "predicted by"):
                 assert hashes[run] == digest, f"{name}: {run}"
 
 

@@ -21,7 +21,7 @@ ORDER = [
     {"paths", "records", "provenance", "metrics", "selector", "embedded"},
     {"corpora"},
     {"edits", "prompts", "tables", "layers"},
-    {"evidence", "layer_tables", "store"},
+    {"evidence", "layer_tables", "measured", "store"},
     {"figures"},
     {"floors", "display", "importance", "strategies", "models", "adapters", "pretrain", "speed"},
     {"config", "callback", "trainer", "curve", "profiles", "exploration", "live", "shapes", "tracing"},
@@ -36,10 +36,10 @@ ORDER = [
 NO_TORCH = {"errors", "paths", "embedded", "records", "metrics", "selector", "corpora", "edits", "prompts", "tables", "floors",
             "display", "figures", "strategies", "pretrain", "speed", "config", "companion", "reproduce",
             "evidence", "exploration", "layer_tables", "store", "profiles", "cli",
-            "shapes", "memory"}  # fmt: skip
+            "shapes", "memory", "measured"}  # fmt: skip
 STAMP = (
     r"· \w[\w.-]* \((random weights, )?[\d.]+ M parameters\).* · seeds [\d, ]+ · (folds [\d, ]+ · )?steps [\d, ]+.* · (CPU|NVIDIA)"
-    r"|· no model, no seed, no steps$"
+    r"|· no model, no seed, no steps$|· no corpus · "
 )
 ASIDE = {("corpora", "display"), ("run", "figures")}  # how an object shows itself in a notebook
 
@@ -112,7 +112,7 @@ def test_every_file_under_figures_and_reports_has_its_origin():
         for path in paths:
             origin = json.loads(path.with_suffix(".origin.json").read_text())
             assert origin["origin"] and origin["stamp"].startswith(path.parent.name)
-            assert ("SYNTHETIC" in origin["stamp"]) or ("(real)" in origin["stamp"])
+            assert re.search(r"SYNTHETIC|\(real\)| · no corpus · .*(predicted|measured)", origin["stamp"])
             if path.parent.name in PROFILES:
                 assert re.search(STAMP, origin["stamp"]), path
 

@@ -9,7 +9,7 @@ from irtuning.figures.layers import (
     layer_shares,
     score_bands,
 )
-from irtuning.figures.memory import memory_parts
+from irtuning.figures.memory import memory_parts, predicted_and_measured, step_engines
 from irtuning.figures.runs import (
     class_heatmap,
     confusion_pair,
@@ -41,10 +41,12 @@ __all__ = [
     "memory_parts",
     "method_colour",
     "operation_shares",
+    "predicted_and_measured",
     "run_curve",
     "score_bands",
     "score_by_size",
     "score_comparison",
+    "step_engines",
     "step_memory",
     "to_image",
 ]

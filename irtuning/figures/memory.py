@@ -1,4 +1,4 @@
-"""Figure of predicted memory: its parts, method by method."""
+"""Figures of the memory and time of large models: predicted parts, prediction against measurement, cost of a step."""
 
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,51 @@ def memory_parts(table: "pandas.DataFrame", gpu_bytes: int | None = None) -> "Fi
         axis.axvline(gpu_bytes / 2**30, color="0.3", ls="--", lw=1, label="the card")
     axis.set(xlabel="predicted peak memory (GiB)", title=_title(table.iloc[0]))
     figure.legend(loc="outside upper center", ncols=len(PARTS) + 1)
+    return figure
+
+
+@styled
+def predicted_and_measured(table: "pandas.DataFrame") -> "Figure":
+    """Predicted against measured peak, a dot per setting; beside it the error. `table`: `measured.prediction_errors`."""
+    import seaborn
+
+    models = list(table.model.unique())
+    figure, (axis, side) = canvas(DOUBLE, 3.0, columns=2)
+    for model, colour in zip(models, seaborn.color_palette("colorblind"), strict=False):
+        for held_out, marker in ((False, "o"), (True, "D")):
+            part = table[(table.model == model) & (table.held_out == held_out)]
+            style = {"color": colour, "ms": 5, "mfc": "white" if held_out else colour, "ls": "", "marker": marker}
+            axis.plot(part.measured, part.predicted, label=model if not held_out else None, **style)
+            side.plot(part.measured, 100 * part.error, **style)
+    high = 1.05 * max(table.measured.max(), table.predicted.max())
+    axis.plot([0, high], [0, high], color="0.6", lw=0.8, zorder=0)
+    axis.plot([], [], "D", color="0.3", mfc="white", ls="", label="held out")
+    axis.set(xlabel="measured peak (GiB)", ylabel="predicted peak (GiB)", xlim=(0, high), ylim=(0, high))
+    side.axhline(0, color="0.6", lw=0.8)
+    side.set(xlabel="measured peak (GiB)", ylabel="predicted over measured (%)", ylim=(-3, 3))
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=len(models) + 1)
+    return figure
+
+
+@styled
+def step_engines(table: "pandas.DataFrame") -> "Figure":
+    """Step time and peak memory by engine, a bar per set of layers. `table`: `measured.step_table`, one dropout."""
+    import seaborn
+
+    engines, layers = list(table.engine.unique()), list(table.layers.unique())
+    figure, axes = canvas(DOUBLE, 0.15 * len(engines) * len(layers) + 1.2, columns=2, sharey=True)
+    thick = 0.8 / len(layers)
+    for axis, column, name in zip(axes, ("step_ms", "peak_gib"), ("step (ms)", "peak memory (GiB)"), strict=True):
+        for place, (which, colour) in enumerate(zip(layers, seaborn.color_palette("colorblind"), strict=False)):
+            part = table[table.layers == which]
+            rows = [engines.index(engine) + (place - (len(layers) - 1) / 2) * thick for engine in part.engine]
+            axis.barh(rows, part[column], height=0.9 * thick, color=colour, label=which)
+            for row, value in zip(rows, part[column], strict=True):
+                axis.annotate(f"{value:.0f}", (value, row), xytext=(2, 0), textcoords="offset points", va="center", size=6)
+        axis.set(xlabel=name)
+    axes[0].set_yticks(range(len(engines)), engines)
+    axes[0].invert_yaxis()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(layers))
     return figure
 
 

@@ -1,0 +1,44 @@
+"""Committed measurements: the tables and figures made of them, and what they promise."""
+
+import pytest
+
+from irtuning.errors import InputError
+from irtuning.figures import predicted_and_measured, step_engines
+from irtuning.measured import error_summary, measured_on, measurement, prediction_errors, saving, step_table
+from irtuning.memory import predict_memory
+
+
+def test_a_record_that_is_not_there_is_named():
+    with pytest.raises(InputError, match="nothing.json cannot be read"):
+        measurement("nothing")
+
+
+def test_predictions_are_within_what_was_promised_on_settings_left_alone_too():
+    record, origin = measurement("memory_measured")
+    table = prediction_errors(record)
+    summary = error_summary(table)
+    assert len(table) == 30 and summary.settings.to_dict() == {"seen": 22, "held out": 8}
+    assert summary.median_percent.max() <= 3 and summary.worst_percent.max() <= 8
+    assert len(origin["memory_measured.json"]) == 64 and "measured on one NVIDIA" in measured_on(record)
+    axis = predicted_and_measured(table).axes[0]
+    assert sum(len(line.get_xdata()) for line in axis.lines[:8]) == 30
+
+
+def test_a_recorded_prediction_is_what_this_code_predicts():
+    row = measurement("memory_measured")[0]["rows"][-1]
+    found = predict_memory(**row["setting"])
+    # recorded with the versions of this run or near ones: tracing another library version may keep a little more
+    assert found.peak_bytes == pytest.approx(row["predicted"]["peak_bytes"], rel=0.01)
+
+
+def test_a_step_table_has_one_row_for_each_setting_and_savings_are_against_all_layers():
+    record, _ = measurement("large_shapes_llama-3.1-8b")
+    table = step_table(record)
+    assert not table.duplicated(["layers", "engine", "dropout"]).any()
+    assert table.engine.iloc[0] == "plain" and table.layers.iloc[0] == "all 32 layers"
+    time, memory = saving(table, "14, none below 16", "uncast, compile", 0.05)
+    rows = {row["name"]: row for row in record["rows"]}
+    assert time == pytest.approx(1 - rows["upper/compile"]["step_ms"] / rows["all/compile"]["step_ms"])
+    assert memory == pytest.approx(1 - rows["upper/compile"]["peak_gib"] / rows["all/compile"]["peak_gib"])
+    bars = step_engines(table[table.dropout > 0]).axes[0].containers
+    assert sum(len(bar) for bar in bars) == (table.dropout > 0).sum()
