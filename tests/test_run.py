@@ -141,7 +141,7 @@ def test_class_weights_change_the_loss(own_corpus):
     corpus = load_corpus(own_corpus["corpus"], **_columns(own_corpus))
     counts = [sum(r.intention == label for r in corpus.train) for label in corpus.labels]
     expected = [sum(counts) / (2 * count) for count in counts]
-    assert _balanced_weights(corpus).tolist() == pytest.approx(expected)
+    assert _balanced_weights(corpus.train, corpus.labels).tolist() == pytest.approx(expected)
 
 
 def test_accumulation_is_the_same_run(own_corpus):
@@ -206,7 +206,7 @@ def test_compare_shares_budgets_skips_what_is_there_and_goes_on_after_a_stop(own
         return original(config, **options)
 
     monkeypatch.setattr(comparison, "train", stop_at_third)
-    options = {"seeds": [1], "output": tmp_path, "progress": False, "max_steps": 6} | own_corpus
+    options = {"seeds": [1], "output": tmp_path, "progress": False, "max_steps": 6, "jobs": 1} | own_corpus
     methods = ["rst", "random-counts", "ir"]
     with pytest.raises(KeyboardInterrupt):
         compare(methods, **options)
