@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas
 
 FIRST_SEED = 171  # the reference's
+_FLOORS: dict[tuple[str, int], list[dict]] = {}  # a comparison after the other asks for the same
 
 
 def compare(methods: Sequence[str], **options: object) -> "pandas.DataFrame":
@@ -149,13 +150,16 @@ def run_name(config: RunConfig) -> str:
 
 
 def corpus_floors(corpus: Corpus) -> list[dict]:
-    """Scores of both floors on validation."""
+    """Scores of both floors on validation, computed once for each corpus."""
     from irtuning.floors import edit_aware_floor, operation_floor
 
-    names = ("name", "split", "macro_f1", "accuracy")
-    floors = operation_floor(corpus), edit_aware_floor(corpus)
-    place = {"corpus": corpus.name, "fold": corpus.fold}
-    return [{name: getattr(floor, name) for name in names} | place for floor in floors]
+    key = corpus.checksum, corpus.fold
+    if key not in _FLOORS:
+        names = ("name", "split", "macro_f1", "accuracy")
+        floors = operation_floor(corpus), edit_aware_floor(corpus)
+        place = {"corpus": corpus.name, "fold": corpus.fold}
+        _FLOORS[key] = [{name: getattr(floor, name) for name in names} | place for floor in floors]
+    return _FLOORS[key]
 
 
 def _order(methods: Sequence[str], seeds: int | Sequence[int], budget: str) -> tuple[list[str], list[int]]:
