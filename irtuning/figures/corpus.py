@@ -58,18 +58,23 @@ def operation_shares(shares: "pandas.DataFrame", title: str) -> "Figure":
 
 @styled
 def confusions(gold: Sequence[str], answers: Mapping[str, Sequence[str]], labels: Sequence[str]) -> "Figure":
-    """A panel per named set of answers: share of each intention's revisions (row) that got each answer (column)."""
+    """A panel per named set of answers: percentage of each intention's revisions (row) that got each answer (column).
+
+    A cell that rounds to zero is left without a number.
+    """
     import seaborn
     from sklearn.metrics import confusion_matrix
 
-    figure, axes = canvas(DOUBLE, 0.24 * len(labels) + 1.6, columns=len(answers), sharey=True, squeeze=False)
+    longest = max(map(len, labels))
+    figure, axes = canvas(DOUBLE, 0.24 * len(labels) + 0.06 * longest + 1.1, columns=len(answers), sharey=True, squeeze=False)
     for axis, (name, predicted) in zip(axes[0], answers.items(), strict=True):
-        matrix = confusion_matrix(gold, predicted, labels=list(labels), normalize="true")
+        matrix = 100 * confusion_matrix(gold, predicted, labels=list(labels), normalize="true")
+        numbers = [[f"{value:.0f}" if value >= 0.5 else "" for value in row] for row in matrix]
         seaborn.heatmap(
-            matrix, ax=axis, annot=True, fmt=".2f", cmap="Blues", vmin=0, vmax=1, annot_kws={"size": 6},
-            cbar=axis is axes[0, -1], cbar_kws={"label": "share of the row"}, yticklabels=labels,
+            matrix, ax=axis, annot=numbers, fmt="", cmap="Blues", vmin=0, vmax=100, annot_kws={"size": 6},
+            cbar=axis is axes[0, -1], cbar_kws={"label": "% of the row"}, yticklabels=labels,
         )  # fmt: skip
-        axis.set_xticks(axis.get_xticks(), labels, rotation=35, ha="right", rotation_mode="anchor")
+        axis.set_xticks(axis.get_xticks(), labels, rotation=90)
         axis.tick_params(axis="y", rotation=0)
         axis.set(xlabel="predicted", title=name)
     axes[0, 0].set(ylabel="annotated")

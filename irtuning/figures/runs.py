@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from irtuning.evidence import class_scores, data_curve, half_width, paired_differences, step_cost
+from irtuning.figures.corpus import confusions
 from irtuning.figures.style import DOUBLE, band, canvas, method_colour, styled
 from irtuning.tables import losses_table, runs_table, validation_table
 
@@ -116,6 +117,9 @@ def score_by_size(records: Sequence[dict]) -> "Figure":
             axis.plot(mean.index, mean, "o-", color=colour, ms=3, lw=1.2, label=method)
             axis.fill_between(mean.index, mean - half, mean + half, color=colour, alpha=0.15, lw=0)
         axis.set(xscale="log", xlabel="training examples", ylabel="validation macro F1", ylim=(0, None))
+        sizes = sorted(table.train_examples[table.corpus == corpus].unique())
+        axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axis.minorticks_off()
         axis.set_title(corpus if len(corpora) > 1 else "")
     _legend(figure, axes[0, 0])
     return figure
@@ -163,25 +167,14 @@ def depth_and_time(records: Sequence[dict]) -> "Figure":
 
 @styled
 def confusion_pair(records: Sequence[dict], split: str = "validation") -> "Figure":
-    """Confusion matrices of two runs side by side: share of each intention's revisions that got each answer."""
-    import seaborn
-    from sklearn.metrics import confusion_matrix
-
-    labels = records[0]["run"]["labels"]
-    side = 0.34 * len(labels) + 1.5
-    figure, axes = canvas(DOUBLE, side, columns=len(records), sharey=True)
-    for axis, record in zip(axes, records, strict=True):
-        rows = record["predictions"][split]
-        gold, found = [r["intention"] for r in rows], [r["predicted"] for r in rows]
-        matrix = confusion_matrix(gold, found, labels=labels, normalize="true")
-        seaborn.heatmap(
-            matrix, ax=axis, annot=True, fmt=".2f", cmap="Blues", vmin=0, vmax=1, cbar=False, annot_kws={"size": 6},
-            xticklabels=labels, yticklabels=labels,
-        )  # fmt: skip
-        axis.set(xlabel="predicted", title=runs_table([record], split).method[0])
-        axis.set_xticks(axis.get_xticks(), labels, rotation=35, ha="right")
-    axes[0].set(ylabel="annotated")
-    return figure
+    """Confusion matrices of runs on one corpus side by side; see `confusions`."""
+    gold = [row["intention"] for row in records[0]["predictions"][split]]
+    methods = runs_table(records, split).method
+    answers = {
+        method: [row["predicted"] for row in record["predictions"][split]]
+        for method, record in zip(methods, records, strict=True)
+    }
+    return confusions(gold, answers, records[0]["run"]["labels"])
 
 
 @styled

@@ -58,7 +58,7 @@ def band(axis, rows: "pandas.DataFrame", x: str, y: str, method: str) -> None:
     """Mean over runs at each step as a line, lowest to highest as a band."""
     grouped = rows.groupby("step")
     place, colour = grouped[x].mean() if x != "step" else list(grouped.groups), method_colour(method)
-    axis.plot(place, grouped[y].mean(), color=colour, lw=1.2, label=method)
+    axis.plot(place, grouped[y].mean(), color=colour, lw=1.2, ls="--" if ":" in method else "-", label=method)
     axis.fill_between(place, grouped[y].min(), grouped[y].max(), color=colour, alpha=0.15, lw=0)
 
 
