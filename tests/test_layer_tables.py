@@ -45,6 +45,8 @@ def test_lock_in_counts_layers_given_up_and_held_on_to():
     assert (row["never_after_3"], row["always_after_3"], row["always"], row["layers"]) == (2, 2, 0, 4)
     # ages when a choice was made: step 2: two of 1; step 3: 2, 1, 2, 1; step 4: 3, 2, 1, 1; step 5: 4, 3, 1, 1
     assert row["score_age"] == pytest.approx((2 + 6 + 7 + 9) / 14)
+    explores = record(SCORES, [(0, 2), (1, 3), (0, 1), (2, 3), (2, 3)])  # step 3 does not count
+    assert lock_in([explores]).never_after_3.iloc[0] == 2
     assert math.isnan(lock_in([record([None] * 5, LAYERS, "rst")]).score_age.iloc[0])
 
 
