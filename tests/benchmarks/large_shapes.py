@@ -1,7 +1,7 @@
 """Step time and peak memory of 7B and 8B shapes with random weights, inside one Trainer run of ours per case.
 
 Run `python tests/benchmarks/large_shapes.py --cases core` on a machine with a GPU; each case writes its row at once
-to reports/speed/SHAPE.json, one that fails leaves its error. `--list` names the cases. Where the layers are given
+to reports/benchmarks/large_shapes_SHAPE.json, one that fails leaves its error. `--list` names the cases. Where the layers are given
 (all but `ir` and the methods), this is the cost of a given sequence of layers; which layers a trained model would
 choose, hence what it would save, is not measured here.
 """
@@ -337,13 +337,13 @@ def main(
     shape: str = "llama-3.1-8b",
     cases: Annotated[str, typer.Option(help="names or groups, commas between; all where empty")] = "",
     seconds: Annotated[float, typer.Option(help="start no case after this many seconds")] = 1e9,
-    output: Annotated[Path | None, typer.Option(help="file instead of reports/speed/SHAPE.json")] = None,
+    output: Annotated[Path | None, typer.Option(help="file instead of reports/benchmarks/large_shapes_SHAPE.json")] = None,
     steps: Annotated[int | None, typer.Option(help="of every case, to try the script out")] = None,
     batch: Annotated[int | None, typer.Option(help="likewise")] = None,
     list_cases: Annotated[bool, typer.Option("--list")] = False,
 ) -> None:
     """Measure the cases chosen and write each row as it comes; rows of the same name in the file are replaced."""
-    path, started = output or REPOSITORY / "reports" / "speed" / f"{shape}.json", time.perf_counter()
+    path, started = output or REPOSITORY / "reports" / "benchmarks" / f"large_shapes_{shape}.json", time.perf_counter()
     for case in chosen(cases):
         if list_cases:
             typer.echo(f"{case.group:11}{case.name}")
