@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from irtuning.cli.app import app
-from irtuning.cli.options import Data, Json, Model, parsed, show
+from irtuning.cli.options import Json, Model, parsed, show
 from irtuning.cli.runs import train
 
 
