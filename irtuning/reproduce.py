@@ -1,5 +1,6 @@
 """The main job: run what a profile trains, then its notebooks through papermill, and gather what they wrote."""
 
+import copy
 import json
 import logging
 import os
@@ -9,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irtuning.display import drawn_formulas
 from irtuning.errors import InputError, unknown
 from irtuning.paths import NOTEBOOKS, Places, notebook_path
 from irtuning.profiles import GPU_GIB, RUN_BY_US, missing, profile_parameters
@@ -194,7 +196,11 @@ def _run(name: str, places: Places, parameters: dict, follow: bool) -> float:
     write_text(target, _text(book))
     exporter = HTMLExporter()
     exporter.log.setLevel(logging.ERROR)  # its template drops the images' alternative text, then complains
-    write_text(target.with_suffix(".html"), exporter.from_notebook_node(book)[0])
+    page = copy.deepcopy(book)
+    for cell in page.cells:
+        if cell.cell_type == "markdown":
+            cell.source = drawn_formulas(cell.source)
+    write_text(target.with_suffix(".html"), exporter.from_notebook_node(page)[0])
     if follow:
         write_text(source, _text(book))
     took = time.perf_counter() - started
