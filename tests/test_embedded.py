@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -229,3 +230,17 @@ def test_help_is_quick_and_shows_an_example():
     found = pretrain("--help")
     assert found.returncode == 0 and "--held-out" in found.stdout and "learning_rate=0.003" in found.stdout
     assert time.perf_counter() - started < 3  # no torch: well under a second on an idle machine
+
+
+def test_the_card_is_what_its_template_says():
+    """Every sentence of the template that holds no number stands in the card: one not made anew fails."""
+    template = (REPOSITORY / "tests/benchmarks/model_card.md").read_text(encoding="utf-8")
+    card = (REPOSITORY / "irtuning/mini/README.md").read_text(encoding="utf-8")
+    pieces = re.split(r"\{[a-z_]+\}", template)
+    assert len(pieces) > 20 and [piece for piece in pieces if piece not in card] == []
+
+
+def test_the_cards_figure_names_every_device_that_its_runs_had():
+    stamp = json.loads((REPOSITORY / "figures/mini/pays.origin.json").read_text())["stamp"]
+    runs = json.loads((REPOSITORY / "reports/mini/runs.json").read_text())["meta"].values()
+    assert all(run["device"] in stamp for run in runs)

@@ -9,6 +9,7 @@ writes reports/mini/, figures/mini/, irtuning/mini/{README.md,ATTRIBUTION.tsv,SH
 import hashlib
 import json
 import lzma
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -80,6 +81,14 @@ def pays_table(table: pd.DataFrame) -> pd.DataFrame:
             row |= {"learning rate": f"{found.learning_rate.iloc[0]:g}", "class weights": found.class_weights.iloc[0]}
         rows.append(row)
     return pd.DataFrame(rows).fillna("").set_index("row")
+
+
+def devices_of(named: Iterable[tuple[str, dict]]) -> str:
+    """Which ran where, in a sentence's form."""
+    places: dict[str, list[str]] = {}
+    for name, meta in named:
+        places.setdefault(meta["device"], []).append(name)
+    return "Ran " + "; ".join(f"on one {device}: {', '.join(names)}" for device, names in places.items())
 
 
 def save(name: str, stamp: str, origin: dict, table: pd.DataFrame | None = None, figure=None) -> None:
@@ -205,6 +214,8 @@ def main(
     speed.columns = [
         f"{precision}, {'AVX2 only' if kind == 'avx2' else 'all instructions'}" for precision, kind in speed
     ]
+    long = [b for b in read(REPOSITORY / "reports/benchmarks/pretraining_choices.json") if "seconds" in b]
+    long = [(f"{b['variant']} of {b['seconds']:.0f} s", b["meta"]) for b in long] + [("mini", training["meta"])]
     versus = [(f"{kind} on mini", other) for kind in ("LoRA", "full fine-tuning")
               for other in ("edit-aware floor", f"{kind} on random weights")]  # fmt: skip
     apart = [
@@ -225,6 +236,8 @@ def main(
         "seen_tokens": f"{points[-1]['tokens']:,}",
         "seconds": f"{points[-1]['seconds']:.0f}",
         "device": training["meta"]["device"],
+        "row_devices": devices_of(runs["meta"].items()),
+        "choice_devices": devices_of(long),
         "torch": training["meta"]["versions"]["torch"],
         "transformers": training["meta"]["versions"]["transformers"],
         "recipe": "\n".join(f"| {name} | {value} |" for name, value in training["recipe"].items()),
