@@ -109,6 +109,7 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         self.set_adapter(self.active_adapters)
 
     def forward(self, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
+        """The base layer's output plus the bottleneck's, shape (..., out features)."""
         result = self.base_layer(x, *args, **kwargs)
         if self.disable_adapters:
             return result

@@ -46,6 +46,7 @@ class LayerwiseTuning(TrainerCallback):
         self._hooks: list = []
 
     def on_train_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
+        """Find the layers, check that all can learn, take clipping over, start scores and history anew."""
         self._release()
         if getattr(state, "_layerwise", self) is not self:
             raise InputError("two layerwise callbacks on one Trainer would undo each other; remove one")
@@ -72,6 +73,7 @@ class LayerwiseTuning(TrainerCallback):
         let_backprop_end_early(model)
 
     def on_step_begin(self, args, state, control, **kwargs):
+        """Choose the layers that learn at this step and freeze the others."""
         if self.strategy.probe_due(state.global_step) and self._batch is not None:
             self.strategy.probe(self._losses_without, self.rng)
         self._batch, self._micro_batches = None, 0
@@ -80,6 +82,7 @@ class LayerwiseTuning(TrainerCallback):
 
     @torch.no_grad()
     def on_pre_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
+        """Read the norms, remember the step, score the layers, clip; drop a gradient that is not finite."""
         learning = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norms, similarities = self._read(learning)
         scale = 1 / max(1, self._micro_batches) if self._loss_is_summed else 1.0
@@ -99,6 +102,7 @@ class LayerwiseTuning(TrainerCallback):
             torch._foreach_mul_([p.grad for p in learning], scale)
 
     def on_train_end(self, args, state, control, **kwargs):
+        """Give clipping back and let every layer require gradients again."""
         args.max_grad_norm = self._clip
         del args._clip_taken_over
         self.layers.freeze_all_but(list(range(len(self.layers.indices))))

@@ -1,4 +1,4 @@
-"""Scores of a classifier: precision, recall, F1 per class and macro, accuracy, AUPRC."""
+"""Numbers about classes: precision, recall, F1 per class and macro, accuracy, AUPRC; probabilities; class weights."""
 
 from collections.abc import Sequence
 
@@ -30,3 +30,17 @@ def score(gold: Sequence[int], probabilities: np.ndarray, labels: Sequence[str])
             label: {name: float(values[k]) for name, values in columns.items()} for k, label in enumerate(labels)
         },
     }
+
+
+def softmax(logits: np.ndarray | tuple) -> np.ndarray:
+    """Class probabilities in float64 of logits, shape (n, K); of several outputs the first."""
+    from scipy import special
+
+    return special.softmax(np.asarray(logits[0] if isinstance(logits, tuple) else logits, dtype=np.float64), axis=1)
+
+
+def balanced_weights(gold: Sequence[str], labels: Sequence[str]) -> np.ndarray:
+    """n / (K n_k) for each class k with n_k of the n examples; shape (K,)."""
+    from sklearn.utils.class_weight import compute_class_weight
+
+    return compute_class_weight("balanced", classes=np.array(labels), y=list(gold))

@@ -22,7 +22,7 @@ from irtuning.corpora.base import SPLITS, Corpus, Revision
 from irtuning.curve import ValidationCurve
 from irtuning.errors import InputError
 from irtuning.layers import find_layers
-from irtuning.metrics import score
+from irtuning.metrics import balanced_weights, score, softmax
 from irtuning.models import Source, checkpoint_layers, context_length, load_classifier, load_tokenizer, model_type, resolve
 from irtuning.prompts import encode
 from irtuning.provenance import provenance
@@ -255,10 +255,15 @@ class _Job:
             data_collator=DataCollatorWithPadding(self.tokenizer, pad_to_multiple_of=eights),
             compute_metrics=self._metrics,
             callbacks=[self.curve, self.callback, *callbacks],  # the curve's clock starts before layers are chosen
-            class_weights=_balanced_weights(self.train_part, self.corpus.labels) if config.class_weights == "balanced" else None,
+            class_weights=self._class_weights(),
         )
         trainer.remove_callback(PrinterCallback)
         return trainer
+
+    def _class_weights(self) -> torch.Tensor | None:
+        if self.config.class_weights == "none":
+            return None
+        return torch.from_numpy(balanced_weights([r.intention for r in self.train_part], self.corpus.labels)).float()
 
     def _encode(self, revisions: Sequence[Revision]) -> list[dict]:
         ids = encode(revisions, self.tokenizer, self.corpus.labels, self.config.form, self.config.max_length)
@@ -270,7 +275,7 @@ class _Job:
         return [self.data[split][i] for i in self.order[split]]
 
     def _metrics(self, prediction) -> dict:
-        self.last_probabilities = _softmax(prediction.predictions)
+        self.last_probabilities = softmax(prediction.predictions)
         scores = score(prediction.label_ids, self.last_probabilities, self.corpus.labels)
         return {name: value for name, value in scores.items() if name != "per_class"}
 
@@ -303,17 +308,3 @@ class _Job:
             }
             for revision, row in zip(self.corpus.split(split), probabilities, strict=True)
         ]
-
-
-def _softmax(logits: np.ndarray | tuple) -> np.ndarray:
-    from scipy.special import softmax
-
-    return softmax(np.asarray(logits[0] if isinstance(logits, tuple) else logits, dtype=np.float64), axis=1)
-
-
-def _balanced_weights(train: Sequence[Revision], labels: Sequence[str]) -> torch.Tensor:
-    """n / (K n_k) for each class k; shape (K,)."""
-    from sklearn.utils.class_weight import compute_class_weight
-
-    gold = [revision.intention for revision in train]
-    return torch.tensor(compute_class_weight("balanced", classes=np.array(labels), y=gold)).float()

@@ -77,6 +77,7 @@ class LayerwiseTrainer(Trainer):
         return loss
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """Weighted cross-entropy summed over the micro-batch, divided by the examples of the whole step."""
         outputs = model(**inputs)
         labels = inputs["labels"]
         weights = None if self._class_weights is None else self._class_weights.to(outputs.logits.device)

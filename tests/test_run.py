@@ -16,7 +16,8 @@ from irtuning.config import RunConfig
 from irtuning.corpora import Revision, load_corpus
 from irtuning.curve import ValidationCurve
 from irtuning.errors import InputError
-from irtuning.run import _balanced_weights, train
+from irtuning.metrics import balanced_weights
+from irtuning.run import train
 from irtuning.tables import layer_frequency, mean_share
 
 COLOURS = ("red", "green", "blue", "black", "white", "brown", "pink", "grey", "gold", "teal")
@@ -141,7 +142,7 @@ def test_class_weights_change_the_loss(own_corpus):
     corpus = load_corpus(own_corpus["corpus"], **_columns(own_corpus))
     counts = [sum(r.intention == label for r in corpus.train) for label in corpus.labels]
     expected = [sum(counts) / (2 * count) for count in counts]
-    assert _balanced_weights(corpus.train, corpus.labels).tolist() == pytest.approx(expected)
+    assert balanced_weights([r.intention for r in corpus.train], corpus.labels).tolist() == pytest.approx(expected)
 
 
 def test_accumulation_is_the_same_run(own_corpus):

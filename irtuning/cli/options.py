@@ -52,6 +52,7 @@ def parsed(name: str, text: str) -> object:
 
 
 def show(shown: dict, as_json: bool) -> None:
+    """Print a result as one JSON object, or as lines of name and value."""
     if as_json:
         typer.echo(json.dumps(shown, ensure_ascii=False))
         return
