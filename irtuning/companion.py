@@ -14,6 +14,7 @@ from irtuning.paths import REPOSITORY, Places
 from irtuning.profiles import comparisons
 from irtuning.records import write_bytes, write_text
 from irtuning.store import read_store, write_store
+from irtuning.strategies import EQUAL_BUDGET
 from irtuning.tables import label, markdown, stamp
 
 if TYPE_CHECKING:
@@ -153,7 +154,8 @@ class Companion:
             for options in self._comparisons(panel):
                 budget = options.get("budget", "equal")
                 for config in planned_runs(**options):
-                    found.setdefault((config, budget if config.method != "ir" else ""), panel)
+                    takes = config.method.split(":")[0] in EQUAL_BUDGET  # the others' runs do not depend on it
+                    found.setdefault((config, budget if takes else ""), panel)
         return [(panel, config) for (config, _), panel in found.items()]
 
     def figure(

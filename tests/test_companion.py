@@ -89,6 +89,14 @@ def test_seeds_make_up_for_folds_where_splits_are_fixed():
         assert (len({c.fold for c in own}), len({c.seed for c in own}), len(own)) == (folds, seeds, 10)
 
 
+def test_what_is_planned_is_what_is_run(tmp_path):
+    """Runs that panels share are counted once, and no more are made than were announced."""
+    companion = Companion("quick", output=tmp_path, **TINY | {"methods": ["full", "ir", "last-k"], "panels": ["methods", "own-budget"]})
+    for panel in companion.panels:
+        companion.panel(panel)
+    assert len(companion.planned()) == len(list(tmp_path.rglob("record.json"))) == 4
+
+
 def test_reproduce_goes_on_after_a_kill(tmp_path):
     settings = TINY | {"seeds": 2, "max_steps": 12}
     code = f"from irtuning.companion import Companion\nif __name__ == '__main__':\n    Companion('quick', output={str(tmp_path)!r}, **{settings}).panel('methods')"
