@@ -65,6 +65,7 @@ class RunConfig:
     quantize: str = "none"
     checkpointing: bool = False
     speed: tuple[str, ...] | None = None  # accelerations, see `irtuning.speed`
+    activation_budget: float = 1.0  # share of the activations compiled layers keep; the others are recomputed
     train_share: float = 1.0  # of the training split's examples, every class alike
     device: str = "auto"  # the GPU where there is one; or cpu
     score_test: bool = False
@@ -141,7 +142,7 @@ class RunConfig:
             problems.append(f"train_share is {self.train_share}, give more than 0, at most 1")
         if self.batch_size % self.accumulation:
             problems.append(f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}")
-        problems += speed_problems(self.speed or (), self.checkpointing)
+        problems += speed_problems(self.speed or (), self.activation_budget)
         for name, value in dataclasses.asdict(self).items():
             if isinstance(value, float) and not math.isfinite(value):
                 problems.append(f"{name} is {value}, give a finite number")

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import pandas
 
 LAYERS = {"all": "all 32 layers", "scattered": "14 scattered", "last14": "the last 14", "upper": "14, none below 16"}
-ENGINES = {"": "plain", "uncast": "uncast", "uncast,liger": "uncast, liger", "uncast,compile": "uncast, compile",
-           "uncast,compile,liger": "uncast, compile, liger", "uncast,lean": "uncast, lean", "uncast,compile,lean": "uncast, compile, lean"}  # fmt: skip
+ENGINES = ("", "uncast", "uncast,liger", "uncast,compile", "uncast,compile,liger")
+LATER = {"activation_budget": 1.0, "checkpointing": False, "alternating": False, "error": None}  # columns older rows lack
 GIB = 2**30
 
 
@@ -67,18 +67,24 @@ def step_table(record: Mapping) -> "pandas.DataFrame":
     """
     import pandas
 
-    rows = []
-    for row in record["rows"]:
-        plain = row["spread"] == "all 256" and row["batch"] == 16 and row["callback"] and not row["waits"]
-        first = row["name"].split("/")[-1] != "again"
-        known = row["layers"] in LAYERS and row["speed"] in ENGINES and row["adapter"] == "lora"
-        if plain and first and known and not row["method"] and "error" not in row:
-            place = {"layers": LAYERS[row["layers"]], "engine": ENGINES[row["speed"]], "dropout": row["dropout"]}
-            names = ("step_ms", "step_ms_stdev", "peak_gib", "roofline_share")
-            rows.append(place | {name: row[name] for name in names})
-    table = pandas.DataFrame(rows).drop_duplicates(["layers", "engine", "dropout"])
-    order = {name: place for names in (LAYERS, ENGINES) for place, name in enumerate(names.values())}
-    return table.sort_values(["engine", "layers", "dropout"], key=lambda column: column.replace(order), ignore_index=True)
+    table = pandas.DataFrame(record["rows"])
+    table = table.assign(**{n: table[n].fillna(d) if n in table else d for n, d in LATER.items()}, engine=lambda t: t.apply(engine, axis=1))
+    usual = (table.spread == "all 256") & (table.batch == 16) & (table.adapter == "lora") & table.method.isna()
+    table = table[usual & table.callback & ~table.waits & ~table.alternating & table.layers.isin(list(LAYERS)) & table.error.isna()]
+    order = {name: place for names in (LAYERS, ENGINES) for place, name in enumerate(names)}
+    keys = ["cudnn_attention", "checkpointing", "speed", "activation_budget", "layers", "dropout"]
+    table = table.sort_values(keys, key=lambda column: -column if column.name == "activation_budget" else column.replace(order))
+    names = ["layers", "engine", "dropout", "step_ms", "step_ms_stdev", "peak_gib", "roofline_share"]
+    table = table.assign(layers=table.layers.replace(LAYERS))[names]
+    return table.drop_duplicates(["layers", "engine", "dropout"]).reset_index(drop=True)
+
+
+def engine(row: Mapping) -> str:
+    """How a measured step was made fast or small, in words."""
+    words = row["speed"].replace(",", ", ") or "plain"
+    words += f", {row['activation_budget']:.0%} of activations" if row["activation_budget"] < 1 else ""
+    words += ", checkpointing" if row["checkpointing"] else ""
+    return words + (", cuDNN attention" if row["cudnn_attention"] else "")
 
 
 def saving(table: "pandas.DataFrame", layers: str, engine: str, dropout: float) -> tuple[float, float]:

@@ -212,7 +212,7 @@ class _Job:
             model = add_adapter(model, config.adapter, target_modules=config.target_modules, **settings)
         if config.checkpointing:  # after the adapter: before it, a hook of peft's stays and no backprop ends early
             checkpoint_layers(model)
-        accelerate(model, config.speed or ())
+        accelerate(model, config.speed or (), config.activation_budget)
         for name, parameter in model.named_parameters():
             if config.head == "frozen" and head & set(name.split(".")):
                 parameter.requires_grad_(False)

@@ -2,7 +2,7 @@
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -10,22 +10,24 @@ from irtuning.errors import InputError
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import Trainer
 
 ACCELERATIONS = {
     "uncast": "adapters read their input as it is instead of a float32 copy; autocast then works in bfloat16",
     "compile": "each layer's forward and backward compiled; the first steps take a minute or more",
     "liger": "RMSNorm, SwiGLU and RoPE as liger-kernel's fused kernels (NVIDIA GPUs)",
-    "lean": "activations recomputed in backprop, in the layers at and above the lowest that learns",
 }
 GRAPHS = 64  # learns or not x input needs a gradient or not x training or not x padded or not x shapes fixed or not
 
 
-def problems(names: Collection[str], checkpointing: bool = False) -> list[str]:
+def problems(names: Collection[str], activation_budget: float = 1.0) -> list[str]:
     """What is wrong with a choice of accelerations, a text each."""
     known = ", ".join(ACCELERATIONS)
     found = [f"speed is {name!r}, give some of {known}" for name in names if name not in ACCELERATIONS]
-    if checkpointing and "lean" in names:
-        found.append("speed is 'lean' and checkpointing is True, which recompute the same activations; give one")
+    if not 0 <= activation_budget <= 1:
+        found.append(f"activation_budget is {activation_budget}, give 0 (keep least) to 1 (recompute nothing dear)")
+    elif activation_budget < 1 and "compile" not in names:
+        found.append(f"activation_budget is {activation_budget}, which compiled layers heed: add compile to speed")
     return found
 
 
@@ -68,51 +70,70 @@ def _liger_patch(model_type: str) -> Callable[[], None]:
     return lambda: monkey_patch._apply_liger_kernel(model_type, **fused, **losses)  # passes on what it takes there
 
 
-def accelerate(model: "nn.Module", names: Collection[str]) -> None:
+def accelerate(model: "nn.Module", names: Collection[str], activation_budget: float = 1.0) -> None:
     """Switch accelerations on in a classifier that has its adapters already (`liger`: see `fused_kernels`).
 
+    Args:
+        activation_budget: share of the activations that a compiled layer keeps for backprop, which recomputes the
+            others: those that cost least first.
+
     Raises:
-        InputError: an unknown name.
+        InputError: an unknown name, or a budget that cannot be.
     """
     from irtuning.layers import adapter_modules, find_layers
 
-    if wrong := problems(names):
+    if wrong := problems(names, activation_budget):
         raise InputError("; ".join(wrong))
     if "uncast" in names:
         for _, module in adapter_modules(model):
             module.cast_input_dtype_enabled = False  # peft's own switch
-    model.config.use_cache = False  # a cache of keys is filled twice by a recomputed layer, and tells layers apart
-    for layer in find_layers(model):
-        if "compile" in names:
-            layer.forward = compiled(layer.forward)
-        if "lean" in names:  # outside of what is compiled
-            layer.forward = recomputed(layer)
+    if "compile" in names:
+        model.config.use_cache = False  # the cache's index would tell layers apart
+        compile_layers(find_layers(model), activation_budget)
 
 
-def compiled(forward: Callable) -> Callable:
-    """A layer's forward as compiled code that all layers share.
+def compile_layers(layers: "Iterable[nn.Module]", activation_budget: float = 1.0) -> None:
+    """Give each layer a compiled forward; all layers share the compiled code.
 
     What is compiled depends on which parameters and inputs require gradients, so that a changed choice of layers
     finds its graphs compiled already, at most one for each kind of layer: below the lowest that learns, the lowest,
-    and above it frozen or learning. The layer's own hooks stay outside.
+    and above it frozen or learning. The layers' own hooks stay outside.
     """
     import torch
+    from torch._functorch import config
 
     torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
-    return torch.compile(forward)
+    if config.activation_memory_budget != activation_budget:
+        torch._dynamo.reset()  # what was compiled for another budget would be taken
+        config.activation_memory_budget = activation_budget
+    for layer in layers:
+        layer.forward = torch.compile(layer.forward)
 
 
-def recomputed(layer: "nn.Module") -> Callable:
-    """A layer's forward that keeps its inputs only, wherever backprop will come by: checkpointing, but not below."""
-    import torch
-    from torch.utils.checkpoint import checkpoint
+@contextmanager
+def finite_attention() -> Iterator[None]:
+    """Keep cuDNN's attention out: its gradients of a padded batch are NaN at some lengths (192 on an H200, torch 2.11)."""
+    from torch.backends import cuda
 
-    forward, parameters = layer.forward, list(layer.parameters())
+    before = cuda.cudnn_sdp_enabled()
+    cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        cuda.enable_cudnn_sdp(before)
 
-    def lean(*args, **kwargs):
-        tensors = (value for value in (*args, *kwargs.values(), *parameters) if isinstance(value, torch.Tensor))
-        if layer.training and torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-            return checkpoint(forward, *args, use_reentrant=False, **kwargs)
-        return forward(*args, **kwargs)
 
-    return lean
+@contextmanager
+def few_walks(trainer: "Trainer") -> Iterator[None]:
+    """Spare two walks through all modules, thousands of them, that the Trainer takes at each step.
+
+    It sets train mode, which is set already, and empties gradients by looking for parameters, which the optimizer
+    has at hand. A GPU waits meanwhile: choosing layers needs the step's norms, so that no step is queued ahead.
+    """
+    model, train = trainer.model, trainer.model.train
+    model.train = lambda mode=True: model if mode == model.training else train(mode)
+    model.zero_grad = lambda set_to_none=True: trainer.optimizer.zero_grad(set_to_none)
+    try:
+        yield
+    finally:
+        del model.train, model.zero_grad

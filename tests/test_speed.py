@@ -15,14 +15,13 @@ from irtuning.adapters import add_adapter
 from irtuning.callback import LayerwiseTuning
 from irtuning.config import RunConfig
 from irtuning.errors import InputError
-from irtuning.layers import find_layers
-from irtuning.models import resolve
+from irtuning.layers import find_layers, let_backprop_end_early
+from irtuning.models import checkpoint_layers, resolve
 from irtuning.run import train
 from irtuning.speed import ACCELERATIONS, accelerate, fused_kernels
 from irtuning.trainer import LayerwiseTrainer
 
-SAME_RUNS = [("uncast", "ir"), ("lean", "ir"), ("lean", "ist:every=3"), ("compile", "ist:every=3"), ("compile", "ir"),
-             ("compile,lean", "ir-cosine")]  # fmt: skip
+SAME_RUNS = [("uncast", "ir", 1.0), ("compile", "ist:every=3", 1.0), ("compile", "ir", 1.0), ("compile", "ir-cosine", 0.2)]
 
 
 @pytest.fixture(autouse=True)
@@ -41,10 +40,10 @@ def pad(rows):
     return {"input_ids": ids, "attention_mask": (ids > 0).long(), "labels": labels}
 
 
-def run(folder, speed, method="ir", steps=6, adapter="lora", **settings):
+def run(folder, speed, method="ir", steps=6, adapter="lora", budget=1.0, **settings):
     """Losses, layers and final adapters of a short run in float32 without dropout."""
     model = add_adapter(make_classifier(), adapter, **({"r": 2, "dropout": 0.0} | settings))
-    accelerate(model, speed)
+    accelerate(model, speed, budget)
     callback = LayerwiseTuning(method, seed=0)
     arguments = TrainingArguments(str(folder), max_steps=steps, per_device_train_batch_size=4, report_to="none",
                                   learning_rate=1e-2, save_strategy="no", logging_strategy="no", disable_tqdm=True,
@@ -63,9 +62,9 @@ def test_a_set_that_changes_every_step_finds_its_graphs_compiled(tmp_path):
     assert counters["stats"]["unique_graphs"] == warm  # in a model of its own, too
 
 
-@pytest.mark.parametrize("speed, method", SAME_RUNS)
-def test_an_accelerated_run_is_the_same_run(tmp_path, speed, method):
-    plain, fast = run(tmp_path, [], method), run(tmp_path, speed.split(","), method)
+@pytest.mark.parametrize("speed, method, budget", SAME_RUNS)
+def test_an_accelerated_run_is_the_same_run(tmp_path, speed, method, budget):
+    plain, fast = run(tmp_path, [], method), run(tmp_path, speed.split(","), method, budget=budget)
     assert fast[1] == plain[1]
     # in float32 nothing is cast and nothing is left out; a compiled graph may add up in another order
     assert fast[0] == pytest.approx(plain[0], rel=1e-4)
@@ -74,7 +73,7 @@ def test_an_accelerated_run_is_the_same_run(tmp_path, speed, method):
 @pytest.mark.parametrize("adapter", ["dora", "bottleneck"])
 def test_other_adapters_too(tmp_path, adapter):
     settings = {"adapter": adapter, "width": 4, "steps": 4}
-    plain, fast = run(tmp_path, [], **settings), run(tmp_path, ["uncast", "lean"], **settings)
+    plain, fast = run(tmp_path, [], **settings), run(tmp_path, ["uncast"], **settings)
     assert fast[1] == plain[1]
     assert fast[0] == pytest.approx(plain[0], rel=1e-4)
 
@@ -97,31 +96,49 @@ def test_uncast_adapters_see_no_float32_copy(speed, adapter):
     assert first.weight.grad.dtype == torch.float32 and torch.isfinite(first.weight.grad).all()
 
 
-def test_lean_recomputes_only_where_backprop_comes_by():
+def test_checkpointing_recomputes_only_where_backprop_comes_by():
     model = add_adapter(make_classifier(), "lora", r=2, dropout=0.0)
     calls = [0] * 4
     for index, layer in enumerate(find_layers(model)):
-        forward = layer.forward
-
-        def counted(*args, index=index, forward=forward, **kwargs):
-            calls[index] += 1
-            return forward(*args, **kwargs)
-
-        layer.forward = counted
+        layer.mlp.register_forward_pre_hook(lambda *_, index=index: calls.__setitem__(index, calls[index] + 1))
         for parameter in layer.parameters():
             parameter.requires_grad_(parameter.requires_grad and index == 2)
-    accelerate(model, ["lean"])
+    checkpoint_layers(model)
+    let_backprop_end_early(model)
     model.train()
     model(**pad(make_examples(4))).loss.backward()
     assert calls == [1, 1, 2, 2]  # layer 3 is frozen, but the gradient passes through it
+
+
+def test_a_smaller_budget_keeps_less_for_backprop():
+    kept = []
+    for budget in (1.0, 0.0):
+        model = add_adapter(make_classifier(), "lora", r=2, dropout=0.0)
+        accelerate(model, ["compile"], budget)
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept[-1].append(t.numel()) or t, lambda t: t):
+            kept.append([])
+            model(**pad(make_examples(4)))
+    assert sum(kept[1]) < 0.8 * sum(kept[0])
+
+
+def test_no_step_walks_through_all_modules(tmp_path, monkeypatch):
+    walks, train = [], torch.nn.Linear.train
+    monkeypatch.setattr(torch.nn.Linear, "train", lambda self, mode=True: walks.append(mode) or train(self, mode))
+    _, _, model = run(tmp_path, [], steps=6)
+    assert not walks
+    assert "train" not in vars(model) and "zero_grad" not in vars(model)
+    model.eval()
+    assert not any(module.training for module in model.modules())
 
 
 def test_wrong_choices_are_refused_early():
     source = resolve("tiny-random")
     with pytest.raises(InputError, match=f"speed is 'fast', give some of {', '.join(ACCELERATIONS)}"):
         RunConfig.of({"speed": "fast"}).complete(source, 100, False, "cpu")
-    with pytest.raises(InputError, match="checkpointing is True"):
-        RunConfig.of({"speed": "lean", "checkpointing": "true"}).complete(source, 100, False, "cpu")
+    with pytest.raises(InputError, match="activation_budget is 1.5, give 0"):
+        RunConfig.of({"speed": "compile", "activation_budget": "1.5"}).complete(source, 100, False, "cpu")
+    with pytest.raises(InputError, match="add compile to speed"):
+        RunConfig.of({"activation_budget": "0.5"}).complete(source, 100, False, "cpu")
     with pytest.raises(InputError, match="speed is 'fast'"):
         accelerate(make_classifier(), ["fast"])
 
@@ -166,8 +183,8 @@ def test_liger_patches_the_classes_and_takes_them_back(monkeypatch):
 def test_a_run_takes_accelerations_from_its_configuration():
     settings = {"corpus": "synthetic", "model": "tiny-random", "max_steps": 2, "train_share": 0.2, "batch_size": 4}
     plain = train(RunConfig.of(settings), progress=False)
-    fast = train(RunConfig.of(settings | {"speed": "uncast,lean"}), progress=False)
-    assert fast.config["speed"] == ["uncast", "lean"] and fast.layers == plain.layers
+    fast = train(RunConfig.of(settings | {"speed": "uncast,compile", "activation_budget": 0.5}), progress=False)
+    assert fast.config["speed"] == ["uncast", "compile"] and fast.layers == plain.layers
     assert [s["loss"] for s in fast.record["train"]["steps"]] == pytest.approx(
         [s["loss"] for s in plain.record["train"]["steps"]], rel=1e-4
     )

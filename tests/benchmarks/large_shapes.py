@@ -28,6 +28,7 @@ from irtuning.adapters import add_adapter
 from irtuning.callback import LayerwiseTuning
 from irtuning.errors import InputError
 from irtuning.layers import adapter_parameters, attention_output, find_layers, linear_modules
+from irtuning.models import checkpoint_layers
 from irtuning.paths import REPOSITORY
 from irtuning.provenance import provenance
 from irtuning.records import write_text
@@ -76,6 +77,10 @@ class Case:
     callback: bool = True
     method: str | None = None
     waits: bool = False
+    activation_budget: float = 1.0
+    checkpointing: bool = False
+    alternating: bool = False  # the callback off and on by turns
+    warm: int = WARM
 
 
 def all_cases() -> list[Case]:
@@ -84,31 +89,29 @@ def all_cases() -> list[Case]:
     cases += [Case(f"{layers}/compile/dropout0", "core", layers, dropout=0.0) for layers in ("scattered", "upper", "all")]
     cases += [Case("all/compile/no-callback", "callback", "all", callback=False),
               Case("all/compile/again", "callback", "all"),
+              Case("all/compile/alternating", "callback", "all", alternating=True, steps=WARM + 80),
               Case("ir/compile", "callback", method="ir"),
               Case("waits/callback", "callback", "all", waits=True, steps=WARM + 10),
               Case("waits/no-callback", "callback", "all", callback=False, waits=True, steps=WARM + 10)]
     cases += [Case(f"{layers}/compile", "last-k", layers) for layers in ("last14", "last16")]
     cases += [Case("changing/compile", "changing", "changing", steps=WARM + 100),
               Case("fixed/compile", "changing", "scattered", steps=WARM + 100)]
-    cases += [Case("all/lean", "lean", "all", "uncast,lean"), Case("scattered/lean", "lean", "scattered", "uncast,lean"),
-              Case("all/lean-compile", "lean", "all", "uncast,compile,lean"),
-              Case("scattered/lean-compile", "lean", "scattered", "uncast,compile,lean"),
-              Case("upper/lean-compile", "lean", "upper", "uncast,compile,lean")]
+    cases += [Case(f"{layers}/compile/budget{budget}", "budget", layers, activation_budget=budget)
+              for budget in (0.5, 0.1, 0.7, 0.3, 0.0) for layers in ("scattered", "all", "upper") if budget in (0.5, 0.1) or layers == "scattered"]
+    cases += [Case(f"{layers}/checkpointing", "checkpointing", layers, "uncast", checkpointing=True) for layers in ("scattered", "upper", "all")]
     cases += [Case(f"{layers}/uncast", "eager", layers, "uncast") for layers in ("scattered", "upper", "all")]
     cases += [Case(f"{layers}/plain", "eager", layers, "") for layers in ("scattered", "upper", "all")]
     cases += [Case(f"{layers}/{speed.replace(',', '-')}", "liger", layers, speed)
               for speed in ("uncast,liger", "uncast,compile,liger") for layers in ("scattered", "upper", "all")]
-    cases += [Case("dynamic/compile", "dynamic", "all", spread="iterater", steps=WARM + 40),
-              Case("padded/compile", "dynamic", "all", spread="padded", steps=WARM + 40),
-              Case("dynamic/uncast", "dynamic", "all", "uncast", spread="iterater", steps=WARM + 40),
-              Case("padded/uncast", "dynamic", "all", "uncast", spread="padded", steps=WARM + 40)]
+    cases += [Case(f"{spread}/{name}", "dynamic", "all", speed, spread=spread, steps=30 + 60, warm=30)
+              for name, speed in (("compile", COMPILED), ("uncast", "uncast")) for spread in ("iterater", "padded")]
     cases += [Case("trajectory/compile", "trajectory", "trajectory", steps=200),
               Case("trajectory/uncast", "trajectory", "trajectory", "uncast", steps=200),
               Case("trajectory/plain", "trajectory", "trajectory", "", steps=200)]
-    cases += [Case(f"all/lean/{batch}x{length}", "reach", "all", "uncast,lean", batch=batch, length=length, steps=6)
-              for batch, length in ((32, 256), (64, 256), (128, 256), (16, 512), (16, 1024))]
+    cases += [Case(f"all/checkpointing/{batch}x{length}", "reach", "all", "uncast", batch=batch, length=length, steps=6, checkpointing=True)
+              for batch, length in ((64, 256), (256, 256), (512, 256), (16, 2048), (16, 8192))]
     cases += [Case(f"{layers}/{adapter}/{name}", "adapters", layers, speed, adapter=adapter)
-              for adapter, speeds in (("bottleneck", {"uncast": "uncast", "compile": COMPILED}), ("dora", {"uncast": "uncast", "plain": ""}))
+              for adapter, speeds in (("bottleneck", {"compile": COMPILED, "uncast": "uncast"}), ("dora", {"uncast": "uncast"}))
               for name, speed in speeds.items() for layers in ("scattered", "all")]
     cases += [Case(f"method/{m}", "methods", method=m) for m in ("full", "ir-weight", "ir-cosine", "rst", "ist", "lisa-adapters", "last-k", "middle-k")]
     return cases  # fmt: skip
@@ -152,6 +155,20 @@ class Replay(Strategy):
 
     def choose(self, step, scores, rng):
         return self.sets[step]
+
+
+class Alternating(LayerwiseTuning):
+    """The callback off for four steps and on for four, by turns, in one run whose layers all learn."""
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.on = state.global_step % 8 >= 4
+        args.max_grad_norm = 0.0 if self.on else self._clip
+        if self.on:
+            super().on_step_begin(args, state, control, **kwargs)
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        if self.on:
+            super().on_pre_optimizer_step(args, state, control, **kwargs)
 
 
 class Clock(TrainerCallback):
@@ -206,7 +223,7 @@ def examples(case: Case, vocabulary: int) -> list[dict]:
     """Random tokens for the whole run."""
     rng, count = np.random.default_rng(0), case.batch * case.steps
     lengths = np.full(count, case.length)
-    if case.spread in ("iterater", "padded"):
+    if case.spread != "all 256":
         lengths = np.clip(rng.normal(125, 25, count).astype(int), 60, case.length)
     return [{"input_ids": rng.integers(10, vocabulary, n).tolist(), "labels": i % 5} for i, n in enumerate(lengths)]
 
@@ -219,7 +236,9 @@ def build(shape: str, case: Case) -> torch.nn.Module:
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = AutoModelForSequenceClassification.from_config(config, dtype=torch.bfloat16)
         model = add_adapter(model, case.adapter, r=32, alpha=64, dropout=case.dropout, width=256)
-    accelerate(model, [name for name in case.speed.split(",") if name not in ("", "liger")])
+    if case.checkpointing:
+        checkpoint_layers(model)
+    accelerate(model, [name for name in case.speed.split(",") if name not in ("", "liger")], case.activation_budget)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -256,10 +275,10 @@ def measure(shape: str, case: Case) -> dict:
         torch.cuda.reset_peak_memory_stats()
     breaks = sum(counters["graph_break"].values())
     kind, numbers = SHAPES[shape]
-    depth, warm, started = numbers["num_hidden_layers"], min(WARM, case.steps // 2), time.perf_counter()
+    depth, warm, started = numbers["num_hidden_layers"], min(case.warm, case.steps // 2), time.perf_counter()
     clock = Clock(warm if case.waits else None)
     strategy = make_strategy(case.method) if case.method else Replay(sets=plan(case.layers, depth, case.steps))
-    callback = LayerwiseTuning(strategy, seed=0)
+    callback = (Alternating if case.alternating else LayerwiseTuning)(strategy, seed=0)
     with ExitStack() as stack:
         if "liger" in case.speed:
             stack.enter_context(fused_kernels(getattr(transformers, kind).model_type))
@@ -270,7 +289,8 @@ def measure(shape: str, case: Case) -> dict:
         trainer.train()
         waits = sum("synchronizing" in str(w.message) for w in seen)
     times = clock.milliseconds()
-    sets = [step["layers"] for step in callback.history] if case.callback else [list(range(depth))] * case.steps
+    chosen = [step["layers"] for step in callback.history]
+    sets = chosen if len(chosen) == case.steps else [list(range(depth))] * case.steps
     median, mean = statistics.median(times[warm:]), statistics.mean(times[warm:])
     flops = statistics.mean(work(model, layers, case.batch, case.length) for layers in sets[warm:])
     losses = trainer.step_losses()
@@ -283,11 +303,18 @@ def measure(shape: str, case: Case) -> dict:
         "roofline_share": 1e3 * flops / PEAK_FLOPS / median if case.spread == "all 256" else None,
         "graphs": clock.graphs[-1] - clock.graphs[0], "graphs_after_warm_up": clock.graphs[-1] - clock.graphs[warm],
         "graph_breaks": sum(counters["graph_break"].values()) - breaks,
+        "callback_off_on_ms": turns(times[warm:]) if case.alternating else None,
         "host_waits_per_step": waits / (case.steps - warm) if case.waits else None,
-        "layers_per_step": statistics.mean(map(len, sets)), "first_loss": losses[0], "last_loss": losses[-1],
+        "cudnn_attention": False, "skipped_steps": sum(step["skipped"] for step in callback.history), "layers_per_step": statistics.mean(map(len, sets)), "first_loss": losses[0], "last_loss": losses[-1],
         "finite": bool(np.isfinite(losses).all()), "total_s": time.perf_counter() - started,
         "all_step_ms": [round(t, 2) for t in times],
     }  # fmt: skip
+
+
+def turns(times: list[float]) -> list[float]:
+    """Median step without the callback and with it, of turns of four; their first steps, after a switch, left out."""
+    of_turn = np.array(times[: len(times) // 8 * 8]).reshape(-1, 2, 4)[:, :, 1:]
+    return [float(np.median(of_turn[:, on])) for on in (0, 1)]
 
 
 def make_trainer(model, case: Case, vocabulary: int, callbacks: list, stack: ExitStack) -> LayerwiseTrainer:

@@ -1,0 +1,77 @@
+"""What a training step of `mini` costs on this machine's CPU, and what each thing left out of it saves.
+
+Run `python tests/benchmarks/cpu_steps.py` on an idle machine (two minutes); it writes reports/benchmarks/cpu_steps.json.
+Every variant puts one saving's cost back; they take turns in one process, so that a slow minute slows all alike.
+"""
+
+import json
+import statistics
+from contextlib import nullcontext
+from functools import partial
+from unittest.mock import patch
+
+import torch
+import typer
+from transformers import DataCollatorWithPadding, Trainer
+
+import irtuning.run
+from irtuning import trainer
+from irtuning.paths import REPOSITORY
+from irtuning.provenance import provenance
+from irtuning.records import write_text
+
+WARM = 4
+PADDED = partial(DataCollatorWithPadding, padding="max_length", max_length=160)
+VARIANTS = {
+    "as it is": nullcontext,
+    "modules walked at each step": lambda: patch.object(trainer, "few_walks", lambda trainer: nullcontext()),
+    "operations counted at each step": lambda: patch.object(
+        trainer.LayerwiseTrainer, "floating_point_ops", Trainer.floating_point_ops
+    ),
+    "padded to 160 tokens": lambda: patch.object(
+        irtuning.run, "DataCollatorWithPadding", lambda tokenizer, **_: PADDED(tokenizer)
+    ),
+    "two threads instead of one": lambda: threads(2),
+}
+METHODS = {"full": "every layer learns", "last-k": "the upper half learns", "ir": "IR-Tuning's layers learn"}
+
+
+class threads:
+    """Run with so many threads."""
+
+    def __init__(self, count: int):
+        self.count = count
+
+    def __enter__(self):
+        torch.set_num_threads(self.count)
+
+    def __exit__(self, *_):
+        torch.set_num_threads(1)
+
+
+def step_seconds(method: str, steps: int) -> list[float]:
+    """Of one run on the synthetic corpus, after warm-up, evaluation apart."""
+    run = irtuning.run.train(
+        corpus="synthetic", method=method, batch_size=6, max_steps=steps, eval_every=steps, progress=False
+    )
+    return run.record["meta"]["step_seconds"][WARM:]
+
+
+def main(steps: int = 24, turns: int = 4) -> None:
+    """Measure every variant of a step in turns, then the methods."""
+    torch.set_num_threads(1)
+    seconds: dict[str, list[float]] = {name: [] for name in [*VARIANTS, *METHODS.values()]}
+    for _ in range(turns):
+        for name, variant in VARIANTS.items():
+            with variant():
+                seconds[name] += step_seconds("ir", steps)
+        for method, name in METHODS.items():
+            seconds[name] += step_seconds(method, steps)
+    rows = {n: {"median_ms": 1e3 * statistics.median(s), "steps": len(s)} for n, s in seconds.items()}
+    record = {"model": "mini", "batch": 6, "threads": 1, "rows": rows, "meta": provenance("cpu")}
+    write_text(REPOSITORY / "reports" / "benchmarks" / "cpu_steps.json", json.dumps(record, indent=1) + "\n")
+    typer.echo(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    typer.run(main)
