@@ -130,7 +130,7 @@ class LayerwiseTuning(TrainerCallback, ExportableState):
                 "generator": self.rng.bit_generator.state,
                 "strategy": self.strategy.state(),
                 "hidden_states": self._meter.state() if self._meter else [],
-                "batch": self._batch_state() if self.strategy.probe_due(len(self.history)) else None,
+                "batch": self._batch_state(),
             }
         return {"args": {"strategy": describe(self.strategy), "seed": self.seed}, "attributes": {"kept": kept}}
 
@@ -149,24 +149,25 @@ class LayerwiseTuning(TrainerCallback, ExportableState):
         self.strategy.restore(kept["strategy"])
         if self._meter:
             self._meter.restore(kept["hidden_states"])
-        if kept["batch"] is not None:
+        if kept["batch"]:
             device = next(self._model.parameters()).device
-            self._batch = {
-                n: torch.tensor(v, dtype=getattr(torch, d), device=device) for n, (d, v) in kept["batch"].items()
-            }
+            self._batch = {n: torch.tensor(v, dtype=getattr(torch, d), device=device) for n, d, v in kept["batch"]}
 
-    def _batch_state(self) -> dict:
-        """The last micro-batch, which the next probe measures: dtype and values of each tensor."""
+    def _batch_state(self) -> list[tuple[str, str, list]]:
+        """Name, dtype and values of the last micro-batch's tensors, where the next step measures it once more."""
+        if self._batch is None or not self.strategy.probe_due(len(self.history)):
+            return []
         tensors = {name: value for name, value in self._batch.items() if torch.is_tensor(value)}
-        return {n: (str(t.dtype).removeprefix("torch."), t.tolist()) for n, t in tensors.items()}
+        return [(name, str(t.dtype).removeprefix("torch."), t.tolist()) for name, t in tensors.items()]
 
     def _stop_if_hopeless(self, args, state, control) -> None:
         last = self.history[-self.bad_steps :]
         if len(last) == self.bad_steps and all(row["skipped"] for row in last):
             self.on_train_end(args, state, control)
             raise TrainingStopped(
-                f"{self.bad_steps} steps in a row had no finite gradient, the last is step {last[-1]['step']}, in which layers "
-                f"{last[-1]['layers']} learned; the weights are those before. Lower the learning rate, or look at the batch"
+                f"{self.bad_steps} steps in a row had no finite gradient, the last is step {last[-1]['step']}, in which "
+                f"layers {last[-1]['layers']} learned; the weights are those before. Lower the learning rate, or look at "
+                "the batch"
             )
 
     def _check_scope(self, model: nn.Module) -> None:

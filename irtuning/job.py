@@ -130,8 +130,9 @@ class Job:
             self.trainer.go_on()
         except TrainingStopped as error:
             ids = [self.train_part[i].id for i in self.trainer.step_examples(self.trainer.state.global_step)]
-            kept = f"; checkpoints are in {self.place}" if self.checkpoints else ""
-            raise TrainingStopped(f"{error}: {', '.join(ids)}{kept}") from None
+            kept = self.checkpoints.newest() if self.checkpoints else None
+            where = f"; what was learned before is in {kept}" if kept else ""
+            raise TrainingStopped(f"{error}: {', '.join(ids)}{where}") from None
 
     def _make_model(self) -> torch.nn.Module:
         config, adapted = self.config, self.strategy.scope == "adapters"

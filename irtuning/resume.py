@@ -122,7 +122,7 @@ class ResumableTrainer(LayerwiseTrainer):
             shutil.rmtree(self._checkpoints.new, ignore_errors=True)
             raise InputError(
                 f"no checkpoint can be written at step {step}: {error}; free some space and start again, the run goes "
-                "on from the one before"
+                "on from its last whole one"
             ) from error
         if self._saving.ending:
             raise SystemExit(128 + signal.SIGTERM)

@@ -21,7 +21,9 @@ from irtuning.adapters import add_adapter
 from irtuning.batches import batch_order
 from irtuning.callback import IRTuning, LayerwiseTuning
 from irtuning.checkpoints import unfinished
+from irtuning.comparison import run_comparison
 from irtuning.config import RunConfig
+from irtuning.corpora import load_corpus
 from irtuning.errors import InputError, TrainingStopped
 from irtuning.records import read_record
 from irtuning.run import train
@@ -148,7 +150,7 @@ def test_no_moment_is_a_bad_one(own_corpus, tmp_path, method):
         process = fork(settings, tmp_path / "killed", phase=phase, save_every=EVERY)
         while not phase.value:
             time.sleep(0.01)
-        time.sleep(chance.uniform(0, 0.6))
+        time.sleep(chance.uniform(0, 1.5))
         process.kill()
         assert finished(process) == -signal.SIGKILL
         hits[phase.value] += 1
@@ -158,6 +160,24 @@ def test_no_moment_is_a_bad_one(own_corpus, tmp_path, method):
     assert blocks(tmp_path / "killed") == blocks(tmp_path / "whole")
     assert starts[-1] > 0 and starts == sorted(starts)
     assert {path.name for path in tmp_path.iterdir()} == {"whole", "killed"}
+
+
+def compare_here(settings, folder):
+    torch.set_num_threads(1)
+    run_comparison(["full", "rst"], seeds=[1], jobs=1, output=folder, progress=False, **settings)
+
+
+def test_an_interrupted_comparison_goes_on_within_its_run(own_corpus, tmp_path):
+    settings = own_corpus | {"max_steps": 60, "eval_every": 4}
+    process = FORKS.Process(target=compare_here, args=(settings, tmp_path))
+    process.start()
+    while not list(tmp_path.glob(".rst-*/checkpoint-*")):
+        time.sleep(0.01)
+    process.kill()
+    assert finished(process) == -signal.SIGKILL
+    records, _ = run_comparison(["full", "rst"], seeds=[1], jobs=1, output=tmp_path, progress=False, **settings)
+    assert [len(record["meta"]["starts"]) for record in records] == [1, 2] and records[1]["meta"]["starts"][1] >= 4
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def interrupted(settings, folder, step=9, act=interrupt, moment="step"):
@@ -288,7 +308,10 @@ def test_steps_without_a_finite_gradient_end_the_run_with_their_batch(own_corpus
     with pytest.raises(TrainingStopped, match="5 steps in a row .* is step 8, in which layers") as stopped:
         train(RunConfig.of(settings), output=tmp_path / "run", save_every=EVERY, progress=False, callbacks=[Poison(3)])
     message = str(stopped.value)
-    assert "[6, 7, 8, 9, 10, 11]" in message and str(tmp_path / ".run.unfinished") in message
+    assert "[6, 7, 8, 9, 10, 11]" in message and str(tmp_path / ".run.unfinished" / "checkpoint-6") in message
+    named = message.partition("the batch: ")[2].partition(";")[0].split(", ")
+    columns = {name: own_corpus[name] for name in ("before", "after", "label", "group")}
+    assert len(named) == 16 and set(named) <= {r.id for r in load_corpus(own_corpus["corpus"], **columns).train}
     record = went_on(settings | {"max_steps": 7}, tmp_path / "other")  # 7 steps are no reason to stop
     assert record["train"]["skipped_steps"] == 0
     weights = load_file(tmp_path / ".run.unfinished" / "checkpoint-6" / "tensors.safetensors")
