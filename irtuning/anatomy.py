@@ -7,12 +7,12 @@ from torch import nn
 from transformers import DataCollatorWithPadding, set_seed
 
 from irtuning.adapters import add_adapter
+from irtuning.batches import batch_order
 from irtuning.corpora.base import Corpus
 from irtuning.importance import CosineMeter, gradient_score, tensor_norms, weight_scores
 from irtuning.layers import adapter_modules, adapter_parameters, candidate_layers, find_layers
 from irtuning.models import load_classifier, load_tokenizer, resolve
 from irtuning.prompts import encode
-from irtuning.trainer import batch_order
 
 if TYPE_CHECKING:
     import pandas

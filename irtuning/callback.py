@@ -2,44 +2,52 @@
 
 import logging
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import nn
 from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
 
-from irtuning.errors import InputError
-from irtuning.importance import CosineMeter, gradient_score, tensor_norms, weight_scores
-from irtuning.layers import adapter_modules, base_model, candidate_layers, find_layers, let_backprop_end_early
-from irtuning.strategies import IRTuningStrategy, Strategy, make_strategy
+from irtuning.errors import InputError, TrainingStopped
+from irtuning.importance import CosineMeter, gradient_score, losses_without, tensor_norms, weight_scores
+from irtuning.layers import base_model, candidate_layers, let_backprop_end_early
+from irtuning.records import differences
+from irtuning.strategies import IRTuningStrategy, Strategy, describe, make_strategy
 
 logger = logging.getLogger(__name__)
 
 
-class LayerwiseTuning(TrainerCallback):
+class LayerwiseTuning(TrainerCallback, ExportableState):
     """Lets at each optimizer step only the layers a strategy chooses learn; the head always does.
 
     Add it to any Trainer whose model carries peft adapters: `trainer.add_callback(LayerwiseTuning("ist"))`. It
     takes gradient clipping over from the Trainer, so that scores come from the reduced, unclipped gradient of the
     mean loss over the accumulated micro-batches, and reads one tensor back to the host a step. A step whose
-    gradient is not finite is skipped and reported: nothing learns, no score changes.
+    gradient is not finite is skipped and reported: nothing learns, no score changes. All its state is in the
+    Trainer's checkpoints; resumed from one, training goes on as if it had never been interrupted.
 
     Args:
-        strategy: a `Strategy`, or a text for `make_strategy` such as "ir:variant=exact".
+        strategy: a `Strategy`, a text for `make_strategy` such as "ir:variant=exact", or its arguments.
         seed: of the strategy's own random generator; the Trainer's seed where None.
 
     Attributes:
         history: one dict per optimizer step: step (from 1), layers that learned, the scores they were chosen from
             (None: not measured yet), learning_rate, gradient_norm (unclipped), skipped.
+        bad_steps: so many steps skipped in a row end the training.
 
     Raises:
-        InputError: when training begins, if the adapters match no layer or the optimizer lacks a candidate.
+        InputError: when training begins, if the adapters match no layer, the optimizer lacks a candidate, or the
+            checkpoint is another strategy's.
+        TrainingStopped: after `bad_steps`.
     """
 
-    def __init__(self, strategy: Strategy | str, seed: int | None = None):
-        self.strategy = make_strategy(strategy) if isinstance(strategy, str) else strategy
+    bad_steps = 5
+
+    def __init__(self, strategy: Strategy | str | Mapping, seed: int | None = None):
+        strategy = {"spec": strategy} if isinstance(strategy, str) else strategy
+        self.strategy = make_strategy(**strategy) if isinstance(strategy, Mapping) else strategy
         self.seed = seed
         self.history: list[dict] = []
         self._model: nn.Module | None = None
@@ -71,6 +79,8 @@ class LayerwiseTuning(TrainerCallback):
             self._meter = CosineMeter(model, self.layers, self.strategy.score)
             self._hooks.append(self._meter)
         let_backprop_end_early(model)
+        if state.global_step:
+            self._restore(state.stateful_callbacks.get(type(self).__name__, {}).get("attributes", {}).get("kept"))
 
     def on_step_begin(self, args, state, control, **kwargs):
         """Choose the layers that learn at this step and freeze the others."""
@@ -93,6 +103,7 @@ class LayerwiseTuning(TrainerCallback):
             logger.warning("step %d skipped: its gradient is not finite", state.global_step + 1)
             for parameter in learning:
                 parameter.grad = None
+            self._stop_if_hopeless(args, state, control)
             return
         if self._clip > 0:
             scale *= min(1.0, self._clip / (total + 1e-6))
@@ -107,6 +118,57 @@ class LayerwiseTuning(TrainerCallback):
         del args._clip_taken_over
         self.layers.freeze_all_but(list(range(len(self.layers.indices))))
         self._release()
+
+    def state(self) -> dict:
+        """What a checkpoint holds; all of it JSON, in which numbers stay what they are."""
+        kept = None
+        if self._model is not None:
+            kept = {
+                "identity": self._identity(),
+                "history": self.history,
+                "scores": self.scores,
+                "generator": self.rng.bit_generator.state,
+                "strategy": self.strategy.state(),
+                "hidden_states": self._meter.state() if self._meter else [],
+                "batch": self._batch_state(),
+            }
+        return {"args": {"strategy": describe(self.strategy), "seed": self.seed}, "attributes": {"kept": kept}}
+
+    def _identity(self) -> dict:
+        return describe(self.strategy) | {"candidate_layers": self.layers.indices}
+
+    def _restore(self, kept: dict | None) -> None:
+        if kept is None:
+            raise InputError("the checkpoint holds no state of this callback: it was made without; start over")
+        if different := differences(kept["identity"], self._identity()):
+            raise InputError(
+                f"the checkpoint is another strategy's ({'; '.join(different)}); go on with that or start over"
+            )
+        self.history, self.scores = kept["history"], kept["scores"]
+        self.rng.bit_generator.state = kept["generator"]
+        self.strategy.restore(kept["strategy"])
+        if self._meter:
+            self._meter.restore(kept["hidden_states"])
+        if kept["batch"]:
+            device = next(self._model.parameters()).device
+            self._batch = {n: torch.tensor(v, dtype=getattr(torch, d), device=device) for n, d, v in kept["batch"]}
+
+    def _batch_state(self) -> list[tuple[str, str, list]]:
+        """Name, dtype and values of the last micro-batch's tensors, where the next step measures it once more."""
+        if self._batch is None or not self.strategy.probe_due(len(self.history)):
+            return []
+        tensors = {name: value for name, value in self._batch.items() if torch.is_tensor(value)}
+        return [(name, str(t.dtype).removeprefix("torch."), t.tolist()) for name, t in tensors.items()]
+
+    def _stop_if_hopeless(self, args, state, control) -> None:
+        last = self.history[-self.bad_steps :]
+        if len(last) == self.bad_steps and all(row["skipped"] for row in last):
+            self.on_train_end(args, state, control)
+            raise TrainingStopped(
+                f"{self.bad_steps} steps in a row had no finite gradient, the last is step {last[-1]['step']}, in which "
+                f"layers {last[-1]['layers']} learned; the weights are those before. Lower the learning rate, or look at "
+                "the batch"
+            )
 
     def _check_scope(self, model: nn.Module) -> None:
         adapted = hasattr(model, "peft_config")
@@ -156,19 +218,12 @@ class LayerwiseTuning(TrainerCallback):
             }
         )
 
-    @torch.no_grad()
     def _losses_without(self, halves: list[list[int]]) -> list[float]:
-        """Loss of the last training batch, dropout off, with each set of layers suppressed in turn."""
+        """Loss of the last training batch with each set of layers suppressed in turn."""
         if "labels" not in self._batch:
             raise InputError("IST measures the model's own loss: train without label smoothing or a loss function")
-        stack, was_training, losses = find_layers(self._model), self._model.training, []
-        self._model.eval()
-        for half in halves:  # compiled layers, if any, do not see the hooks that suppress
-            suppressed = [stack[self.layers.indices[p]] for p in half]
-            with _suppressed(suppressed, self.strategy.factor), torch.compiler.set_stance("force_eager"):
-                losses.append(self._model(**self._batch).loss.float())
-        self._model.train(was_training)
-        return torch.stack(losses).tolist()
+        layers = [[self.layers.indices[position] for position in half] for half in halves]
+        return losses_without(self._model, self._batch, layers, self.strategy.factor)
 
     def _release(self) -> None:
         for hook in self._hooks:
@@ -186,22 +241,8 @@ class IRTuning(LayerwiseTuning):
     def __init__(self, seed: int | None = None, **options):
         super().__init__(IRTuningStrategy(**options), seed)
 
-
-@contextmanager
-def _suppressed(layers: list[nn.Module], factor: float) -> Iterator[None]:
-    """Scale the output of every adapter inside these layers, whatever its kind."""
-
-    def scale(module, args, kwargs, output):
-        base = module.get_base_layer()(*args, **kwargs)
-        return base + factor * (output - base)
-
-    handles = [
-        module.register_forward_hook(scale, with_kwargs=True)
-        for layer in layers
-        for _, module in adapter_modules(layer)
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    def state(self) -> dict:
+        found = super().state()
+        options = found["args"].pop("strategy")
+        del options["spec"]
+        return {"args": found["args"] | options, "attributes": found["attributes"]}

@@ -150,11 +150,6 @@ class RunConfig:
             raise InputError("; ".join(problems))
 
 
-def differences(one: Mapping, other: Mapping) -> list[str]:
-    """Where two recorded configurations differ, a text each."""
-    return [f"{k}: {one.get(k)!r} / {other.get(k)!r}" for k in sorted({*one, *other}) if one.get(k) != other.get(k)]
-
-
 def parse_settings(texts: list[str]) -> dict[str, str]:
     """Split `name=value` texts.
 

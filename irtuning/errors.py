@@ -9,6 +9,10 @@ class InputError(ValueError):
     """Something the user gave cannot be used; raised before any work starts, nothing has been written."""
 
 
+class TrainingStopped(InputError):
+    """Training went wrong and was ended; what was learned before is kept."""
+
+
 def unknown(kind: str, value: object, choices: Iterable[str]) -> InputError:
     """Return the error for a name that does not exist, with the nearest ones that do.
 

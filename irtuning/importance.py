@@ -1,13 +1,14 @@
 """How important a layer is: from its gradient, its weights, or what it does to the hidden states."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
 from irtuning.errors import unknown
-from irtuning.layers import CandidateLayers, attention_output, find_layers
+from irtuning.layers import CandidateLayers, adapter_modules, attention_output, find_layers
 from irtuning.selector import REFERENCE_UNMEASURED
 
 
@@ -71,6 +72,17 @@ class CosineMeter:
         self._sums, self._weights = [None] * len(self._sums), [0.0] * len(self._weights)
         return means
 
+    def state(self) -> list[tuple[float, float] | None]:
+        """What was seen since the last reading, for JSON."""
+        seen = zip(self._sums, self._weights, strict=True)
+        return [None if total is None else (total.item(), float(weight)) for total, weight in seen]
+
+    def restore(self, state: list[tuple[float, float] | None]) -> None:
+        """Go on from a `state`."""
+        for position, seen in enumerate(state):
+            if seen is not None:
+                self._sums[position], self._weights[position] = torch.tensor(seen[0]), seen[1]
+
     def remove(self) -> None:
         """Take the hooks off the model."""
         for handle in self._handles:
@@ -102,3 +114,37 @@ class CosineMeter:
         if self._mask is None or self._mask.shape != cosine.shape:
             return cosine.sum(), float(cosine.numel())
         return (cosine * self._mask).sum(), self._mask.sum()
+
+
+@torch.no_grad()
+def losses_without(
+    model: nn.Module, batch: Mapping[str, object], layers: Sequence[Sequence[int]], factor: float
+) -> list[float]:
+    """Loss of a batch, dropout off, with the adapters of each set of layers suppressed in turn."""
+    stack, was_training, losses = find_layers(model), model.training, []
+    model.eval()
+    for indices in layers:  # compiled layers, if any, do not see the hooks that suppress
+        with _suppressed([stack[i] for i in indices], factor), torch.compiler.set_stance("force_eager"):
+            losses.append(model(**batch).loss.float())
+    model.train(was_training)
+    return torch.stack(losses).tolist()
+
+
+@contextmanager
+def _suppressed(layers: list[nn.Module], factor: float) -> Iterator[None]:
+    """Scale the output of every adapter inside these layers, whatever its kind."""
+
+    def scale(module, args, kwargs, output):
+        base = module.get_base_layer()(*args, **kwargs)
+        return base + factor * (output - base)
+
+    handles = [
+        module.register_forward_hook(scale, with_kwargs=True)
+        for layer in layers
+        for _, module in adapter_modules(layer)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -17,13 +17,18 @@ def provenance(device: str = "auto") -> dict:
     gpu = torch.cuda.is_available() and device != "cpu"
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "versions": versions(),
         "commit": _commit(),
         "device": torch.cuda.get_device_name() if gpu else f"CPU, {_threads()}",
         "platform": f"{platform.system()} {platform.machine()}",
         "peak_memory_bytes": torch.cuda.max_memory_allocated() if gpu else _peak_resident_bytes(),
         "peak_memory_kind": "GPU allocated by this run" if gpu else "resident, of the whole process so far",
     }
+
+
+def versions() -> dict[str, str | None]:
+    """Of Python and of the packages that decide a run's numbers."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
 
 
 def _threads() -> str:

@@ -53,6 +53,11 @@ def finite(row: dict) -> dict:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
+def differences(one: Mapping, other: Mapping) -> list[str]:
+    """Where two recorded configurations differ, a text each."""
+    return [f"{k}: {one.get(k)!r} / {other.get(k)!r}" for k in sorted({*one, *other}) if one.get(k) != other.get(k)]
+
+
 def read_record(folder: Path) -> dict:
     """Read and check `folder/record.json`.
 
@@ -88,8 +93,10 @@ def has_record(folder: Path) -> bool:
 
 
 @contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
+def new_folder(folder: Path, within: Path | None = None) -> Iterator[Path]:
     """Give a temporary folder that becomes `folder` at the end, or nothing at all when an error comes up.
+
+    It is made beside `folder`, or `within` another folder on the same file system.
 
     Raises:
         InputError: `folder` holds something already or cannot be made; should it appear meanwhile, what was
@@ -102,7 +109,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
             raise InputError(f"{folder} holds something that is not a run of ours; give an empty or new folder")
         if folder.exists():
             folder.rmdir()  # now, not after hours: a mount, a link or the current folder cannot be replaced
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=within or folder.parent))
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}; give another folder") from None
     try:

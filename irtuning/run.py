@@ -1,35 +1,22 @@
-"""One run from configuration to record: corpus, prompts, model, training, scores."""
+"""One run from configuration to record, read where it is finished already and gone on with where it was interrupted."""
 
 import logging
-import shutil
-import tempfile
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors import SafetensorError
-from transformers import DataCollatorWithPadding, PrinterCallback, TrainerCallback, TrainingArguments, set_seed
-from transformers.utils.logging import disable_progress_bar
+from transformers import TrainerCallback
 
-from irtuning.adapters import add_adapter
-from irtuning.callback import LayerwiseTuning
-from irtuning.config import RunConfig, corpus_of, differences, strategy_of
-from irtuning.corpora.base import SPLITS, Corpus, Revision
-from irtuning.curve import ValidationCurve
+from irtuning.checkpoints import unfinished
+from irtuning.config import RunConfig, corpus_of, strategy_of
+from irtuning.corpora.base import Corpus
 from irtuning.errors import InputError
-from irtuning.layers import find_layers
-from irtuning.metrics import balanced_weights, score, softmax
-from irtuning.models import Source, checkpoint_layers, context_length, load_classifier, load_tokenizer, model_type, resolve
-from irtuning.prompts import encode
-from irtuning.provenance import provenance
-from irtuning.records import SCHEMA, finite, has_record, new_folder, read_record, write_record
-from irtuning.speed import accelerate, fused_kernels
-from irtuning.strategies import Strategy
-from irtuning.trainer import LayerwiseTrainer
+from irtuning.job import Job
+from irtuning.models import model_type, resolve
+from irtuning.records import differences, has_record, new_folder, read_record, write_record
+from irtuning.speed import fused_kernels
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +55,7 @@ def train(
     corpus: Corpus | str | None = None,
     data_dir: str | Path | None = None,
     output: str | Path | None = None,
+    save_every: int | None = None,
     progress: bool = True,
     callbacks: Sequence[TrainerCallback] = (),
     **settings: object,
@@ -79,13 +67,18 @@ def train(
         corpus: a loaded corpus, or its name, instead of `config.corpus`.
         data_dir: where the corpus's files are.
         output: folder for record, adapter with head, and tokenizer; it appears whole at the end. A folder that
-            holds the very same run is read instead of trained again.
+            holds the very same run is read instead of trained again; a run that was interrupted goes on, exactly.
+        save_every: steps between two checkpoints of a run with an `output`: the evaluations' where None; 0: none.
         progress: show a progress bar.
         callbacks: the Trainer's, called after ours; none is called where a finished run is read.
 
     Raises:
         InputError: anything that cannot work, before training starts; nothing is overwritten.
+        TrainingStopped: the gradient is not finite, step after step.
+        SystemExit: 143, after SIGTERM and a checkpoint.
     """
+    if save_every is not None and save_every < 0:
+        raise InputError(f"save_every is {save_every}; give a number of steps, or 0 for no checkpoints")
     if config is None:
         name = corpus.name if isinstance(corpus, Corpus) else corpus
         config = RunConfig.of(settings | ({"corpus": name} if name else {}))
@@ -93,17 +86,23 @@ def train(
     if not isinstance(corpus, Corpus):
         corpus = corpus_of(config, data_dir)
     device = "cuda" if torch.cuda.is_available() and config.device == "auto" else "cpu"
-    config = config.complete(source, len(corpus.train_part(config.train_share, config.seed)), strategy.scope == "parameters", device)
+    config = config.complete(
+        source, len(corpus.train_part(config.train_share, config.seed)), strategy.scope == "parameters", device
+    )
     if output is not None and has_record(Path(output)):
         return _finished(Path(output), config, corpus)
     with ExitStack() as stack:
         if "liger" in (config.speed or ()):
             stack.enter_context(fused_kernels(model_type(source)))
         if output is None:
-            return Run(_Job(config, corpus, strategy, source, progress, callbacks).work())
-        folder = stack.enter_context(new_folder(Path(output)))
-        job = _Job(config, corpus, strategy, source, progress, callbacks)
-        job.check_space(folder)
+            return Run(Job(config, corpus, strategy, source, progress, callbacks).work())
+        place = stack.enter_context(unfinished(Path(output)))
+        if has_record(Path(output)):  # by the process that was training here a moment ago
+            return _finished(Path(output), config, corpus)
+        folder = stack.enter_context(new_folder(Path(output), within=place))
+        every = config.eval_every if save_every is None else save_every
+        job = Job(config, corpus, strategy, source, progress, callbacks, place, every)
+        job.check_space()
         record = job.work()
         job.save(folder)
         write_record(folder, record)
@@ -119,192 +118,3 @@ def _finished(folder: Path, config: RunConfig, corpus: Corpus) -> Run:
         raise InputError(f"{folder} holds another run ({'; '.join(different)}); give another folder")
     logger.info("%s holds this run already", folder)
     return Run(record, folder)
-
-
-class _Job:
-    """Everything one run needs, made in order from the seed."""
-
-    def __init__(
-        self,
-        config: RunConfig,
-        corpus: Corpus,
-        strategy: Strategy,
-        source: Source,
-        progress: bool,
-        callbacks: Sequence[TrainerCallback] = (),
-    ):
-        self.config, self.corpus, self.strategy, self.source = config, corpus, strategy, source
-        self.started = time.perf_counter()
-        self.on_gpu = torch.cuda.is_available() and config.device == "auto"
-        if self.on_gpu:
-            torch.cuda.reset_peak_memory_stats()
-        set_seed(config.seed)  # before the model is made: its head and adapters are random
-        self.scored = ("validation", "test") if config.score_test else ("validation",)
-        self.tokenizer = load_tokenizer(source)
-        self.model = self._make_model()
-        self.train_part = corpus.train_part(config.train_share, config.seed)
-        self.data = {"train": self._encode(self.train_part)}
-        self.data |= {split: self._encode(corpus.split(split)) for split in self.scored}
-        self.order = {s: sorted(range(len(d)), key=lambda i, d=d: len(d[i]["input_ids"])) for s, d in self.data.items()}
-        self.callback, self.curve = LayerwiseTuning(strategy, config.seed), ValidationCurve(config.checkpoint)
-        self.trainer = self._make_trainer(progress, callbacks)
-
-    def check_space(self, folder: Path) -> None:
-        """Raise InputError if what the run will save has no room."""
-        needed = sum(p.numel() * p.element_size() for p in self.model.parameters() if p.requires_grad) + 2**24
-        if (free := shutil.disk_usage(folder).free) < needed:
-            raise InputError(f"{free:,} bytes free for the run's folder, about {needed:,} needed; free some space")
-
-    def work(self) -> dict:
-        """Train, score, and return the record."""
-        begun = time.perf_counter()
-        self.trainer.train()
-        trained = time.perf_counter()
-        probabilities = {split: self._predict(split) for split in self.scored}
-        gold = {s: [self.corpus.labels.index(r.intention) for r in self.corpus.split(s)] for s in self.scored}
-        seconds = {"setup": begun - self.started, "train": trained - begun, "total": time.perf_counter() - self.started}
-        return {
-            "schema": SCHEMA,
-            "run": {
-                "config": self.config.to_dict(),
-                "corpus_checksum": self.corpus.checksum,
-                "synthetic_corpus": self.corpus.synthetic,
-                "random_weights": self.source.random_weights,
-                "labels": list(self.corpus.labels),
-                "split_sizes": {s: len(self.corpus.split(s)) for s in SPLITS} | {"train": len(self.train_part)},
-                "parameters": sum(p.numel() for p in self.model.parameters()),
-                "depth": len(find_layers(self.model)),
-                "candidate_layers": self.callback.layers.indices,
-                "layer_parameters": [sum(p.numel() for p in layer) for layer in self.callback.layers.parameters],
-            },
-            "train": self._train_block(),
-            "scores": {s: score(gold[s], probabilities[s], self.corpus.labels) for s in self.scored}
-            | {"test_scored": int(self.config.score_test)},
-            "predictions": {s: self._prediction_rows(s, probabilities[s]) for s in self.scored},
-            "meta": provenance(self.config.device) | {"status": "complete", "seconds": seconds, "step_seconds": self.curve.seconds},
-        }
-
-    def save(self, folder: Path) -> None:
-        """Adapter with head (or the whole model), and tokenizer, as safetensors."""
-        kind = "model" if self.strategy.scope == "parameters" else "adapter"
-        disable_progress_bar()  # transformers': one for every file, however small
-        try:
-            self.model.save_pretrained(folder / kind)
-            self.tokenizer.save_pretrained(folder / "tokenizer")
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"the weights cannot be written: {error}; free some space and train again") from None
-
-    def _make_model(self) -> torch.nn.Module:
-        config, adapted = self.config, self.strategy.scope == "adapters"
-        if not adapted and config.quantize != "none":
-            raise InputError(f"method {config.method!r} tunes all weights, which {config.quantize} cannot hold")
-        model = load_classifier(
-            self.source, self.corpus.labels, self.tokenizer, precision=config.precision, quantize=config.quantize
-        )
-        limit = context_length(model, self.tokenizer)
-        if limit and config.max_length > limit:
-            raise InputError(f"max_length {config.max_length} is beyond {config.model}'s context of {limit} tokens")
-        model.config.use_cache = False
-        head = {name for name, _ in model.named_children()} - {model.base_model_prefix}
-        if adapted:
-            names = {"rank": "r", "alpha": "alpha", "dropout": "dropout", "width": "width"}
-            settings = {theirs: getattr(config, ours) for ours, theirs in names.items()}
-            model = add_adapter(model, config.adapter, target_modules=config.target_modules, **settings)
-        if config.checkpointing:  # after the adapter: before it, a hook of peft's stays and no backprop ends early
-            checkpoint_layers(model)
-        accelerate(model, config.speed or (), config.activation_budget)
-        for name, parameter in model.named_parameters():
-            if config.head == "frozen" and head & set(name.split(".")):
-                parameter.requires_grad_(False)
-            elif parameter.requires_grad:
-                parameter.data = parameter.data.float()  # what learns is kept in float32
-        return model
-
-    def _make_trainer(self, progress: bool, callbacks: Sequence[TrainerCallback]) -> LayerwiseTrainer:
-        config = self.config
-        self.scratch = tempfile.TemporaryDirectory(prefix="irtuning-")  # the Trainer wants one; it stays empty
-        arguments = TrainingArguments(
-            output_dir=self.scratch.name,
-            max_steps=config.max_steps,
-            per_device_train_batch_size=config.batch_size // config.accumulation,
-            per_device_eval_batch_size=64,
-            gradient_accumulation_steps=config.accumulation,
-            learning_rate=config.learning_rate,
-            warmup_steps=config.warmup_steps,
-            weight_decay=config.weight_decay,
-            max_grad_norm=config.clip,
-            bf16=config.precision == "bf16",
-            use_cpu=not self.on_gpu,
-            eval_strategy="steps",
-            eval_steps=config.eval_every,
-            save_strategy="no",
-            logging_strategy="no",
-            logging_nan_inf_filter=False,  # it would wait for the device at every micro-batch
-            report_to="none",
-            seed=config.seed,
-            disable_tqdm=not progress,
-            dataloader_pin_memory=self.on_gpu,
-            label_names=["labels"],
-        )
-        eights = 8 if "compile" in (config.speed or ()) else None  # lengths attention wants; by chance would compile anew
-        trainer = LayerwiseTrainer(
-            self.model,
-            arguments,
-            train_dataset=self.data["train"],
-            eval_dataset=self._by_length("validation"),
-            data_collator=DataCollatorWithPadding(self.tokenizer, pad_to_multiple_of=eights),
-            compute_metrics=self._metrics,
-            callbacks=[self.curve, self.callback, *callbacks],  # the curve's clock starts before layers are chosen
-            class_weights=self._class_weights(),
-        )
-        trainer.remove_callback(PrinterCallback)
-        return trainer
-
-    def _class_weights(self) -> torch.Tensor | None:
-        if self.config.class_weights == "none":
-            return None
-        return torch.from_numpy(balanced_weights([r.intention for r in self.train_part], self.corpus.labels)).float()
-
-    def _encode(self, revisions: Sequence[Revision]) -> list[dict]:
-        ids = encode(revisions, self.tokenizer, self.corpus.labels, self.config.form, self.config.max_length)
-        labels = [self.corpus.labels.index(r.intention) for r in revisions]
-        return [{"input_ids": row, "labels": label} for row, label in zip(ids, labels, strict=True)]
-
-    def _by_length(self, split: str) -> list[dict]:
-        """The examples by length, so that little is padded in scoring."""
-        return [self.data[split][i] for i in self.order[split]]
-
-    def _metrics(self, prediction) -> dict:
-        self.last_probabilities = softmax(prediction.predictions)
-        scores = score(prediction.label_ids, self.last_probabilities, self.corpus.labels)
-        return {name: value for name, value in scores.items() if name != "per_class"}
-
-    def _predict(self, split: str) -> np.ndarray:
-        """Class probabilities in the split's own order, shape (n, K)."""
-        if split == "test" or self.config.checkpoint == "best":  # else the last evaluation is what we want
-            self.trainer.predict(self._by_length(split))
-        probabilities = np.empty_like(self.last_probabilities)
-        probabilities[self.order[split]] = self.last_probabilities
-        return probabilities
-
-    def _train_block(self) -> dict:
-        """Per step: loss, learning rate, layers, the scores they were chosen from; and the validation curve."""
-        losses = self.trainer.step_losses()
-        steps = [finite(row | {"loss": loss}) for row, loss in zip(self.callback.history, losses, strict=True)]
-        return {
-            "steps": steps,
-            "validation": [finite(point) for point in self.curve.points],
-            "kept_step": self.curve.kept_step,
-            "skipped_steps": sum(row["skipped"] for row in self.callback.history),
-        }
-
-    def _prediction_rows(self, split: str, probabilities: np.ndarray) -> list[dict]:
-        return [
-            {
-                "id": revision.id,
-                "intention": revision.intention,
-                "predicted": self.corpus.labels[int(row.argmax())],
-                "probabilities": [round(float(p), 6) for p in row],
-            }
-            for revision, row in zip(self.corpus.split(split), probabilities, strict=True)
-        ]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import ClassVar
 
 import numpy as np
@@ -38,6 +38,13 @@ class Strategy:
     def probe_due(self, step: int) -> bool:
         """Whether `probe` wants to measure losses before this step (IST alone does)."""
         return False
+
+    def state(self) -> dict:
+        """What changes while training, for JSON."""
+        return {}
+
+    def restore(self, state: dict) -> None:
+        """Go on from a `state`, after `begin`."""
 
 
 @dataclass
@@ -179,6 +186,12 @@ class LisaAdapters(ShareStrategy):
             self._now = self.draw(rng, self.size)
         return self._now
 
+    def state(self) -> dict:
+        return {"now": self._now}
+
+    def restore(self, state: dict) -> None:
+        self._now = state["now"]
+
 
 @dataclass
 class Lisa(LisaAdapters):
@@ -251,6 +264,12 @@ class ImportanceSparseTuning(ShareStrategy):
         for layers, reward in zip(halves, rewards - rewards.mean(), strict=True):
             self.values[layers] += reward * (p * (1 - p))[layers] * self.step_size
 
+    def state(self) -> dict:
+        return {"values": self.values.tolist()}
+
+    def restore(self, state: dict) -> None:
+        self.values = np.array(state["values"])
+
 
 def _sigmoid(values: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-values))
@@ -271,6 +290,12 @@ METHODS: dict[str, type[Strategy]] = {
     "full-ft": FullTuning,
 }
 EQUAL_BUDGET = ("rst", "lisa-adapters", "last-k", "middle-k")  # take IR-Tuning's mean share where it is known
+
+
+def describe(strategy: Strategy) -> dict:
+    """A strategy's name and settings, for JSON; `make_strategy(**description)` makes it again."""
+    name = next((name for name, kind in METHODS.items() if kind is type(strategy)), type(strategy).__name__)
+    return {"spec": name} | {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(strategy).items()}
 
 
 def make_strategy(spec: str, **options: object) -> Strategy:

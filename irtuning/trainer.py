@@ -1,51 +1,11 @@
-"""Our thin Trainer: batches of like length in an order that is a pure function, and losses kept per step."""
+"""Our thin Trainer: batches in the order of `irtuning.batches`, a loss that is a mean over a step's examples, kept."""
 
-from collections.abc import Iterator, Sequence
-
-import numpy as np
 import torch
 from torch.utils.data import Sampler
 from transformers import Trainer
 
+from irtuning.batches import LengthGroupedBatches
 from irtuning.speed import few_walks, finite_attention
-
-MEGABATCH = 8  # batches are made of like lengths within this many batches
-
-
-def batch_order(seed: int, epoch: int, lengths: Sequence[int], batch_size: int) -> list[int]:
-    """The order of examples in an epoch: random batches of like length, a short last batch last.
-
-    A pure function of its arguments; `batch_size` is the global one, over processes and accumulated micro-batches,
-    so that every way to split a batch sees the same examples in a step.
-    """
-    rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(len(lengths))
-    lengths = np.asarray(lengths)
-    whole = len(order) // batch_size * batch_size
-    batches = []
-    for start in range(0, whole, MEGABATCH * batch_size):
-        part = order[start : min(start + MEGABATCH * batch_size, whole)]
-        part = part[np.argsort(-lengths[part], kind="stable")]
-        batches += np.split(part, len(part) // batch_size)
-    shuffled = [batches[i] for i in rng.permutation(len(batches))]
-    return np.concatenate([*shuffled, order[whole:]]).astype(int).tolist()
-
-
-class LengthGroupedBatches(Sampler):
-    """`batch_order` as a sampler; the Trainer tells it the epoch."""
-
-    def __init__(self, seed: int, lengths: Sequence[int], batch_size: int):
-        self.seed, self.lengths, self.batch_size, self.epoch = seed, lengths, batch_size, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called before each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(batch_order(self.seed, self.epoch, self.lengths, self.batch_size))
 
 
 class LayerwiseTrainer(Trainer):
@@ -80,6 +40,13 @@ class LayerwiseTrainer(Trainer):
     def floating_point_ops(self, inputs) -> int:
         """Not counted: it would name every parameter of the model at each step, and nobody reads it."""
         return 0
+
+    def step_examples(self, step: int) -> list[int]:
+        """Positions in the training set of the examples of an optimizer step, from 0."""
+        sampler = self._get_train_sampler()
+        epoch, batch = divmod(step, -(-len(sampler) // sampler.batch_size))
+        sampler.set_epoch(epoch)
+        return list(sampler)[batch * sampler.batch_size : (batch + 1) * sampler.batch_size]
 
     def training_step(self, *args, **kwargs) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)

@@ -1,5 +1,6 @@
 """What several tests share: tiny random classifiers, a learnable toy data set, and the place of the real corpora."""
 
+import json
 import os
 from pathlib import Path
 
@@ -29,6 +30,7 @@ ARCHITECTURES = {
     "Roberta": PLAIN,
     "ModernBert": PLAIN | {"cls_token_id": 1, "sep_token_id": 2},
 }  # fmt: skip
+COLOURS = ("red", "green", "blue", "black", "white", "brown", "pink", "grey", "gold", "teal")
 
 
 def make_classifier(architecture: str = "Llama", seed: int = 0, **settings):
@@ -53,3 +55,24 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("IRTUNING_DATA names no folder with the published corpora")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def own_corpus(tmp_path_factory):
+    """A file of one's own: 'add' puts a colour in, 'drop' takes it out."""
+    rows = []
+    for i in range(120):
+        plain, coloured = f"the car {i} stops", f"the {COLOURS[i % 10]} car {i} stops"
+        pair = (plain, coloured, "add") if i % 3 else (coloured, plain, "drop")
+        rows.append(dict(zip(("old", "new", "why"), pair, strict=True)) | {"writer": f"w{i // 4}"})
+    path = tmp_path_factory.mktemp("corpus") / "own.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {
+        "corpus": str(path),
+        "before": "old",
+        "after": "new",
+        "label": "why",
+        "group": "writer",
+        "precision": "fp32",
+        "model": "tiny-random",
+    }

@@ -20,29 +20,6 @@ from irtuning.metrics import balanced_weights
 from irtuning.run import train
 from irtuning.tables import layer_frequency, mean_share
 
-COLOURS = ("red", "green", "blue", "black", "white", "brown", "pink", "grey", "gold", "teal")
-
-
-@pytest.fixture(scope="module")
-def own_corpus(tmp_path_factory):
-    """A file of one's own: 'add' puts a colour in, 'drop' takes it out."""
-    rows = []
-    for i in range(120):
-        plain, coloured = f"the car {i} stops", f"the {COLOURS[i % 10]} car {i} stops"
-        pair = (plain, coloured, "add") if i % 3 else (coloured, plain, "drop")
-        rows.append(dict(zip(("old", "new", "why"), pair, strict=True)) | {"writer": f"w{i // 4}"})
-    path = tmp_path_factory.mktemp("corpus") / "own.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return {
-        "corpus": str(path),
-        "before": "old",
-        "after": "new",
-        "label": "why",
-        "group": "writer",
-        "precision": "fp32",
-        "model": "tiny-random",
-    }
-
 
 def quick(own_corpus, **settings):
     return train(
@@ -162,7 +139,7 @@ def test_the_best_checkpoint_is_the_one_scored(own_corpus):
 
 def test_the_best_weights_come_back():
     model, curve = torch.nn.Linear(2, 2), ValidationCurve("best")
-    curve.on_train_begin(None, None, None, model=model)
+    curve.on_train_begin(None, SimpleNamespace(global_step=0), None, model=model)
     names = ("loss", "auprc", "accuracy", "macro_precision", "macro_recall")
     for step, macro_f1 in ((1, 0.2), (2, 0.5), (3, 0.4)):
         torch.nn.init.constant_(model.weight, step)

@@ -65,6 +65,9 @@ def train(
     seed: Annotated[int, typer.Option(help="Of head, adapters, batch order, dropout and choice.")] = 171,
     fold: Annotated[int, typer.Option(help="0 to 4, for a corpus split by us.")] = 0,
     max_steps: MaxSteps = None,
+    save_every: Annotated[
+        int | None, typer.Option(help="Steps between two checkpoints; the evaluations' where absent, 0: none.")
+    ] = None,
     like: Annotated[Path | None, typer.Option(help="Saved IR-Tuning run whose budget a baseline takes.")] = None,
     settings: Setting = None,
     score_test: ScoreTest = False,
@@ -74,7 +77,7 @@ def train(
     group: Group = None,
     as_json: Json = False,
 ) -> None:
-    """Fine-tune one classifier and record it.
+    """Fine-tune one classifier and record it. Interrupted, the same command goes on from the last checkpoint, exactly.
 
     \b
     irtuning train --corpus argrewrite --data DIR --method ir --output runs/ir
@@ -91,7 +94,7 @@ def train(
     config = RunConfig.of(merge(parse_settings(settings or []), given | columns | steps(max_steps, score_test)))
     if like:
         config = with_budget(config, read_record(like))
-    run = train_run(config, data_dir=data, output=output, progress=not as_json)
+    run = train_run(config, data_dir=data, output=output, save_every=save_every, progress=not as_json)
     show({"output": str(output), "config": run.config, "scores": run.scores}, as_json)
 
 

@@ -14,11 +14,12 @@ import torch
 import typer
 from transformers import DataCollatorWithPadding, Trainer
 
-import irtuning.run
+import irtuning.job
 from irtuning import trainer
 from irtuning.paths import REPOSITORY
 from irtuning.provenance import provenance
 from irtuning.records import write_text
+from irtuning.run import train
 
 WARM = 4
 PADDED = partial(DataCollatorWithPadding, padding="max_length", max_length=160)
@@ -29,7 +30,7 @@ VARIANTS = {
         trainer.LayerwiseTrainer, "floating_point_ops", Trainer.floating_point_ops
     ),
     "padded to 160 tokens": lambda: patch.object(
-        irtuning.run, "DataCollatorWithPadding", lambda tokenizer, **_: PADDED(tokenizer)
+        irtuning.job, "DataCollatorWithPadding", lambda tokenizer, **_: PADDED(tokenizer)
     ),
     "two threads instead of one": lambda: threads(2),
 }
@@ -51,7 +52,7 @@ class threads:
 
 def step_seconds(method: str, steps: int) -> list[float]:
     """Of one run on the synthetic corpus, after warm-up, evaluation apart."""
-    run = irtuning.run.train(
+    run = train(
         corpus="synthetic", method=method, batch_size=6, max_steps=steps, eval_every=steps, progress=False
     )
     return run.record["meta"]["step_seconds"][WARM:]

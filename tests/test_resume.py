@@ -1,0 +1,376 @@
+"""Runs that are killed, torn, full or lost in NaN: they go on from the last whole checkpoint, to the very same end."""
+
+import copy
+import json
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_classifier, make_examples
+from safetensors.torch import load_file
+from test_callback import STEPS, collate
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from irtuning.adapters import add_adapter
+from irtuning.batches import batch_order
+from irtuning.callback import IRTuning, LayerwiseTuning
+from irtuning.checkpoints import unfinished
+from irtuning.comparison import run_comparison
+from irtuning.config import RunConfig
+from irtuning.corpora import load_corpus
+from irtuning.errors import InputError, TrainingStopped
+from irtuning.records import read_record
+from irtuning.run import train
+from irtuning.strategies import METHODS
+from irtuning.trainer import LayerwiseTrainer
+
+BLOCKS = ("run", "train", "scores", "predictions")
+SHORT = {"max_steps": 14, "batch_size": 16, "eval_every": 4}  # 6 steps an epoch
+EVERY = 2
+FORKS = multiprocessing.get_context(
+    "forkserver"
+)  # its server has imported torch and computed nothing, so has no threads
+FORKS.set_forkserver_preload(["irtuning.run", "peft", "transformers.models.llama.modeling_llama"])
+
+
+class At(TrainerCallback):
+    """Calls something once: in a step, in the evaluation, or halfway through the checkpoint after so many steps."""
+
+    def __init__(self, act, moment, step):
+        self.act, self.moment, self.step = act, moment, step
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        self._reached("step", state)
+
+    def on_prediction_step(self, args, state, control, **kwargs):
+        self._reached("evaluation", state)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.moment == "saving" and state.global_step == self.step:
+            torch.save = lambda *arguments, **options: self.act()  # the weights are written, the optimizer is not
+
+    def _reached(self, moment, state):
+        if (moment, state.global_step) == (self.moment, self.step):
+            self.act()
+
+
+class Phase(TrainerCallback):
+    """Tells another process what is going on: training has begun (1), a step (1), the evaluation (2), saving (3)."""
+
+    def __init__(self, phase):
+        self.phase = phase
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.phase.value = 1
+
+    def on_prediction_step(self, args, state, control, **kwargs):
+        self.phase.value = 2
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self.phase.value = 3 if control.should_save else 1
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.phase.value = 2 if control.should_evaluate else 3 if control.should_save else 1
+
+    on_save = on_step_begin
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def train_here(settings, folder, save_every, kill, phase):
+    """The work of a forked process."""
+    torch.set_num_threads(1)
+    callbacks = [At(die, *kill)] if kill else [Phase(phase)] if phase else []
+    train(RunConfig.of(settings), output=folder, save_every=save_every, progress=False, callbacks=callbacks)
+
+
+def fork(settings, folder, kill=None, phase=None, save_every=EVERY):
+    process = FORKS.Process(target=train_here, args=(settings, folder, save_every, kill, phase))
+    process.start()
+    return process
+
+
+def finished(process):
+    process.join()
+    return process.exitcode
+
+
+def blocks(folder):
+    record = read_record(folder)
+    return {name: record[name] for name in BLOCKS}
+
+
+@pytest.mark.parametrize(
+    ("method", "kills", "settings"),
+    [
+        ("ir", [("step", 7), ("saving", 10)], {}),
+        ("ist:every=3", [("evaluation", 4), ("step", 11)], {"accumulation": 2}),
+        ("lisa:every=5", [("saving", 8), ("evaluation", 12)], {"checkpoint": "best"}),
+    ],
+)
+def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(own_corpus, tmp_path, method, kills, settings):
+    settings = own_corpus | SHORT | settings | {"method": method}
+    whole = fork(settings, tmp_path / "whole")
+    for kill in kills:
+        assert finished(fork(settings, tmp_path / "killed", kill)) == -signal.SIGKILL
+    assert finished(fork(settings, tmp_path / "killed")) == finished(whole) == 0
+    assert blocks(tmp_path / "killed") == blocks(tmp_path / "whole")
+    starts = read_record(tmp_path / "killed")["meta"]["starts"]
+    assert starts[0] == 0 and len(starts) == 3
+    assert all(start >= step - EVERY for start, (_, step) in zip(starts[1:], kills, strict=True))
+    assert {path.name for path in tmp_path.iterdir()} == {"whole", "killed"}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("method", METHODS)
+def test_no_moment_is_a_bad_one(own_corpus, tmp_path, method):
+    """SIGKILLs at random moments of training, evaluation and saving; how many is told by IRTUNING_KILLS."""
+    chance, hits = random.Random(method), {1: 0, 2: 0, 3: 0}
+    counts = {"counts": tuple(1 + i % 5 for i in range(200))} if method == "random-counts" else {}
+    settings = (
+        own_corpus
+        | {"method": method, "max_steps": 200, "batch_size": 16, "eval_every": 7, "checkpoint": "best"}
+        | counts
+    )
+    assert finished(fork(settings, tmp_path / "whole", save_every=0)) == 0
+    for _ in range(int(os.environ.get("IRTUNING_KILLS", "20"))):
+        phase = FORKS.Value("i", 0)
+        process = fork(settings, tmp_path / "killed", phase=phase, save_every=EVERY)
+        while not phase.value:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 1.5))
+        process.kill()
+        assert finished(process) == -signal.SIGKILL
+        hits[phase.value] += 1
+    assert finished(fork(settings, tmp_path / "killed")) == 0
+    starts = read_record(tmp_path / "killed")["meta"]["starts"]
+    print(f"{method}: killed in a step, in evaluation, while saving: {list(hits.values())}; went on at {starts}")
+    assert blocks(tmp_path / "killed") == blocks(tmp_path / "whole")
+    assert starts[-1] > 0 and starts == sorted(starts)
+    assert {path.name for path in tmp_path.iterdir()} == {"whole", "killed"}
+
+
+def compare_here(settings, folder):
+    torch.set_num_threads(1)
+    run_comparison(["full", "rst"], seeds=[1], jobs=1, output=folder, progress=False, **settings)
+
+
+def test_an_interrupted_comparison_goes_on_within_its_run(own_corpus, tmp_path):
+    settings = own_corpus | {"max_steps": 60, "eval_every": 4}
+    process = FORKS.Process(target=compare_here, args=(settings, tmp_path))
+    process.start()
+    while not list(tmp_path.glob(".rst-*/checkpoint-*")):
+        time.sleep(0.01)
+    process.kill()
+    assert finished(process) == -signal.SIGKILL
+    records, _ = run_comparison(["full", "rst"], seeds=[1], jobs=1, output=tmp_path, progress=False, **settings)
+    assert [len(record["meta"]["starts"]) for record in records] == [1, 2] and records[1]["meta"]["starts"][1] >= 4
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def interrupted(settings, folder, step=9, act=interrupt, moment="step"):
+    """Train until something happens; return the folder of the unfinished work."""
+    with pytest.raises((KeyboardInterrupt, SystemExit)) as raised:
+        train(
+            RunConfig.of(settings), output=folder, save_every=EVERY, progress=False, callbacks=[At(act, moment, step)]
+        )
+    assert raised.type is KeyboardInterrupt or raised.value.code == 143
+    return folder.parent / f".{folder.name}.unfinished"
+
+
+def went_on(settings, folder):
+    return train(RunConfig.of(settings), output=folder, save_every=EVERY, progress=False).record
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "ir-cosine", "eval_every": 2},  # its next scores come from the evaluation before the checkpoint
+        {"method": "ir:smoothing=0.5:refresh_every=4", "accumulation": 4, "head": "frozen"},
+        {"method": "ist:every=4", "adapter": "dora"},  # it probes the batch before the checkpoint
+        {"method": "ir-weight", "class_weights": "balanced", "checkpoint": "best", "eval_every": 1},
+        {"method": "rst", "adapter": "bottleneck"},
+        {"method": "full-ft", "checkpoint": "best"},
+    ],
+    ids=lambda settings: settings["method"],
+)
+def test_every_part_of_the_state_is_in_the_checkpoint(own_corpus, tmp_path, settings):
+    settings = own_corpus | SHORT | settings
+    whole = train(RunConfig.of(settings), progress=False).record
+    interrupted(settings, tmp_path / "run")
+    record = went_on(settings, tmp_path / "run")
+    assert record["meta"]["starts"] == [0, 8] and len(record["meta"]["step_seconds"]) == 14
+    for name in BLOCKS:
+        assert record[name] == whole[name]
+
+
+def test_a_torn_checkpoint_is_not_taken(own_corpus, tmp_path, caplog):
+    settings = own_corpus | SHORT
+    place = interrupted(settings, tmp_path / "run")
+    assert {path.name for path in place.iterdir()} == {"lock", "checkpoint-6", "checkpoint-8"}
+    assert not list(place.rglob("*.bin"))  # no pickled arguments
+    torn = place / "checkpoint-8" / "optimizer.pt"
+    torn.write_bytes(torn.read_bytes()[:-1])
+    record = went_on(settings, tmp_path / "run")
+    assert record["meta"]["starts"] == [0, 6] and "checkpoint-8 is damaged" in caplog.text
+    assert record["train"] == train(RunConfig.of(settings), progress=False).record["train"]
+
+
+def test_another_runs_checkpoint_is_refused(own_corpus, tmp_path, monkeypatch):
+    settings = own_corpus | SHORT
+    place = interrupted(settings, tmp_path / "run")
+    kept = sorted(path.name for path in place.iterdir())
+    with pytest.raises(InputError, match=r"another run \(method: 'ir' / 'rst'\)"):
+        went_on(settings | {"method": "rst"}, tmp_path / "run")
+    with pytest.raises(InputError, match="torch: '.*' / '1.0'"):
+        monkeypatch.setattr("irtuning.job.versions", lambda: {"torch": "1.0"})
+        went_on(settings, tmp_path / "run")
+    monkeypatch.undo()
+    own = tmp_path / "own.jsonl"
+    own.write_text(Path(own_corpus["corpus"]).read_text().replace("the car 5", "a car 5"))
+    with pytest.raises(InputError, match="corpus_checksum: "):
+        went_on(settings | {"corpus": str(own)}, tmp_path / "run")
+    assert sorted(path.name for path in place.iterdir()) == kept
+
+
+@pytest.mark.parametrize("moment", ["step", "evaluation"])
+def test_asked_to_end_it_saves_and_says_so(own_corpus, tmp_path, moment):
+    before = signal.getsignal(signal.SIGTERM)
+    settings = own_corpus | SHORT | {"eval_every": 3}
+    interrupted(settings, tmp_path / "run", 9, lambda: os.kill(os.getpid(), signal.SIGTERM), moment)
+    assert signal.getsignal(signal.SIGTERM) is before
+    record = went_on(settings, tmp_path / "run")
+    assert record["meta"]["starts"] == [0, {"step": 10, "evaluation": 9}[moment]]
+    assert record["train"] == train(RunConfig.of(settings), progress=False).record["train"]
+
+
+def test_one_process_at_a_time(own_corpus, tmp_path):
+    with unfinished(tmp_path / "run"), pytest.raises(InputError, match=f"process {os.getpid()} on .* is training in"):
+        went_on(own_corpus | SHORT, tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_checkpoints_where_none_are_wanted(own_corpus, tmp_path):
+    seen = []
+    look = At(lambda: seen.extend(path.name for path in tmp_path.glob(".run.unfinished/*")), "step", 9)
+    config = RunConfig.of(own_corpus | SHORT)
+    train(config, output=tmp_path / "run", save_every=0, progress=False, callbacks=[look])
+    assert not [name for name in seen if "checkpoint" in name] and "lock" in seen
+    with pytest.raises(InputError, match="save_every is -1"):
+        train(config, output=tmp_path / "other", save_every=-1)
+
+
+def test_a_full_disk_ends_the_run_and_leaves_the_checkpoint_before(own_corpus, tmp_path):
+    """Files may not grow beyond 100,000 bytes from step 5 on: what writing meets is what it meets on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    full = At(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard)), "step", 5)
+    settings = own_corpus | SHORT
+    try:
+        with pytest.raises(InputError, match="no checkpoint can be written at step 6: .*free some space"):
+            train(RunConfig.of(settings), output=tmp_path / "run", save_every=EVERY, progress=False, callbacks=[full])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    left = {path.name for path in (tmp_path / ".run.unfinished").iterdir()}
+    assert left == {"lock", "checkpoint-2", "checkpoint-4"}
+    assert went_on(settings, tmp_path / "run")["meta"]["starts"] == [0, 4]
+
+
+def test_a_folder_that_cannot_be_written_is_named(own_corpus):
+    with pytest.raises(InputError, match="cannot write to /proc/"):
+        went_on(own_corpus | SHORT, Path("/proc/irtuning/run"))
+
+
+class Poison(TrainerCallback):
+    """Makes the head's gradient NaN from a step on."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        head = next(p for n, p in model.named_parameters() if "modules_to_save" in n)
+        head.register_hook(lambda gradient: gradient * float("nan") if state.global_step >= self.step else gradient)
+
+
+def test_steps_without_a_finite_gradient_end_the_run_with_their_batch(own_corpus, tmp_path):
+    settings = own_corpus | SHORT | {"method": "last-k"}
+    with pytest.raises(TrainingStopped, match="5 steps in a row .* is step 8, in which layers") as stopped:
+        train(RunConfig.of(settings), output=tmp_path / "run", save_every=EVERY, progress=False, callbacks=[Poison(3)])
+    message = str(stopped.value)
+    assert "[6, 7, 8, 9, 10, 11]" in message and str(tmp_path / ".run.unfinished" / "checkpoint-6") in message
+    named = message.partition("the batch: ")[2].partition(";")[0].split(", ")
+    columns = {name: own_corpus[name] for name in ("before", "after", "label", "group")}
+    assert len(named) == 16 and set(named) <= {r.id for r in load_corpus(own_corpus["corpus"], **columns).train}
+    record = went_on(settings | {"max_steps": 7}, tmp_path / "other")  # 7 steps are no reason to stop
+    assert record["train"]["skipped_steps"] == 0
+    weights = load_file(tmp_path / ".run.unfinished" / "checkpoint-6" / "tensors.safetensors")
+    assert all(value.isfinite().all() for name, value in weights.items() if name.startswith("weight."))
+    assert went_on(settings, tmp_path / "run")["meta"]["starts"] == [0, 6]
+
+
+def test_the_examples_of_a_step_are_those_it_takes(tmp_path):
+    class Seen(LayerwiseTrainer):
+        def training_step(self, model, inputs, *rest):
+            taken.setdefault(self.state.global_step, []).extend(inputs["input_ids"][:, :4].tolist())
+            return super().training_step(model, inputs, *rest)
+
+    taken, examples = {}, make_examples(20)
+    trainer = resumable(tmp_path, LayerwiseTuning("full"), Seen, examples=examples, per_device_train_batch_size=3)
+    trainer.train()
+    for step, rows in taken.items():
+        assert rows == [examples[i]["input_ids"][:4] for i in trainer.step_examples(step)]
+    assert trainer.step_examples(4) == batch_order(3, 1, [len(e["input_ids"]) for e in examples], 6)[:6]
+
+
+def resumable(tmp_path, callback, trainer_class=Trainer, model=None, examples=None, **settings):
+    """A Trainer of one's own, with its own checkpoints, in which the callback is all that is ours."""
+    settings = {"per_device_train_batch_size": 6, "learning_rate": 1e-2, "gradient_accumulation_steps": 2} | settings
+    arguments = TrainingArguments(
+        str(tmp_path), max_steps=STEPS, report_to="none", save_steps=3, eval_strategy="steps", eval_steps=3, seed=3,
+        disable_tqdm=True, use_cpu=True, **settings,
+    )  # fmt: skip
+    model = model or add_adapter(make_classifier(), "lora", r=2, alpha=4, dropout=0.1)
+    return trainer_class(
+        model, arguments, train_dataset=examples or make_examples(), eval_dataset=make_examples(12, 1),
+        data_collator=collate, callbacks=[callback],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("restore", [False, True], ids=["", "restored by the Trainer"])
+@pytest.mark.parametrize("method", ["ir", "ir-cosine", "rst:share=0.5", "ist:every=3", "lisa:every=4"])
+def test_the_callback_alone_goes_on_exactly(tmp_path, method, restore):
+    """In the Trainer by itself, in the second epoch, from its own checkpoints."""
+    settings, weights, histories = {"restore_callback_states_from_checkpoint": restore}, [], []
+    for checkpoint in (None, str(tmp_path / "checkpoint-6")):
+        callback = IRTuning() if method == "ir" else LayerwiseTuning(method)
+        trainer = resumable(tmp_path, callback, model=make_classifier() if "lisa" in method else None, **settings)
+        trainer.train(resume_from_checkpoint=checkpoint)
+        callback = next(c for c in trainer.callback_handler.callbacks if isinstance(c, LayerwiseTuning))
+        histories.append(copy.deepcopy(callback.history))
+        weights.append(trainer.model.state_dict())
+    assert len(histories[0]) == STEPS and histories[0] == histories[1]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_the_callback_refuses_another_strategys_checkpoint(tmp_path):
+    resumable(tmp_path, LayerwiseTuning("ist:every=3")).train()
+    checkpoint = str(tmp_path / "checkpoint-3")
+    for callback, message in (
+        (LayerwiseTuning("ist:every=4"), r"another strategy's \(every: 3 / 4\)"),
+        (LayerwiseTuning("rst"), "spec: 'ist' / 'rst'"),
+        (IRTuning(), "no state of this callback"),
+    ):
+        with pytest.raises(InputError, match=message):
+            resumable(tmp_path, callback).train(resume_from_checkpoint=checkpoint)
+    assert json.loads((tmp_path / "checkpoint-3" / "trainer_state.json").read_text())["global_step"] == 3
