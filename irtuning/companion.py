@@ -94,6 +94,7 @@ class Companion:
         output: where everything goes; the repository's own folders when None.
         models, methods, panels, folds, seeds, max_steps: what is run; see `profiles.PROFILES`.
         settings: fields of `RunConfig`, the same for every run.
+        jobs, scheduler: where runs are made; see `run_comparison`.
     """
 
     def __init__(
@@ -110,6 +111,8 @@ class Companion:
         seeds: int = 2,
         max_steps: int | None = None,
         settings: dict | None = None,
+        jobs: int | None = None,
+        scheduler: str | None = None,
     ):
         import pandas
 
@@ -117,6 +120,7 @@ class Companion:
         self.profile, self.names, self.data = profile, list(corpora), data
         self.models, self.methods, self.panels = list(models), list(methods), list(panels)
         self.folds, self.seeds = list(folds), seeds
+        self.place = {"jobs": jobs, "scheduler": scheduler}
         self.settings = (settings or {}) | ({} if max_steps is None else {"max_steps": max_steps})
         self.places = Places(profile, Path(output) if output else None)
         self._loaded: dict[tuple[str, int], Corpus] = {}
@@ -224,7 +228,7 @@ class Companion:
         name, folds = options["corpus"], options["folds"]
         corpora = {fold: self._corpus(name, fold) for fold in folds}
         folder = self.places.runs / f"{name}-{corpora[folds[0]].checksum[:8]}-{training_fingerprint()}"
-        return run_comparison(**options, corpora=corpora, output=folder)
+        return run_comparison(**options, corpora=corpora, output=folder, **self.place)
 
     def _corpus(self, name: str, fold: int) -> Corpus:
         if (name, fold) not in self._loaded:

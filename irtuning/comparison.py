@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +12,9 @@ from irtuning.config import RunConfig, corpus_of, strategy_of
 from irtuning.corpora.base import Corpus
 from irtuning.display import progress_bar
 from irtuning.errors import InputError
+from irtuning.jobs import cores, outcomes
 from irtuning.models import MINI, RANDOM, resolve
-from irtuning.records import has_record
+from irtuning.records import has_record, new_folder, read_record, write_record
 from irtuning.run import train
 from irtuning.strategies import EQUAL_BUDGET
 from irtuning.tables import mean_share, summary_table
@@ -40,6 +41,7 @@ def run_comparison(
     folds: Sequence[int] = (0,),
     budget: str = "equal",
     jobs: int | None = None,
+    scheduler: str | None = None,
     output: str | Path | None = None,
     data_dir: str | Path | None = None,
     corpora: Mapping[int, Corpus] | None = None,
@@ -56,28 +58,38 @@ def run_comparison(
             IR-Tuning method used with that fold and seed; `own` leaves them the papers' own.
         jobs: runs at a time, each in its own process with its share of the threads; where None, as many as there are
             cores for an embedded model on the CPU, else one after the other in this process.
+        scheduler: address of a Dask scheduler whose workers run them instead, one at a time each; no disk is shared,
+            and records come back without the weights.
         output: folder of the runs; what it holds already is not run again.
         data_dir, progress: as for `train`.
         corpora: the corpus of each fold, where they are loaded already.
         settings: fields of `RunConfig`, the same for all.
 
     Raises:
-        InputError: anything that cannot work, before the first run where it can be seen there.
+        InputError: anything that cannot work, before the first run where it can be seen there; after the last, runs
+            that failed or whose worker died twice, by name.
     """
+    if jobs is not None and jobs < 1:
+        raise InputError(f"jobs is {jobs}; give 1 or more")
     runs = planned_runs(methods, seeds, folds, budget, **settings)
     corpora = corpora or {run.fold: corpus_of(run, data_dir) for run in runs if run.seed == runs[0].seed}
     _check(runs, corpora)
-    floors = [floor for fold in folds for floor in corpus_floors(corpora[fold])]
+    floors = [floor for fold in dict.fromkeys(folds) for floor in corpus_floors(corpora[fold])]
     jobs = jobs or _default_jobs(runs[0])
     records: dict[int, dict] = {}
+    failed: dict[str, Exception] = {}
     with progress_bar(total=len(runs), desc=f"{runs[0].corpus} on {runs[0].model}, runs", disable=not progress) as bar:
-        for wave in _waves(runs):  # IR-Tuning's first: others take their budget from it
-            leaders = {(runs[i].fold, runs[i].seed): records[i] for i in _waves(runs)[0] if i in records}
-            configs = [with_budget(runs[i], leaders.get((runs[i].fold, runs[i].seed)), budget) for i in wave]
-            work = [(config, corpora[config.fold], _folder(output, config)) for config in configs]
-            for position, record in _run_all(work, jobs):
-                records[wave[position]] = record
+        for later in (False, True):  # IR-Tuning's first: others take their budget from it
+            stage = _stage(runs, records, budget, later)
+            work = [(config, corpora[config.fold], _folder(output, config)) for config in stage.values()]
+            for at, outcome in _run_all(work, jobs, scheduler):
                 bar.update()
+                if isinstance(outcome, Exception):
+                    failed[run_name(work[at][0])] = outcome
+                else:
+                    records[list(stage)[at]] = outcome
+    if failed:
+        raise _failure(failed, len(runs) - len(records)) from next(iter(failed.values()))
     return [records[i] for i in range(len(runs))], floors
 
 
@@ -87,31 +99,74 @@ def planned_runs(
     """The runs of a comparison in their order, budgets and the model's own settings not filled in yet."""
     methods, seeds = _order(methods, seeds, budget)
     base = RunConfig.of(settings)
-    return [dataclasses.replace(base, fold=f, seed=s, method=m) for f in folds for s in seeds for m in methods]
+    return [dataclasses.replace(base, fold=f, seed=s, method=m) for f in dict.fromkeys(folds) for s in seeds for m in methods]
 
 
-def _waves(runs: Sequence[RunConfig]) -> tuple[list[int], list[int]]:
-    """Positions of the runs that lead (the first IR-Tuning method's), and of the others."""
+def _stage(runs: Sequence[RunConfig], records: Mapping[int, dict], budget: str, later: bool) -> dict[int, RunConfig]:
+    """By position the runs that depend on no other; or, `later`, those whose IR-Tuning run is there, with its budget."""
     first = next((run.method for run in runs if run.method.startswith("ir")), None)
-    return tuple([i for i, run in enumerate(runs) if (run.method == first) == leads] for leads in (True, False))
+    leaders = {(runs[i].fold, runs[i].seed): record for i, record in records.items() if runs[i].method == first}
+    return {
+        i: with_budget(run, leaders.get((run.fold, run.seed)), budget)
+        for i, run in enumerate(runs)
+        if (first is not None and takes_budget(run, budget)) == later and (not later or (run.fold, run.seed) in leaders)
+    }
 
 
-def _run_all(work: Sequence[tuple], jobs: int) -> Iterator[tuple[int, dict]]:
-    """Every run's position and record, as they end; what is recorded already is read here, without a worker."""
-    alone = [i for i, (_, _, folder) in enumerate(work) if jobs == 1 or (folder is not None and has_record(folder))]
-    for position in alone:
-        yield _run_one(position, *work[position])
-    if len(alone) == len(work):
-        return
-    from joblib import Parallel, delayed, parallel_config
+def _run_all(work: Sequence[tuple], jobs: int, scheduler: str | None) -> Iterator[tuple[int, object]]:
+    """Every run's position and record, or why it failed, as they end; recorded ones are read here, without a worker."""
+    recorded = {i for i, (_, _, folder) in enumerate(work) if folder is not None and has_record(folder)}
+    for i in recorded:
+        yield i, _recorded(*work[i])
+    rest = [i for i in range(len(work)) if i not in recorded]
+    if scheduler is None and jobs == 1:
+        yield from ((i, _run_one(*work[i])) for i in rest)
+    elif scheduler is None:
+        yield from ((rest[at], outcome) for at, outcome in outcomes(_run_one, [work[i] for i in rest], jobs=jobs))
+    elif rest:
+        yield from _run_far(work, rest, scheduler)
 
-    with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=max(1, cores() // jobs)):
-        tasks = (delayed(_run_one)(position, *run) for position, run in enumerate(work) if position not in alone)
-        yield from Parallel(return_as="generator_unordered")(tasks)
+
+def _run_far(work: Sequence[tuple], rest: Sequence[int], scheduler: str) -> Iterator[tuple[int, object]]:
+    """The same on a cluster: corpora and records travel as values, and the records are written here."""
+    _check_writable(work[rest[0]][2])
+    for at, outcome in outcomes(_run_one, [(*work[i][:2], None) for i in rest], scheduler=scheduler):
+        folder = work[rest[at]][2]
+        if folder is not None and not isinstance(outcome, Exception):
+            with new_folder(folder) as temporary:
+                write_record(temporary, outcome)
+        yield rest[at], outcome
 
 
-def _run_one(position: int, config: RunConfig, corpus: Corpus, folder: Path | None) -> tuple[int, dict]:
-    return position, train(config, corpus=corpus, output=folder, progress=False).record
+def _run_one(config: RunConfig, corpus: Corpus, folder: Path | None) -> dict:
+    return train(config, corpus=corpus, output=folder, progress=False).record
+
+
+def _recorded(config: RunConfig, corpus: Corpus, folder: Path) -> dict:
+    """Read a run and check that it is the one asked for; where it ran decided its precision, not this machine."""
+    precision = config.precision or read_record(folder)["run"]["config"].get("precision")
+    return _run_one(dataclasses.replace(config, precision=precision), corpus, folder)
+
+
+def _check_writable(folder: Path | None) -> None:
+    """Raise InputError, before anything runs elsewhere, if its record could not be kept here."""
+    if folder is not None:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryDirectory(dir=folder.parent).cleanup()
+        except OSError as error:
+            raise InputError(f"cannot write to {folder.parent}: {error.strerror}; give another folder") from None
+
+
+def _failure(failed: dict[str, Exception], missing: int) -> InputError:
+    """What to say of runs that failed: the first of them by name, and how many are missing in all."""
+    texts = [f"{name}: {error if isinstance(error, InputError) else repr(error)}" for name, error in failed.items()]
+    more = f"; and {len(texts) - 3} more" * (len(texts) > 3)
+    waiting = f", and {missing - len(failed)} wait for their layer budget" * (missing > len(failed))
+    return InputError(
+        f"{len(failed)} run{'s' * (len(failed) > 1)} failed{waiting}; all others are recorded where there is an output "
+        f"folder, and repeating the command runs what is missing. {'; '.join(texts[:3])}{more}"
+    )
 
 
 def _folder(output: str | Path | None, config: RunConfig) -> Path | None:
@@ -126,21 +181,19 @@ def _default_jobs(run: RunConfig) -> int:
     return 1 if on_gpu or run.model not in (MINI, *RANDOM) else cores()
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def with_budget(config: RunConfig, leader: dict | None, budget: str = "equal") -> RunConfig:
     """Give a method with a budget IR-Tuning's own: the mean share of a record, or its layer counts per step."""
-    name = config.method.split(":")[0]
-    if leader is None:
+    if leader is None or not takes_budget(config, budget):
         return config
-    if name == "random-counts":
+    if config.method.startswith("random-counts"):
         return dataclasses.replace(config, counts=tuple(len(s["layers"]) for s in leader["train"]["steps"]))
-    if name in EQUAL_BUDGET and budget == "equal" and config.share is None:
-        return dataclasses.replace(config, share=round(mean_share(leader), 4))
-    return config
+    return dataclasses.replace(config, share=round(mean_share(leader), 4))
+
+
+def takes_budget(config: RunConfig, budget: str = "equal") -> bool:
+    """Whether a run depends on how many layers IR-Tuning used."""
+    name = config.method.split(":")[0]
+    return name == "random-counts" or (name in EQUAL_BUDGET and budget == "equal" and config.share is None)
 
 
 def run_name(config: RunConfig) -> str:
@@ -174,7 +227,7 @@ def _order(methods: Sequence[str], seeds: int | Sequence[int], budget: str) -> t
     seeds = [FIRST_SEED + i for i in range(seeds)] if isinstance(seeds, int) else list(seeds)
     if not seeds:
         raise InputError("no seeds; give 1 or more")
-    return methods, seeds
+    return methods, list(dict.fromkeys(seeds))
 
 
 def _check(runs: Sequence[RunConfig], corpora: dict[int, Corpus]) -> None:

@@ -29,6 +29,8 @@ def reproduce(
     data: str | Path | None = None,
     output: str | Path | None = None,
     fresh: bool = False,
+    jobs: int | None = None,
+    scheduler: str | None = None,
     changes: dict | None = None,
 ) -> dict[str, Path]:
     """Train what a profile compares, run its notebooks, return where things were written.
@@ -42,6 +44,7 @@ def reproduce(
         data: folder of the real corpora; notebook 1 of the quick profile then shows them too.
         output: folder for everything, instead of the repository's own.
         fresh: forget the recorded runs first.
+        jobs, scheduler: where runs are made; see `run_comparison`.
         changes: parameters of the profile to change; its name then ends in `-changed`.
 
     Raises:
@@ -53,7 +56,7 @@ def reproduce(
     parameters, started = _parameters(profile, data, output, changes or {}), time.perf_counter()
     if GPU_GIB.get(profile) and (problems := missing(parameters)):
         raise InputError(f"profile {profile} cannot run here: {'; '.join(problems)}. --dry-run lists its runs")
-    companion = Companion(**parameters)
+    companion = Companion(**parameters, jobs=jobs, scheduler=scheduler)
     _check(companion, data)
     if fresh:
         shutil.rmtree(companion.places.runs, ignore_errors=True)
@@ -155,7 +158,7 @@ def _check(companion: "Companion", data: str | Path | None) -> None:
 
 def _note_time(places: Places, seconds: dict[str, float]) -> None:
     """Record how long each part of the job took, and on what."""
-    from irtuning.comparison import cores
+    from irtuning.jobs import cores
     from irtuning.provenance import provenance
 
     record = {"seconds": {name: round(took) for name, took in seconds.items()}, "cores": cores(), "meta": provenance()}

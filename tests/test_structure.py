@@ -21,7 +21,7 @@ ORDER = [
     {"errors"},
     {"paths", "records", "provenance", "metrics", "selector", "embedded"},
     {"corpora"},
-    {"edits", "prompts", "tables", "layers"},
+    {"edits", "prompts", "tables", "layers", "jobs"},
     {"evidence", "layer_tables", "measured", "store", "checkpoints"},
     {"figures"},
     {"floors", "display", "batches", "importance", "strategies", "models", "adapters", "pretrain", "speed"},
@@ -38,7 +38,7 @@ ORDER = [
 NO_TORCH = {"errors", "paths", "embedded", "records", "metrics", "selector", "corpora", "edits", "prompts", "tables", "floors",
             "display", "figures", "strategies", "pretrain", "speed", "config", "companion", "reproduce",
             "evidence", "exploration", "checkpoints", "layer_tables", "store", "profiles", "cli",
-            "shapes", "memory", "measured"}  # fmt: skip
+            "shapes", "memory", "measured", "jobs"}  # fmt: skip
 STAMP = (
     r"· \w[\w.-]* \((random weights, )?[\d.]+ M parameters\).* · seeds [\d, ]+ · (folds [\d, ]+ · )?steps [\d, ]+.* · (CPU|NVIDIA)"
     r"|· no model, no seed, no steps$|· no corpus · "

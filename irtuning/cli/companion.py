@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from irtuning.cli.app import app
-from irtuning.cli.options import Json, Model, parsed, show
+from irtuning.cli.options import Jobs, Json, Model, Scheduler, parsed, show
 from irtuning.cli.runs import train
 
 
@@ -23,6 +23,8 @@ def reproduce(
     data: Annotated[Path | None, typer.Option(help="Folder of real corpora; quick shows them in notebook 1.")] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for everything; else figures/ and reports/ here.")] = None,
     fresh: Annotated[bool, typer.Option(help="Run everything again, also what is recorded.")] = False,
+    jobs: Jobs = None,
+    scheduler: Scheduler = None,
     change: Annotated[
         list[str] | None,
         typer.Option("--set", help="Change a notebook parameter, name=JSON; the profile's name then says so."),
@@ -44,7 +46,7 @@ def reproduce(
     if dry_run:
         show(job.dry_run(profile, data=data, changes=changes, memory=True), as_json)
         return
-    written = job.reproduce(profile, data=data, output=output, fresh=fresh, changes=changes)
+    written = job.reproduce(profile, data=data, output=output, fresh=fresh, jobs=jobs, scheduler=scheduler, changes=changes)
     show({name: str(path) for name, path in written.items()}, as_json)
 
 

@@ -19,6 +19,16 @@ Setting = Annotated[
 ]
 ScoreTest = Annotated[bool, typer.Option(help="Score the test split too, at the end; the record counts it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Jobs = Annotated[
+    int | None,
+    typer.Option(min=1, help="Runs at a time, each in its own process; on one GPU they share it. By default one a core for "
+                 "mini on the CPU, else 1."),
+]  # fmt: skip
+Scheduler = Annotated[
+    str | None,
+    typer.Option(help="Address of a Dask scheduler (tcp://host:8786) whose workers run them instead; it brings records back, "
+                 "no weights."),
+]  # fmt: skip
 Before = Annotated[str, typer.Option(help="Column of the original text, in a file of your own.")]
 After = Annotated[str, typer.Option(help="Column of the revised text.")]
 Label = Annotated[str, typer.Option(help="Column of the intention.")]

@@ -8,7 +8,8 @@ import typer
 
 from irtuning.cli.app import app
 from irtuning.cli.options import (
-    Adapter, After, Before, Corpus, Data, Group, Json, Label, MaxSteps, Model, ScoreTest, Setting, merge, numbers, show, steps,
+    Adapter, After, Before, Corpus, Data, Group, Jobs, Json, Label, MaxSteps, Model, Scheduler, ScoreTest, Setting,
+    merge, numbers, show, steps,
 )  # fmt: skip
 from irtuning.errors import InputError
 
@@ -112,6 +113,8 @@ def compare(
     output: Annotated[
         Path | None, typer.Option(help="Folder of the runs; runs/CORPUS-MODEL-ADAPTER by default.")
     ] = None,
+    jobs: Jobs = None,
+    scheduler: Scheduler = None,
     settings: Setting = None,
     score_test: ScoreTest = False,
     before: Before = "before",
@@ -124,7 +127,7 @@ def compare(
 
     \b
     irtuning compare --methods full,ir,ist,rst,lisa-adapters --seeds 2 --max-steps 60
-    irtuning compare --corpus argrewrite --data DIR --methods ir,ir:variant=exact --folds 0,1,2,3,4
+    irtuning compare --corpus argrewrite --data DIR --methods ir,ir:variant=exact --folds 0,1,2,3,4 --jobs 4
     """
     from irtuning.comparison import run_comparison
     from irtuning.config import parse_settings
@@ -138,6 +141,8 @@ def compare(
         seeds=seeds,
         folds=numbers(folds),
         budget=budget,
+        jobs=jobs,
+        scheduler=scheduler,
         output=output,
         data_dir=data,
         progress=not as_json,
