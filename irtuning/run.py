@@ -27,6 +27,7 @@ from irtuning.models import Source, checkpoint_layers, context_length, load_clas
 from irtuning.prompts import encode
 from irtuning.provenance import provenance
 from irtuning.records import SCHEMA, finite, has_record, new_folder, read_record, write_record
+from irtuning.saved import seal
 from irtuning.speed import accelerate, fused_kernels
 from irtuning.strategies import Strategy
 from irtuning.trainer import LayerwiseTrainer
@@ -107,6 +108,7 @@ def train(
         record = job.work()
         job.save(folder)
         write_record(folder, record)
+        seal(folder)
     return Run(record, Path(output))
 
 
@@ -189,7 +191,14 @@ class _Job:
         kind = "model" if self.strategy.scope == "parameters" else "adapter"
         disable_progress_bar()  # transformers': one for every file, however small
         try:
-            self.model.save_pretrained(folder / kind)
+            if kind == "adapter":
+                base = self.model.get_base_model()  # named as typed: where it lies here is nobody's business
+                base.name_or_path = base.config._name_or_path = self.config.model
+                for adapter in self.model.peft_config.values():
+                    adapter.base_model_name_or_path = self.config.model
+                self.model.save_pretrained(folder / kind, save_embedding_layers=False)
+            else:
+                self.model.save_pretrained(folder / kind)
             self.tokenizer.save_pretrained(folder / "tokenizer")
         except (OSError, SafetensorError) as error:
             raise InputError(f"the weights cannot be written: {error}; free some space and train again") from None

@@ -22,7 +22,7 @@ ORDER = [
     {"paths", "records", "provenance", "metrics", "selector", "embedded"},
     {"corpora"},
     {"edits", "prompts", "tables", "layers"},
-    {"evidence", "layer_tables", "measured", "store"},
+    {"evidence", "layer_tables", "measured", "saved", "store"},
     {"figures"},
     {"floors", "display", "importance", "strategies", "models", "adapters", "pretrain", "speed"},
     {"config", "callback", "trainer", "curve", "profiles", "exploration", "live", "shapes", "tracing"},

@@ -3,12 +3,14 @@
 import hashlib
 import json
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from irtuning.errors import InputError, unknown
 
 SPLITS = ("train", "validation", "test")
+MOST_PROBLEMS = 8  # named in one message
 EDIT_MARKS = ("<edit>", "</edit>")
 
 
@@ -65,7 +67,8 @@ class Corpus:
     def __post_init__(self) -> None:
         problems = _problems(self)
         if problems:
-            raise InputError(f"corpus {self.name!r} cannot be used: " + "; ".join(problems))
+            more = f"; and {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else ""
+            raise InputError(f"corpus {self.name!r} cannot be used: {'; '.join(problems[:MOST_PROBLEMS])}{more}")
 
     @property
     def checksum(self) -> str:
@@ -95,7 +98,8 @@ class Corpus:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Number of revisions per intention in each split, in label order."""
-        return {s: {label: sum(r.intention == label for r in self.split(s)) for label in self.labels} for s in SPLITS}
+        found = {s: Counter(r.intention for r in self.split(s)) for s in SPLITS}
+        return {s: {label: found[s][label] for label in self.labels} for s in SPLITS}
 
     def _repr_html_(self) -> str:
         from irtuning.display import corpus_html
