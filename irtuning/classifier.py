@@ -3,7 +3,8 @@
 import json
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,15 +56,13 @@ class RevisionClassifier:
         check_saved(folder)
         config, labels = _settings(record["run"], folder / RECORD)
         source = resolve(config["model"], config["form"])
-        try:
-            from transformers import AutoTokenizer
+        from transformers import AutoTokenizer
 
+        with _reading(folder / "tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", trust_remote_code=False)
-            model = _load_weights(folder, source, labels, tokenizer, config)
-        except InputError:
-            raise
-        except Exception as error:  # whatever the libraries' parsers raise
-            raise InputError(f"the weights in {folder} cannot be loaded: {error}; {CURE}") from error
+        kind = "model" if (folder / "model").is_dir() else "adapter"
+        with _reading(folder / kind):
+            model = _load_weights(folder / kind, source, labels, tokenizer, config)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return cls(model.to(device), tokenizer, labels, config["form"], config["max_length"])
 
@@ -127,19 +126,29 @@ def _settings(run: dict, path: Path) -> tuple[dict, list[str]]:
     return config, labels
 
 
+@contextmanager
+def _reading(place: Path) -> Iterator[None]:
+    """Any error of the libraries that read a folder as one that names it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # whatever the libraries' parsers raise
+        raise InputError(f"{place} cannot be loaded: {error}; {CURE}") from error
+
+
 def _load_weights(folder: Path, source, labels: list[str], tokenizer, config: dict):
-    kind = "model" if (folder / "model").is_dir() else "adapter"
     stored: dict[str, list[int]] = {}
-    for file in (folder / kind).glob("*.safetensors"):
+    for file in folder.glob("*.safetensors"):
         stored |= tensor_shapes(file)
-    if kind == "model":
-        model, different = _load_whole(folder / kind, labels)
+    if folder.name == "model":
+        model, different = _load_whole(folder, labels)
     else:
         model, expected = _load_adapter(folder, source, labels, tokenizer, config)
         different = [name for name in stored.keys() | expected if stored.get(name) != expected.get(name)]
     if different:
         problem = f"{min(different)} is missing, unknown or of another shape"
-        raise InputError(f"the weights in {folder / kind} are not the run's: {problem}; {CURE}")
+        raise InputError(f"the weights in {folder} are not the run's: {problem}; {CURE}")
     return model
 
 
@@ -165,6 +174,6 @@ def _load_adapter(folder: Path, source, labels: list[str], tokenizer, config: di
     if len(base_tokenizer) != len(tokenizer):
         raise InputError(f"{folder}: its tokenizer differs from {source.name!r}'s today; train the run again")
     base = load_classifier(source, labels, tokenizer, precision=config["precision"], quantize=config["quantize"])
-    model = PeftModel.from_pretrained(base, folder / "adapter")
+    model = PeftModel.from_pretrained(base, folder)
     expected = get_peft_model_state_dict(model, save_embedding_layers=False)
     return model, {name: list(tensor.shape) for name, tensor in expected.items()}

@@ -30,7 +30,7 @@ def unknown(kind: str, value: object, choices: Iterable[str]) -> InputError:
     unknown method 'rts'; did you mean 'rst'? Choose one of: full, ir, rst
     """
     choices = list(choices)
-    near = difflib.get_close_matches(str(value), choices, n=2, cutoff=0.5)
+    near = difflib.get_close_matches(str(value)[:60], choices, n=2, cutoff=0.5)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
     return InputError(f"unknown {kind} {brief(value)}{hint} Choose one of: {', '.join(choices)}")
 

@@ -21,7 +21,8 @@ from irtuning.corpora.arxivedits import COARSE, GOLD, read_edits
 from irtuning.corpora.public import ARGREVISION_LABELS, ITERATER_LABELS
 from irtuning.errors import InputError
 
-SECONDS, GROWTH = 5, 2**30  # what one file may take of time, and all of them of memory, in bytes
+SECONDS, WAIT = 5, 60  # what one file may take of the processor's time and, in case it waits for something, by the clock
+GROWTH = 2**30  # bytes that all of them may take of memory
 STRANGE = (
     None, True, -1, 0, 3.5, 1e308, float("nan"), float("inf"), 10**30, "", " ", "\ud800", "\x00", "a\nb", "é" * 9, [], {}, [[]],
     {"a": {"b": []}}, "x" * 300_000, "=1+1", "#REF!",
@@ -214,17 +215,22 @@ class Late(BaseException):
     """No Exception, so that no handler of ours can take it for a damaged file."""
 
 
-@contextmanager
-def at_most(seconds: int):
-    def late(*_):
-        raise Late(f"more than {seconds} s")
+TIMERS = {signal.ITIMER_PROF: (signal.SIGPROF, SECONDS), signal.ITIMER_REAL: (signal.SIGALRM, WAIT)}
 
-    signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
+
+@contextmanager
+def in_time():
+    def late(number, _):
+        raise Late(signal.Signals(number).name)
+
+    for timer, (number, seconds) in TIMERS.items():
+        signal.signal(number, late)
+        signal.setitimer(timer, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
+        for timer in TIMERS:
+            signal.setitimer(timer, 0)
 
 
 def peak() -> int:
@@ -235,7 +241,7 @@ def refused(number: int, folder: Path) -> bool:
     """Whether a damaged file was refused, by its name or, for what only a whole corpus shows, the corpus's."""
     path, load, done = damage(number, folder)
     try:
-        with at_most(SECONDS):
+        with in_time():
             load(path)
     except InputError as error:
         corpus = [f"corpus '{name}'" for name in ("iterater", "argrevision") if name in done]

@@ -16,7 +16,8 @@ from irtuning.errors import InputError, brief
 
 # What a damaged or hostile file may take; a corpus of revisions is far below.
 LARGEST = 2**28  # bytes of a file, and of a workbook unpacked
-EXPANSION = 200  # times its size that a workbook may unpack to, where that is more than 16 MiB
+EXPANSION = 50  # times its size that a workbook may unpack to, where that is more than 8 MiB; text packs to a tenth
+COLUMNS = 1000  # of one table
 CELLS = 2**23  # of one table: half a million rows of 16 columns
 ROW_COST = 8  # in cells, since an empty row takes time too
 
@@ -137,7 +138,7 @@ def _check_expansion(workbook: io.BytesIO) -> None:
     """ValueError for a workbook that unpacks to very much; zipfile reads no more than the sizes it states."""
     size = len(workbook.getbuffer())
     unpacked = sum(part.file_size for part in zipfile.ZipFile(workbook).infolist())
-    most = max(2**24, min(LARGEST, EXPANSION * size))
+    most = max(2**23, min(LARGEST, EXPANSION * size))
     if unpacked > most:
         raise ValueError(f"its {size:,} bytes unpack to {unpacked:,}, more than {most:,}")
 
@@ -181,6 +182,8 @@ def _table(numbered: Iterable[tuple[int, Iterable[object]]], where: str) -> list
         filled = [place for place, cell in enumerate(cells, start=1) if cell not in (None, "")]
         if columns is None and filled:
             columns = [as_text(cell, f"{where} {line}: a column name") for cell in cells[: filled[-1]]]
+            if len(columns) > COLUMNS:
+                raise InputError(f"{where} {line} names {len(columns):,} columns, the most is {COLUMNS:,}; drop some")
             if len(set(columns)) < len(columns):
                 raise InputError(f"{where} {line}: column names occur twice in {brief(columns)}; rename them")
         elif filled:
