@@ -3,16 +3,18 @@
 import json
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from irtuning.corpora.base import Revision
 from irtuning.corpora.reading import read_rows, require
 from irtuning.errors import InputError
-from irtuning.models import LOAD_ERRORS, load_classifier, load_tokenizer, resolve
+from irtuning.models import load_classifier, load_tokenizer, resolve
 from irtuning.prompts import encode
-from irtuning.records import read_record
+from irtuning.records import RECORD, read_record
+from irtuning.saved import CURE, check_saved, tensor_shapes
 
 logger = logging.getLogger(__name__)
 
@@ -41,23 +43,26 @@ class RevisionClassifier:
     def load(cls, folder: str | Path) -> "RevisionClassifier":
         """Load the run in `folder`, on the GPU where there is one.
 
+        Of the folder only what its SHA256SUMS names is read, and no code or pickle is loaded. An adapter also needs
+        its base model, which is read from where the record says: a name, a Hub id, or a path as the user typed it.
+
         Raises:
-            InputError: no whole record there, weights missing or damaged, or its base model cannot be loaded.
+            InputError: no whole record there, a file missing, damaged or not of the run, a setting that leads outside
+                of the folder, or its base model cannot be loaded.
         """
         import torch
 
         folder, record = Path(folder), read_record(Path(folder))
-        config, labels = record["run"]["config"], record["run"]["labels"]
+        check_saved(folder)
+        config, labels = _settings(record["run"], folder / RECORD)
         source = resolve(config["model"], config["form"])
-        try:
-            from transformers import AutoTokenizer
+        from transformers import AutoTokenizer
 
+        with _reading(folder / "tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", trust_remote_code=False)
-            model = _load_weights(folder, source, labels, tokenizer, config)
-        except LOAD_ERRORS as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"the weights in {folder} cannot be loaded: {error}; train the run again") from None
+        kind = "model" if (folder / "model").is_dir() else "adapter"
+        with _reading(folder / kind):
+            model = _load_weights(folder / kind, source, labels, tokenizer, config)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return cls(model.to(device), tokenizer, labels, config["form"], config["max_length"])
 
@@ -109,21 +114,66 @@ def _pair(number: int, line: str) -> tuple[str, str]:
         raise InputError(f'line {number} is not an object like {{"before": "...", "after": "..."}}') from None
 
 
-def _load_weights(folder: Path, source, labels: list[str], tokenizer, config: dict):
-    if (folder / "model").is_dir():
-        from transformers import AutoModelForSequenceClassification
+def _settings(run: dict, path: Path) -> tuple[dict, list[str]]:
+    """The configuration and the labels of a record, those that are used here being of their kind."""
+    config, labels = run["config"], run.get("labels")
+    kinds = {"model": str, "form": str, "max_length": int, "precision": str, "quantize": str}
+    wrong = [name for name, kind in kinds.items() if type(config.get(name)) is not kind]
+    if not isinstance(labels, list) or len(labels) < 2 or not all(isinstance(label, str) for label in labels):
+        wrong.append("labels")
+    if wrong:
+        raise InputError(f"{path} is damaged: {', '.join(wrong)} missing or of another kind; {CURE}")
+    return config, labels
 
-        return AutoModelForSequenceClassification.from_pretrained(
-            folder / "model", use_safetensors=True, trust_remote_code=False
-        )
-    from peft import PeftModel
+
+@contextmanager
+def _reading(place: Path) -> Iterator[None]:
+    """Any error of the libraries that read a folder as one that names it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # whatever the libraries' parsers raise
+        raise InputError(f"{place} cannot be loaded: {error}; {CURE}") from error
+
+
+def _load_weights(folder: Path, source, labels: list[str], tokenizer, config: dict):
+    stored: dict[str, list[int]] = {}
+    for file in folder.glob("*.safetensors"):
+        stored |= tensor_shapes(file)
+    if folder.name == "model":
+        model, different = _load_whole(folder, labels)
+    else:
+        model, expected = _load_adapter(folder, source, labels, tokenizer, config)
+        different = [name for name in stored.keys() | expected if stored.get(name) != expected.get(name)]
+    if different:
+        problem = f"{min(different)} is missing, unknown or of another shape"
+        raise InputError(f"the weights in {folder} are not the run's: {problem}; {CURE}")
+    return model
+
+
+def _load_whole(folder: Path, labels: list[str]):
+    """The model, and the names of the weights that it lacks, does not know or has in another shape."""
+    from transformers import AutoModelForSequenceClassification
+
+    model, found = AutoModelForSequenceClassification.from_pretrained(
+        folder, num_labels=len(labels), use_safetensors=True, trust_remote_code=False,
+        output_loading_info=True, ignore_mismatched_sizes=True,
+    )  # fmt: skip
+    mismatched = [name for name, *_ in found["mismatched_keys"]]
+    return model, [*found["missing_keys"], *found["unexpected_keys"], *mismatched]
+
+
+def _load_adapter(folder: Path, source, labels: list[str], tokenizer, config: dict):
+    """The base model with its adapter, and the shapes of the weights that the adapter should have."""
+    from peft import PeftModel, get_peft_model_state_dict
 
     import irtuning.adapters  # noqa: F401  registers the bottleneck with peft
 
-    if not (folder / "adapter" / "adapter_model.safetensors").exists():
-        raise InputError(f"no adapter_model.safetensors in {folder}/adapter; train the run again")
     base_tokenizer = load_tokenizer(source)
     if len(base_tokenizer) != len(tokenizer):
         raise InputError(f"{folder}: its tokenizer differs from {source.name!r}'s today; train the run again")
     base = load_classifier(source, labels, tokenizer, precision=config["precision"], quantize=config["quantize"])
-    return PeftModel.from_pretrained(base, folder / "adapter")
+    model = PeftModel.from_pretrained(base, folder)
+    expected = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return model, {name: list(tensor.shape) for name, tensor in expected.items()}

@@ -1,6 +1,7 @@
 """The one error this package raises for bad input, naming the problem, the value and the cure; reading of texts."""
 
 import difflib
+import reprlib
 import types
 from collections.abc import Iterable
 
@@ -13,6 +14,19 @@ class TrainingStopped(InputError):
     """Training went wrong and was ended; what was learned before is kept."""
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxlist = _SHORT.maxdict = _SHORT.maxstring = _SHORT.maxother = 60
+
+
+def brief(value: object) -> str:
+    """A value for a message: its repr, cut where it is long or deep.
+
+    >>> brief([[[[[[[1]]]]]]])
+    '[[[[[[[...]]]]]]]'
+    """
+    return _SHORT.repr(value)
+
+
 def unknown(kind: str, value: object, choices: Iterable[str]) -> InputError:
     """Return the error for a name that does not exist, with the nearest ones that do.
 
@@ -20,9 +34,9 @@ def unknown(kind: str, value: object, choices: Iterable[str]) -> InputError:
     unknown method 'rts'; did you mean 'rst'? Choose one of: full, ir, rst
     """
     choices = list(choices)
-    near = difflib.get_close_matches(str(value), choices, n=2, cutoff=0.5)
+    near = difflib.get_close_matches(str(value)[:60], choices, n=2, cutoff=0.5)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
-    return InputError(f"unknown {kind} {value!r}{hint} Choose one of: {', '.join(choices)}")
+    return InputError(f"unknown {kind} {brief(value)}{hint} Choose one of: {', '.join(choices)}")
 
 
 def read_as(name: str, text: str, kind: object) -> object:

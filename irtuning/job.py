@@ -120,7 +120,14 @@ class Job:
         kind = "model" if self.strategy.scope == "parameters" else "adapter"
         disable_progress_bar()  # transformers': one for every file, however small
         try:
-            self.model.save_pretrained(folder / kind)
+            if kind == "adapter":
+                base = self.model.get_base_model()  # named as typed: where it lies here is nobody's business
+                base.name_or_path = base.config._name_or_path = self.config.model
+                for adapter in self.model.peft_config.values():
+                    adapter.base_model_name_or_path = self.config.model
+                self.model.save_pretrained(folder / kind, save_embedding_layers=False)
+            else:
+                self.model.save_pretrained(folder / kind)
             self.tokenizer.save_pretrained(folder / "tokenizer")
         except (OSError, SafetensorError) as error:
             raise InputError(f"the weights cannot be written: {error}; free some space and train again") from None

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError
-
 from irtuning.embedded import embedded_model_path
 from irtuning.errors import InputError, unknown
 
@@ -94,8 +92,6 @@ RANDOM = {  # the embedded model's shape and tokenizer, or a smaller shape, with
     "tiny-random": ({"hidden_size": 64, "intermediate_size": 176, "num_attention_heads": 2,
                      "num_key_value_heads": 2}, TINY_SETTINGS),
 }  # fmt: skip
-# what transformers and safetensors raise for a model that is not there, not whole or of another shape
-LOAD_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -147,8 +143,8 @@ def load_tokenizer(source: Source) -> "PreTrainedTokenizerBase":
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision, trust_remote_code=False)
-    except LOAD_ERRORS as error:
-        raise _not_loaded(source, error) from None
+    except Exception as error:  # whatever the libraries' parsers raise
+        raise _not_loaded(source, error) from error
     if tokenizer.cls_token is None:
         tokenizer.padding_side = "left"  # a decoder, padded as in the reference
     if tokenizer.pad_token is None:
@@ -162,8 +158,8 @@ def model_type(source: Source) -> str:
 
     try:
         config = AutoConfig.from_pretrained(source.path, revision=source.revision, trust_remote_code=False)
-    except LOAD_ERRORS as error:
-        raise _not_loaded(source, error) from None
+    except Exception as error:  # whatever the libraries' parsers raise
+        raise _not_loaded(source, error) from error
     return config.model_type
 
 
@@ -205,8 +201,8 @@ def load_classifier(
             output_loading_info=True,
             **names,
         )
-    except LOAD_ERRORS as error:
-        raise _not_loaded(source, error) from None
+    except Exception as error:  # whatever the libraries' parsers raise
+        raise _not_loaded(source, error) from error
     finally:
         logging.set_verbosity(verbosity)
     if missing := sorted(name for name in found["missing_keys"] if name.startswith(f"{model.base_model_prefix}.")):

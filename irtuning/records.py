@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -66,11 +67,11 @@ def read_record(folder: Path) -> dict:
     """
     path = Path(folder) / RECORD
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise InputError(f"{path} is a link or no file; train again")
     except OSError as error:
         raise InputError(f"no run in {folder}: {error.strerror} ({RECORD}); train one there first") from None
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: {error}; remove its folder and train again") from None
+    record = read_json(path, "remove its folder and train again")
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         found = record.get("schema") if isinstance(record, dict) else None
         raise InputError(f"{path} has schema {found!r}, this version reads {SCHEMA}; train again")
@@ -78,6 +79,14 @@ def read_record(folder: Path) -> dict:
     if missing or not isinstance(record["run"], dict) or not isinstance(record["run"].get("config"), dict):
         raise InputError(f"{path} is damaged: it lacks {missing or ['run.config']}; remove its folder and train again")
     return record
+
+
+def read_json(path: Path, cure: str) -> object:
+    """A JSON file that this package wrote; InputError where it is not whole."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: {error}; {cure}") from None
 
 
 def has_record(folder: Path) -> bool:

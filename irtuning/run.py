@@ -16,6 +16,7 @@ from irtuning.errors import InputError
 from irtuning.job import Job
 from irtuning.models import model_type, resolve
 from irtuning.records import differences, has_record, new_folder, read_record, write_record
+from irtuning.saved import seal
 from irtuning.speed import fused_kernels
 
 logger = logging.getLogger(__name__)
@@ -106,6 +107,7 @@ def train(
         record = job.work()
         job.save(folder)
         write_record(folder, record)
+        seal(folder)
     return Run(record, Path(output))
 
 

@@ -1,12 +1,11 @@
 """Model shapes known offline: the published configuration numbers of every named model, no weights, no network."""
 
 import copy
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irtuning.errors import InputError
-from irtuning.models import LOAD_ERRORS, MINI, RANDOM, Source, model_names, resolve
+from irtuning.models import MINI, RANDOM, Source, model_names, resolve
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -71,12 +70,12 @@ def load_shape(model: str, labels: int = 9) -> "PreTrainedConfig":
         return AutoConfig.from_pretrained(source.path, **RANDOM.get(source.name, ({},))[0], **more)
     try:
         config = AutoConfig.from_pretrained(source.path, local_files_only=True, trust_remote_code=False, **more)
-    except (*LOAD_ERRORS, json.JSONDecodeError) as error:
+    except Exception as error:  # whatever the libraries' parsers raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"the shape of model {model!r} is not known offline ({reason}); choose one of: {', '.join(model_names())}; "
             "or give a local folder with its config.json"
-        ) from None
+        ) from error
     config.pad_token_id = 0 if config.pad_token_id is None else config.pad_token_id
     return config
 

@@ -22,7 +22,7 @@ ORDER = [
     {"paths", "records", "provenance", "metrics", "selector", "embedded"},
     {"corpora"},
     {"edits", "prompts", "tables", "layers", "jobs"},
-    {"evidence", "layer_tables", "measured", "store", "checkpoints"},
+    {"evidence", "layer_tables", "measured", "saved", "store", "checkpoints"},
     {"figures"},
     {"floors", "display", "batches", "importance", "strategies", "models", "adapters", "pretrain", "speed"},
     {"config", "callback", "trainer", "curve", "profiles", "exploration", "live", "shapes", "tracing"},
@@ -85,6 +85,30 @@ def test_the_layer_method_stays_small():
     ]
     assert sum(lines) < 740
     assert max(len(p.read_text().splitlines()) for p in modules()) <= 320
+
+
+def hazards(tree):
+    """What unpickles, or runs text as code, a command line or someone else's module."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [getattr(node, "module", None) or "", *(a.name for a in node.names)]
+            yield from {name.split(".")[0] for name in names} & {"pickle", "dill", "cloudpickle", "marshal", "shelve"}
+        if isinstance(node, ast.Call):
+            call, given = ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
+            if call in ("eval", "exec", "os.system", "os.popen", "yaml.load", "joblib.load") or call.endswith((".read_pickle", ".unsafe_load")):
+                yield call
+            if call == "torch.load" and given.get("weights_only") != "True":
+                yield call
+            forbidden = {"trust_remote_code": "False", "shell": "False", "allow_pickle": "False", "use_safetensors": "True"}
+            yield from (f"{call}({name}={given[name]})" for name in forbidden if given.get(name, forbidden[name]) != forbidden[name])
+            if "AutoModel" in call and call.endswith("from_pretrained") and given.get("use_safetensors") != "True":
+                yield call
+
+
+def test_nothing_is_unpickled_and_no_text_is_run():
+    code = "import pickle\neval(x)\ntorch.load(f)\nf(shell=True)\nAutoModel.from_pretrained(x)\nf(trust_remote_code=True)"
+    assert len(list(hazards(ast.parse(code)))) == 6
+    assert {path.name: found for path in modules() if (found := list(hazards(ast.parse(path.read_text()))))} == {}
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: p.stem)

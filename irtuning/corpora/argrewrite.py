@@ -13,7 +13,7 @@ from irtuning.corpora.base import Corpus, Revision
 from irtuning.corpora.folds import cut
 from irtuning.corpora.reading import Row, read_sheets, require
 from irtuning.corpora.sources import SOURCES, files, locate
-from irtuning.errors import InputError, unknown
+from irtuning.errors import InputError, brief, unknown
 
 # Precision counts as content and Organization as surface, after the authors' scheme.
 COARSE = {
@@ -101,7 +101,7 @@ def read_workbook(path: Path) -> list[Revision]:
     sheets = read_sheets(path)
     missing = [title for title in SIDES.values() if title not in sheets]
     if missing:
-        raise InputError(f"{path}: no sheet {', '.join(map(repr, missing))}; found {list(sheets)}")
+        raise InputError(f"{path}: no sheet {', '.join(map(repr, missing))}; found {brief(list(sheets))}")
     drafts = {side: _draft(sheets[title], side) for side, title in SIDES.items()}
     joined = {index: one for index, one in _join(drafts, path).items() if one.purpose != UNANNOTATED}
     place = {"essay_id": essay[0], "condition": path.parts[-3], "draft_pair": path.parts[-2]}
@@ -125,7 +125,7 @@ def _sentence(row: Row, paragraph: str) -> Sentence:
         raise InputError(f"{row.where}: 'Sentence Index' is blank")
     aligned = [part for part in row.text("Aligned Index").split(",") if part not in ("", "ADD", "DELETE")]
     if not all(re.fullmatch("[0-9]{1,9}", part) for part in aligned):
-        raise InputError(f"{row.where}: 'Aligned Index' must be ADD, DELETE or sentence numbers, got {aligned}")
+        raise InputError(f"{row.where}: 'Aligned Index' must be ADD, DELETE or sentence numbers, got {brief(aligned)}")
     return Sentence(
         number=number,
         text=" ".join(row.text("Sentence Content").split()),
@@ -143,7 +143,7 @@ def _marks(row: Row) -> list[tuple[str, str, str]]:
         for name in ("Index", "Purpose", "Operation")
     ]
     if len({len(values) for values in lists}) > 1:
-        raise InputError(f"{row.where}: index, purpose and operation must list as many revisions each, got {lists}")
+        raise InputError(f"{row.where}: index, purpose and operation must list as many revisions each, got {brief(lists)}")
     marks = list(zip(*lists, strict=True))
     for _, purpose, operation in marks:
         if purpose not in COARSE and purpose != UNANNOTATED:

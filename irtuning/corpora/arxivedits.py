@@ -7,7 +7,7 @@ from pathlib import Path
 from irtuning.corpora.base import Corpus, Revision
 from irtuning.corpora.reading import as_text, read_json
 from irtuning.corpora.sources import SOURCES, locate
-from irtuning.errors import InputError, unknown
+from irtuning.errors import InputError, brief, unknown
 
 # The authors' own grouping (`arxiv_rel_mapping` in their code); "spefific" is the published spelling.
 COARSE = {
@@ -82,9 +82,9 @@ def _field(record: object, name: str, where: str, kind: type) -> object:
     if not isinstance(record, Mapping):
         raise InputError(f"{where} must be an object, got {type(record).__name__}")
     if name not in record:
-        raise InputError(f"{where}: no {name!r}; found {list(record)}")
+        raise InputError(f"{where}: no {name!r}; found {brief(list(record))}")
     if not isinstance(record[name], kind):
-        raise InputError(f"{where}: {name!r} must be {kind.__name__}, got {str(record[name])[:60]!r}")
+        raise InputError(f"{where}: {name!r} must be {kind.__name__}, got {brief(record[name])}")
     return record[name]
 
 
@@ -96,7 +96,7 @@ def _span(edit: object, name: str, sentence: str, where: str) -> tuple[int, int]
     whole = isinstance(span, list) and len(span) == 2 and all(type(place) is int for place in span)
     length = len(sentence.split())
     if not whole or not 0 <= span[0] < span[1] <= length:
-        raise InputError(f"{where}: {name!r} must be null or [start, end) within {length} tokens, got {span!r}")
+        raise InputError(f"{where}: {name!r} must be null or [start, end) within {length} tokens, got {brief(span)}")
     return span[0], span[1]
 
 

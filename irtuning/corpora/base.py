@@ -3,12 +3,14 @@
 import hashlib
 import json
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from irtuning.errors import InputError, unknown
+from irtuning.errors import InputError, brief, unknown
 
 SPLITS = ("train", "validation", "test")
+MOST_PROBLEMS = 8  # named in one message
 EDIT_MARKS = ("<edit>", "</edit>")
 
 
@@ -65,7 +67,8 @@ class Corpus:
     def __post_init__(self) -> None:
         problems = _problems(self)
         if problems:
-            raise InputError(f"corpus {self.name!r} cannot be used: " + "; ".join(problems))
+            more = f"; and {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else ""
+            raise InputError(f"corpus {self.name!r} cannot be used: {'; '.join(problems[:MOST_PROBLEMS])}{more}")
 
     @property
     def checksum(self) -> str:
@@ -95,7 +98,8 @@ class Corpus:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Number of revisions per intention in each split, in label order."""
-        return {s: {label: sum(r.intention == label for r in self.split(s)) for label in self.labels} for s in SPLITS}
+        found = {s: Counter(r.intention for r in self.split(s)) for s in SPLITS}
+        return {s: {label: found[s][label] for label in self.labels} for s in SPLITS}
 
     def _repr_html_(self) -> str:
         from irtuning.display import corpus_html
@@ -119,14 +123,14 @@ def _problems(corpus: Corpus) -> list[str]:
     """Everything wrong with a corpus, a sentence each."""
     problems = [f"split {s!r} is empty" for s in SPLITS if not corpus.split(s)]
     if len(corpus.labels) < 2:
-        problems.append(f"it has {len(corpus.labels)} label(s) {list(corpus.labels)}; a classifier needs two or more")
+        problems.append(f"it has {len(corpus.labels)} label(s) {brief(list(corpus.labels))}; a classifier needs two or more")
     counts = corpus.counts()
     for label in corpus.labels:
         total = sum(counts[s][label] for s in SPLITS)
         if total == 1:
-            problems.append(f"label {label!r} has one example; drop that row or merge the label into another")
+            problems.append(f"label {brief(label)} has one example; drop that row or merge the label into another")
         elif counts["train"][label] == 0:
-            problems.append(f"label {label!r} never occurs in train; merge it into another or drop its rows")
+            problems.append(f"label {brief(label)} never occurs in train; merge it into another or drop its rows")
     for split in SPLITS:
         problems += _row_problems(split, corpus.split(split), corpus.labels)
     seen: set[str] = set()
@@ -141,5 +145,5 @@ def _row_problems(split: str, rows: Sequence[Revision], labels: Sequence[str]) -
     strange = sorted({r.intention for r in rows} - set(labels))
     problems = [f"{split}: both sides are empty in {empty[:3]}"] if empty else []
     if strange:
-        problems.append(f"{split}: unknown label(s) {strange}; known are {list(labels)}")
+        problems.append(f"{split}: unknown label(s) {brief(strange)}; known are {brief(list(labels))}")
     return problems

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from irtuning.corpora.base import Revision
-from irtuning.errors import InputError
+from irtuning.errors import InputError, brief
 
 FOLDS = 5
 VALIDATION_FOLDS = 8  # an eighth of what is not tested, where there is enough: about 70 / 10 / 20 per cent
@@ -25,7 +25,7 @@ def assign_folds(groups: Sequence[str], labels: Sequence[str], folds: int = FOLD
 
     if _most_folds(groups, labels) < folds:
         raise InputError(
-            f"{len(set(groups))} groups in {len(groups)} rows with labels {dict(Counter(labels))} cannot be split in "
+            f"{len(set(groups))} groups in {len(groups)} rows with labels {brief(dict(Counter(labels)))} cannot be split in "
             f"{folds} folds; give more rows, or one file per split"
         )
     names = sorted(set(groups))

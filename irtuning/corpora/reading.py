@@ -4,13 +4,22 @@ import csv
 import io
 import json
 import math
+import stat
 import warnings
+import zipfile
 from collections.abc import Iterable, Mapping
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
-from irtuning.errors import InputError
+from irtuning.errors import InputError, brief
+
+# What a damaged or hostile file may take; a corpus of revisions is far below.
+LARGEST = 2**28  # bytes of a file, and of a workbook unpacked
+EXPANSION = 50  # times its size that a workbook may unpack to, where that is more than 8 MiB; text packs to a tenth
+COLUMNS = 1000  # of one table
+CELLS = 2**23  # of one table: half a million rows of 16 columns
+ROW_COST = 8  # in cells, since an empty row takes time too
 
 
 class Row(NamedTuple):
@@ -41,7 +50,7 @@ def as_text(value: object, where: str) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, str | int | float):
-        raise InputError(f"{where} must be text, got {type(value).__name__} {str(value)[:60]!r}")
+        raise InputError(f"{where} must be text, got {type(value).__name__} {brief(value)}")
     text = str(value).strip()
     try:
         text.encode()
@@ -68,14 +77,20 @@ def read_sheets(path: Path) -> dict[str, list[Row]]:
     """Every sheet of an .xlsx workbook by title; the first row of each names the columns."""
     import openpyxl
 
-    content = io.BytesIO(_read(path))
+    content, room = io.BytesIO(_read(path)), CELLS
     try:
+        _check_expansion(content)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # styles and extensions openpyxl does not know; values are unaffected
             grids = {}
             for sheet in openpyxl.load_workbook(content, read_only=True, data_only=True).worksheets:
                 sheet.reset_dimensions()  # a wrong stored size would cut the sheet off
-                grids[sheet.title] = list(sheet.iter_rows(values_only=True))
+                grid = grids[sheet.title] = []
+                for row in sheet.iter_rows(values_only=True):
+                    room -= len(row) + ROW_COST
+                    if room < 0:
+                        raise ValueError(f"more than {CELLS:,} cells, empty ones included")
+                    grid.append(row)
     except Exception as error:  # openpyxl passes on whatever zipfile, the XML parser or a bad cell raises
         raise InputError(
             f"{path} is not an .xlsx workbook that can be read ({error}); save it again as .xlsx"
@@ -103,15 +118,29 @@ def require(rows: Iterable[Row], columns: Iterable[str]) -> None:
         missing = [column for column in columns if column not in row.cells]
         if missing:
             raise InputError(
-                f"{row.where}: no column {', '.join(map(repr, missing))}; expected {columns}, found {list(row.cells)}"
+                f"{row.where}: no column {', '.join(map(repr, missing))}; expected {columns}, found {brief(list(row.cells))}"
             )
 
 
 def _read(path: Path) -> bytes:
     try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe or a device may never end
+            raise InputError(f"{path} is not a regular file; give one")
+        if found.st_size > LARGEST:
+            raise InputError(f"{path} has {found.st_size:,} bytes, the most is {LARGEST:,}; split it")
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _check_expansion(workbook: io.BytesIO) -> None:
+    """ValueError for a workbook that unpacks to very much; zipfile reads no more than the sizes it states."""
+    size = len(workbook.getbuffer())
+    unpacked = sum(part.file_size for part in zipfile.ZipFile(workbook).infolist())
+    most = max(2**23, min(LARGEST, EXPANSION * size))
+    if unpacked > most:
+        raise ValueError(f"its {size:,} bytes unpack to {unpacked:,}, more than {most:,}")
 
 
 def _parse(text: str, where: str) -> object:
@@ -147,17 +176,22 @@ def _read_first_sheet(path: Path) -> list[Row]:
 def _table(numbered: Iterable[tuple[int, Iterable[object]]], where: str) -> list[Row]:
     """Rows under the column names that the first non-empty one gives; empty rows are passed over."""
     columns: list[str] | None = None
-    rows = []
+    rows, room = [], CELLS
     for line, cells in numbered:
         cells = list(cells)
         filled = [place for place, cell in enumerate(cells, start=1) if cell not in (None, "")]
         if columns is None and filled:
             columns = [as_text(cell, f"{where} {line}: a column name") for cell in cells[: filled[-1]]]
+            if len(columns) > COLUMNS:
+                raise InputError(f"{where} {line} names {len(columns):,} columns, the most is {COLUMNS:,}; drop some")
             if len(set(columns)) < len(columns):
-                raise InputError(f"{where} {line}: column names occur twice in {columns}; rename them")
+                raise InputError(f"{where} {line}: column names occur twice in {brief(columns)}; rename them")
         elif filled:
             if filled[-1] > len(columns):
-                raise InputError(f"{where} {line} has {filled[-1]} cells for {len(columns)} columns {columns}")
+                raise InputError(f"{where} {line} has {filled[-1]} cells for {len(columns)} columns {brief(columns)}")
+            room -= len(columns)
+            if room < 0:
+                raise InputError(f"{where} {line} is beyond {CELLS:,} cells; split the file")
             rows.append(Row(f"{where} {line}", line, dict(zip_longest(columns, cells[: len(columns)]))))
     return rows
 

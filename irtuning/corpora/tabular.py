@@ -9,6 +9,7 @@ from irtuning.corpora.folds import cut
 from irtuning.corpora.reading import READERS, Row, read_rows, require
 from irtuning.errors import InputError, unknown
 
+MOST_LABELS = 256
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "dev", "valid"), "test": ("test",)}
 
 
@@ -50,12 +51,17 @@ def load_own(path: str | Path, fold: int = 0, columns: Columns = Columns()) -> C
     `test` files keep their split, and only fold 0 exists. Labels are in sorted order. InputError says what is wrong.
     """
     path = Path(path).expanduser()
-    if path.is_dir():
-        parts = [_revisions(rows, columns, split) for split, rows in read_splits(path).items()]
-    else:
-        parts = cut(_revisions(read_rows(path), columns, path.stem), fold)
-    labels = tuple(sorted({r.intention for part in parts for r in part}))
-    return Corpus(path.stem, labels, *parts, fold=fold)
+    try:
+        if path.is_dir():
+            parts = [_revisions(rows, columns, split) for split, rows in read_splits(path).items()]
+        else:
+            parts = cut(_revisions(read_rows(path), columns, path.stem), fold)
+        labels = tuple(sorted({r.intention for part in parts for r in part}))
+        return Corpus(path.stem, labels, *parts, fold=fold)
+    except InputError as error:
+        if str(path) in str(error):
+            raise
+        raise InputError(f"{path}: {error}") from None
 
 
 def read_splits(folder: Path) -> dict[str, list[Row]]:
@@ -65,7 +71,10 @@ def read_splits(folder: Path) -> dict[str, list[Row]]:
 
 def _revisions(rows: Sequence[Row], columns: Columns, source: str) -> list[Revision]:
     require(rows, columns.names())
-    return [columns.revision(row, f"{source}:{row.line}") for row in rows]
+    found = [columns.revision(row, f"{source}:{row.line}") for row in rows]
+    if (count := len({r.intention for r in found})) > MOST_LABELS:
+        raise InputError(f"column {columns.label!r} holds {count:,} labels, the most is {MOST_LABELS}; name another one")
+    return found
 
 
 def _split_file(folder: Path, split: str) -> Path:
