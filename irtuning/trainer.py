@@ -37,10 +37,6 @@ class LayerwiseTrainer(Trainer):
         with few_walks(self), finite_attention():
             return super().train(*args, **kwargs)
 
-    def floating_point_ops(self, inputs) -> int:
-        """Not counted: it would name every parameter of the model at each step, and nobody reads it."""
-        return 0
-
     def step_examples(self, step: int) -> list[int]:
         """Positions in the training set of the examples of an optimizer step, from 0."""
         sampler = self._get_train_sampler()

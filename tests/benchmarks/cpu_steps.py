@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import torch
 import typer
-from transformers import DataCollatorWithPadding, Trainer
+from transformers import DataCollatorWithPadding
 
 import irtuning.job
 from irtuning import trainer
@@ -25,10 +25,7 @@ WARM = 4
 PADDED = partial(DataCollatorWithPadding, padding="max_length", max_length=160)
 VARIANTS = {
     "as it is": nullcontext,
-    "modules walked at each step": lambda: patch.object(trainer, "few_walks", lambda trainer: nullcontext()),
-    "operations counted at each step": lambda: patch.object(
-        trainer.LayerwiseTrainer, "floating_point_ops", Trainer.floating_point_ops
-    ),
+    "modules walked and operations counted at each step": lambda: patch.object(trainer, "few_walks", lambda trainer: nullcontext()),
     "padded to 160 tokens": lambda: patch.object(
         irtuning.job, "DataCollatorWithPadding", lambda tokenizer, **_: PADDED(tokenizer)
     ),
