@@ -13,6 +13,7 @@ from transformers.trainer_callback import ExportableState
 from irtuning.errors import InputError, TrainingStopped
 from irtuning.importance import CosineMeter, gradient_score, losses_without, tensor_norms, weight_scores
 from irtuning.layers import base_model, candidate_layers, let_backprop_end_early
+from irtuning.ranks import refuse_sharding, votes, without_votes
 from irtuning.records import differences
 from irtuning.strategies import IRTuningStrategy, Strategy, describe, make_strategy
 
@@ -56,6 +57,7 @@ class LayerwiseTuning(TrainerCallback, ExportableState):
     def on_train_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
         """Find the layers, check that all can learn, take clipping over, start scores and history anew."""
         self._release()
+        refuse_sharding(args.fsdp, args.deepspeed, args.n_gpu)
         if getattr(state, "_layerwise", self) is not self:
             raise InputError("two layerwise callbacks on one Trainer would undo each other; remove one")
         state._layerwise = self
@@ -192,7 +194,8 @@ class LayerwiseTuning(TrainerCallback, ExportableState):
         similarities = self._meter.read() if self._meter else None
         if similarities is not None:
             parts.append(similarities.to(parts[0].device))
-        values = torch.cat(parts).tolist()
+        parts.append(votes(self.layers.indices, self.chosen, parts[0].device))
+        values = without_votes(torch.cat(parts).tolist(), self.layers.indices)
         return {id(p): value for p, value in zip(learning, values, strict=False)}, values[len(learning) :]
 
     def _fresh_scores(self, norms: dict[int, float], similarities: list[float]) -> list[float | None]:

@@ -23,6 +23,11 @@ MANIFEST = "manifest.json"
 LOCK = "lock"
 
 
+def place_of(output: Path) -> Path:
+    """The folder of a run's unfinished work."""
+    return output.parent / f".{output.name}.unfinished"
+
+
 @contextmanager
 def unfinished(output: Path) -> Iterator[Path]:
     """Own the folder of a run's unfinished work, `.NAME.unfinished` beside its output.
@@ -32,7 +37,7 @@ def unfinished(output: Path) -> Iterator[Path]:
     Raises:
         InputError: it cannot be made, or another process owns it; that one is named.
     """
-    folder, whole = output.parent / f".{output.name}.unfinished", False
+    folder, whole = place_of(output), False
     with _owned(folder):
         try:
             _remove_half_written(folder)

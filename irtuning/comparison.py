@@ -14,6 +14,7 @@ from irtuning.display import progress_bar
 from irtuning.errors import InputError
 from irtuning.jobs import cores, outcomes
 from irtuning.models import MINI, RANDOM, resolve
+from irtuning.ranks import is_first, world_size
 from irtuning.records import has_record, new_folder, read_record, write_record
 from irtuning.run import train
 from irtuning.strategies import EQUAL_BUDGET
@@ -75,10 +76,10 @@ def run_comparison(
     corpora = corpora or {run.fold: corpus_of(run, data_dir) for run in runs if run.seed == runs[0].seed}
     _check(runs, corpora)
     floors = [floor for fold in dict.fromkeys(folds) for floor in corpus_floors(corpora[fold])]
-    jobs = jobs or _default_jobs(runs[0])
+    jobs = 1 if world_size() > 1 else jobs or _default_jobs(runs[0])
     records: dict[int, dict] = {}
     failed: dict[str, Exception] = {}
-    with progress_bar(total=len(runs), desc=f"{runs[0].corpus} on {runs[0].model}, runs", disable=not progress) as bar:
+    with progress_bar(total=len(runs), desc=f"{runs[0].corpus} on {runs[0].model}, runs", disable=not (progress and is_first())) as bar:
         for later in (False, True):  # IR-Tuning's first: others take their budget from it
             stage = _stage(runs, records, budget, later)
             work = [(config, corpora[config.fold], _folder(output, config)) for config in stage.values()]

@@ -9,6 +9,7 @@ from torch import nn
 
 from irtuning.errors import unknown
 from irtuning.layers import CandidateLayers, adapter_modules, attention_output, find_layers
+from irtuning.ranks import mean, summed
 from irtuning.selector import REFERENCE_UNMEASURED
 
 
@@ -49,7 +50,7 @@ class CosineMeter:
     `token`: per token, padding masked, mean over the tokens of all training batches since the last reading.
     `reference`: as the authors' code is described: hidden states averaged over the batch first, padding included,
     cosine per position, mean over positions; only the first forward pass since the last reading counts, which
-    after an evaluation is an evaluation batch. Nothing is copied to the host.
+    after an evaluation is an evaluation batch; of several processes, the mean of theirs. Nothing is copied to the host.
     """
 
     def __init__(self, model: nn.Module, candidates: CandidateLayers, form: str = "token"):
@@ -65,12 +66,13 @@ class CosineMeter:
             self._handles.append(stack[index].register_forward_hook(hook, with_kwargs=True))
 
     def read(self) -> torch.Tensor | None:
-        """The similarities, shape (candidates,), on the device; None when nothing was seen. Starts over."""
+        """The similarities over all processes, shape (candidates,), on the device; None when nothing was seen. Starts over."""
         if any(total is None for total in self._sums):
             return None
-        means = torch.stack([total / weight for total, weight in zip(self._sums, self._weights, strict=True)])
+        weights = [torch.as_tensor(w, dtype=t.dtype, device=t.device) for t, w in zip(self._sums, self._weights, strict=True)]
+        totals, weights = summed(torch.stack([torch.stack(self._sums), torch.stack(weights)]))
         self._sums, self._weights = [None] * len(self._sums), [0.0] * len(self._weights)
-        return means
+        return totals / weights
 
     def state(self) -> list[tuple[float, float] | None]:
         """What was seen since the last reading, for JSON."""
@@ -127,7 +129,7 @@ def losses_without(
         with _suppressed([stack[i] for i in indices], factor), torch.compiler.set_stance("force_eager"):
             losses.append(model(**batch).loss.float())
     model.train(was_training)
-    return torch.stack(losses).tolist()
+    return mean(torch.stack(losses)).tolist()
 
 
 @contextmanager

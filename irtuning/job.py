@@ -24,6 +24,7 @@ from irtuning.metrics import balanced_weights, score, softmax
 from irtuning.models import Source, checkpoint_layers, context_length, load_classifier, load_tokenizer
 from irtuning.prompts import encode
 from irtuning.provenance import provenance, versions
+from irtuning.ranks import examples_each, world_size
 from irtuning.records import SCHEMA, finite
 from irtuning.resume import ResumableTrainer, Saving
 from irtuning.speed import accelerate
@@ -91,6 +92,7 @@ class Job:
         meta = {
             "status": "complete",
             "starts": self.saving.starts,
+            "processes": world_size(),
             "seconds": seconds,
             "step_seconds": self.curve.seconds,
         }
@@ -173,7 +175,7 @@ class Job:
         arguments = TrainingArguments(
             output_dir=str(self.checkpoints.new) if self.checkpoints else self.scratch.name,
             max_steps=config.max_steps,
-            per_device_train_batch_size=config.batch_size // config.accumulation,
+            per_device_train_batch_size=examples_each(config.batch_size, config.accumulation),
             per_device_eval_batch_size=64,
             gradient_accumulation_steps=config.accumulation,
             learning_rate=config.learning_rate,
@@ -182,6 +184,8 @@ class Job:
             max_grad_norm=config.clip,
             bf16=config.precision == "bf16",
             use_cpu=not self.on_gpu,
+            ddp_backend=None if self.on_gpu else "gloo",
+            ddp_find_unused_parameters=True,  # the layers that are frozen at this step
             eval_strategy="steps",
             eval_steps=config.eval_every,
             save_strategy="no",
@@ -193,9 +197,8 @@ class Job:
             dataloader_pin_memory=self.on_gpu,
             label_names=["labels"],
         )
-        eights = (
-            8 if "compile" in (config.speed or ()) else None
-        )  # lengths attention wants; by chance would compile anew
+        arguments._n_gpu = min(1, arguments.n_gpu)  # one process, one GPU: the Trainer would spread the batch over all
+        eights = 8 if "compile" in (config.speed or ()) else None  # lengths attention wants; by chance would compile anew
         trainer = ResumableTrainer(
             self.model,
             arguments,

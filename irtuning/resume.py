@@ -17,6 +17,7 @@ from transformers.trainer_callback import ExportableState
 from irtuning.checkpoints import Checkpoints
 from irtuning.curve import ValidationCurve
 from irtuning.errors import InputError
+from irtuning.ranks import from_first, is_first, summed, wait_for_all, world_size
 from irtuning.trainer import LayerwiseTrainer
 
 TENSORS = "tensors.safetensors"
@@ -44,6 +45,8 @@ class Saving(TrainerCallback, ExportableState):
         self.starts, self._began = [*self.starts, state.global_step], time.perf_counter()
 
     def on_step_end(self, args, state, control, **kwargs):
+        if world_size() > 1:  # a launcher asks them all to end, which each notices in a step of its own
+            self.ending = bool(summed(torch.tensor([float(self.ending)], device=args.device)).item())
         if self.every and state.global_step < state.max_steps:  # after the last step the run itself is written
             control.should_save |= self.ending or state.global_step % self.every == 0
 
@@ -91,7 +94,7 @@ class ResumableTrainer(LayerwiseTrainer):
         if self._checkpoints is None:
             self.train()
             return
-        newest = self._checkpoints.newest()
+        newest = from_first(self._checkpoints.newest)
         with self._saving.listening():
             self.train(resume_from_checkpoint=str(newest) if newest else None)
 
@@ -102,8 +105,10 @@ class ResumableTrainer(LayerwiseTrainer):
         held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
         found = {f"weight.{n}": p.detach().contiguous() for n, p in self.model.named_parameters() if id(p) in held}
         found |= {f"best.{i:06}": kept for i, kept in enumerate(self._curve.best)}
-        Path(output_dir).mkdir(parents=True)
-        save_file(found | {"losses": torch.tensor(self.step_losses(), dtype=torch.float64)}, Path(output_dir) / TENSORS)
+        losses = torch.tensor(self.step_losses(), dtype=torch.float64)
+        if is_first():
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+            save_file(found | {"losses": losses}, Path(output_dir) / TENSORS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None) -> None:
         found = load_file(Path(resume_from_checkpoint) / TENSORS)
@@ -114,10 +119,11 @@ class ResumableTrainer(LayerwiseTrainer):
 
     def _save_checkpoint(self, model, trial) -> None:
         step = self.state.global_step
-        shutil.rmtree(self._checkpoints.new, ignore_errors=True)
+        from_first(lambda: shutil.rmtree(self._checkpoints.new, ignore_errors=True))
         try:
             super()._save_checkpoint(model, trial)
-            self._checkpoints.seal(step)
+            wait_for_all()  # every process has a file of random states in it
+            from_first(lambda: self._checkpoints.seal(step))
         except (OSError, RuntimeError, SafetensorError, InputError) as error:  # torch.save has no other for a full disk
             shutil.rmtree(self._checkpoints.new, ignore_errors=True)
             raise InputError(

@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 from transformers import TrainerCallback
 
-from irtuning.checkpoints import unfinished
+from irtuning.checkpoints import place_of, unfinished
 from irtuning.config import RunConfig, corpus_of, strategy_of
 from irtuning.corpora.base import Corpus
 from irtuning.errors import InputError
 from irtuning.job import Job
 from irtuning.models import model_type, resolve
+from irtuning.ranks import examples_each, is_first, refuse_sharding, wait_for_all
 from irtuning.records import differences, has_record, new_folder, read_record, write_record
 from irtuning.saved import seal
 from irtuning.speed import fused_kernels
@@ -90,6 +91,8 @@ def train(
     config = config.complete(
         source, len(corpus.train_part(config.train_share, config.seed)), strategy.scope == "parameters", device
     )
+    refuse_sharding()
+    examples_each(config.batch_size, config.accumulation)
     if output is not None and has_record(Path(output)):
         return _finished(Path(output), config, corpus)
     with ExitStack() as stack:
@@ -97,17 +100,22 @@ def train(
             stack.enter_context(fused_kernels(model_type(source)))
         if output is None:
             return Run(Job(config, corpus, strategy, source, progress, callbacks).work())
+        every = config.eval_every if save_every is None else save_every
+        if not is_first():
+            record = Job(config, corpus, strategy, source, False, callbacks, place_of(Path(output)), every).work()
+            wait_for_all()
+            return Run(record, Path(output))
         place = stack.enter_context(unfinished(Path(output)))
         if has_record(Path(output)):  # by the process that was training here a moment ago
             return _finished(Path(output), config, corpus)
         folder = stack.enter_context(new_folder(Path(output), within=place))
-        every = config.eval_every if save_every is None else save_every
         job = Job(config, corpus, strategy, source, progress, callbacks, place, every)
         job.check_space()
         record = job.work()
         job.save(folder)
         write_record(folder, record)
         seal(folder)
+    wait_for_all()
     return Run(record, Path(output))
 
 

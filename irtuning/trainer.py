@@ -5,6 +5,7 @@ from torch.utils.data import Sampler
 from transformers import Trainer
 
 from irtuning.batches import LengthGroupedBatches
+from irtuning.ranks import mean
 from irtuning.speed import few_walks, finite_attention
 
 
@@ -27,7 +28,7 @@ class LayerwiseTrainer(Trainer):
         """Training loss of each optimizer step so far: the mean over its examples."""
         if not self._losses:
             return []
-        values = torch.stack([loss for _, loss in self._losses]).tolist()
+        values = mean(torch.stack([loss for _, loss in self._losses])).tolist()
         sums: dict[int, float] = {}
         for (step, _), value in zip(self._losses, values, strict=True):
             sums[step] = sums.get(step, 0.0) + value
@@ -55,7 +56,11 @@ class LayerwiseTrainer(Trainer):
         labels = inputs["labels"]
         weights = None if self._class_weights is None else self._class_weights.to(outputs.logits.device)
         total = torch.nn.functional.cross_entropy(outputs.logits.float(), labels, weight=weights, reduction="sum")
-        loss = total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+        if num_items_in_batch is None:
+            loss = total / len(labels)
+        else:  # counted over all processes, whose gradients are averaged
+            together = self.args.average_tokens_across_devices
+            loss = total / num_items_in_batch * (self.accelerator.num_processes if together else 1)
         return (loss, outputs) if return_outputs else loss
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler:

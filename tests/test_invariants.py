@@ -1,0 +1,156 @@
+"""However a step is cut into micro-batches and processes, it is the same step; the processes learn the same layers."""
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from irtuning.config import RunConfig
+from irtuning.errors import InputError, TrainingStopped
+from irtuning.ranks import examples_each
+from irtuning.records import read_record
+from irtuning.run import train
+from irtuning.selector import cut_variances
+
+REFERENCE = Path(__file__).parent / "reference_trajectory.json"
+# no dropout and, in 20 steps of 16, no batch that is not whole
+SETTINGS = {"corpus": "synthetic", "model": "tiny-random", "dropout": 0.0, "batch_size": 16, "max_steps": 20, "eval_every": 20,
+            "learning_rate": 5e-3, "device": "cpu"}  # fmt: skip
+WAYS = [("1 x 16", {}, 1), ("2 x 8", {"accumulation": 2}, 1), ("4 x 4", {"accumulation": 4}, 1),
+        ("checkpointing", {"checkpointing": True}, 1), ("2 processes", {}, 2), ("2 processes, 2 x 4 each", {"accumulation": 2}, 2)]  # fmt: skip
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["irtuning.run", "peft", "transformers.models.llama.modeling_llama"])
+
+
+class Ends(TrainerCallback):
+    """Asks the first process to end, in a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        if state.global_step == self.step - 1 and os.environ["RANK"] == "0":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def one_rank(rank, size, port, settings, options, answers):
+    """The work of one process of `size`."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    torch.set_num_threads(1)
+    try:
+        own = {name: value[rank] if isinstance(value, list) else value for name, value in settings.items()}
+        answers.put((rank, train(RunConfig.of(own), progress=False, **options).record))
+    except (InputError, SystemExit) as error:
+        answers.put((rank, error))
+    if size > 1 and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def train_together(size, settings, **options):
+    """What each of `size` processes has in the end: a record or an error. A list among the settings is one for each rank."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    answers = FORKS.Queue()
+    processes = [
+        FORKS.Process(target=one_rank, args=(rank, size, port, settings, options, answers)) for rank in range(size)
+    ]
+    for process in processes:
+        process.start()
+    found = dict(answers.get(timeout=240) for _ in processes)
+    for process in processes:
+        process.join()
+    return [found[rank] for rank in range(size)]
+
+
+def margin(scores):
+    """How much better the best cut of these scores is than the second best; none where some are not known."""
+    if any(score is None for score in scores):
+        return None
+    first, second = sorted(cut_variances(np.sort(scores)))[:2]
+    return second - first
+
+
+def assert_same_trajectory(found, expected):
+    """Losses to 1e-5, the same layers; where layers differ, the two best cuts were as good as equal, and it is said."""
+    for step, (mine, theirs) in enumerate(zip(found, expected, strict=True), 1):
+        if mine["layers"] != theirs["layers"]:
+            gap = margin(theirs["scores"])
+            assert gap is not None and gap < 1e-4, f"step {step}: {mine['layers']} instead of {theirs['layers']}"
+            pytest.skip(f"the choices part at step {step}, whose two best cuts differ by {gap:.1e}")
+        assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-5), f"step {step}"
+
+
+@pytest.mark.parametrize(("name", "change", "size"), WAYS, ids=[name for name, _, _ in WAYS])
+def test_every_way_to_cut_a_step_gives_the_committed_trajectory(name, change, size):
+    expected = json.loads(REFERENCE.read_text())
+    for record in train_together(size, SETTINGS | change):
+        assert record["meta"]["processes"] == size
+        assert_same_trajectory(record["train"]["steps"], expected)
+
+
+@pytest.mark.parametrize("method", ["ir:variant=exact:score=l2", "ist:every=2:step_size=1000", "ir-cosine:score=token", "lisa"])
+def test_three_processes_train_as_one(method):
+    settings = SETTINGS | {"batch_size": 12, "max_steps": 12, "eval_every": 6, "method": method}
+    (alone,) = train_together(1, settings)
+    together = train_together(3, settings)
+    for record in together:
+        assert_same_trajectory(record["train"]["steps"], alone["train"]["steps"])
+        assert record["scores"]["validation"]["macro_f1"] == pytest.approx(alone["scores"]["validation"]["macro_f1"], abs=1e-4)
+        assert [row["id"] for row in record["predictions"]["validation"]] == [
+            row["id"] for row in alone["predictions"]["validation"]
+        ]
+    assert all(record["predictions"] == together[0]["predictions"] for record in together)
+
+
+def test_processes_that_choose_differently_stop_at_once():
+    errors = train_together(2, SETTINGS | {"method": ["last-k:share=0.5", "middle-k:share=0.5"], "max_steps": 3})
+    assert all(isinstance(error, TrainingStopped) and "chose different layers" in str(error) for error in errors)
+
+
+def test_processes_share_one_folder_and_go_on_together_from_a_checkpoint(tmp_path):
+    settings = SETTINGS | {"max_steps": 8, "eval_every": 4, "checkpoint": "best"}
+    whole = train_together(2, settings, output=tmp_path / "whole", save_every=3)
+    assert read_record(tmp_path / "whole") == whole[0]
+    ended = train_together(2, settings, output=tmp_path / "ended", save_every=3, callbacks=[Ends(5)])
+    assert [error.code for error in ended] == [143, 143] and not (tmp_path / "ended").exists()
+    resumed = train_together(2, settings, output=tmp_path / "ended", save_every=3)
+    for block in ("run", "train", "scores", "predictions"):
+        assert resumed[0][block] == resumed[1][block] == whole[0][block]
+    assert resumed[0]["meta"]["starts"] == [0, 5]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ended", "whole"]
+
+
+def test_one_command_under_torchrun(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "irtuning"]
+    options = ["train", "--model", "tiny-random", "--max-steps", "2", "--set", "batch_size=4", "--set", "device=cpu", "--json"]
+    found = subprocess.run(
+        [*command, *options, "--output", str(tmp_path / "run")],
+        capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)["config"]["max_steps"] == 2  # printed by one of them
+    assert read_record(tmp_path / "run")["meta"]["processes"] == 2
+
+
+@pytest.mark.parametrize(("kind", "name"), [("FSDP", "FSDP"), ("DEEPSPEED", "DeepSpeed")])
+def test_sharded_training_is_refused_with_its_reason(kind, name, monkeypatch):
+    monkeypatch.setenv(f"ACCELERATE_USE_{kind}", "true")
+    with pytest.raises(InputError, match=f"{name} cannot train layer by layer: .*use DDP"):
+        train(RunConfig.of(SETTINGS), progress=False)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(InputError, match="batch_size 16 cannot be shared by 3 processes .* give a multiple of 3"):
+        examples_each(16, 1)
