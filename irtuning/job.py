@@ -37,6 +37,7 @@ class Job:
     Args:
         place: where its checkpoints go, None for none.
         save_every: steps between two, 0 for none.
+        report_to: the Trainer's names of trackers.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Job:
         callbacks: Sequence[TrainerCallback] = (),
         place: Path | None = None,
         save_every: int = 0,
+        report_to: Sequence[str] = (),
     ):
         self.config, self.corpus, self.strategy, self.source, self.place = config, corpus, strategy, source, place
         self.started = time.perf_counter()
@@ -67,7 +69,7 @@ class Job:
         self.saving = Saving(save_every)
         identity = config.to_dict() | {"corpus_checksum": corpus.checksum} | versions()
         self.checkpoints = Checkpoints(place, identity) if place and save_every else None
-        self.trainer = self._make_trainer(progress, callbacks)
+        self.trainer = self._make_trainer(progress, callbacks, report_to)
 
     def check_space(self) -> None:
         """Raise InputError if what the run will save has no room: its weights; with two moments in each checkpoint."""
@@ -137,11 +139,26 @@ class Job:
     def _train(self) -> None:
         try:
             self.trainer.go_on()
+        except torch.OutOfMemoryError:
+            raise TrainingStopped(self._no_room()) from None
         except TrainingStopped as error:
             ids = [self.train_part[i].id for i in self.trainer.step_examples(self.trainer.state.global_step)]
             kept = self.checkpoints.newest() if self.checkpoints else None
             where = f"; what was learned before is in {kept}" if kept else ""
             raise TrainingStopped(f"{error}: {', '.join(ids)}{where}") from None
+
+    def _no_room(self) -> str:
+        """What happened on a GPU that is too small, and what to change."""
+        from irtuning.memory import predict_run, setting_that_fits
+
+        room = torch.cuda.get_device_properties(0).total_memory
+        text = f"the GPU of {room / 2**30:.1f} GiB is out of memory"
+        try:
+            needed, cure = predict_run(self.config).peak_bytes / 2**30, setting_that_fits(self.config, room)
+        except InputError as error:  # a model or setting whose memory cannot be predicted
+            return f"{text}; give more accumulation, or checkpointing=true ({error})"
+        instead = f"set {cure}" if cure else "no split of the batch fits: a shorter max_length, a smaller model or a larger card"
+        return f"{text}: predicted for this run are {needed:.1f} GiB, other processes on it not counted; {instead}"
 
     def _make_model(self) -> torch.nn.Module:
         config, adapted = self.config, self.strategy.scope == "adapters"
@@ -169,7 +186,9 @@ class Job:
                 parameter.data = parameter.data.float()  # what learns is kept in float32
         return model
 
-    def _make_trainer(self, progress: bool, callbacks: Sequence[TrainerCallback]) -> ResumableTrainer:
+    def _make_trainer(
+        self, progress: bool, callbacks: Sequence[TrainerCallback], report_to: Sequence[str]
+    ) -> ResumableTrainer:
         config = self.config
         self.scratch = tempfile.TemporaryDirectory(prefix="irtuning-")  # the Trainer wants one, though it stay empty
         arguments = TrainingArguments(
@@ -184,14 +203,16 @@ class Job:
             max_grad_norm=config.clip,
             bf16=config.precision == "bf16",
             use_cpu=not self.on_gpu,
-            ddp_backend=None if self.on_gpu else "gloo",
+            ddp_backend="gloo" if world_size() > 1 and not self.on_gpu else None,
             ddp_find_unused_parameters=True,  # the layers that are frozen at this step
             eval_strategy="steps",
             eval_steps=config.eval_every,
             save_strategy="no",
-            logging_strategy="no",
+            logging_strategy="steps" if report_to else "no",
+            logging_steps=1,
             logging_nan_inf_filter=False,  # it would wait for the device at every micro-batch
-            report_to="none",
+            report_to=list(report_to) or "none",
+            run_name=f"{config.method} {config.corpus} seed {config.seed}",
             seed=config.seed,
             disable_tqdm=not progress,
             dataloader_pin_memory=self.on_gpu,
@@ -213,6 +234,7 @@ class Job:
                 *callbacks,
             ],  # the curve's clock starts before the choice
             checkpoints=self.checkpoints,
+            layerwise=self.callback,
             saving=self.saving,
             curve=self.curve,
             class_weights=self._class_weights(),

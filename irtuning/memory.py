@@ -203,6 +203,21 @@ def lowest_layer_that_fits(
     return None
 
 
+def setting_that_fits(config: "RunConfig", gpu_bytes: int) -> str | None:
+    """The first change of a run that leaves its result as it is and whose predicted peak fits a card, in words.
+
+    More micro-batches first, then checkpointing too, which costs time; None when neither is enough.
+    """
+    splits = [n for n in range(config.accumulation, config.batch_size + 1) if config.batch_size % n == 0]
+    for checkpointing in sorted({config.checkpointing, True}):
+        for accumulation in splits:
+            changed = dataclasses.replace(config, accumulation=accumulation, checkpointing=checkpointing)
+            if changed != config and (peak := predict_run(changed).peak_bytes) <= usable_bytes(gpu_bytes):
+                change = f"accumulation={accumulation}" + ", checkpointing=true" * checkpointing
+                return f"{change} (predicted {peak / 2**30:.1f} GiB)"
+    return None
+
+
 def card_report(
     gpu_bytes: int, model: str = "mini", method: str = "ir", adapter: str = "lora", **settings
 ) -> dict[str, object]:

@@ -14,10 +14,12 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
+from irtuning.callback import LayerwiseTuning
 from irtuning.checkpoints import Checkpoints
 from irtuning.curve import ValidationCurve
 from irtuning.errors import InputError
 from irtuning.ranks import from_first, is_first, summed, wait_for_all, world_size
+from irtuning.tracking import layer_figures
 from irtuning.trainer import LayerwiseTrainer
 
 TENSORS = "tensors.safetensors"
@@ -75,12 +77,14 @@ class ResumableTrainer(LayerwiseTrainer):
 
     Args:
         checkpoints: where they go, `args.output_dir` being its `new`; None for nowhere.
+        layerwise: the callback whose layers are logged.
         saving: the callback that asks for them.
         curve: the callback whose best weights are kept.
     """
 
-    def __init__(self, *args, checkpoints: Checkpoints | None, saving: Saving, curve: ValidationCurve, **kwargs):
+    def __init__(self, *args, checkpoints: Checkpoints | None, layerwise: LayerwiseTuning, saving: Saving, curve: ValidationCurve, **kwargs):
         super().__init__(*args, **kwargs)
+        self._layerwise = layerwise
         self._checkpoints, self._saving, self._curve = checkpoints, saving, curve
         self._earlier: list[float] = []
 
@@ -97,6 +101,10 @@ class ResumableTrainer(LayerwiseTrainer):
         newest = from_first(self._checkpoints.newest)
         with self._saving.listening():
             self.train(resume_from_checkpoint=str(newest) if newest else None)
+
+    def log(self, logs, *args, **kwargs) -> None:
+        of_step = layer_figures(self._layerwise.history, self._layerwise.layers.indices) if "loss" in logs else {}
+        super().log(logs | of_step, *args, **kwargs)
 
     def step_losses(self) -> list[float]:
         return self._earlier + super().step_losses()

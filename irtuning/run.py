@@ -19,6 +19,7 @@ from irtuning.ranks import examples_each, is_first, refuse_sharding, wait_for_al
 from irtuning.records import differences, has_record, new_folder, read_record, write_record
 from irtuning.saved import seal
 from irtuning.speed import fused_kernels
+from irtuning.tracking import trackers
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ def train(
     data_dir: str | Path | None = None,
     output: str | Path | None = None,
     save_every: int | None = None,
+    report_to: Sequence[str] = (),
     progress: bool = True,
     callbacks: Sequence[TrainerCallback] = (),
     **settings: object,
@@ -71,6 +73,8 @@ def train(
         output: folder for record, adapter with head, and tokenizer; it appears whole at the end. A folder that
             holds the very same run is read instead of trained again; a run that was interrupted goes on, exactly.
         save_every: steps between two checkpoints of a run with an `output`: the evaluations' where None; 0: none.
+        report_to: trackers by the Trainer's names, such as `tensorboard`; they get losses, scores, the number of layers
+            that learn and every layer's score. TensorBoard's files go to TENSORBOARD_LOGGING_DIR, or beside the output.
         progress: show a progress bar.
         callbacks: the Trainer's, called after ours; none is called where a finished run is read.
 
@@ -96,20 +100,21 @@ def train(
     if output is not None and has_record(Path(output)):
         return _finished(Path(output), config, corpus)
     with ExitStack() as stack:
+        stack.enter_context(trackers(report_to, output))
         if "liger" in (config.speed or ()):
             stack.enter_context(fused_kernels(model_type(source)))
         if output is None:
-            return Run(Job(config, corpus, strategy, source, progress, callbacks).work())
+            return Run(Job(config, corpus, strategy, source, progress, callbacks, report_to=report_to).work())
         every = config.eval_every if save_every is None else save_every
         if not is_first():
-            record = Job(config, corpus, strategy, source, False, callbacks, place_of(Path(output)), every).work()
+            record = Job(config, corpus, strategy, source, False, callbacks, place_of(Path(output)), every, report_to).work()
             wait_for_all()
             return Run(record, Path(output))
         place = stack.enter_context(unfinished(Path(output)))
         if has_record(Path(output)):  # by the process that was training here a moment ago
             return _finished(Path(output), config, corpus)
         folder = stack.enter_context(new_folder(Path(output), within=place))
-        job = Job(config, corpus, strategy, source, progress, callbacks, place, every)
+        job = Job(config, corpus, strategy, source, progress, callbacks, place, every, report_to)
         job.check_space()
         record = job.work()
         job.save(folder)

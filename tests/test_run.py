@@ -9,13 +9,14 @@ import pytest
 import torch
 from peft import IA3Config
 from safetensors.torch import load_file
+from transformers import TrainerCallback
 
 from irtuning.classifier import RevisionClassifier
 from irtuning.comparison import compare, run_comparison
 from irtuning.config import RunConfig
 from irtuning.corpora import Revision, load_corpus
 from irtuning.curve import ValidationCurve
-from irtuning.errors import InputError
+from irtuning.errors import InputError, TrainingStopped
 from irtuning.metrics import balanced_weights
 from irtuning.run import train
 from irtuning.tables import layer_frequency, mean_share
@@ -255,3 +256,36 @@ def test_too_little_space_is_seen_before_training(own_corpus, tmp_path, monkeypa
     with pytest.raises(InputError, match="1,000 bytes free"):
         train(RunConfig.of(own_corpus | {"max_steps": 4}), output=tmp_path / "run", progress=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_trackers_get_losses_scores_and_layers(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    settings = {"corpus": "synthetic", "model": "tiny-random", "max_steps": 4, "batch_size": 4, "eval_every": 2}
+    options = {"output": tmp_path / "run", "progress": False}
+    with pytest.raises(InputError, match="tracker .*tensorbord"):
+        train(RunConfig.of(settings), report_to=["tensorbord"], **options)
+    run = train(RunConfig.of(settings), report_to=["tensorboard"], **options)
+    (folder,) = (path for path in tmp_path.iterdir() if path.name != "run")
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    counts = [event.value for event in events.Scalars("train/learning_layers")]
+    losses = [event.value for event in events.Scalars("train/loss")]
+    assert counts[:4] == [len(layers) for layers in run.layers]
+    assert losses == pytest.approx([step["loss"] for step in run.record["train"]["steps"]], abs=1e-3)
+    assert len([tag for tag in events.Tags()["scalars"] if "layer_score/" in tag]) == 12
+    assert events.Scalars("eval/macro_f1")[-1].value == pytest.approx(run.scores["validation"]["macro_f1"])
+
+
+def test_a_gpu_that_is_too_small_gets_a_setting_that_fits(monkeypatch):
+    """The error is CUDA's, raised by hand; the advice is what `irtuning memory` predicts."""
+
+    class Full(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            raise torch.OutOfMemoryError
+
+    card = type("card", (), {"total_memory": 2 * 2**30})
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
+    options = {"corpus": "synthetic", "model": "mini", "batch_size": 64, "max_steps": 1, "max_length": 512}
+    with pytest.raises(TrainingStopped, match=r"GPU of 2.0 GiB is out of memory: predicted .* set accumulation=\d+ \(predicted 1"):
+        train(progress=False, callbacks=[Full()], **options)

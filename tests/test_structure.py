@@ -25,7 +25,7 @@ ORDER = [
     {"evidence", "layer_tables", "measured", "saved", "store", "checkpoints"},
     {"figures"},
     {"floors", "display", "batches", "importance", "strategies", "models", "adapters", "pretrain", "speed"},
-    {"config", "callback", "trainer", "curve", "profiles", "exploration", "live", "shapes", "tracing"},
+    {"config", "callback", "trainer", "curve", "profiles", "exploration", "live", "shapes", "tracing", "tracking"},
     {"estimate"},
     {"memory", "resume"},
     {"job", "classifier", "anatomy"},

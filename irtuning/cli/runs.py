@@ -69,6 +69,9 @@ def train(
     save_every: Annotated[
         int | None, typer.Option(help="Steps between two checkpoints; the evaluations' where absent, 0: none.")
     ] = None,
+    report_to: Annotated[
+        str, typer.Option(help="Trackers such as tensorboard, commas between; they get every layer's score.")
+    ] = "",
     like: Annotated[Path | None, typer.Option(help="Saved IR-Tuning run whose budget a baseline takes.")] = None,
     settings: Setting = None,
     score_test: ScoreTest = False,
@@ -95,7 +98,14 @@ def train(
     config = RunConfig.of(merge(parse_settings(settings or []), given | columns | steps(max_steps, score_test)))
     if like:
         config = with_budget(config, read_record(like))
-    run = train_run(config, data_dir=data, output=output, save_every=save_every, progress=not as_json)
+    run = train_run(
+        config,
+        data_dir=data,
+        output=output,
+        save_every=save_every,
+        report_to=[name for name in report_to.split(",") if name],
+        progress=not as_json,
+    )
     show({"output": str(output), "config": run.config, "scores": run.scores}, as_json)
 
 
