@@ -1,7 +1,6 @@
 """Unfinished runs: a folder beside the output that one process owns, and checkpoints in it, whole or not there."""
 
 import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from irtuning.embedded import sha256
 from irtuning.errors import InputError
 from irtuning.records import differences, has_record, write_text
 
@@ -132,12 +132,7 @@ class Checkpoints:
 
 def _checksums(folder: Path) -> dict[str, str]:
     """SHA-256 of every file in a folder but the manifest, by name."""
-    found = {}
-    for path in sorted(folder.iterdir()):
-        if path.name != MANIFEST:
-            with path.open("rb") as stream:
-                found[path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return found
+    return {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
 
 
 def _sync(path: Path) -> None:

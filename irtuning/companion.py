@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # the modules that decide a run's result: a change in one of them starts a new cache of runs
 TRAINING_MODULES = (
-    "adapters", "callback", "config", "importance", "layers", "metrics", "models", "prompts", "run", "selector",
+    "adapters", "batches", "callback", "config", "importance", "job", "layers", "metrics", "models", "prompts", "selector",
     "speed", "strategies", "trainer", "curve",
 )  # fmt: skip
 FIXED_SPLITS = ("synthetic", "arxivedits", "iterater", "argrevision")
