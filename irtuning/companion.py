@@ -14,7 +14,6 @@ from irtuning.paths import REPOSITORY, Places
 from irtuning.profiles import comparisons
 from irtuning.records import write_bytes, write_text
 from irtuning.store import read_store, write_store
-from irtuning.strategies import EQUAL_BUDGET
 from irtuning.tables import label, markdown, stamp
 
 if TYPE_CHECKING:
@@ -39,7 +38,9 @@ def training_fingerprint() -> str:
     sums = (embedded_model_path() / CHECKSUMS).read_text().splitlines()
     digest = hashlib.sha256("".join(line for line in sums if not line.endswith((".md", ".tsv"))).encode())
     for name in TRAINING_MODULES:
-        digest.update((REPOSITORY / "irtuning" / f"{name}.py").read_bytes())
+        package = REPOSITORY / "irtuning" / name
+        for path in sorted(package.glob("*.py")) or [package.with_suffix(".py")]:
+            digest.update(path.read_bytes())
     return digest.hexdigest()[:8]
 
 
@@ -92,7 +93,8 @@ class Companion:
         profile: names the folders and stands in every stamp.
         corpora, data: the corpora by name and the folder of their files.
         output: where everything goes; the repository's own folders when None.
-        models, methods, panels, folds, seeds, max_steps: what is run; see `profiles.PROFILES`.
+        models, methods, panels, folds, seeds, max_steps: what is run; see `profiles.PROFILES`. A panel may name the
+            one corpus it is for: `sizes@argrewrite`.
         settings: fields of `RunConfig`, the same for every run.
         jobs, scheduler: where runs are made; see `run_comparison`.
     """
@@ -118,7 +120,8 @@ class Companion:
 
         pandas.set_option("display.max_colwidth", None)  # a table in a notebook shows its cells whole
         self.profile, self.names, self.data = profile, list(corpora), data
-        self.models, self.methods, self.panels = list(models), list(methods), list(panels)
+        self.models, self.methods = list(models), list(methods)
+        self.panels = {name: only for name, _, only in (panel.partition("@") for panel in panels)}
         self.folds, self.seeds = list(folds), seeds
         self.place = {"jobs": jobs, "scheduler": scheduler}
         self.settings = (settings or {}) | ({} if max_steps is None else {"max_steps": max_steps})
@@ -151,15 +154,14 @@ class Companion:
 
     def planned(self) -> list[tuple[str, "RunConfig"]]:
         """Every run of the profile with the first panel that wants it; each once."""
-        from irtuning.comparison import planned_runs
+        from irtuning.comparison import planned_runs, takes_budget
 
         found = {}
         for panel in self.panels:
             for options in self._comparisons(panel):
                 budget = options.get("budget", "equal")
                 for config in planned_runs(**options):
-                    takes = config.method.split(":")[0] in EQUAL_BUDGET  # the others' runs do not depend on it
-                    found.setdefault((config, budget if takes else ""), panel)
+                    found.setdefault((config, budget if takes_budget(config) else ""), panel)  # others do not depend on it
         return [(panel, config) for (config, _), panel in found.items()]
 
     def figure(
@@ -211,7 +213,7 @@ class Companion:
         A corpus with splits of its own gets as many seeds as the others get folds x seeds.
         """
         for model in self.models:
-            for corpus in self.names:
+            for corpus in [name for name in self.names if self.panels[panel] in ("", name)]:
                 fixed = corpus in FIXED_SPLITS
                 place = {
                     "corpus": corpus,

@@ -41,6 +41,7 @@ def run_comparison(
     seeds: int | Sequence[int] = 2,
     folds: Sequence[int] = (0,),
     budget: str = "equal",
+    rates: Mapping[str, float] | None = None,
     jobs: int | None = None,
     scheduler: str | None = None,
     output: str | Path | None = None,
@@ -53,10 +54,11 @@ def run_comparison(
 
     Args:
         methods: method texts, such as `["full", "ir", "ir:variant=exact", "rst"]`.
-        seeds: how many, from 171 on, or which.
+        seeds: how many, from 171 on and numbered through over the folds so that all runs differ; or which, in every fold.
         folds: of a corpus split by us.
         budget: `equal` gives RST, lisa-adapters, last-k and middle-k the mean share of layers that the first
             IR-Tuning method used with that fold and seed; `own` leaves them the papers' own.
+        rates: learning rates by method; those not named have the settings' or the model's own.
         jobs: runs at a time, each in its own process with its share of the threads; where None, as many as there are
             cores for an embedded model on the CPU, else one after the other in this process.
         scheduler: address of a Dask scheduler whose workers run them instead, one at a time each; no disk is shared,
@@ -72,8 +74,8 @@ def run_comparison(
     """
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs is {jobs}; give 1 or more")
-    runs = planned_runs(methods, seeds, folds, budget, **settings)
-    corpora = corpora or {run.fold: corpus_of(run, data_dir) for run in runs if run.seed == runs[0].seed}
+    runs = planned_runs(methods, seeds, folds, budget, rates, **settings)
+    corpora = corpora or {fold: corpus_of(run, data_dir) for fold, run in {run.fold: run for run in runs}.items()}
     _check(runs, corpora)
     floors = [floor for fold in dict.fromkeys(folds) for floor in corpus_floors(corpora[fold])]
     jobs = 1 if world_size() > 1 else jobs or _default_jobs(runs[0])
@@ -95,12 +97,18 @@ def run_comparison(
 
 
 def planned_runs(
-    methods: Sequence[str], seeds: int | Sequence[int], folds: Sequence[int], budget: str = "equal", **settings: object
+    methods: Sequence[str],
+    seeds: int | Sequence[int],
+    folds: Sequence[int],
+    budget: str = "equal",
+    rates: Mapping[str, float] | None = None,
+    **settings: object,
 ) -> list[RunConfig]:
     """The runs of a comparison in their order, budgets and the model's own settings not filled in yet."""
-    methods, seeds = _order(methods, seeds, budget)
+    methods, by_fold = _order(methods, budget), _seeds(seeds, list(dict.fromkeys(folds)))
     base = RunConfig.of(settings)
-    return [dataclasses.replace(base, fold=f, seed=s, method=m) for f in dict.fromkeys(folds) for s in seeds for m in methods]
+    of_method = [dataclasses.replace(base, method=m, learning_rate=(rates or {}).get(m, base.learning_rate)) for m in methods]
+    return [dataclasses.replace(run, fold=f, seed=s) for f, seeds in by_fold.items() for s in seeds for run in of_method]
 
 
 def _stage(runs: Sequence[RunConfig], records: Mapping[int, dict], budget: str, later: bool) -> dict[int, RunConfig]:
@@ -194,7 +202,8 @@ def with_budget(config: RunConfig, leader: dict | None, budget: str = "equal") -
 def takes_budget(config: RunConfig, budget: str = "equal") -> bool:
     """Whether a run depends on how many layers IR-Tuning used."""
     name = config.method.split(":")[0]
-    return name == "random-counts" or (name in EQUAL_BUDGET and budget == "equal" and config.share is None)
+    own = config.share is not None or ":share=" in config.method
+    return name == "random-counts" or (name in EQUAL_BUDGET and budget == "equal" and not own)
 
 
 def run_name(config: RunConfig) -> str:
@@ -216,8 +225,8 @@ def corpus_floors(corpus: Corpus) -> list[dict]:
     return _FLOORS[key]
 
 
-def _order(methods: Sequence[str], seeds: int | Sequence[int], budget: str) -> tuple[list[str], list[int]]:
-    """The methods, IR-Tuning's first, and the seeds."""
+def _order(methods: Sequence[str], budget: str) -> list[str]:
+    """The methods, IR-Tuning's first."""
     methods = sorted(dict.fromkeys(methods), key=lambda method: not method.startswith("ir"))
     if not methods:
         raise InputError("no methods to compare; name some, such as full,ir,rst")
@@ -225,10 +234,16 @@ def _order(methods: Sequence[str], seeds: int | Sequence[int], budget: str) -> t
         raise InputError(f"budget is {budget!r}; give equal or own")
     if "random-counts" in methods and not methods[0].startswith("ir"):
         raise InputError("random-counts takes its layer counts from IR-Tuning: add ir to the methods")
-    seeds = [FIRST_SEED + i for i in range(seeds)] if isinstance(seeds, int) else list(seeds)
+    return methods
+
+
+def _seeds(seeds: int | Sequence[int], folds: Sequence[int]) -> dict[int, list[int]]:
+    """The seeds of each fold."""
     if not seeds:
         raise InputError("no seeds; give 1 or more")
-    return methods, list(dict.fromkeys(seeds))
+    if not isinstance(seeds, int):
+        return {fold: list(dict.fromkeys(seeds)) for fold in folds}
+    return {fold: [FIRST_SEED + place * seeds + i for i in range(seeds)] for place, fold in enumerate(folds)}
 
 
 def _check(runs: Sequence[RunConfig], corpora: dict[int, Corpus]) -> None:

@@ -16,7 +16,7 @@ from irtuning.layers import candidate_layers, find_layers, let_backprop_end_earl
 from irtuning.models import checkpoint_layers
 from irtuning.selector import MIDDLE
 from irtuning.shapes import load_shape, source_of, with_depth
-from irtuning.strategies import IRTuningStrategy, LastLayers, MiddleLayers, RandomCounts, Strategy
+from irtuning.strategies import IRTuningStrategy, LastLayers, MiddleLayers, RandomCounts, Strategy, UpperTuning
 from irtuning.tracing import (
     ACTIVATIONS, BLOCK, GRADIENTS, TEMPORARY, Segment, fake_weights, highest, parameter_bytes, trace_step,
 )  # fmt: skip
@@ -78,6 +78,9 @@ def layers_that_learn(strategy: Strategy, depth: int) -> tuple[list[int], list[i
     if len(candidates) < 2:
         raise InputError(f"min_layer is {strategy.min_layer}, of {depth} layers: leave at least 2 to choose from")
     strategy.count = count = len(candidates)
+    if isinstance(strategy, UpperTuning):  # all that may learn do where none has for long
+        upper = candidates[int(strategy.floor * count) :]
+        return upper, upper
     if type(strategy).choose in (Strategy.choose, LastLayers.choose, MiddleLayers.choose):  # always the same layers
         chosen = [candidates[position] for position in strategy.choose(0, [], None)]
         return chosen, chosen

@@ -96,6 +96,13 @@ def steps_to_loss(records: Sequence[dict], smooth: int = 10) -> "pandas.DataFram
     return pandas.DataFrame(rows).groupby("method", sort=False).mean()
 
 
+def best_rates(records: Sequence[dict]) -> "pandas.DataFrame":
+    """Validation macro F1 of each method at each learning rate, mean over corpora, and the `best` rate (the lower of equals)."""
+    table = runs_table(records).assign(rate=[record["run"]["config"]["learning_rate"] for record in records])
+    scores = table.pivot_table(index="method", columns="rate", values="macro_f1", aggfunc="mean", sort=False).sort_index(axis=1)
+    return scores.assign(best=scores.idxmax(axis=1), runs=table.groupby("method").size())
+
+
 def data_curve(records: Sequence[dict]) -> "pandas.DataFrame":
     """Macro F1 against the size of the training split: a row per run with method, train_examples, macro_f1."""
     import pandas

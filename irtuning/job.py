@@ -284,6 +284,7 @@ class Job:
         return [
             {
                 "id": revision.id,
+                "group": revision.group,  # a writer or a paper: what an interval is taken over
                 "intention": revision.intention,
                 "predicted": self.corpus.labels[int(row.argmax())],
                 "probabilities": [round(float(p), 6) for p in row],

@@ -5,16 +5,21 @@ import shutil
 from collections.abc import Mapping, Sequence
 
 from irtuning.errors import unknown
-from irtuning.strategies import EQUAL_BUDGET
+from irtuning.strategies import METHODS
 
 BASELINES = ["full", "ir", "rst", "ist", "lisa-adapters", "last-k", "random-counts"]
-ALL_METHODS = ["full", "ir", "ir:variant=exact", *BASELINES[2:], "middle-k", "full-ft"]
-PANELS = ["methods", "own-budget", "ablations", "adapters", "sizes"]
+STUDY_METHODS = ["full", "ir", "ir:variant=exact", "ir-upper", *BASELINES[2:], "last-k:share=0.5", "last-k:share=0.33", "middle-k", "full-ft"]
+PANELS = ["methods", "own-budget", "ablations", "adapters", "sizes"]  # PANEL@CORPUS: on that corpus alone
+STUDY_PANELS = ["variant", "rates", "methods", "own-budget", *(f"{panel}@argrewrite" for panel in PANELS[2:])]
+RATE_GRID = {"adapters": (5e-4, 1e-3, 2e-3), "parameters": (1.5e-4, 3e-4, 6e-4)}  # half, once and twice mini's own
+RATE_SEED = 161  # no other run of the study has it
+RATES: dict[str, float] = {}  # what the rates panel chose, by method; the model's own for a method not named
 PAPER_MODELS = ["llama-3.1-8b", "mistral-7b", "deepseek-r1-llama-8b", "llama-2-13b", "qwen3-8b", "phi-2"]
 ABLATIONS = [
     "ir", "ir:variant=exact", "ir:splits=2", "ir:score=l2", "ir:refresh_every=5", "ir:refresh_every=20",
-    "ir:smoothing=0.5", "ir-weight", "ir-cosine", "ir-cosine:score=token",
+    "ir:smoothing=0.5", "ir-weight", "ir-cosine:score=token",
 ]  # fmt: skip
+VARIANTS = ["ir", "ir-upper", *(f"ir-upper:{change}" for change in ("floor=0.33", "floor=0.67", "horizon=5", "horizon=20"))]
 ADAPTERS = ("lora", "dora", "bottleneck")
 TRAIN_SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)
 
@@ -37,11 +42,12 @@ PROFILES: dict[str, dict] = {
     "study": QUICK | {
         "profile": "study",
         "corpora": ["argrewrite", "arxivedits"],
-        "methods": ALL_METHODS,
-        "panels": PANELS,
+        "methods": STUDY_METHODS,
+        "panels": STUDY_PANELS,
         "folds": [0, 1, 2, 3, 4],
-        "max_steps": 500,
-        "settings": {"class_weights": "balanced"},  # chosen on validation, see the model card
+        "max_steps": 400,
+        # the weights were chosen on validation, see the model card
+        "settings": {"class_weights": "balanced", "eval_every": 100, "score_test": True, "rates": RATES},
     },
     "small": QUICK | {
         "profile": "small",
@@ -82,17 +88,23 @@ def profile_parameters(name: str) -> dict:
 def comparisons(panel: str, methods: Sequence[str]) -> list[dict]:
     """The comparisons a panel is made of, each as arguments of `run_comparison`.
 
-    `methods`: equal layer budgets. `own-budget`: the papers' own. `ablations`: one part of IR-Tuning changed at a
-    time. `adapters`: Full PEFT and IR-Tuning over each adapter. `sizes`: four methods on shares of the training split.
+    `variant`: settings of ours, one run each, without a look at the test split. `rates`: likewise, each method at
+    multiples of the model's learning rate. `methods`: equal layer budgets. `own-budget`: the papers' own. `ablations`:
+    one part of IR-Tuning changed at a time. `adapters`: Full PEFT and IR-Tuning over each adapter. `sizes`: four methods
+    on shares of the training split.
 
     Raises:
         InputError: an unknown panel.
     """
-    budgeted = [m for m in methods if m in EQUAL_BUDGET]
+    papers = [m for m in ("rst", "lisa-adapters", "lisa") if m in (*methods, "lisa")]
+    look = {"folds": [0], "seeds": [RATE_SEED], "score_test": False}
+    scopes = {method: METHODS[method.split(":")[0]].scope for method in methods}
     four = [m for m in ("full", "ir", "last-k", "random-counts") if m in methods]
     panels = {
+        "variant": [look | {"methods": VARIANTS}],
+        "rates": [look | {"methods": list(methods), "rates": {m: RATE_GRID[scope][i] for m, scope in scopes.items()}} for i in range(3)],
         "methods": [{"methods": list(methods)}],
-        "own-budget": [{"methods": ["full", "ir", *budgeted], "budget": "own"}],
+        "own-budget": [{"methods": ["full", "ir", *papers], "budget": "own"}],
         "ablations": [{"methods": ABLATIONS}, {"methods": ["ir"], "head": "frozen"}],
         "adapters": [{"methods": ["full", "ir"], "adapter": adapter} for adapter in ADAPTERS],
         "sizes": [{"methods": four, "train_share": share} for share in TRAIN_SHARES],

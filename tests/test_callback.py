@@ -361,3 +361,22 @@ def test_fixed_choices():
         strategy = make_strategy(spec)
         strategy.begin(12, 10)
         assert strategy.choose(3, [None] * 12, None) == expected
+
+
+def test_ours_learns_among_the_upper_layers_and_leaves_none_out_for_long(tmp_path):
+    strategy, rng = make_strategy("ir-upper:horizon=4"), np.random.default_rng(0)
+    strategy.begin(12, 60)
+    scores, learned = [None] * 12, [-1] * 12
+    for step in range(60):
+        now = strategy.choose(step, scores, rng)
+        for layer in now:
+            scores[layer], learned[layer] = float(layer == 7) + rng.random() / 10, step
+        assert min(now) >= 6
+        assert all(step - learned[layer] <= 4 for layer in range(6, 12)) or step < 4
+    assert all(7 in strategy.choose(60 + i, scores, rng) for i in range(3))
+    callback = LayerwiseTuning("ir-upper:horizon=2")
+    run(tmp_path, callback)
+    assert {layer for layers in chosen(callback) for layer in layers} == {2, 3}
+    for spec in ("ir-upper:floor=1.0", "ir-upper:horizon=0", "ir-upper:refresh_every=5"):
+        with pytest.raises(InputError, match="give 0 or more|leave it out"):
+            make_strategy(spec)

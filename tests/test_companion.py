@@ -84,17 +84,17 @@ def test_seeds_make_up_for_folds_where_splits_are_fixed():
     companion = Companion(**PROFILES["study"] | {"panels": ["methods"]})
     runs = [config for _, config in companion.planned()]
     assert len(runs) == len(set(runs))
-    for corpus, folds, seeds in (("argrewrite", 5, 2), ("arxivedits", 1, 10)):
+    for corpus, folds, seeds in (("argrewrite", 5, 10), ("arxivedits", 1, 10)):
         own = [config for config in runs if config.corpus == corpus and config.method == "rst"]
         assert (len({c.fold for c in own}), len({c.seed for c in own}), len(own)) == (folds, seeds, 10)
 
 
 def test_what_is_planned_is_what_is_run(tmp_path):
     """Runs that panels share are counted once, and no more are made than were announced."""
-    companion = Companion("quick", output=tmp_path, **TINY | {"methods": ["full", "ir", "last-k"], "panels": ["methods", "own-budget"]})
+    companion = Companion("quick", output=tmp_path, **TINY | {"methods": ["full", "ir", "rst"], "panels": ["methods", "own-budget@synthetic"]})
     for panel in companion.panels:
         companion.panel(panel)
-    assert len(companion.planned()) == len(list(tmp_path.rglob("record.json"))) == 4
+    assert len(companion.planned()) == len(list(tmp_path.rglob("record.json"))) == 5  # rst twice, lisa once
 
 
 def test_reproduce_goes_on_after_a_kill(tmp_path):
