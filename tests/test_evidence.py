@@ -5,7 +5,7 @@ import json
 import pytest
 
 from irtuning.errors import InputError
-from irtuning.evidence import claim_verdicts, paired_differences, step_cost, steps_to_loss, verdict
+from irtuning.evidence import best_rates, claim_verdicts, paired_differences, step_cost, steps_to_loss, verdict
 from irtuning.figures import (
     convergence,
     depth_and_time,
@@ -43,6 +43,15 @@ def record(
 
 def folds(method, scores, **more):
     return [record(method, score, fold, **more) for fold, score in enumerate(scores)]
+
+
+def test_the_best_rate_is_the_one_with_the_highest_mean_over_corpora_and_the_lower_of_equals():
+    scores = {("ir", 1e-3): (0.4, 0.6), ("ir", 2e-3): (0.7, 0.3), ("full", 1e-3): (0.1, 0.2), ("full", 2e-3): (0.2, 0.3)}
+    runs = [record(method, score, corpus=corpus, learning_rate=rate)
+            for (method, rate), found in scores.items() for corpus, score in zip(("argrewrite", "arxivedits"), found)]  # fmt: skip
+    table = best_rates(runs)
+    assert table.best.to_dict() == {"ir": 1e-3, "full": 2e-3} and set(table.runs) == {4}
+    assert table.loc["full", 2e-3] == pytest.approx(0.25)
 
 
 def test_differences_are_paired_by_fold_and_seeds_are_averaged_first():
