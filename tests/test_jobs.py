@@ -10,8 +10,10 @@ import pytest
 import torch
 from calls import noted, process_number, raises
 from distributed import LocalCluster
+from typer.testing import CliRunner
 
 from irtuning import comparison, jobs
+from irtuning.cli import app
 from irtuning.comparison import run_comparison
 from irtuning.corpora import load_corpus
 from irtuning.errors import InputError
@@ -155,3 +157,15 @@ def test_a_scheduler_that_goes_away_is_named(monkeypatch):
         made.close()
         with pytest.raises(InputError, match="is gone; recorded runs are kept"):
             list(ending)
+
+
+@pytest.mark.parametrize("command", [["compare", "--model", "tiny-random"], ["reproduce", "--set", 'models=["tiny-random"]']])
+def test_the_commands_hand_their_runs_on(command, tmp_path, monkeypatch):
+    """To the scheduler, which is not there; to processes of this machine, of which there must be one or more."""
+    monkeypatch.setattr(jobs, "CONNECT_SECONDS", 1)
+    words = [*command, "--output", str(tmp_path / "out")]
+    found = CliRunner().invoke(app, [*words, "--scheduler", "tcp://127.0.0.1:1"])
+    assert isinstance(found.exception, InputError) and "no Dask scheduler answers" in str(found.exception)
+    monkeypatch.setattr(comparison, "outcomes", lambda function, items, **place: (_ for _ in [pytest.fail(str(place))]))
+    with pytest.raises(pytest.fail.Exception, match="'jobs': 3"):
+        CliRunner().invoke(app, [*words, "--jobs", "3"], catch_exceptions=False)
