@@ -131,17 +131,18 @@ class _Cluster(AbstractContextManager):
         return self.pool.submit(function, *item)
 
     def outcome(self, future: Future) -> object:
-        try:
-            return _outcome(future)
-        except CancelledError:
+        return _outcome(future)
+
+    def __exit__(self, kind: object, error: object, where: object) -> None:
+        gone = isinstance(error, (CancelledError, OSError))  # a run's own errors are outcomes: these are the connection's
+        if not gone:
+            self.pool.shutdown(wait=False)  # what still runs is forgotten
+            self.client.run_on_scheduler(_tolerance(self.tolerated))
+        self.client.close()
+        if gone:
             raise InputError(
                 f"the Dask scheduler at {self.address!r} is gone; recorded runs are kept: start one and repeat the command"
             ) from None
-
-    def __exit__(self, *error: object) -> None:
-        self.pool.shutdown(wait=False)  # what still runs is forgotten
-        self.client.run_on_scheduler(_tolerance(self.tolerated))
-        self.client.close()
 
     def _check(self, joined: set[tuple[str, int]]) -> None:
         """Raise InputError for a worker that would train otherwise than this process."""

@@ -10,8 +10,10 @@ import pytest
 import torch
 from calls import noted, process_number, raises
 from distributed import LocalCluster
+from typer.testing import CliRunner
 
 from irtuning import comparison, jobs
+from irtuning.cli import app
 from irtuning.comparison import run_comparison
 from irtuning.corpora import load_corpus
 from irtuning.errors import InputError
@@ -130,10 +132,12 @@ def test_a_worker_with_other_versions_is_refused(cluster, monkeypatch):
 
 
 def test_a_cluster_that_cannot_be_used_is_told_from_one_that_can(monkeypatch, tmp_path):
+    assert jobs.CONNECT_SECONDS <= 10
+    monkeypatch.setattr(jobs, "CONNECT_SECONDS", 1)
     started = time.monotonic()
     with pytest.raises(InputError, match="no Dask scheduler answers at 'tcp://127.0.0.1:1'"):
         run_comparison(["full"], scheduler="tcp://127.0.0.1:1", output=tmp_path / "out", **OPTIONS)
-    assert time.monotonic() - started < jobs.CONNECT_SECONDS + 5 and not any((tmp_path / "out").iterdir())
+    assert time.monotonic() - started < 8 and not any((tmp_path / "out").iterdir())
     with pytest.raises(InputError, match="no Dask scheduler answers at 'nonsense:'"):
         list(outcomes(raises, [(1,)], scheduler="nonsense:"))
     monkeypatch.setattr(jobs, "WORKER_SECONDS", 1)
@@ -143,3 +147,25 @@ def test_a_cluster_that_cannot_be_used_is_told_from_one_that_can(monkeypatch, tm
     with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=":0") as wide:
         with pytest.raises(InputError, match="has 2 threads, .* share their random numbers"):
             list(outcomes(raises, [(1,)], scheduler=wide.scheduler_address))
+
+
+def test_a_scheduler_that_goes_away_is_named(monkeypatch):
+    monkeypatch.setattr(jobs, "CONNECT_SECONDS", 1)
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as made:
+        ending = outcomes(process_number, [()] * 9, scheduler=made.scheduler_address)
+        next(ending)
+        made.close()
+        with pytest.raises(InputError, match="is gone; recorded runs are kept"):
+            list(ending)
+
+
+@pytest.mark.parametrize("command", [["compare", "--model", "tiny-random"], ["reproduce", "--set", 'models=["tiny-random"]']])
+def test_the_commands_hand_their_runs_on(command, tmp_path, monkeypatch):
+    """To the scheduler, which is not there; to processes of this machine, of which there must be one or more."""
+    monkeypatch.setattr(jobs, "CONNECT_SECONDS", 1)
+    words = [*command, "--output", str(tmp_path / "out")]
+    found = CliRunner().invoke(app, [*words, "--scheduler", "tcp://127.0.0.1:1"])
+    assert isinstance(found.exception, InputError) and "no Dask scheduler answers" in str(found.exception)
+    monkeypatch.setattr(comparison, "outcomes", lambda function, items, **place: (_ for _ in [pytest.fail(str(place))]))
+    with pytest.raises(pytest.fail.Exception, match="'jobs': 3"):
+        CliRunner().invoke(app, [*words, "--jobs", "3"], catch_exceptions=False)
