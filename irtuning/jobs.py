@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
@@ -77,7 +78,9 @@ class _Processes(AbstractContextManager):
         from joblib.externals.loky import ProcessPoolExecutor
 
         idle, threads = _IDLE.setdefault(self.threads, []), {"OMP_NUM_THREADS": str(self.threads)}
-        process = idle.pop() if idle else ProcessPoolExecutor(1, timeout=IDLE_SECONDS, env=threads)
+        process, since = idle.pop() if idle else (None, 0.0)
+        if time.monotonic() - since > IDLE_SECONDS / 2:  # a pool whose process has ended may not notice the next one's death
+            process = ProcessPoolExecutor(1, timeout=IDLE_SECONDS, env=threads)
         future = process.submit(function, *item)
         self.busy[future] = process
         return future
@@ -85,7 +88,7 @@ class _Processes(AbstractContextManager):
     def outcome(self, future: Future) -> object:
         process, outcome = self.busy.pop(future), _outcome(future)
         if not isinstance(outcome, self.death):
-            _IDLE[self.threads].append(process)
+            _IDLE[self.threads].append((process, time.monotonic()))
         return outcome
 
     def __exit__(self, *error: object) -> None:

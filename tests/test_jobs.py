@@ -74,6 +74,16 @@ def test_processes_of_this_machine_live_on_from_one_list_to_the_next():
     assert set(first.values()) == set(second.values()) and len(set(first.values())) == 2
 
 
+def test_a_process_that_may_end_any_moment_is_not_taken_again(monkeypatch):
+    """A pool whose process has ended may not see the next one die, and would wait for ever."""
+    monkeypatch.setattr(jobs, "IDLE_SECONDS", 6)
+    monkeypatch.setattr(jobs, "_IDLE", {})
+    first, second = (dict(outcomes(process_number, [()], jobs=1)) for _ in range(2))
+    time.sleep(4)
+    third = dict(outcomes(process_number, [()], jobs=1))
+    assert first == second != third
+
+
 def test_a_comparison_on_a_cluster_that_loses_a_worker_is_the_one_made_here(cluster, tmp_path):
     """A worker is killed from outside in the middle: every record is there and the same as those of runs made alone."""
     options = OPTIONS | {"methods": ["ir", "full", "rst"], "seeds": [1, 2], "max_steps": 20}
