@@ -78,7 +78,7 @@ class _Processes(AbstractContextManager):
         from joblib.externals.loky import ProcessPoolExecutor
 
         idle, threads = _IDLE.setdefault(self.threads, []), {"OMP_NUM_THREADS": str(self.threads)}
-        process, since = idle.pop() if idle else (None, 0.0)
+        process, since = idle.pop() if idle else (None, float("-inf"))
         if time.monotonic() - since > IDLE_SECONDS / 2:  # a pool whose process has ended may not notice the next one's death
             process = ProcessPoolExecutor(1, timeout=IDLE_SECONDS, env=threads)
         future = process.submit(function, *item)
