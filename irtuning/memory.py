@@ -123,7 +123,7 @@ def predict_memory(
         layers=len(chosen),
         lowest_layer=min(chosen),
         **bytes_by_part(setting, chosen, ever, accumulation, optimizer),
-        note=FIXED if ever == chosen else DRAWN,
+        note=FIXED if ever == chosen and strategy.importance is None else DRAWN,
     )
 
 

@@ -289,3 +289,9 @@ def test_a_dry_run_predicts_every_kind_of_run():
 
     peaks = dry_run("quick", memory=True)["predicted peak on a GPU, GiB"]
     assert set(peaks) >= {"mini lora full", "mini lora ir"} and 0 < peaks["mini lora last-k"] < peaks["mini lora full"]
+
+
+def test_ours_is_predicted_for_all_of_the_upper_layers():
+    found = predict_memory("tiny-random", "ir-upper", batch=4, length=32)
+    assert (found.layers, found.lowest_layer) == (6, 6) and "the most layers the method can draw" in found.note
+    assert found.peak_bytes < predict_memory("tiny-random", "ir", batch=4, length=32).peak_bytes
