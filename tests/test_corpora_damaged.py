@@ -309,6 +309,14 @@ def test_10_000_damaged_files(tmp_path):
     assert 5_000 < count_refused(range(10_000), tmp_path) < 10_000
 
 
+def test_a_workbook_that_unpacks_to_very_much_is_not_unpacked(tmp_path):
+    path = tmp_path / "own.xlsx"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as small:
+        small.writestr("xl/worksheets/sheet1.xml", bomb())
+    with pytest.raises(InputError, match=r"own\.xlsx .* unpack to 62,400,112, more than"):
+        load_corpus(path)
+
+
 def test_the_files_are_whole_before(tmp_path):
     for kind, (name, content, beside, load) in whole_files().items():
         path = tmp_path / kind / name
