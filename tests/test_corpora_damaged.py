@@ -21,7 +21,10 @@ from irtuning.corpora.arxivedits import COARSE, GOLD, read_edits
 from irtuning.corpora.public import ARGREVISION_LABELS, ITERATER_LABELS
 from irtuning.errors import InputError
 
-SECONDS, WAIT = 5, 60  # what one file may take of the processor's time and, in case it waits for something, by the clock
+SECONDS, WAIT = (
+    5,
+    60,
+)  # what one file may take of the processor's time and, in case it waits for something, by the clock
 GROWTH = 2**30  # bytes that all of them may take of memory
 STRANGE = (
     None, True, -1, 0, 3.5, 1e308, float("nan"), float("inf"), 10**30, "", " ", "\ud800", "\x00", "a\nb", "é" * 9, [], {}, [[]],
@@ -33,7 +36,8 @@ MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
 def rows_of(columns, labels) -> list[dict]:
     before, after, label, group = columns
     return [
-        {before: f"Old {i}.", after: f"New {i}, “é”.", label: labels[i % len(labels)], group: f"w{i // 2}"} for i in range(40)
+        {before: f"Old {i}.", after: f"New {i}, “é”.", label: labels[i % len(labels)], group: f"w{i // 2}"}
+        for i in range(40)
     ]
 
 
@@ -64,7 +68,12 @@ def whole_files() -> dict:
     iterater = as_jsonl(rows_of(("before_sent", "after_sent", "labels", "doc_id"), ITERATER_LABELS))
     revisions = rows_of(("old_sentences", "new_sentences", "purpose_labels", "essay"), ARGREVISION_LABELS)
     draft = [[i, f"S {i}.", i, 0, 1, 1, "Evidence", "Modify", str(i), "[(0,1), (0,1), 7, 3]"] for i in range(1, 6)]
-    edit = {"type": "Substitute", "intention": next(iter(COARSE)), "sentence-1-token-indices": [0, 1], "sentence-2-token-indices": None}
+    edit = {
+        "type": "Substitute",
+        "intention": next(iter(COARSE)),
+        "sentence-1-token-indices": [0, 1],
+        "sentence-2-token-indices": None,
+    }
     pair = {"sentence-1": "a b", "sentence-2": "b", "arxiv-id": "1", "easy-or-hard": "easy", "sentence-1-level": 1,
             "sentence-2-level": 2, GOLD: {"0": edit}}  # fmt: skip
     grid = [list(own[0]), *(list(row.values()) for row in own)]
@@ -79,7 +88,12 @@ def whole_files() -> dict:
         "xlsx": ("own.xlsx", as_xlsx({"Sheet": grid}), {}, load["who"]),
         "iterater": ("train.jsonl", iterater, rest, lambda path: load_corpus("iterater", path.parent)),
         "argrevision": ("argrevision.csv", as_csv(revisions), {}, lambda path: load_corpus("argrevision", path.parent)),
-        "arxivedits": ("train.json", json.dumps({str(i): pair for i in range(9)}).encode(), {}, lambda path: list(read_edits(path))),
+        "arxivedits": (
+            "train.json",
+            json.dumps({str(i): pair for i in range(9)}).encode(),
+            {},
+            lambda path: list(read_edits(path)),
+        ),
         "argrewrite": ("A/12/Annotation_2018argrewrite_1.xlsx", as_xlsx(drafts), {}, read_workbook),
     }
 
@@ -97,7 +111,11 @@ def flip(content, rng):
 
 def insert(content, rng):
     at = rng.randrange(len(content))
-    return content[:at] + rng.choice([b"\x00", b"\x00" * 999, rng.randbytes(9), b'"', b"\xff", b"\r", b"\xef\xbb\xbf", b"}{", b"<"]) + content[at:]
+    return (
+        content[:at]
+        + rng.choice([b"\x00", b"\x00" * 999, rng.randbytes(9), b'"', b"\xff", b"\r", b"\xef\xbb\xbf", b"}{", b"<"])
+        + content[at:]
+    )
 
 
 def move(content, rng):
@@ -109,7 +127,17 @@ def move(content, rng):
 def replace(content, rng):
     """Nothing, another encoding, the content twice, or junk in place of the content."""
     text = content.decode("latin-1")
-    junk = [b"", b"\n" * 99, b"\xef\xbb\xbf" + content, content * 2, rng.randbytes(200), b"PK\x03\x04", b"null", b"{}", b"[1]"]
+    junk = [
+        b"",
+        b"\n" * 99,
+        b"\xef\xbb\xbf" + content,
+        content * 2,
+        rng.randbytes(200),
+        b"PK\x03\x04",
+        b"null",
+        b"{}",
+        b"[1]",
+    ]
     return rng.choice([*junk, text.encode("utf-16"), text.encode("utf-32"), text.replace("e", "ÿ").encode("latin-1")])
 
 
@@ -143,7 +171,11 @@ def values(content, rng):
 @cache
 def bomb() -> bytes:
     """A sheet of 64 MB whose rows pack to a hundredth of it and take long to read."""
-    return b'<worksheet xmlns="%s"><sheetData>' % MAIN.encode() + b"<row><c><v>1</v></c></row>" * 2_400_000 + b"</sheetData></worksheet>"
+    return (
+        b'<worksheet xmlns="%s"><sheetData>' % MAIN.encode()
+        + b"<row><c><v>1</v></c></row>" * 2_400_000
+        + b"</sheetData></worksheet>"
+    )
 
 
 ENTITIES = ('<!DOCTYPE a [<!ENTITY b "ha">' + "".join(f'<!ENTITY b{i} "{f"&b{i - 1 if i else str()};" * 20}">' for i in range(9)) + "]>").encode()  # fmt: skip
@@ -161,7 +193,11 @@ def workbook(content, rng):
     elif kind in ("junk", "flip", "cut"):
         parts[name] = {"junk": lambda c, r: r.randbytes(40), "flip": flip, "cut": cut}[kind](parts[name], rng)
     elif kind in ("row", "column", "far"):
-        old, new = {"row": (b'r="3"', b'r="99999999999"'), "column": (b'r="A3"', b'r="ZZZ3"'), "far": (b'r="3"', b'r="1048576"')}[kind]
+        old, new = {
+            "row": (b'r="3"', b'r="99999999999"'),
+            "column": (b'r="A3"', b'r="ZZZ3"'),
+            "far": (b'r="3"', b'r="1048576"'),
+        }[kind]
         parts[sheet] = parts[sheet].replace(old, new)
     elif kind == "entities":
         parts[name] = ENTITIES + parts[name].replace(b"><", b">&b8;<", 3)
@@ -271,6 +307,14 @@ def test_200_damaged_files(tmp_path):
 @pytest.mark.soak
 def test_10_000_damaged_files(tmp_path):
     assert 5_000 < count_refused(range(10_000), tmp_path) < 10_000
+
+
+def test_a_workbook_that_unpacks_to_very_much_is_not_unpacked(tmp_path):
+    path = tmp_path / "own.xlsx"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as small:
+        small.writestr("xl/worksheets/sheet1.xml", bomb())
+    with pytest.raises(InputError, match=r"own\.xlsx .* unpack to 62,400,112, more than"):
+        load_corpus(path)
 
 
 def test_the_files_are_whole_before(tmp_path):

@@ -351,8 +351,17 @@ if __name__ == "__main__":
 
 
 def test_no_secret_and_no_name_of_the_machine_is_written(tmp_path):
-    secrets = {"HF_TOKEN": "hf_plantedsecret0123456789", "AWS_SECRET_ACCESS_KEY": "plantedsecret/aws", "MY_SECRET": "plantedsecret-mine"}
-    names = {"HOME": str(tmp_path / "planted-home"), "USER": "planteduser", "LOGNAME": "planteduser", "HOSTNAME": "plantedhost"}
+    secrets = {
+        "HF_TOKEN": "hf_plantedsecret0123456789",
+        "AWS_SECRET_ACCESS_KEY": "plantedsecret/aws",
+        "MY_SECRET": "plantedsecret-mine",
+    }
+    names = {
+        "HOME": str(tmp_path / "planted-home"),
+        "USER": "planteduser",
+        "LOGNAME": "planteduser",
+        "HOSTNAME": "plantedhost",
+    }
     (tmp_path / "planted-home").mkdir()
     (tmp_path / "work.py").write_text(WORK)
     command = [sys.executable, str(tmp_path / "work.py"), str(tmp_path / "out")]

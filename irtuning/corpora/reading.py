@@ -93,7 +93,7 @@ def read_sheets(path: Path) -> dict[str, list[Row]]:
                     grid.append(row)
     except Exception as error:  # openpyxl passes on whatever zipfile, the XML parser or a bad cell raises
         raise InputError(
-            f"{path} is not an .xlsx workbook that can be read ({error}); save it again as .xlsx"
+            f"{path} is not an .xlsx workbook that can be read ({str(error)[:200]}); save it again as .xlsx"
         ) from error
     return {title: _table(enumerate(grid, start=1), f"{path}, sheet {title!r}, row") for title, grid in grids.items()}
 
