@@ -144,12 +144,16 @@ def test_no_moment_is_a_bad_one(own_corpus, tmp_path, method):
         | counts
     )
     assert finished(fork(settings, tmp_path / "whole", save_every=0)) == 0
-    for _ in range(int(os.environ.get("IRTUNING_KILLS", "20"))):
+    kills = int(os.environ.get("IRTUNING_KILLS", "20"))
+    life = (
+        read_record(tmp_path / "whole")["meta"]["seconds"]["train"] / kills
+    )  # at most, so that the last kill still comes
+    for _ in range(kills):
         phase = FORKS.Value("i", 0)
         process = fork(settings, tmp_path / "killed", phase=phase, save_every=EVERY)
         while not phase.value:
             time.sleep(0.01)
-        time.sleep(chance.uniform(0, 1.5))
+        time.sleep(chance.uniform(0, life))
         process.kill()
         assert finished(process) == -signal.SIGKILL
         hits[phase.value] += 1
