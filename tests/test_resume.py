@@ -145,9 +145,8 @@ def test_no_moment_is_a_bad_one(own_corpus, tmp_path, method):
     )
     assert finished(fork(settings, tmp_path / "whole", save_every=0)) == 0
     kills = int(os.environ.get("IRTUNING_KILLS", "20"))
-    life = (
-        read_record(tmp_path / "whole")["meta"]["seconds"]["train"] / kills
-    )  # at most, so that the last kill still comes
+    # no life is so long that the last kill would come too late
+    life = read_record(tmp_path / "whole")["meta"]["seconds"]["train"] / kills
     for _ in range(kills):
         phase = FORKS.Value("i", 0)
         process = fork(settings, tmp_path / "killed", phase=phase, save_every=EVERY)
