@@ -47,6 +47,7 @@ class ValidationCurve(TrainerCallback, ExportableState):
             control.should_evaluate = True
 
     def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        """Keep the scores, and a copy of the weights where they are the best so far."""
         names = ("loss", "macro_f1", "auprc", "accuracy", "macro_precision", "macro_recall")
         best = max((point["macro_f1"] for point in self.points), default=-1.0)
         self.points.append({"step": state.global_step} | {n: metrics[f"eval_{n}"] for n in names})

@@ -67,7 +67,7 @@ class Job:
         self.order = {s: sorted(range(len(d)), key=lambda i, d=d: len(d[i]["input_ids"])) for s, d in self.data.items()}
         self.callback, self.curve = LayerwiseTuning(strategy, config.seed), ValidationCurve(config.checkpoint)
         self.saving = Saving(save_every)
-        identity = config.to_dict() | {"corpus_checksum": corpus.checksum} | versions()
+        identity = config.to_dict() | {"corpus_checksum": corpus.checksum, "processes": world_size()} | versions()
         self.checkpoints = Checkpoints(place, identity) if place and save_every else None
         self.trainer = self._make_trainer(progress, callbacks, report_to)
 

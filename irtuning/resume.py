@@ -110,6 +110,7 @@ class ResumableTrainer(LayerwiseTrainer):
         return self._earlier + super().step_losses()
 
     def save_model(self, output_dir=None, _internal_call=False) -> None:
+        """Write what learns, the losses and the best weights; every process sums the losses, the first one writes."""
         held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
         found = {f"weight.{n}": p.detach().contiguous() for n, p in self.model.named_parameters() if id(p) in held}
         found |= {f"best.{i:06}": kept for i, kept in enumerate(self._curve.best)}

@@ -129,6 +129,8 @@ def test_processes_share_one_folder_and_go_on_together_from_a_checkpoint(tmp_pat
     assert read_record(tmp_path / "whole") == whole[0]
     ended = train_together(2, settings, output=tmp_path / "ended", save_every=3, callbacks=[Ends(5)])
     assert [error.code for error in ended] == [143, 143] and not (tmp_path / "ended").exists()
+    (alone,) = train_together(1, settings, output=tmp_path / "ended", save_every=3)
+    assert isinstance(alone, InputError) and "processes: 2 / 1" in str(alone)
     resumed = train_together(2, settings, output=tmp_path / "ended", save_every=3)
     for block in ("run", "train", "scores", "predictions"):
         assert resumed[0][block] == resumed[1][block] == whole[0][block]

@@ -33,6 +33,7 @@ class IRTuningStrategy(Strategy):
         split_scores([0.0, 1.0], variant=self.variant, splits=self.splits)
 
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
+        """The part of the sorted scores that the cut keeps."""
         if self.refresh_every and (step + 1) % self.refresh_every == 0:
             return list(range(self.count))
         window = None

@@ -36,6 +36,7 @@ class UpperTuning(IRTuningStrategy):
         self.learned = [-1] * count  # the last step of each layer
 
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
+        """The high part of the upper layers, and whichever of them has not learned for too long."""
         high = {self.first + position for position in super().choose(step, scores[self.first :], rng)}
         due = {p for p in range(self.first, self.count) if step - self.learned[p] > self.horizon}
         for position in high | due:
