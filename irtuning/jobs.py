@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from contextlib import AbstractContextManager
+from itertools import cycle
 
 from irtuning.errors import InputError
 
@@ -25,7 +26,8 @@ def outcomes(
     Args:
         function: importable where it runs; its arguments and its result travel as pickles.
         items: the arguments of each call.
-        jobs: processes of this machine, each with its share of the threads; unless there is a `scheduler`.
+        jobs: processes of this machine, each with its share of the threads and one GPU, taken in turn; unless there is
+            a `scheduler`.
         scheduler: address of a Dask scheduler, such as `tcp://host:8786`. Calls are handed to it as workers get free.
 
     A worker that dies costs its own call only, which is made once more; its outcome is an InputError after that.
@@ -58,6 +60,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    named, count = os.environ.get("CUDA_VISIBLE_DEVICES"), torch.cuda.device_count()
+    return named.split(",")[:count] if named else [str(i) for i in range(count)]
+
+
 def _outcome(future: Future) -> object:
     return future.exception() or future.result()
 
@@ -70,6 +80,7 @@ class _Processes(AbstractContextManager):
 
         self.death, self.jobs, self.threads = BrokenProcessPool, jobs, max(1, cores() // jobs)
         self.busy: dict[Future, object] = {}
+        self.gpus = cycle(gpus() or [""])
 
     def free(self, running: int) -> int:
         return self.jobs - running
@@ -77,10 +88,11 @@ class _Processes(AbstractContextManager):
     def submit(self, function: Callable, *item: object) -> Future:
         from joblib.externals.loky import ProcessPoolExecutor
 
-        idle, threads = _IDLE.setdefault(self.threads, []), {"OMP_NUM_THREADS": str(self.threads)}
+        idle = _IDLE.setdefault(self.threads, [])
         process, since = idle.pop() if idle else (None, float("-inf"))
         if time.monotonic() - since > IDLE_SECONDS / 2:  # a pool whose process has ended may not notice the next one's death
-            process = ProcessPoolExecutor(1, timeout=IDLE_SECONDS, env=threads)
+            own = {"OMP_NUM_THREADS": str(self.threads), "CUDA_VISIBLE_DEVICES": next(self.gpus)}
+            process = ProcessPoolExecutor(1, timeout=IDLE_SECONDS, env=own)
         future = process.submit(function, *item)
         self.busy[future] = process
         return future

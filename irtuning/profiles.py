@@ -99,13 +99,14 @@ def comparisons(panel: str, methods: Sequence[str]) -> list[dict]:
     papers = [m for m in ("rst", "lisa-adapters", "lisa") if m in (*methods, "lisa")]
     look = {"folds": [0], "seeds": [RATE_SEED], "score_test": False}
     scopes = {method: METHODS[method.split(":")[0]].scope for method in methods}
+    at_irs_rate = {"rates": dict.fromkeys(ABLATIONS, RATES["ir"])} if "ir" in RATES else {}  # one thing changed at a time
     four = [m for m in ("full", "ir", "last-k", "random-counts") if m in methods]
     panels = {
         "variant": [look | {"methods": VARIANTS}],
         "rates": [look | {"methods": list(methods), "rates": {m: RATE_GRID[scope][i] for m, scope in scopes.items()}} for i in range(3)],
         "methods": [{"methods": list(methods)}],
         "own-budget": [{"methods": ["full", "ir", *papers], "budget": "own"}],
-        "ablations": [{"methods": ABLATIONS}, {"methods": ["ir"], "head": "frozen"}],
+        "ablations": [{"methods": ABLATIONS} | at_irs_rate, {"methods": ["ir"], "head": "frozen"}],
         "adapters": [{"methods": ["full", "ir"], "adapter": adapter} for adapter in ADAPTERS],
         "sizes": [{"methods": four, "train_share": share} for share in TRAIN_SHARES],
     }

@@ -22,3 +22,8 @@ def raises(number: int) -> float:
 def process_number() -> int:
     time.sleep(0.3)
     return os.getpid()
+
+
+def visible_gpu() -> str:
+    time.sleep(0.5)  # so that one process cannot take both calls
+    return os.environ["CUDA_VISIBLE_DEVICES"]

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from calls import noted, process_number, raises
+from calls import noted, process_number, raises, visible_gpu
 from distributed import LocalCluster
 from typer.testing import CliRunner
 
@@ -72,6 +72,12 @@ def test_an_error_comes_back_and_stops_no_other(where, cluster):
 def test_processes_of_this_machine_live_on_from_one_list_to_the_next():
     first, second = (dict(outcomes(process_number, [()] * 4, jobs=2)) for _ in range(2))
     assert set(first.values()) == set(second.values()) and len(set(first.values())) == 2
+
+
+def test_processes_take_the_gpus_in_turn(monkeypatch):
+    monkeypatch.setattr(jobs, "_IDLE", {})
+    monkeypatch.setattr(jobs, "gpus", lambda: ["3", "5"])  # this machine may have none
+    assert sorted(gpu for _, gpu in outcomes(visible_gpu, [()] * 4, jobs=4)) == ["3", "3", "5", "5"]
 
 
 def test_a_process_that_may_end_any_moment_is_not_taken_again(monkeypatch):
