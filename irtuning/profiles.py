@@ -8,12 +8,17 @@ from irtuning.errors import unknown
 from irtuning.strategies import METHODS
 
 BASELINES = ["full", "ir", "rst", "ist", "lisa-adapters", "last-k", "random-counts"]
-STUDY_METHODS = ["full", "ir", "ir:variant=exact", "ir-upper", *BASELINES[2:], "last-k:share=0.5", "last-k:share=0.33", "middle-k", "full-ft"]
+STUDY_METHODS = ["full", "ir", "ir:variant=exact", "ir-upper:horizon=5", *BASELINES[2:], "last-k:share=0.5", "last-k:share=0.33", "middle-k", "full-ft"]
 PANELS = ["methods", "own-budget", "ablations", "adapters", "sizes"]  # PANEL@CORPUS: on that corpus alone
 STUDY_PANELS = ["variant", "rates", "methods", "own-budget", *(f"{panel}@argrewrite" for panel in PANELS[2:])]
 RATE_GRID = {"adapters": (5e-4, 1e-3, 2e-3), "parameters": (1.5e-4, 3e-4, 6e-4)}  # half, once and twice mini's own
 RATE_SEED = 161  # no other run of the study has it
-RATES: dict[str, float] = {}  # what the rates panel chose, by method; the model's own for a method not named
+# what the rates panel chose, by method; a method not named has the model's own
+RATES = {
+    "full": 0.002, "ir": 0.001, "ir:variant=exact": 0.002, "ir-upper": 0.002, "rst": 0.002, "ist": 0.002,
+    "lisa-adapters": 0.001, "last-k": 0.001, "random-counts": 0.002, "last-k:share=0.5": 0.002,
+    "last-k:share=0.33": 0.002, "middle-k": 0.001, "full-ft": 0.00015, "ir-upper:horizon=5": 0.002,
+}  # fmt: skip
 PAPER_MODELS = ["llama-3.1-8b", "mistral-7b", "deepseek-r1-llama-8b", "llama-2-13b", "qwen3-8b", "phi-2"]
 ABLATIONS = [
     "ir", "ir:variant=exact", "ir:splits=2", "ir:score=l2", "ir:refresh_every=5", "ir:refresh_every=20",
