@@ -8,7 +8,8 @@ from irtuning.errors import unknown
 from irtuning.strategies import METHODS
 
 BASELINES = ["full", "ir", "rst", "ist", "lisa-adapters", "last-k", "random-counts"]
-STUDY_METHODS = ["full", "ir", "ir:variant=exact", "ir-upper:horizon=5", *BASELINES[2:], "last-k:share=0.5", "last-k:share=0.33", "middle-k", "full-ft"]
+VARIANT = "ir-upper:horizon=5"  # what the variant panel chose
+STUDY_METHODS = ["full", "ir", "ir:variant=exact", VARIANT, *BASELINES[2:], "last-k:share=0.5", "last-k:share=0.33", "middle-k", "full-ft"]
 PANELS = ["methods", "own-budget", "ablations", "adapters", "sizes"]  # PANEL@CORPUS: on that corpus alone
 STUDY_PANELS = ["variant", "rates", "methods", "own-budget", *(f"{panel}@argrewrite" for panel in PANELS[2:])]
 RATE_GRID = {"adapters": (5e-4, 1e-3, 2e-3), "parameters": (1.5e-4, 3e-4, 6e-4)}  # half, once and twice mini's own
@@ -102,16 +103,16 @@ def comparisons(panel: str, methods: Sequence[str]) -> list[dict]:
         InputError: an unknown panel.
     """
     papers = [m for m in ("rst", "lisa-adapters", "lisa") if m in (*methods, "lisa")]
-    look = {"folds": [0], "seeds": [RATE_SEED], "score_test": False}
-    scopes = {method: METHODS[method.split(":")[0]].scope for method in methods}
-    at_irs_rate = {"rates": dict.fromkeys(ABLATIONS, RATES["ir"])} if "ir" in RATES else {}  # one thing changed at a time
+    look = {"folds": [0], "seeds": [RATE_SEED], "score_test": False, "rates": None}
+    rated = ["ir-upper" if method == VARIANT else method for method in methods]  # as it was before its setting was chosen
+    scopes = {method: METHODS[method.split(":")[0]].scope for method in rated}
     four = [m for m in ("full", "ir", "last-k", "random-counts") if m in methods]
     panels = {
         "variant": [look | {"methods": VARIANTS}],
-        "rates": [look | {"methods": list(methods), "rates": {m: RATE_GRID[scope][i] for m, scope in scopes.items()}} for i in range(3)],
+        "rates": [look | {"methods": rated, "rates": {m: RATE_GRID[scope][i] for m, scope in scopes.items()}} for i in range(3)],
         "methods": [{"methods": list(methods)}],
         "own-budget": [{"methods": ["full", "ir", *papers], "budget": "own"}],
-        "ablations": [{"methods": ABLATIONS} | at_irs_rate, {"methods": ["ir"], "head": "frozen"}],
+        "ablations": [{"methods": ABLATIONS}, {"methods": ["ir"], "head": "frozen"}],
         "adapters": [{"methods": ["full", "ir"], "adapter": adapter} for adapter in ADAPTERS],
         "sizes": [{"methods": four, "train_share": share} for share in TRAIN_SHARES],
     }
