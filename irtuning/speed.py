@@ -78,18 +78,35 @@ def accelerate(model: "nn.Module", names: Collection[str], activation_budget: fl
             others: those that cost least first.
 
     Raises:
-        InputError: an unknown name, or a budget that cannot be.
+        InputError: an unknown name, or a budget that cannot be, or that this torch cannot keep for such a model.
     """
     from irtuning.layers import adapter_modules, find_layers
 
     if wrong := problems(names, activation_budget):
         raise InputError("; ".join(wrong))
+    if 0 < activation_budget < 1 and not _can_weigh(model.config):
+        raise InputError(
+            f"activation_budget is {activation_budget}, and this torch cannot weigh attention whose key heads are fewer "
+            "than its query heads (2.11 cannot, 2.13 can); give 0 or 1, or a newer torch"
+        )
     if "uncast" in names:
         for _, module in adapter_modules(model):
             module.cast_input_dtype_enabled = False  # peft's own switch
     if "compile" in names:
         model.config.use_cache = False  # the cache's index would tell layers apart
         compile_layers(find_layers(model), activation_budget)
+
+
+def _can_weigh(config: object) -> bool:
+    """Whether torch's count of operations, which a budget is kept by, knows this model's attention."""
+    from torch.utils.flop_counter import sdpa_flop_count
+
+    heads = getattr(config, "num_attention_heads", 1)
+    queries, keys = ((1, count, 8, 8) for count in (heads, getattr(config, "num_key_value_heads", None) or heads))
+    try:
+        return sdpa_flop_count(queries, keys, keys) > 0
+    except AssertionError:
+        return False
 
 
 def compile_layers(layers: "Iterable[nn.Module]", activation_budget: float = 1.0) -> None:

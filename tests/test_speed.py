@@ -1,6 +1,7 @@
 """Accelerations give the run they accelerate: same losses, same layers; nothing is compiled anew as layers change."""
 
 import sys
+from contextlib import nullcontext
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -108,6 +109,22 @@ def test_checkpointing_recomputes_only_where_backprop_comes_by():
     model.train()
     model(**pad(make_examples(4))).loss.backward()
     assert calls == [1, 1, 2, 2]  # layer 3 is frozen, but the gradient passes through it
+
+
+def test_a_budget_that_torch_cannot_weigh_is_refused_before_training(monkeypatch):
+    """Torch 2.11 on a GPU stopped in the first step of a model with grouped-query attention."""
+
+    def as_in_2_11(query, key, value):
+        assert query[1] == key[1]
+        return 1
+
+    monkeypatch.setattr("torch.utils.flop_counter.sdpa_flop_count", as_in_2_11)
+    for heads, refused in ((2, True), (4, False)):
+        sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "vocab_size": 9}
+        config = transformers.LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=heads)
+        model = add_adapter(transformers.LlamaForSequenceClassification(config), "lora", r=2, alpha=2, dropout=0.0)
+        with pytest.raises(InputError, match="0.5, and this torch cannot weigh") if refused else nullcontext():
+            accelerate(model, ["compile"], 0.5)
 
 
 def test_a_smaller_budget_keeps_less_for_backprop():
