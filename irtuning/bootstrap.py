@@ -45,13 +45,13 @@ def compare_methods(records: Sequence[dict], method: str, against: str, split: s
     """
     first, second, clusters = paired_confusions(records, method, against, split)
     seeds, rng = len(first), np.random.default_rng(0)
-    differences = np.empty(draws)
-    for i in range(draws):
-        weights = np.bincount(rng.integers(0, clusters, clusters), minlength=clusters)
-        drawn = rng.integers(0, seeds, seeds)
-        differences[i] = mean_f1(first[drawn], weights) - mean_f1(second[drawn], weights)
-    everything = np.ones(clusters)
-    found = mean_f1(first, everything) - mean_f1(second, everything)
+    weights = rng.multinomial(clusters, np.full(clusters, 1 / clusters), draws)  # how often each cluster was drawn
+    drawn = rng.integers(0, seeds, (draws, seeds))
+    of_seed = (np.take_along_axis(f1_of_seeds(confusions, weights), drawn, axis=1) for confusions in (first, second))
+    ours, theirs = (scores.mean(1) for scores in of_seed)
+    differences = ours - theirs
+    everything = np.ones((1, clusters))
+    found = f1_of_seeds(first, everything).mean() - f1_of_seeds(second, everything).mean()
     low, high = np.quantile(differences, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     below, above = ((differences <= 0).sum() + 1) / (draws + 1), ((differences >= 0).sum() + 1) / (draws + 1)
     error = float(differences.std(ddof=1))
@@ -94,16 +94,20 @@ def paired_confusions(
     return *both, len(groups)
 
 
-def mean_f1(confusions: np.ndarray, weights: np.ndarray) -> float:
-    """Macro F1 of the pooled items, each cluster as often as its weight, as a mean over seeds.
+def f1_of_seeds(confusions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Macro F1 of the pooled items, each cluster as often as its weight: shape (draws, seeds).
 
     A class that is neither among the true nor the predicted has no F1 and is left out, as in the scores of a run.
+
+    Args:
+        confusions: shape (seeds, clusters, K, K).
+        weights: shape (draws, clusters).
     """
-    pooled = np.einsum("c,sckl->skl", weights, confusions)
-    right, true, predicted = pooled.diagonal(axis1=1, axis2=2), pooled.sum(2), pooled.sum(1)
+    pooled = np.tensordot(weights, confusions, (1, 1))
+    right, true, predicted = pooled.diagonal(axis1=2, axis2=3), pooled.sum(3), pooled.sum(2)
     seen = true + predicted > 0
     f1 = np.divide(2 * right, true + predicted, out=np.zeros_like(right, dtype=float), where=seen)
-    return float((f1.sum(1) / seen.sum(1)).mean())
+    return f1.sum(2) / seen.sum(2)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irtuning.corpora import Corpus, load_corpus
+from irtuning.corpora import SPLIT_BY_US, Corpus, corpus_names, load_corpus
 from irtuning.embedded import CHECKSUMS, embedded_model_path
 from irtuning.figures.style import to_image
 from irtuning.paths import REPOSITORY, Places
@@ -28,7 +28,7 @@ TRAINING_MODULES = (
     "adapters", "batches", "callback", "config", "importance", "job", "layers", "metrics", "models", "prompts", "selector",
     "speed", "strategies", "trainer", "curve",
 )  # fmt: skip
-FIXED_SPLITS = ("synthetic", "arxivedits", "iterater", "argrevision")
+FIXED_SPLITS = set(corpus_names()) - set(SPLIT_BY_US)
 STUDY = "study"
 Origin = Sequence[dict] | Corpus | Mapping[str, str]  # records, a corpus, or hashes by name of what else was read
 
@@ -79,6 +79,10 @@ class Panel:
             yield replace(self, records=own, floors=[floor for floor in self.floors if floor["corpus"] == name])
         if not names:
             yield self
+
+    def of(self, methods: Sequence[str]) -> "Panel":
+        """The panel's records of these methods alone."""
+        return replace(self, records=[r for r in self.records if r["run"]["config"]["method"] in methods])
 
     def _absent(self, name: str) -> "Markdown":
         from IPython.display import Markdown

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas
 
 FIRST_SEED = 171  # the reference's
-_FLOORS: dict[tuple[str, int], list[dict]] = {}  # a comparison after the other asks for the same
+_FLOORS: dict[tuple, list[dict]] = {}  # a comparison after the other asks for the same
 
 
 def compare(methods: Sequence[str], **options: object) -> "pandas.DataFrame":
@@ -77,7 +77,8 @@ def run_comparison(
     runs = planned_runs(methods, seeds, folds, budget, rates, **settings)
     corpora = corpora or {fold: corpus_of(run, data_dir) for fold, run in {run.fold: run for run in runs}.items()}
     _check(runs, corpora)
-    floors = [floor for fold in dict.fromkeys(folds) for floor in corpus_floors(corpora[fold])]
+    scored = ("validation", "test") if runs[0].score_test else ("validation",)
+    floors = [floor for fold in dict.fromkeys(folds) for floor in corpus_floors(corpora[fold], scored)]
     jobs = 1 if world_size() > 1 else jobs or _default_jobs(runs[0])
     records: dict[int, dict] = {}
     failed: dict[str, Exception] = {}
@@ -212,14 +213,14 @@ def run_name(config: RunConfig) -> str:
     return f"{config.method.replace(':', '_').replace('=', '-')}-fold{config.fold}-seed{config.seed}-{digest[:8]}"
 
 
-def corpus_floors(corpus: Corpus) -> list[dict]:
-    """Scores of both floors on validation, computed once for each corpus."""
+def corpus_floors(corpus: Corpus, splits: Sequence[str] = ("validation",)) -> list[dict]:
+    """Scores of both floors on each of the splits, computed once for each corpus."""
     from irtuning.floors import edit_aware_floor, operation_floor
 
-    key = corpus.checksum, corpus.fold
+    key = corpus.checksum, corpus.fold, *splits
     if key not in _FLOORS:
         names = ("name", "split", "macro_f1", "accuracy")
-        floors = operation_floor(corpus), edit_aware_floor(corpus)
+        floors = [floor(corpus, split) for split in splits for floor in (operation_floor, edit_aware_floor)]
         place = {"corpus": corpus.name, "fold": corpus.fold}
         _FLOORS[key] = [{name: getattr(floor, name) for name in names} | place for floor in floors]
     return _FLOORS[key]

@@ -1,10 +1,9 @@
-"""Paired differences between methods with their intervals, and what they say about a claim. Records in, frames out."""
+"""Paired differences between methods, convergence, rates, sizes, costs. Records in, frames out."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from irtuning.errors import InputError
-from irtuning.tables import losses_table, runs_table
+from irtuning.tables import losses_table, runs_table, validation_table
 
 if TYPE_CHECKING:
     import pandas
@@ -43,35 +42,30 @@ def half_width(values: "pandas.Series") -> float:
     return float(stats.sem(values) * stats.t.ppf((1 + LEVEL) / 2, len(values) - 1))
 
 
-def verdict(differences: "pandas.DataFrame") -> str:
-    """What paired differences on real corpora say of the claim that they are above zero.
+def reaching(records: Sequence[dict], loss: str = "training", smooth: int = 10) -> "pandas.DataFrame":
+    """When each run's loss is first at or below the one Full PEFT ends with on the same fold and seed.
 
-    `consistent` when the interval is above zero on every corpus, `inconsistent` when it is below zero on any,
-    else `inconclusive`.
-    """
-    if len(differences) and (differences.low > 0).all():
-        return "consistent"
-    return "inconsistent" if (differences.high < 0).any() else "inconclusive"
-
-
-def claim_verdicts(records: Sequence[dict], method: str = "ir") -> "pandas.DataFrame":
-    """The verdict on "`method` scores higher" against every other method, on macro F1 and AUPRC, per model.
-
-    Raises:
-        InputError: records of a synthetic corpus, which can say nothing about a claim.
+    One row per run: its keys, reached, steps and seconds (NaN where it never is), all_steps, all_seconds. `loss` is
+    `training`, its running mean over `smooth` steps, or `validation`, at the evaluations.
     """
     import pandas
 
-    if any(record["run"]["synthetic_corpus"] for record in records):
-        raise InputError("a verdict needs real corpora, and these records are of the synthetic one")
-    sizes = {r["run"]["config"]["model"]: r["run"]["parameters"] / 1e6 for r in records}
-    rows = []
-    for metric in ("macro_f1", "auprc"):
-        table = paired_differences(records, method, metric)
-        for (model, against), found in table.groupby(["model", "against"], sort=False):
-            intervals = [f"{r.corpus} {r.difference:+.3f} [{r.low:+.3f}, {r.high:+.3f}]" for r in found.itertuples()]
-            said = f"on {model} ({sizes[model]:.1f} M parameters), {' and '.join(found.corpus)}: {verdict(found)}"
-            rows.append({"against": against, "metric": metric, "differences": "; ".join(intervals), "verdict": said})
+    losses, place, rows = losses_table(records), ["corpus", "model", "fold", "seed"], []
+    if loss == "training":
+        losses["loss"] = losses.groupby([*place, "method"]).loss.transform(lambda s: s.rolling(smooth).mean())
+    else:
+        keys = [*place, "method", "step"]
+        losses = validation_table(records)[[*keys, "loss"]].merge(losses[[*keys, "seconds"]], on=keys)
+    final = losses[losses.method == "full"].groupby(place).loss.last()
+    for (method, *where), run in losses.groupby(["method", *place], sort=False):
+        if tuple(where) in final.index:
+            hit, last = run[run.loss <= final[tuple(where)]], run.iloc[-1]
+            first = hit.iloc[0] if len(hit) else {"step": float("nan"), "seconds": float("nan")}
+            rows.append(
+                dict(zip(place, where, strict=True))
+                | {"method": method, "reached": len(hit) > 0, "steps": first["step"], "seconds": first["seconds"]}
+                | {"all_steps": last["step"], "all_seconds": last["seconds"]}
+            )
     return pandas.DataFrame(rows)
 
 
@@ -80,40 +74,33 @@ def steps_to_loss(records: Sequence[dict], smooth: int = 10) -> "pandas.DataFram
 
     One row per method; `reached` is the share of runs that get there at all, and means are over those.
     """
-    import pandas
-
-    losses, rows = losses_table(records), []
-    place = ["corpus", "model", "fold", "seed"]
-    losses["loss"] = losses.groupby([*place, "method"]).loss.transform(lambda s: s.rolling(smooth).mean())
-    final = losses[losses.method == "full"].groupby(place).loss.last()
-    for (method, *where), run in losses.groupby(["method", *place], sort=False):
-        if tuple(where) in final.index:
-            hit = run[run.loss <= final[tuple(where)]]
-            first = hit.iloc[0] if len(hit) else {"step": float("nan"), "seconds": float("nan")}
-            rows.append(
-                {"method": method, "reached": len(hit) > 0, "steps": first["step"], "seconds": first["seconds"]}
-            )
-    return pandas.DataFrame(rows).groupby("method", sort=False).mean()
+    table = reaching(records, smooth=smooth)
+    return table.groupby("method", sort=False)[["reached", "steps", "seconds"]].mean()
 
 
 def best_rates(records: Sequence[dict]) -> "pandas.DataFrame":
     """Validation macro F1 of each method at each learning rate, mean over corpora, and the `best` rate (the lower of equals)."""
     table = runs_table(records).assign(rate=[record["run"]["config"]["learning_rate"] for record in records])
     scores = table.pivot_table(index="method", columns="rate", values="macro_f1", aggfunc="mean", sort=False).sort_index(axis=1)
-    return scores.assign(best=scores.idxmax(axis=1), runs=table.groupby("method").size())
+    best = scores.idxmax(axis=1).map("{:g}".format)  # as text: a table's rounding would leave nothing of it
+    return scores.assign(best=best, runs=table.groupby("method").size())
 
 
-def data_curve(records: Sequence[dict]) -> "pandas.DataFrame":
-    """Macro F1 against the size of the training split: a row per run with method, train_examples, macro_f1."""
+def data_curve(records: Sequence[dict], split: str = "validation") -> "pandas.DataFrame":
+    """Macro F1 against the size of the training split: a row per run with method, macro_f1, train_examples.
+
+    Folds differ a little in size: train_examples is their mean at a share.
+    """
     import pandas
 
     rows = []
     for record in records:
         config = record["run"]["config"]
         row = {"corpus": config["corpus"], "method": config["method"], "fold": config["fold"], "seed": config["seed"]}
-        row |= {"train_examples": record["run"]["split_sizes"]["train"]}
-        rows.append(row | {"macro_f1": record["scores"]["validation"]["macro_f1"]})
-    return pandas.DataFrame(rows)
+        row |= {"train_examples": record["run"]["split_sizes"]["train"], "share": config["train_share"]}
+        rows.append(row | {"macro_f1": record["scores"][split]["macro_f1"]})
+    table = pandas.DataFrame(rows)
+    return table.assign(train_examples=table.groupby(["corpus", "share"]).train_examples.transform("mean").round().astype(int))
 
 
 def class_scores(records: Sequence[dict], split: str = "validation") -> "pandas.DataFrame":

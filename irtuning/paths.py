@@ -11,6 +11,7 @@ NOTEBOOKS = (
     "02_ir_tuning_versus_baselines",
     "03_convergence_and_gpu_memory",
     "04_layer_importance",
+    "05_the_study",
 )
 
 

@@ -51,7 +51,7 @@ def reproduce(
         InputError: unknown profile or parameter, no data, no GPU where one is needed, an unwritable folder, no
             kernel, or a notebook that failed.
     """
-    from irtuning.companion import Companion
+    from irtuning.companion import STUDY, Companion
 
     parameters, started = _parameters(profile, data, output, changes or {}), time.perf_counter()
     if GPU_GIB.get(profile) and (problems := missing(parameters)):
@@ -70,6 +70,8 @@ def reproduce(
     for name in NOTEBOOKS:
         seconds[name] = _run(name, places, parameters, follow=profile == "quick" and not (data or output or changes))
     write_text(places.reports / "summary.md", summary(places))
+    if profile == STUDY:
+        write_report(places)
     if whole:  # nothing was recorded before: what the whole job takes
         _note_time(places, seconds | {"all": time.perf_counter() - started})
     return {"figures": places.figures, "reports": places.reports, "runs": places.runs}
@@ -115,6 +117,24 @@ def summary(places: Places) -> str:
         if path.name != "summary.md":
             parts.append(f"## {path.stem}\n\n{path.read_text(encoding='utf-8')}")
     return "\n\n".join(parts) + "\n"
+
+
+def write_report(places: Places) -> None:
+    """The study's notebook without its code, as `summary.md`, whose figures are links, and `summary.html`."""
+    import nbformat
+    from nbconvert import MarkdownExporter
+
+    book = nbformat.read(places.reports / f"{NOTEBOOKS[-1]}.ipynb", 4)
+    book.cells = book.cells[: next(i for i, cell in enumerate(book.cells) if cell.source.startswith("## Try this"))]
+    for cell in (cell for cell in book.cells if cell.cell_type == "code"):  # no progress bars
+        cell.outputs = [o for o in cell.outputs if {"image/png", "text/markdown"} & set(o.get("data", {}))]
+    bare = {"exclude_input": True, "exclude_input_prompt": True, "exclude_output_prompt": True}
+    write_text(places.reports / "summary.html", _html(book, **bare))
+    links = os.path.relpath(places.figures, places.reports)
+    for output in (output for cell in book.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})):
+        name = output.metadata["image/png"]["alt"]
+        output.data = {"text/markdown": f"![{name}]({links}/{name}.png)"}
+    write_text(places.reports / "summary.md", MarkdownExporter(**bare).from_notebook_node(book)[0])
 
 
 def _parameters(profile: str, data: str | Path | None, output: str | Path | None, changes: dict) -> dict:
@@ -172,7 +192,6 @@ def _run(name: str, places: Places, parameters: dict, follow: bool) -> float:
     """
     import papermill
     from nbclient.exceptions import DeadKernelError
-    from nbconvert import HTMLExporter
 
     source, target, started = notebook_path(name), places.reports / f"{name}.ipynb", time.perf_counter()
     logger.info("%s ...", name)
@@ -197,18 +216,25 @@ def _run(name: str, places: Places, parameters: dict, follow: bool) -> float:
         raise InputError(f"notebook {name}: its kernel died, perhaps for want of memory; run it again") from None
     _strip(book)
     write_text(target, _text(book))
-    exporter = HTMLExporter()
-    exporter.log.setLevel(logging.ERROR)  # its template drops the images' alternative text, then complains
-    page = copy.deepcopy(book)
-    for cell in page.cells:
-        if cell.cell_type == "markdown":
-            cell.source = drawn_formulas(cell.source)
-    write_text(target.with_suffix(".html"), exporter.from_notebook_node(page)[0])
+    write_text(target.with_suffix(".html"), _html(book))
     if follow:
         write_text(source, _text(book))
     took = time.perf_counter() - started
     logger.info("%s done in %.0f s", name, took)
     return took
+
+
+def _html(book, **options: bool) -> str:
+    """A page that is read without a network: formulas are drawn."""
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(**options)
+    exporter.log.setLevel(logging.ERROR)  # its template drops the images' alternative text, then complains
+    page = copy.deepcopy(book)
+    for cell in page.cells:
+        if cell.cell_type == "markdown":
+            cell.source = drawn_formulas(cell.source)
+    return exporter.from_notebook_node(page)[0]
 
 
 def _strip(book) -> None:

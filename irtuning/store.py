@@ -1,4 +1,7 @@
-"""Many records as three small parquet files and back: what is committed of a study. Floats are rounded, no texts."""
+"""Many records as three small parquet files and back: what is committed of a study.
+
+Floats are rounded; texts and class probabilities, most of a record, stay out.
+"""
 
 import io
 import json
@@ -77,7 +80,8 @@ def _steps(run: int, record: dict) -> list[dict]:
 def _predictions(run: int, record: dict) -> list[dict]:
     rows = [(split, row) for split, found in record["predictions"].items() for row in found]
     return [
-        {"run": run, "split": split} | {name: _rounded(value) for name, value in row.items()} for split, row in rows
+        {"run": run, "split": split} | {name: row[name] for name in ("id", "group", "intention", "predicted")}
+        for split, row in rows
     ]
 
 

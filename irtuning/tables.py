@@ -37,7 +37,7 @@ def summary_table(
     rows = [
         {"corpus": f["corpus"], "model": model, "method": f"{f['name']} floor"}
         | {m: f[m] for m in ("macro_f1", "accuracy")}
-        for f in floors for model in table.model.unique()
+        for f in floors if f["split"] == split for model in table.model.unique()
     ]  # fmt: skip
     keys = [name for name in ("corpus", "model") if table[name].nunique() > 1]
     table = pandas.concat([pandas.DataFrame(rows), table]) if rows else table

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from irtuning.errors import InputError
-from irtuning.evidence import best_rates, claim_verdicts, paired_differences, step_cost, steps_to_loss, verdict
+from irtuning.evidence import best_rates, paired_differences, step_cost, steps_to_loss
 from irtuning.figures import (
     convergence,
     depth_and_time,
@@ -50,7 +50,7 @@ def test_the_best_rate_is_the_one_with_the_highest_mean_over_corpora_and_the_low
     runs = [record(method, score, corpus=corpus, learning_rate=rate)
             for (method, rate), found in scores.items() for corpus, score in zip(("argrewrite", "arxivedits"), found)]  # fmt: skip
     table = best_rates(runs)
-    assert table.best.to_dict() == {"ir": 1e-3, "full": 2e-3} and set(table.runs) == {4}
+    assert table.best.to_dict() == {"ir": "0.001", "full": "0.002"} and set(table.runs) == {4}
     assert table.loc["full", 2e-3] == pytest.approx(0.25)
 
 
@@ -63,25 +63,6 @@ def test_differences_are_paired_by_fold_and_seeds_are_averaged_first():
     (row,) = paired_differences(single).to_dict("records")
     # mean 0.1, standard error 0.1, t quantile of one degree of freedom 12.706
     assert row["units"] == "2 seeds" and row["high"] - row["difference"] == pytest.approx(1.2706, abs=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("gains", "said"),
-    [
-        ({"argrewrite": (0.1, 0.11, 0.12), "arxivedits": (0.1, 0.12, 0.11)}, "consistent"),
-        ({"argrewrite": (0.1, 0.11, 0.12), "arxivedits": (0.1, -0.1, 0.2)}, "inconclusive"),
-        ({"argrewrite": (0.1, 0.11, 0.12), "arxivedits": (-0.1, -0.11, -0.12)}, "inconsistent"),
-    ],
-)
-def test_a_verdict_needs_every_corpus(gains, said):
-    runs = []
-    for corpus, values in gains.items():
-        runs += folds("ir", [0.5 + gain for gain in values], corpus=corpus) + folds("rst", (0.5,) * 3, corpus=corpus)
-    assert verdict(paired_differences(runs)) == said
-    table = claim_verdicts(runs)
-    assert table.verdict[0] == f"on mini (1.0 M parameters), argrewrite and arxivedits: {said}"
-    with pytest.raises(InputError, match="needs real corpora"):
-        claim_verdicts(runs + folds("ir", (0.5,), corpus="synthetic"))
 
 
 def test_steps_to_the_loss_of_full_peft():
@@ -113,7 +94,7 @@ def test_labels_tell_what_sets_runs_apart_and_corpora_get_rows_of_their_own():
 
 def test_figures_show_what_their_tables_say():
     runs = folds("ir", (0.5, 0.6, 0.7)) + folds("rst", (0.4, 0.4, 0.4))
-    floors = [{"name": "edit-aware", "corpus": "argrewrite", "fold": 0, "macro_f1": 0.3}]
+    floors = [{"name": "edit-aware", "corpus": "argrewrite", "fold": 0, "split": "validation", "macro_f1": 0.3}]
     axis = score_comparison(runs, floors).axes[0]
     assert [t.get_text() for t in axis.get_yticklabels()] == ["ir", "rst"]
     assert any(list(line.get_xdata()) == [0.5, 0.6, 0.7] for line in axis.lines)
@@ -133,7 +114,7 @@ def test_figures_show_what_their_tables_say():
 def test_a_stored_study_comes_back_but_for_rounding(tmp_path):
     common = {"model": "tiny-random", "max_steps": 3, "batch_size": 4, "device": "cpu", "progress": False}
     runs = [train(method=method, **common).record for method in ("ir", "full")]
-    floors = [{"name": "operation", "corpus": "synthetic", "fold": 0, "macro_f1": 0.1}]
+    floors = [{"name": "operation", "corpus": "synthetic", "fold": 0, "split": "validation", "macro_f1": 0.1}]
     write_store(
         tmp_path, {"methods": {"records": runs, "floors": floors}, "sizes": {"records": runs[:1], "floors": []}}
     )
@@ -143,9 +124,8 @@ def test_a_stored_study_comes_back_but_for_rounding(tmp_path):
         assert json.loads(json.dumps(one["run"])) == other["run"] and one["scores"] == other["scores"]
         assert [s["layers"] for s in one["train"]["steps"]] == [s["layers"] for s in other["train"]["steps"]]
         assert other["train"]["steps"][1]["loss"] == pytest.approx(one["train"]["steps"][1]["loss"], rel=1e-3)
-        assert [r["predicted"] for r in one["predictions"]["validation"]] == [
-            r["predicted"] for r in other["predictions"]["validation"]
-        ]
+        kept = [{name: v for name, v in r.items() if name != "probabilities"} for r in one["predictions"]["validation"]]
+        assert kept == other["predictions"]["validation"]
     assert found[0]["train"]["steps"][0]["scores"] == [None] * 12 and found[1]["train"]["steps"][0]["scores"] is None
     assert summary_table(found).macro_f1.tolist() == summary_table(runs).macro_f1.tolist()
     assert read_store(tmp_path, "adapters") == ([], []) == read_store(tmp_path / "none", "methods")

@@ -26,7 +26,7 @@ ORDER = [
     {"figures"},
     {"floors", "display", "batches", "importance", "strategies", "models", "adapters", "pretrain", "speed"},
     {"config", "callback", "trainer", "curve", "profiles", "exploration", "live", "shapes", "tracing", "tracking"},
-    {"estimate"},
+    {"estimate", "study"},
     {"memory", "resume"},
     {"job", "classifier", "anatomy"},
     {"run"},
@@ -39,7 +39,7 @@ ORDER = [
 NO_TORCH = {"errors", "paths", "embedded", "records", "metrics", "selector", "corpora", "edits", "prompts", "tables", "floors",
             "display", "figures", "strategies", "pretrain", "speed", "config", "companion", "reproduce",
             "evidence", "exploration", "checkpoints", "layer_tables", "store", "profiles", "cli",
-            "shapes", "memory", "measured", "jobs", "ranks", "__main__", "bootstrap"}  # fmt: skip
+            "shapes", "memory", "measured", "jobs", "ranks", "__main__", "bootstrap", "study"}  # fmt: skip
 STAMP = (
     r"· \w[\w.-]* \((random weights, )?[\d.]+ M parameters\).* · seeds [\d, ]+ · (folds [\d, ]+ · )?steps [\d, ]+.* · (CPU|NVIDIA)"
     r"|· no model, no seed, no steps$|· no corpus · "
@@ -124,9 +124,8 @@ def test_committed_notebooks_are_executed_and_clean(name):
     assert all(c["execution_count"] for c in cells), "a cell without a count is never compared by nbval"
     outputs = [o for c in cells for o in c["outputs"]]
     assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
-    assert any("image/png" in o.get("data", {}) for o in outputs) and any(
-        "text/html" in o.get("data", {}) for o in outputs
-    )
+    shown = {kind for output in outputs for kind in output.get("data", {})}
+    assert ({"text/markdown"} if name == NOTEBOOKS[-1] else {"image/png", "text/html"}) <= shown
     assert not [o for o in outputs if "...</td>" in "".join(o.get("data", {}).get("text/html", ""))], "a cell is cut off"
     assert book["metadata"]["kernelspec"]["name"] == "python3"
 
@@ -137,7 +136,7 @@ def test_every_file_under_figures_and_reports_has_its_origin():
         assert paths
         for path in paths:
             origin = json.loads(path.with_suffix(".origin.json").read_text())
-            assert origin["origin"] and origin["stamp"].startswith(path.parent.name)
+            assert origin["origin"] and origin["stamp"].startswith((path.parent.name, "study"))  # which every profile shows
             assert re.search(r"SYNTHETIC|\(real\)| · no corpus · .*(predicted|measured)", origin["stamp"])
             if path.parent.name in PROFILES:
                 assert re.search(STAMP, origin["stamp"]), path

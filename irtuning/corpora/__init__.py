@@ -1,5 +1,6 @@
 """Revision corpora: one function loads any of them, public ones by name and one's own by path."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from irtuning.corpora.argrewrite import load_argrewrite
@@ -10,9 +11,9 @@ from irtuning.corpora.public import load_argrevision, load_iterater
 from irtuning.corpora.tabular import Columns, load_own
 from irtuning.errors import InputError, unknown
 
-__all__ = ["SPLITS", "Columns", "Corpus", "Revision", "corpus_names", "load_corpus"]
+__all__ = ["SPLITS", "SPLIT_BY_US", "Columns", "Corpus", "Revision", "corpus_names", "load_corpus"]
 
-NAMES = ("iterater", "argrevision", "argrewrite", "arxivedits", "synthetic")
+SPLIT_BY_US = ("argrewrite",)  # into folds; the others come with splits
 COARSE = ("argrewrite", "arxivedits")  # those with two label sets
 LABEL_SETS = ("fine", "coarse")
 
@@ -36,9 +37,9 @@ def load_corpus(
     own table. A name comes before a path of the same spelling. InputError says what is wrong and what would do.
     """
     columns = Columns(before, after, label, group)
-    if name_or_path in NAMES:
+    if name_or_path in LOADERS:
         _check_named(name_or_path, fold, labels, columns)
-        return _load_named(name_or_path, data_dir, fold, labels)
+        return LOADERS[name_or_path](data_dir, fold, labels)
     path = _existing(name_or_path)
     _check_fold(str(path), fold, fixed=path.is_dir())
     _check_labels(str(path), labels)
@@ -47,28 +48,29 @@ def load_corpus(
 
 def corpus_names() -> tuple[str, ...]:
     """The names that `load_corpus` knows."""
-    return NAMES
+    return tuple(LOADERS)
 
 
-def _load_named(name: str, data_dir: str | Path | None, fold: int, labels: str | None) -> Corpus:
-    match name:
-        case "iterater":
-            return load_iterater(data_dir)
-        case "argrevision":
-            return load_argrevision(data_dir)
-        case "argrewrite":
-            return load_argrewrite(data_dir, fold, labels)
-        case "arxivedits":
-            return load_arxivedits(data_dir, labels)
+def _synthetic(data_dir: str | Path | None, fold: int, labels: str | None) -> Corpus:
     from irtuning.corpora.synthetic import load_synthetic
 
     return load_synthetic()
 
 
+# a corpus by its name: a function of the data's folder, the fold and the label set
+LOADERS: dict[str, Callable[[str | Path | None, int, str | None], Corpus]] = {
+    "iterater": lambda data_dir, fold, labels: load_iterater(data_dir),
+    "argrevision": lambda data_dir, fold, labels: load_argrevision(data_dir),
+    "argrewrite": load_argrewrite,
+    "arxivedits": lambda data_dir, fold, labels: load_arxivedits(data_dir, labels),
+    "synthetic": _synthetic,
+}
+
+
 def _check_named(name: str, fold: int, labels: str | None, columns: Columns) -> None:
     if columns != Columns():
         raise InputError(f"corpus {name!r} has its own columns; leave before, after, label and group at their defaults")
-    _check_fold(name, fold, fixed=name != "argrewrite")
+    _check_fold(name, fold, fixed=name not in SPLIT_BY_US)
     _check_labels(name, labels)
 
 
@@ -96,5 +98,5 @@ def _existing(name_or_path: str | Path) -> Path:
         raise InputError(f"{str(name_or_path)!r} is no corpus and no possible path: {error}") from error
     looks_like_path = isinstance(name_or_path, Path) or path.suffix or len(path.parts) > 1
     if looks_like_path:
-        raise InputError(f"no file or folder {str(path)!r}; give an existing one, or a corpus: {', '.join(NAMES)}")
-    raise unknown("corpus", name_or_path, NAMES)
+        raise InputError(f"no file or folder {str(path)!r}; give an existing one, or a corpus: {', '.join(LOADERS)}")
+    raise unknown("corpus", name_or_path, LOADERS)

@@ -12,6 +12,7 @@ from irtuning.figures.layers import (
 from irtuning.figures.memory import memory_parts, predicted_and_measured, step_engines
 from irtuning.figures.runs import (
     class_heatmap,
+    comparison_forest,
     confusion_pair,
     convergence,
     depth_and_time,
@@ -27,6 +28,7 @@ __all__ = [
     "STYLE",
     "agreement_map",
     "class_heatmap",
+    "comparison_forest",
     "component_map",
     "confusion_pair",
     "confusions",

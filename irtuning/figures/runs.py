@@ -9,15 +9,18 @@ from irtuning.figures.style import DOUBLE, band, canvas, method_colour, styled
 from irtuning.tables import losses_table, runs_table, validation_table
 
 if TYPE_CHECKING:
+    import pandas
     from matplotlib.figure import Figure
 
 METRIC_NAMES = {"macro_f1": "macro F1", "auprc": "AUPRC", "accuracy": "accuracy"}
 
 
 @styled
-def score_comparison(records: Sequence[dict], floors: Sequence[dict], metric: str = "macro_f1") -> "Figure":
+def score_comparison(
+    records: Sequence[dict], floors: Sequence[dict], metric: str = "macro_f1", split: str = "validation"
+) -> "Figure":
     """Every run's score as a dot, its method's mean with a 95 % t interval over runs, floors as lines; by corpus."""
-    table = runs_table(records)
+    table = runs_table(records, split)
     corpora, methods = list(table.corpus.unique()), list(table.method.unique())
     figure, axes = canvas(DOUBLE, 0.24 * len(methods) + 1.3, columns=len(corpora), sharey=True, squeeze=False)
     for axis, corpus in zip(axes[0], corpora, strict=True):
@@ -29,10 +32,10 @@ def score_comparison(records: Sequence[dict], floors: Sequence[dict], metric: st
                 values.mean(), row - 0.1, xerr=half_width(values), fmt="D", color=colour, ms=4, capsize=2, lw=1
             )
         for name, style in (("operation", ":"), ("edit-aware", "--")):
-            found = [f[metric] for f in floors if f["name"] == name and f["corpus"] == corpus and metric in f]
+            found = [f[metric] for f in floors if (f["name"], f["corpus"], f["split"]) == (name, corpus, split) and metric in f]
             if found:
                 axis.axvline(sum(found) / len(found), color="0.25", ls=style, lw=1, label=f"{name} floor")
-        axis.set(title=corpus if len(corpora) > 1 else "", xlabel=f"validation {METRIC_NAMES[metric]}")
+        axis.set(title=corpus if len(corpora) > 1 else "", xlabel=f"{split} {METRIC_NAMES[metric]}")
         axis.grid(axis="x", alpha=0.3)
     axes[0, 0].set_yticks(range(len(methods)), methods)
     axes[0, 0].invert_yaxis()
@@ -60,15 +63,37 @@ def difference_forest(records: Sequence[dict], method: str = "ir", metric: str =
 
 
 @styled
-def class_heatmap(records: Sequence[dict]) -> "Figure":
+def comparison_forest(table: "pandas.DataFrame", margin: float | None = None) -> "Figure":
+    """Differences with their 95 % intervals from a table of comparisons, by corpus; a dashed line at the margin."""
+    corpora = list(table.corpus.unique())
+    pairs = list(dict.fromkeys(zip(table.method, table.against, strict=True)))
+    figure, axes = canvas(DOUBLE, 0.22 * len(pairs) + 1.2, columns=len(corpora), sharey=True, squeeze=False)
+    for axis, corpus in zip(axes[0], corpora, strict=True):
+        axis.axvline(0, color="0.4", lw=1)
+        if margin is not None:
+            axis.axvline(margin, color="0.4", lw=1, ls="--", label="margin")
+        for row in table[table.corpus == corpus].itertuples():
+            place, away = pairs.index((row.method, row.against)), [[row.difference - row.low], [row.high - row.difference]]
+            other = row.against if row.method == "ir" else row.method
+            axis.errorbar(row.difference, place, xerr=away, fmt="o", color=method_colour(other), ms=4, capsize=2)
+        axis.set(title=corpus, xlabel="difference in test macro F1")
+        axis.grid(axis="x", alpha=0.3)
+    axes[0, 0].set_yticks(range(len(pairs)), [f"{method} - {against}" for method, against in pairs])
+    axes[0, 0].invert_yaxis()
+    _legend(figure, axes[0, 0])
+    return figure
+
+
+@styled
+def class_heatmap(records: Sequence[dict], split: str = "validation") -> "Figure":
     """F1 of every class under every method, mean over the runs of one corpus."""
     import seaborn
 
-    table = class_scores(records)
+    table = class_scores(records, split)
     figure, axis = canvas(DOUBLE, 0.26 * len(table) + 1.4)
     seaborn.heatmap(
         table, ax=axis, annot=True, fmt=".2f", cmap="Blues", vmin=0, vmax=1, annot_kws={"size": 7},
-        cbar_kws={"label": "F1 on validation"},
+        cbar_kws={"label": f"F1 on {split}"},
     )  # fmt: skip
     axis.set(xlabel="", ylabel="")
     axis.tick_params(axis="y", rotation=0)
@@ -105,9 +130,9 @@ def convergence(records: Sequence[dict], against: str = "step", smooth: int = 10
 
 
 @styled
-def score_by_size(records: Sequence[dict]) -> "Figure":
-    """Validation macro F1 against the number of training examples; band: 95 % t interval over runs."""
-    table = data_curve(records)
+def score_by_size(records: Sequence[dict], split: str = "validation") -> "Figure":
+    """Macro F1 against the number of training examples; band: 95 % t interval over runs."""
+    table = data_curve(records, split)
     corpora = list(table.corpus.unique())
     figure, axes = canvas(DOUBLE, 2.6, columns=len(corpora), squeeze=False)
     for axis, corpus in zip(axes[0], corpora, strict=True):
@@ -116,7 +141,7 @@ def score_by_size(records: Sequence[dict]) -> "Figure":
             mean, half = grouped.mean(), grouped.apply(half_width).fillna(0)
             axis.plot(mean.index, mean, "o-", color=colour, ms=3, lw=1.2, label=method)
             axis.fill_between(mean.index, mean - half, mean + half, color=colour, alpha=0.15, lw=0)
-        axis.set(xscale="log", xlabel="training examples", ylabel="validation macro F1", ylim=(0, None))
+        axis.set(xscale="log", xlabel="training examples", ylabel=f"{split} macro F1", ylim=(0, None))
         sizes = sorted(table.train_examples[table.corpus == corpus].unique())
         axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axis.minorticks_off()

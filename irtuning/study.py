@@ -1,0 +1,210 @@
+"""What the study's records say, by the rules of its plan (reports/study/plan.md). Records in, frames out.
+
+All scores are of the test split. A verdict is one of `consistent`, `inconsistent`, `inconclusive`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from irtuning.bootstrap import compare_methods, comparisons_table
+from irtuning.errors import InputError
+from irtuning.evidence import half_width, reaching
+from irtuning.measured import LAYERS
+from irtuning.profiles import VARIANT
+from irtuning.tables import runs_table
+
+if TYPE_CHECKING:
+    import pandas
+
+PAPERS = ("rst", "ist", "lisa-adapters", "last-k")  # the layer-wise baselines of the claim
+PRIMARY = tuple(("ir", other) for other in ("full", *PAPERS, "random-counts"))
+AGAINST_IR = (VARIANT, "last-k:share=0.5", "last-k:share=0.33")  # ours, and the last layers: as deep, as many
+MARGIN = -0.01  # macro F1 that a method may lose and still be called non-inferior
+LEVEL = 0.05
+UPPER, SCATTERED = LAYERS["upper"], LAYERS["scattered"]
+CHEAPER = 0.15  # share of time or memory of a step that is worth a claim
+
+
+def primary_comparisons(records: Sequence[dict]) -> "pandas.DataFrame":
+    """IR-Tuning minus each of six methods on each corpus; see `bootstrap.Comparison`; p values by Holm over all."""
+    return comparisons_table(records, PRIMARY)
+
+
+def non_inferiority(records: Sequence[dict]) -> "pandas.DataFrame":
+    """Our variant and the two last-k minus IR-Tuning: is the interval's lower end at or above the margin?"""
+    table = comparisons_table(records, [(method, "ir") for method in AGAINST_IR])
+    return table.assign(non_inferior=table.low >= MARGIN).drop(columns=["p_value", "p_holm"])
+
+
+def convergence_differences(records: Sequence[dict]) -> "pandas.DataFrame":
+    """IR-Tuning minus Full PEFT in steps and seconds to Full PEFT's last loss, over runs, with a 95 % t interval.
+
+    A run that never gets there counts with its whole length; `reached` is the share of IR-Tuning's runs that do.
+    """
+    import pandas
+
+    rows = []
+    for loss in ("training", "validation"):
+        table = reaching(records, loss)
+        for corpus, part in table.groupby("corpus", sort=False):
+            runs = {name: rows.set_index(["fold", "seed"]) for name, rows in part.groupby("method")}
+            for unit, whole in (("steps", "all_steps"), ("seconds", "all_seconds")):
+                apart = runs["ir"][unit].fillna(runs["ir"][whole]) - runs["full"][unit].fillna(runs["full"][whole])
+                row = {"corpus": corpus, "loss": loss, "unit": unit, "reached": runs["ir"].reached.mean()}
+                rows.append(row | _interval(apart))
+    return pandas.DataFrame(rows)
+
+
+def size_differences(records: Sequence[dict]) -> "pandas.DataFrame":
+    """IR-Tuning minus Full PEFT in macro F1 at each share of the training split, by the bootstrap; then the slope.
+
+    The slope is of the difference over the share's doublings, a line through each fold and seed, with a t interval.
+    """
+    import numpy as np
+    import pandas
+
+    shares = sorted({record["run"]["config"]["train_share"] for record in records})
+    rows = []
+    for share in shares:
+        own = [record for record in records if record["run"]["config"]["train_share"] == share]
+        rows.append({"train": f"{share:.0%}"} | asdict(compare_methods(own, "ir", "full")))
+    table = runs_table(records, "test").assign(
+        share=[record["run"]["config"]["train_share"] for record in records],
+        method=[record["run"]["config"]["method"] for record in records],
+    )
+    scores = table.pivot_table(index=["fold", "seed"], columns=["method", "share"], values="macro_f1")
+    apart = scores["ir"] - scores["full"]
+    slopes = pandas.Series(np.polyfit(np.log2(apart.columns.to_numpy(float)), apart.to_numpy().T, 1)[0])
+    slope = {"train": "slope per doubling"} | _interval(slopes)
+    return pandas.concat([pandas.DataFrame(rows)[list(slope)], pandas.DataFrame([slope])], ignore_index=True)
+
+
+def memory_differences(records: Sequence[dict]) -> "pandas.DataFrame":
+    """IR-Tuning minus Full PEFT in peak GPU memory, MiB, over the runs of a corpus, with a 95 % t interval; NaN on a CPU."""
+    import pandas
+
+    rows = []
+    found = [record["meta"] for record in records]
+    peaks = [m["peak_memory_bytes"] / 2**20 if m["peak_memory_kind"].startswith("GPU") else float("nan") for m in found]
+    table = runs_table(records).assign(peak=peaks)
+    for corpus, part in table.groupby("corpus", sort=False):
+        peaks = part.pivot(index=["fold", "seed"], columns="method", values="peak")
+        share = {"share": (peaks["ir"] / peaks["full"] - 1).mean()}
+        rows.append({"corpus": corpus} | _interval(peaks["ir"] - peaks["full"]) | share)
+    return pandas.DataFrame(rows)
+
+
+def upper_half_savings(steps: "pandas.DataFrame") -> "pandas.DataFrame":
+    """What layers drawn among the upper half save of a step with as many scattered layers; `cheaper` by the plan's rule.
+
+    Args:
+        steps: `measured.step_table`.
+    """
+    import pandas
+
+    rows = []
+    for (name, dropout), part in steps.groupby(["engine", "dropout"], sort=False):
+        part = part.set_index("layers")[["step_ms", "peak_gib"]]
+        if {UPPER, SCATTERED} <= set(part.index):
+            time, memory = 1 - part.loc[UPPER] / part.loc[SCATTERED]
+            rows.append({"engine": name, "dropout": dropout, "time_saved": time, "memory_saved": memory, "cheaper": max(time, memory) >= CHEAPER})
+    return pandas.DataFrame(rows)
+
+
+def mistakes(records: Sequence[dict], method: str = "ir", most: int = 5) -> "pandas.DataFrame":
+    """The commonest confusions of a method, mean over its runs of a corpus.
+
+    `share`: of the intention's items; `every_run`: of those mistaken so in one of the runs, how many are in all runs of
+    every method that scored the item.
+    """
+    import pandas
+
+    rows = pandas.DataFrame(
+        [
+            {"corpus": record["run"]["config"]["corpus"], "method": record["run"]["config"]["method"]}
+            | {name: row[name] for name in ("id", "intention", "predicted")}
+            for record in records
+            for row in record["predictions"]["test"]
+        ]
+    )
+    rows["wrong"] = rows.intention != rows.predicted
+    always = rows.groupby(["corpus", "id"]).wrong.transform("min")
+    own = rows.assign(always=always)[rows.method == method]
+    counts = own.groupby(["corpus", "intention"]).size()
+    found = own[own.wrong].groupby(["corpus", "intention", "predicted"]).agg(items=("id", "size"), every_run=("always", "mean"))
+    found = found.reset_index().sort_values(["corpus", "items"], ascending=[True, False], kind="stable")
+    total = counts.loc[list(zip(found.corpus, found.intention, strict=True))].to_numpy()
+    found = found.assign(share=found["items"] / total).groupby("corpus", sort=False).head(most)
+    return found[["corpus", "intention", "predicted", "share", "every_run"]].reset_index(drop=True)
+
+
+def costs(panels: Mapping[str, Sequence[dict]]) -> "pandas.DataFrame":
+    """What each panel cost: runs it adds to those before, optimizer steps, hours of training, test splits scored."""
+    import pandas
+
+    seen, rows = set(), []
+    for name, records in panels.items():
+        keys = [str(sorted(record["run"]["config"].items())) for record in records]
+        new = [record for record, key in zip(records, keys, strict=True) if key not in seen]
+        seen.update(keys)
+        rows.append({
+            "panel": name, "runs": len(new), "steps": sum(len(r["train"]["steps"]) for r in new),
+            "training_hours": sum(sum(r["meta"]["step_seconds"]) for r in new) / 3600,
+            "test_scored": sum(r["scores"]["test_scored"] for r in new),
+        })  # fmt: skip
+    table = pandas.DataFrame(rows).set_index("panel")
+    return pandas.concat([table, table.sum().to_frame("all").T.astype(table.dtypes)]).rename_axis("panel")
+
+
+def claims(records: Sequence[dict], of_sizes: Sequence[dict]) -> "pandas.DataFrame":
+    """The abstract's claims with the verdict on each, from the headline's records and those on shares of the training split.
+
+    `rule` says whose rule a verdict follows: the plan's, or one made when the report was written.
+
+    Raises:
+        InputError: records of a synthetic corpus, which can say nothing about a claim.
+    """
+    if any(record["run"]["synthetic_corpus"] for record in records):
+        raise InputError("a verdict needs real corpora, and these records are of the synthetic one")
+    sizes = {record["run"]["config"]["model"]: record["run"]["parameters"] / 1e6 for record in records}
+    models = ", ".join(f"{model} ({size:.1f} M parameters)" for model, size in sizes.items())
+    setting = f"{models}, {' and '.join(dict.fromkeys(record['run']['config']['corpus'] for record in records))}"
+    small = size_differences(of_sizes) if of_sizes else None
+    tables = primary_comparisons(records), convergence_differences(records), memory_differences(records), small
+    return verdicts(*tables, setting)
+
+
+def verdicts(
+    comparisons: "pandas.DataFrame", convergence: "pandas.DataFrame", memory: "pandas.DataFrame",
+    sizes: "pandas.DataFrame | None", setting: str,
+) -> "pandas.DataFrame":  # fmt: skip
+    """The verdict on each claim from the tables that it rests on."""
+    import pandas
+
+    papers, chosen = (comparisons[comparisons.against.isin(names)] for names in (PAPERS, ["random-counts"]))
+    small = None if sizes is None else sizes[sizes.train.isin(("5%", "10%"))]
+    rows = [
+        ("scores higher than layer-wise baselines", "plan", _sure(papers)),
+        ("it is the choice of layers, not their number", "ours", _sure(chosen)),
+        ("converges fast: steps and seconds to Full PEFT's loss", "plan", _said(convergence.high < 0, convergence.low > 0)),
+        ("low GPU memory: measured peak below Full PEFT's", "ours", _said(memory.high < 0, memory.low > 0)),
+        ("works on small corpora: above Full PEFT at 5 and 10 % of train", "ours",
+         "not run" if small is None else _said(small.low > 0, small.high < 0)),
+    ]  # fmt: skip
+    table = pandas.DataFrame(rows, columns=["claim", "rule", "verdict"])
+    return table.assign(verdict=[f"on {setting}: {said}" for said in table.verdict])
+
+
+def _sure(table: "pandas.DataFrame") -> str:
+    sure = table.p_holm < LEVEL
+    return _said((table.difference > 0) & sure, (table.difference < 0) & sure)
+
+
+def _said(above: "pandas.Series", below: "pandas.Series") -> str:
+    return "consistent" if above.all() else "inconsistent" if below.any() else "inconclusive"
+
+
+def _interval(values: "pandas.Series") -> dict[str, float]:
+    mean, half = values.mean(), half_width(values)
+    return {"difference": mean, "low": mean - half, "high": mean + half}
