@@ -1,6 +1,8 @@
 """Adapters: LoRA, DoRA and any other peft tuner, and the paper's parallel bottleneck as a peft tuner of our own."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,13 +42,20 @@ def add_adapter(model: "PreTrainedModel", adapter: str | PeftConfig, **settings:
     """
     config = adapter if isinstance(adapter, PeftConfig) else _config(adapter, model, settings)
     try:
-        with warnings.catch_warnings():  # peft reads a property transformers has since renamed
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        with no_rename_warning():
             wrapped = get_peft_model(model, config)
     except ValueError as error:  # peft's own: no module of that name
         raise InputError(f"adapter {adapter!r} cannot be put on {type(model).__name__}: {error}") from None
     candidate_layers(wrapped)
     return wrapped
+
+
+@contextmanager
+def no_rename_warning() -> Iterator[None]:
+    """Peft reads a property that transformers has since renamed: nothing a reader could mend."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        yield
 
 
 def _config(adapter: str, model: nn.Module, settings: dict) -> PeftConfig:

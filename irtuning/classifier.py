@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from irtuning.adapters import no_rename_warning
 from irtuning.corpora.base import Revision
 from irtuning.corpora.reading import read_rows, require
 from irtuning.errors import InputError
@@ -174,6 +175,7 @@ def _load_adapter(folder: Path, source, labels: list[str], tokenizer, config: di
     if len(base_tokenizer) != len(tokenizer):
         raise InputError(f"{folder}: its tokenizer differs from {source.name!r}'s today; train the run again")
     base = load_classifier(source, labels, tokenizer, precision=config["precision"], quantize=config["quantize"])
-    model = PeftModel.from_pretrained(base, folder)
+    with no_rename_warning():
+        model = PeftModel.from_pretrained(base, folder)
     expected = get_peft_model_state_dict(model, save_embedding_layers=False)
     return model, {name: list(tensor.shape) for name, tensor in expected.items()}

@@ -130,7 +130,7 @@ def _run_all(work: Sequence[tuple], jobs: int, scheduler: str | None) -> Iterato
         yield i, _recorded(*work[i])
     rest = [i for i in range(len(work)) if i not in recorded]
     if scheduler is None and jobs == 1:
-        yield from ((i, _run_one(*work[i])) for i in rest)
+        yield from ((i, _attempt(*work[i])) for i in rest)
     elif scheduler is None:
         yield from ((rest[at], outcome) for at, outcome in outcomes(_run_one, [work[i] for i in rest], jobs=jobs))
     elif rest:
@@ -156,6 +156,14 @@ def _recorded(config: RunConfig, corpus: Corpus, folder: Path) -> dict:
     """Read a run and check that it is the one asked for; where it ran decided its precision, not this machine."""
     precision = config.precision or read_record(folder)["run"]["config"].get("precision")
     return _run_one(dataclasses.replace(config, precision=precision), corpus, folder)
+
+
+def _attempt(config: RunConfig, corpus: Corpus, folder: Path | None) -> dict | Exception:
+    """A run in this process; one that fails stops no other, as where they have processes of their own."""
+    try:
+        return _run_one(config, corpus, folder)
+    except Exception as error:
+        return error
 
 
 def _check_writable(folder: Path | None) -> None:

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import irtuning
+from irtuning.cli.options import show
 
 COMMANDS = ("corpus", "train", "compare", "predict", "memory", "reproduce", "methods", "settings")
 
@@ -46,6 +47,13 @@ def test_train_prints_one_object_and_writes_the_record(saved_run):
     folder, shown = saved_run
     record = json.loads((folder / "record.json").read_text())
     assert shown["scores"] == record["scores"] and shown["config"] == record["run"]["config"]
+
+
+def test_text_output_nests_what_is_nested_and_keeps_short_parts_in_a_line(capsys):
+    show({"name": "ir", "scores": {"macro_f1": 0.123456, "per_class": {"a": {"f1": 1.0, "support": 4}}}, "floors": [{"name": "x", "f1": 0.5}]}, False)
+    assert capsys.readouterr().out.splitlines() == [
+        "name    ir", "scores:", "  macro_f1   0.1235", "  per_class:", "    a  f1 1, support 4", "floors:", "  x  name x, f1 0.5",
+    ]  # fmt: skip
 
 
 def test_predict_takes_a_pair_a_file_and_standard_input(saved_run, tmp_path):

@@ -1,6 +1,7 @@
 """What commands share: their options, and how they read settings and show results."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,8 @@ import typer
 
 from irtuning.errors import InputError
 from irtuning.ranks import is_first
+
+IN_A_LINE = 6  # single values, at most
 
 Corpus = Annotated[str, typer.Option(help="A corpus name (see `irtuning corpus --help`) or a CSV / JSON Lines file.")]
 Data = Annotated[Path | None, typer.Option(help="Folder with the corpus's files; else IRTUNING_DATA, else its home.")]
@@ -69,11 +72,23 @@ def show(shown: dict, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(shown, ensure_ascii=False))
         return
+    typer.echo("\n".join(_lines(shown)))
+
+
+def _lines(shown: dict, indent: str = "") -> Iterator[str]:
+    """Name and value, nested ones indented; a few single values in one line."""
     width = max(map(len, shown))
     for name, value in shown.items():
-        if isinstance(value, dict):
-            typer.echo(f"{name}:")
-            for inner, found in value.items():
-                typer.echo(f"  {inner}: {found}")
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            value = {part.get("name", str(i)): part for i, part in enumerate(value)}
+        if not isinstance(value, dict):
+            yield f"{indent}{name:<{width}}  {_short(value)}"
+        elif len(value) > IN_A_LINE or any(isinstance(part, dict) for part in value.values()):
+            yield f"{indent}{name}:"
+            yield from _lines(value, indent + "  ")
         else:
-            typer.echo(f"{name:<{width}}  {value}")
+            yield f"{indent}{name:<{width}}  {', '.join(f'{key} {_short(part)}' for key, part in value.items())}"
+
+
+def _short(value: object) -> object:
+    return f"{value:.4g}" if isinstance(value, float) else value
