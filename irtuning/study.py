@@ -202,6 +202,8 @@ def _sure(table: "pandas.DataFrame") -> str:
 
 
 def _said(above: "pandas.Series", below: "pandas.Series") -> str:
+    if not len(above):
+        return "not run"
     return "consistent" if above.all() else "inconsistent" if below.any() else "inconclusive"
 
 

@@ -11,6 +11,8 @@ from irtuning.errors import InputError
 from irtuning.figures import comparison_forest, score_by_size, score_comparison
 from irtuning.profiles import VARIANT
 
+ALIKE = dict.fromkeys(("ir", "full", "rst", "ist", "lisa-adapters", "last-k", "random-counts"), 0.6)  # how often each is right
+
 
 def record(method, right, seed=1, fold=0, corpus="argrewrite", share=1.0, losses=None, peak=100, kind="GPU allocated by this run"):
     """A run of `test_bootstrap` with what the other tables read."""
@@ -57,28 +59,28 @@ def verdicts(comparisons, steps=(-9.0, -1.0), memory=(-9.0, -1.0), small=(0.1, 0
     [(0.9, {}, "consistent"), (0.6, {}, "inconclusive"), (0.9, {"last-k": 0.97}, "inconsistent"), (0.9, {"full": 0.99}, "consistent")],
 )
 def test_better_means_better_than_every_papers_baseline_on_every_corpus(ir, changed, said):
-    others = dict.fromkeys(("full", "rst", "ist", "lisa-adapters", "last-k", "random-counts"), 0.6) | changed
-    table = study.primary_comparisons(runs({"ir": ir} | others))
+    table = study.primary_comparisons(runs(ALIKE | {"ir": ir} | changed))
     assert len(table) == 12 and verdicts(table)[0] == said
     assert (table.p_holm >= table.p_value).all()
 
 
 def test_claims_name_what_they_are_about_and_what_was_not_run():
-    table = study.claims(runs(dict.fromkeys(("ir", "full", "rst", "ist", "lisa-adapters", "last-k", "random-counts"), 0.6)), [])
+    table = study.claims(runs(ALIKE), [])
     assert table.verdict[0] == "on mini (2.0 M parameters), argrewrite and arxivedits: inconclusive"
     assert table.verdict.iloc[-1].endswith(": not run")
+    whole = runs({"ir": 0.6, "full": 0.5}, ("argrewrite",)) + runs({"ir": 0.6, "full": 0.5}, ("argrewrite",), share=0.5)
+    assert study.claims(runs(ALIKE), whole).verdict.iloc[-1].endswith(": not run")
     with pytest.raises(InputError, match="needs real corpora"):
         study.claims(runs({"ir": 0.5}, ("synthetic",)), [])
 
 
 def test_one_corpus_is_not_enough_for_a_claim():
-    others = dict.fromkeys(("full", "rst", "ist", "lisa-adapters", "last-k", "random-counts"), 0.6)
-    records = runs({"ir": 0.9} | others, ("argrewrite",)) + runs({"ir": 0.6} | others, ("arxivedits",))
+    records = runs(ALIKE | {"ir": 0.9}, ("argrewrite",)) + runs(ALIKE, ("arxivedits",))
     assert verdicts(study.primary_comparisons(records))[:2] == ["inconclusive", "inconclusive"]
 
 
 def test_intervals_of_steps_memory_and_small_corpora_decide_their_claims():
-    table = study.primary_comparisons(runs(dict.fromkeys(("ir", "full", "rst", "ist", "lisa-adapters", "last-k", "random-counts"), 0.6)))
+    table = study.primary_comparisons(runs(ALIKE))
     assert verdicts(table)[2:] == ["consistent"] * 3
     assert verdicts(table, steps=(-1, 1), memory=(1, 2), small=(-0.1, 0.1))[2:] == ["inconclusive", "inconsistent", "inconclusive"]
 
