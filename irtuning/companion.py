@@ -80,7 +80,7 @@ class Panel:
         if not names:
             yield self
 
-    def of(self, methods: Sequence[str]) -> "Panel":
+    def only(self, methods: Sequence[str]) -> "Panel":
         """The panel's records of these methods alone."""
         return replace(self, records=[r for r in self.records if r["run"]["config"]["method"] in methods])
 

@@ -108,7 +108,8 @@ def upper_half_savings(steps: "pandas.DataFrame") -> "pandas.DataFrame":
         part = part.set_index("layers")[["step_ms", "peak_gib"]]
         if {UPPER, SCATTERED} <= set(part.index):
             time, memory = 1 - part.loc[UPPER] / part.loc[SCATTERED]
-            rows.append({"engine": name, "dropout": dropout, "time_saved": time, "memory_saved": memory, "cheaper": max(time, memory) >= CHEAPER})
+            row = {"engine": name, "dropout": dropout, "time_saved": time, "memory_saved": memory}
+            rows.append(row | {"cheaper": max(time, memory) >= CHEAPER})
     return pandas.DataFrame(rows)
 
 
@@ -167,8 +168,10 @@ def claims(records: Sequence[dict], of_sizes: Sequence[dict]) -> "pandas.DataFra
     """
     if any(record["run"]["synthetic_corpus"] for record in records):
         raise InputError("a verdict needs real corpora, and these records are of the synthetic one")
-    sizes = {record["run"]["config"]["model"]: record["run"]["parameters"] / 1e6 for record in records}
-    models = ", ".join(f"{model} ({size:.1f} M parameters)" for model, size in sizes.items())
+    sizes: dict[str, int] = {}  # without adapters, where a run had none
+    for run in (record["run"] for record in records):
+        sizes[run["config"]["model"]] = min(run["parameters"], sizes.get(run["config"]["model"], run["parameters"]))
+    models = ", ".join(f"{model} ({size / 1e6:.1f} M parameters)" for model, size in sizes.items())
     setting = f"{models}, {' and '.join(dict.fromkeys(record['run']['config']['corpus'] for record in records))}"
     small = size_differences(of_sizes) if of_sizes else None
     tables = primary_comparisons(records), convergence_differences(records), memory_differences(records), small

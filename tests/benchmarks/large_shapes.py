@@ -341,7 +341,7 @@ def attempt(shape: str, case: Case) -> dict:
         row |= measure(shape, case)
     except (RuntimeError, ValueError, TypeError, AttributeError, ImportError, KeyError, IndexError, AssertionError) as error:
         torch.cuda.set_sync_debug_mode("default") if torch.cuda.is_available() else None
-        row["error"] = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
+        row["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"  # the cause stands below a compiler's first line
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
