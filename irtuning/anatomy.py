@@ -82,7 +82,8 @@ def _one_batch(corpus: Corpus, name: str, adapter: str, seed: int, size: int) ->
 
 def _made_with(tuned: nn.Module, model: str, adapter: str, seed: int) -> str:
     """What a stamp says of the model that read the batch."""
-    size = f"{sum(p.numel() for p in tuned.parameters()) / 1e6:.1f} M parameters"
+    whole, adapters = (sum(p.numel() for p in found) for found in (tuned.parameters(), adapter_parameters(tuned)))
+    size = f"{(whole - adapters) / 1e6:.1f} M parameters"
     kind = "random weights, " if resolve(model).random_weights else ""
     return f"{model} ({kind}{size}), {adapter} · seeds {seed} · steps 0, one batch · CPU"
 

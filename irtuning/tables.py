@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from irtuning.errors import InputError
+from irtuning.strategies import make_strategy
 
 if TYPE_CHECKING:
     import pandas
@@ -98,19 +99,27 @@ def stamp(records: Sequence[dict], profile: str) -> str:
     runs, configs = [r["run"] for r in records], [r["run"]["config"] for r in records]
     kinds = {r["config"]["corpus"]: r["synthetic_corpus"] for r in runs}
     corpus = ", ".join("SYNTHETIC corpus" if synthetic else f"{name} (real)" for name, synthetic in kinds.items())
-    sizes = {}
-    for run in runs:
-        name = f"{run['config']['model']} ({'random weights, ' if run['random_weights'] else ''}"
-        sizes[name] = min(run["parameters"], sizes.get(name, run["parameters"]))
-    model = ", ".join(f"{name}{size / 1e6:.1f} M parameters)" for name, size in sizes.items())
+    model = models_of(records)
     parts = {
         "seeds": sorted({c["seed"] for c in configs}),
         "folds": sorted({c["fold"] for c in configs}),
         "steps": sorted({c["max_steps"] for c in configs}),
     }
-    listed = [f"{name} {', '.join(map(str, values))}" for name, values in parts.items()]
+    listed = [f"{name} {_listed(values)}" for name, values in parts.items()]
     devices = sorted({r["meta"]["device"] for r in records})
     return " · ".join([profile, corpus, model, *listed, ", ".join(devices)])
+
+
+def models_of(records: Sequence[dict]) -> str:
+    """The models by name, with their parameters, adapters left out: `mini (11.7 M parameters)`."""
+    sizes: dict[str, int] = {}
+    for run in (record["run"] for record in records):
+        config, size = run["config"], run["parameters"]
+        if make_strategy(config["method"]).scope == "adapters":
+            size -= sum(run["layer_parameters"])
+        name = f"{config['model']} ({'random weights, ' if run['random_weights'] else ''}"
+        sizes[name] = min(size, sizes.get(name, size))
+    return ", ".join(f"{name}{size / 1e6:.1f} M parameters)" for name, size in sizes.items())
 
 
 def label(config: Mapping) -> str:
@@ -127,6 +136,11 @@ def label(config: Mapping) -> str:
                 value if name == "adapter" else f"{value:.0%} of train" if name == "train_share" else f"{name} {value}"
             )
     return ", ".join(told)
+
+
+def _listed(values: Sequence) -> str:
+    follow = len(values) > 2 and list(values) == list(range(values[0], values[-1] + 1))
+    return f"{values[0]} to {values[-1]}" if follow else ", ".join(map(str, values))
 
 
 def run_keys(config: Mapping) -> dict:
@@ -165,7 +179,8 @@ def _check_comparable(records: Sequence[dict]) -> None:
     if not records:
         raise InputError("no records to summarise")
     configs = [record["run"]["config"] for record in records]
-    free = {*KEYS, *NAMED, "share", "counts", "learning_rate"}  # the last: full parameters have their own
+    free = {*KEYS, *NAMED, "share", "counts", "learning_rate", "epochs"}  # full parameters have their own rate;
+    # epochs are what max_steps make of a fold's size
     if len({(c["corpus"], c["train_share"]) for c in configs}) > 1:  # length follows the number of examples
         free |= {"max_steps", "epochs", "warmup_steps", "eval_every"}
     if len({c["model"] for c in configs}) > 1:

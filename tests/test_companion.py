@@ -160,7 +160,11 @@ def test_a_profile_that_needs_what_is_not_here_is_refused_before_anything_is_wri
     shown = job.dry_run("paper")
     assert shown["runs"] > 100 and shown["run by us"] == "no" and len(shown["missing"]) >= 2
     assert set(shown["by model"]) == set(PROFILES["paper"]["models"])
-    assert job.dry_run("study")["run by us"] == "in reduced form only"
+    assert "predicted minutes on one NVIDIA H200" not in shown  # billions of parameters are not what was measured
+    shown = job.dry_run("study")
+    assert shown["run by us"].startswith("yes") and shown["runs"] <= 700
+    minutes = shown["predicted minutes on one NVIDIA H200"]  # 108 runs of 50 steps a minute
+    assert minutes["12 at a time"] == round(690 * 400 / 50 / 108.28) < minutes["1 at a time"]
 
 
 def test_a_changed_profile_says_so(tmp_path):
@@ -177,10 +181,10 @@ def test_every_figure_and_table_of_the_readme_exists_with_the_hashes_of_its_reco
     places = Places("quick")
     hashes = {run_label(r): result_hash(r) for r in (read_record(p.parent) for p in places.runs.rglob("record.json"))}
     for name in names:
-        (origin,) = [
-            f / f"{name}.origin.json" for f in (places.figures, places.reports) if (f / f"{name}.origin.json").exists()
-        ]
-        for run, digest in json.loads(origin.read_text())["origin"].items():
+        kinds = [f / f"{name}.origin.json" for f in (places.figures, places.reports)]
+        found = [json.loads(path.read_text())["origin"] for path in kinds if path.exists()]
+        assert found, name
+        for run, digest in [item for origin in found for item in origin.items()]:
             if run.endswith(".json"):
                 assert measurement(run.removesuffix(".json"))[1][run] == digest, f"{name}: {run}"
             elif hashes and run not in ("corpus", "predicted by") and not run.startswith(REAL):
@@ -221,10 +225,11 @@ def test_the_studys_report_is_its_notebook_without_code_or_progress(tmp_path):
         v4.new_output("display_data", {"text/markdown": "| a |\n| --- |\n| 1 |"}),
     ]
     cells = [v4.new_markdown_cell("# Title"), v4.new_code_cell("secret = 1", outputs=outputs)]
+    cells += [v4.new_markdown_cell("aside", metadata={"tags": ["detail"]})]
     cells += [v4.new_markdown_cell("## Try this"), v4.new_code_cell("more = 2")]
     places.reports.mkdir(parents=True)
     nbformat.write(v4.new_notebook(cells=cells), places.reports / f"{NOTEBOOKS[-1]}.ipynb")
     job.write_report(places)
     text, page = ((places.reports / f"summary.{kind}").read_text() for kind in ("md", "html"))
     assert "![05_x](../../figures/study/05_x.png)" in text and "| 1 |" in text and f"base64,{dot}" in page
-    assert not any(word in found for word in ("secret", "runs 6", "Try this", "more = 2") for found in (text, page))
+    assert not any(word in found for word in ("secret", "runs 6", "aside", "Try this", "more = 2") for found in (text, page))

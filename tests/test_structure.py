@@ -20,11 +20,11 @@ PACKAGE = REPOSITORY / "irtuning"
 ORDER = [
     {"errors"},
     {"paths", "records", "provenance", "metrics", "ranks", "selector", "embedded"},
-    {"corpora"},
+    {"corpora", "strategies"},
     {"edits", "prompts", "tables", "layers", "jobs"},
     {"bootstrap", "evidence", "layer_tables", "measured", "saved", "store", "checkpoints"},
     {"figures"},
-    {"floors", "display", "batches", "importance", "strategies", "models", "adapters", "pretrain", "speed"},
+    {"floors", "display", "batches", "importance", "models", "adapters", "pretrain", "speed"},
     {"config", "callback", "trainer", "curve", "profiles", "exploration", "live", "shapes", "tracing", "tracking"},
     {"estimate", "study"},
     {"memory", "resume"},
@@ -41,7 +41,7 @@ NO_TORCH = {"errors", "paths", "embedded", "records", "metrics", "selector", "co
             "evidence", "exploration", "checkpoints", "layer_tables", "store", "profiles", "cli",
             "shapes", "memory", "measured", "jobs", "ranks", "__main__", "bootstrap", "study"}  # fmt: skip
 STAMP = (
-    r"· \w[\w.-]* \((random weights, )?[\d.]+ M parameters\).* · seeds [\d, ]+ · (folds [\d, ]+ · )?steps [\d, ]+.* · (CPU|NVIDIA)"
+    r"· \w[\w.-]* \((random weights, )?[\d.]+ M parameters\).* · seeds [\d, to]+ · (folds [\d, to]+ · )?steps [\d, to]+.* · (CPU|NVIDIA)"
     r"|· no model, no seed, no steps$|· no corpus · "
 )
 ASIDE = {("corpora", "display"), ("run", "figures")}  # how an object shows itself in a notebook

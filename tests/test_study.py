@@ -1,5 +1,8 @@
 """The plan's rules on hand-made records: who is better, not worse, faster, smaller; what a mistake and a run cost."""
 
+import re
+
+import nbformat
 import numpy as np
 import pandas
 import pytest
@@ -7,9 +10,12 @@ from test_bootstrap import LABELS
 from test_bootstrap import record as predicted
 
 from irtuning import study
+from irtuning.companion import Companion
 from irtuning.errors import InputError
 from irtuning.figures import comparison_forest, score_by_size, score_comparison
+from irtuning.paths import notebook_path
 from irtuning.profiles import VARIANT
+from irtuning.tables import runs_table
 
 ALIKE = dict.fromkeys(("ir", "full", "rst", "ist", "lisa-adapters", "last-k", "random-counts"), 0.6)  # how often each is right
 
@@ -24,7 +30,8 @@ def record(method, right, seed=1, fold=0, corpus="argrewrite", share=1.0, losses
     losses = losses or [3.0, 2.0, 1.0]
     steps = [{"step": i + 1, "loss": loss, "layers": [0, 2]} for i, loss in enumerate(losses)]
     return {
-        "run": found["run"] | {"synthetic_corpus": corpus == "synthetic", "parameters": 2_000_000, "config": config, "depth": 3, "split_sizes": {"train": int(100 * share)}, "labels": LABELS},
+        "run": found["run"] | {"synthetic_corpus": corpus == "synthetic", "random_weights": False,
+            "parameters": 2_300_000, "layer_parameters": [100_000] * 3, "config": config, "depth": 3, "split_sizes": {"train": int(100 * share)}, "labels": LABELS},
         "train": {"steps": steps, "validation": [{"step": i + 1, "loss": loss} for i, loss in enumerate(losses)]},
         "scores": {"validation": scores, "test": scores, "test_scored": 1},
         "predictions": found["predictions"],
@@ -47,8 +54,9 @@ def few_draws(monkeypatch):
 
 def verdicts(comparisons, steps=(-9.0, -1.0), memory=(-9.0, -1.0), small=(0.1, 0.2)):
     """The verdicts when the other tables hold these intervals."""
-    tables = [pandas.DataFrame({"low": [low], "high": [high]}) for low, high in (steps, memory)]
-    sizes = pandas.DataFrame({"train": ["5%", "100%"], "low": [small[0], -9], "high": [small[1], 9]})
+    words = {"corpus": "argrewrite", "loss": "training", "unit": "steps", "share": -0.1, "difference": 0.0}
+    tables = [pandas.DataFrame([words | {"low": low, "high": high}]) for low, high in (steps, memory)]
+    sizes = pandas.DataFrame({"train": ["5%", "100%"], "difference": [0, 0], "low": [small[0], -9], "high": [small[1], 9]})
     table = study.verdicts(comparisons, *tables, sizes, "mini, two corpora")
     assert all(text.startswith("on mini, two corpora: ") for text in table.verdict)
     return [text.split(": ")[1] for text in table.verdict]
@@ -151,3 +159,34 @@ def test_figures_of_the_test_split_take_its_floors_and_show_the_margin():
     assert axis.get_xlabel() == "test macro F1" and [line.get_xdata()[0] for line in axis.lines if line.get_label() == "edit-aware floor"] == [0.2]
     (axis,) = comparison_forest(study.non_inferiority(records), study.MARGIN).axes
     assert [line.get_xdata()[0] for line in axis.lines if line.get_label() == "margin"] == [-0.01]
+
+
+def test_the_reports_sentences_hold_in_the_committed_records():
+    """Notebook 5's prose names no number; what it says of them is this."""
+    companion = Companion("study", ["argrewrite", "arxivedits"])
+    headline, own, sizes, rates = (companion.panel(n, of="study").records for n in ("methods", "own-budget", "sizes", "rates"))
+    first = study.primary_comparisons(headline).set_index(["corpus", "against"])
+    assert list(first[first.p_holm < 0.05].index) == [("arxivedits", "ist")] and (first.difference.xs("ist", level=1) > 0).all()
+    means = runs_table(headline + own, "test").groupby(["corpus", "method"])[["macro_f1", "layer_share"]].mean()
+    assert (means.layer_share.xs("ist", level=1) < means.layer_share.xs("ir", level=1) / 2).all()
+    floors = companion.panel("methods", of="study").floors
+    linear = pandas.DataFrame(floors).query("split == 'test' and name == 'edit-aware'").groupby("corpus").macro_f1.mean()
+    assert means.macro_f1["arxivedits"].max() < linear["arxivedits"]
+    assert runs_table(headline, "test").groupby(["corpus", "method"]).macro_f1.mean()["argrewrite"].min() > linear["argrewrite"]
+    assert study.memory_differences(headline).share.between(-0.1, 0, inclusive="neither").all()
+    assert study.size_differences(sizes).iloc[-1].low < 0 < study.size_differences(sizes).iloc[-1].high
+    assert len({r["run"]["config"]["max_steps"] for r in headline + sizes}) == 1
+    rate = {r["run"]["config"]["method"]: r["run"]["config"]["learning_rate"] for r in headline}
+    assert rate["full"] == 2 * rate["ir"] and sum(value == 0.002 for value in rate.values()) > len(rate) / 2
+    beside = study.rate_differences(rates).loc["argrewrite"]
+    assert len(beside.columns) == 3 and (beside.abs() < 5).all(axis=None)
+    ours = study.non_inferiority(headline).set_index(["method", "corpus"]).non_inferior
+    assert list(ours[ours].index) == [("last-k:share=0.5", "argrewrite")]
+    ends = [[point["loss"] for point in r["train"]["validation"]] for r in headline if r["run"]["config"]["method"] == "full"]
+    assert np.mean([min(losses) < losses[-1] for losses in ends]) > 0.5
+    found = study.mistakes(headline)
+    assert found[found.intention.isin(["General Content Development", "Warrant/Reasoning/Backing"])].every_run.min() > 0.2
+    cells = nbformat.read(notebook_path("05_the_study"), 4).cells
+    prose = "".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    rows = re.findall(r"\| (argrewrite|arxivedits) \| ([^|]*) \| ([^|]*) \|", prose)
+    assert len(rows) == 5 and set(rows) <= set(zip(found.corpus, found.intention, found.predicted, strict=True))

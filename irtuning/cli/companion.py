@@ -32,7 +32,7 @@ def reproduce(
     dry_run: Annotated[bool, typer.Option(help="List the runs, their predicted memory and what is missing here; run nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Run the four notebooks and regenerate every figure and table; what is recorded already is not run again.
+    """Run the five notebooks and regenerate every figure and table; what is recorded already is not run again.
 
     \b
     irtuning reproduce

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 # one colour per family of methods throughout, from seaborn's colour-blind-safe palette
 FAMILIES = ("full", "ir", "ist", "rst", "lisa-adapters", "last-k", "random-counts", "middle-k", "lisa", "full-ft")
+LINES = ("-", "--", ":", "-.")  # methods of one family, in turn
 SINGLE, DOUBLE = 3.5, 7.2  # column widths, inches
 STYLE = {
     "font.size": 8,
@@ -58,7 +59,8 @@ def band(axis, rows: "pandas.DataFrame", x: str, y: str, method: str) -> None:
     """Mean over runs at each step as a line, lowest to highest as a band."""
     grouped = rows.groupby("step")
     place, colour = grouped[x].mean() if x != "step" else list(grouped.groups), method_colour(method)
-    axis.plot(place, grouped[y].mean(), color=colour, lw=1.2, ls="--" if ":" in method else "-", label=method)
+    style = LINES[sum(line.get_color() == colour for line in axis.lines) % len(LINES)]
+    axis.plot(place, grouped[y].mean(), color=colour, lw=1.2, ls=style, label=method)
     axis.fill_between(place, grouped[y].min(), grouped[y].max(), color=colour, alpha=0.15, lw=0)
 
 
