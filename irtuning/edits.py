@@ -8,26 +8,6 @@ from irtuning.corpora.base import Revision
 
 Hunk = tuple[str, list[str], list[str]]
 
-SHAPE_NAMES = (
-    "before_words",
-    "after_words",
-    "length_difference",
-    "before_empty",
-    "after_empty",
-    "kept_share",
-    "similarity",
-    "hunks",
-    "inserted_words",
-    "deleted_words",
-    "reordered",
-    "only_punctuation",
-    "only_case",
-    "punctuation_difference",
-    "digit_difference",
-    "capital_difference",
-    "word_likeness",
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Edit:
@@ -71,26 +51,26 @@ def shape_of(revision: Revision) -> dict[str, float]:
     before, after = revision.before.split(), revision.after.split()
     inserted, deleted = " ".join(edit.inserted), " ".join(edit.deleted)
     old, new = _without_punctuation(deleted), _without_punctuation(inserted)
-    values = (
-        len(before),
-        len(after),
-        len(edit.inserted) - len(edit.deleted),
-        revision.operation == "add",
-        revision.operation == "delete",
-        1 - len(edit.deleted) / len(before) if before else 0.0,
-        difflib.SequenceMatcher(None, before, after, autojunk=False).ratio(),
-        edit.hunks,
-        len(edit.inserted),
-        len(edit.deleted),
-        _reordered(revision.before, revision.after),
-        inserted != deleted and old == new,
-        inserted != deleted and inserted.casefold() == deleted.casefold(),
-        _count(inserted, string.punctuation) - _count(deleted, string.punctuation),
-        _count(inserted, string.digits) - _count(deleted, string.digits),
-        _count(inserted, string.ascii_uppercase) - _count(deleted, string.ascii_uppercase),
-        difflib.SequenceMatcher(None, deleted, inserted, autojunk=False).ratio() if old and new else 0.0,
-    )
-    return dict(zip(SHAPE_NAMES, map(float, values), strict=True))
+    values = {
+        "before_words": len(before),
+        "after_words": len(after),
+        "length_difference": len(edit.inserted) - len(edit.deleted),
+        "before_empty": revision.operation == "add",
+        "after_empty": revision.operation == "delete",
+        "kept_share": 1 - len(edit.deleted) / len(before) if before else 0.0,
+        "similarity": difflib.SequenceMatcher(None, before, after, autojunk=False).ratio(),
+        "hunks": edit.hunks,
+        "inserted_words": len(edit.inserted),
+        "deleted_words": len(edit.deleted),
+        "reordered": _reordered(revision.before, revision.after),
+        "only_punctuation": inserted != deleted and old == new,
+        "only_case": inserted != deleted and inserted.casefold() == deleted.casefold(),
+        "punctuation_difference": _count(inserted, string.punctuation) - _count(deleted, string.punctuation),
+        "digit_difference": _count(inserted, string.digits) - _count(deleted, string.digits),
+        "capital_difference": _count(inserted, string.ascii_uppercase) - _count(deleted, string.ascii_uppercase),
+        "word_likeness": difflib.SequenceMatcher(None, deleted, inserted, autojunk=False).ratio() if old and new else 0.0,
+    }
+    return {name: float(value) for name, value in values.items()}
 
 
 def _marked(text: str, span: tuple[int, int] | None) -> tuple[str, ...]:
@@ -109,3 +89,6 @@ def _without_punctuation(text: str) -> str:
 
 def _count(text: str, characters: str) -> int:
     return sum(character in characters for character in text)
+
+
+SHAPE_NAMES = tuple(shape_of(Revision("", "", "a", "")))

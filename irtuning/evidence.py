@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from irtuning.tables import losses_table, runs_table, validation_table
+from irtuning.tables import label, losses_table, runs_table, validation_table
 
 if TYPE_CHECKING:
     import pandas
@@ -27,10 +27,15 @@ def paired_differences(
         scores = part.pivot_table(index=unit, columns="method", values=metric, aggfunc="mean")
         for other in [name for name in part.method.unique() if name != method and method in scores]:
             apart = (scores[method] - scores[other]).dropna()
-            mean, half = apart.mean(), half_width(apart)
-            row = {"corpus": corpus, "model": model, "against": other, "difference": mean}
-            rows.append(row | {"low": mean - half, "high": mean + half, "units": f"{len(apart)} {unit}s"})
+            row = {"corpus": corpus, "model": model, "against": other} | interval(apart)
+            rows.append(row | {"units": f"{len(apart)} {unit}s"})
     return pandas.DataFrame(rows, columns=["corpus", "model", "against", "difference", "low", "high", "units"])
+
+
+def interval(values: "pandas.Series") -> dict[str, float]:
+    """A mean difference and the ends of its 95 % t interval."""
+    mean, half = values.mean(), half_width(values)
+    return {"difference": mean, "low": mean - half, "high": mean + half}
 
 
 def half_width(values: "pandas.Series") -> float:
@@ -91,15 +96,12 @@ def data_curve(records: Sequence[dict], split: str = "validation") -> "pandas.Da
 
     Folds differ a little in size: train_examples is their mean at a share.
     """
-    import pandas
-
-    rows = []
-    for record in records:
-        config = record["run"]["config"]
-        row = {"corpus": config["corpus"], "method": config["method"], "fold": config["fold"], "seed": config["seed"]}
-        row |= {"train_examples": record["run"]["split_sizes"]["train"], "share": config["train_share"]}
-        rows.append(row | {"macro_f1": record["scores"][split]["macro_f1"]})
-    table = pandas.DataFrame(rows)
+    runs = [record["run"] for record in records]
+    table = runs_table(records, split).assign(
+        method=[run["config"]["method"] for run in runs],
+        share=[run["config"]["train_share"] for run in runs],
+        train_examples=[run["split_sizes"]["train"] for run in runs],
+    )
     return table.assign(train_examples=table.groupby(["corpus", "share"]).train_examples.transform("mean").round().astype(int))
 
 
@@ -108,8 +110,8 @@ def class_scores(records: Sequence[dict], split: str = "validation") -> "pandas.
     import pandas
 
     rows = [
-        {"method": run["method"]} | {name: c["f1"] for name, c in record["scores"][split]["per_class"].items()}
-        for record, run in zip(records, runs_table(records, split).to_dict("records"), strict=True)
+        {"method": label(record["run"]["config"])} | {k: c["f1"] for k, c in record["scores"][split]["per_class"].items()}
+        for record in records
     ]
     return pandas.DataFrame(rows).groupby("method", sort=False).mean()
 
@@ -129,7 +131,7 @@ def step_cost(records: Sequence[dict]) -> "pandas.DataFrame":
         size = dict(zip(run["candidate_layers"], run["layer_parameters"], strict=True))
         ever = {layer for step in steps for layer in step["layers"]}
         rows.append({
-            "method": runs_table([record]).method[0],
+            "method": label(run["config"]),
             "gradient_bytes": 4 * sum(size[i] for s in steps for i in s["layers"]) / len(steps),
             "optimizer_bytes": 8 * sum(size[i] for i in ever),
             "differentiated_layers": sum(run["depth"] - min(s["layers"]) for s in steps) / len(steps),

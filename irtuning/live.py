@@ -45,10 +45,8 @@ class LiveLayers(TrainerCallback):
         callback = state._layerwise
         run = {"depth": len(find_layers(model)), "candidate_layers": callback.layers.indices}
         self.image = to_image(layer_importance({"run": run, "train": {"steps": callback.history}}))
-        if in_notebook():
-            self._show()
-
-    def _show(self) -> None:
+        if not in_notebook():
+            return
         from IPython.display import Image, display
 
         picture = Image(self.image, width=720, alt="scores and chosen layers so far")

@@ -219,9 +219,14 @@ def setting_that_fits(config: "RunConfig", gpu_bytes: int) -> str | None:
 
 
 def card_report(
-    gpu_bytes: int, model: str = "mini", method: str = "ir", adapter: str = "lora", **settings
+    gpu_bytes: int | None, model: str = "mini", method: str = "ir", adapter: str = "lora", **settings
 ) -> dict[str, object]:
-    """What a card can hold: whether the setting fits, the largest batch, the `min_layer` needed (None: none does)."""
+    """What a card can hold: whether the setting fits, the largest batch, the `min_layer` needed (None: none does).
+
+    Without a card, nothing.
+    """
+    if gpu_bytes is None:
+        return {}
     settings = {"batch": None, "min_layer": 0} | settings
     peak = predict_memory(model, method, adapter, **settings).peak_bytes
     without_batch = {name: value for name, value in settings.items() if name != "batch"}

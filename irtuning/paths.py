@@ -1,6 +1,5 @@
 """Where everything lies: the one file that names folders."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from irtuning.errors import InputError
@@ -27,21 +26,10 @@ def notebook_path(name: str) -> Path:
     return path
 
 
-@dataclass(frozen=True)
 class Places:
     """Where a profile's figures, reports and cached runs go: under `output`, or in the repository."""
 
-    profile: str
-    output: Path | None = None
-
-    @property
-    def figures(self) -> Path:
-        return (self.output or REPOSITORY) / "figures" / self.profile
-
-    @property
-    def reports(self) -> Path:
-        return (self.output or REPOSITORY) / "reports" / self.profile
-
-    @property
-    def runs(self) -> Path:
-        return (self.output or REPOSITORY) / "runs" / self.profile
+    def __init__(self, profile: str, output: Path | None = None):
+        kinds = ("figures", "reports", "runs")
+        self.profile = profile
+        self.figures, self.reports, self.runs = ((output or REPOSITORY) / kind / profile for kind in kinds)

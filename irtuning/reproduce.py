@@ -142,6 +142,7 @@ def write_report(places: Places) -> None:
     book.cells = [cell for cell in book.cells[:end] if "detail" not in cell.metadata.get("tags", [])]
     for cell in (cell for cell in book.cells if cell.cell_type == "code"):  # no progress bars
         cell.outputs = [o for o in cell.outputs if {"image/png", "text/markdown"} & set(o.get("data", {}))]
+    book.cells = [cell for cell in book.cells if cell.get("outputs", cell.cell_type == "markdown")]
     bare = {"exclude_input": True, "exclude_input_prompt": True, "exclude_output_prompt": True}
     page = _html(book, **bare).replace("</head>", "<style>@media print { body { zoom: 0.55 } }</style></head>", 1)
     write_text(places.reports / "summary.html", page)

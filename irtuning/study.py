@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from irtuning.bootstrap import compare_methods, comparisons_table
 from irtuning.errors import InputError
-from irtuning.evidence import half_width, reaching
+from irtuning.evidence import data_curve, interval, reaching
 from irtuning.measured import LAYERS
 from irtuning.profiles import VARIANT
 from irtuning.tables import models_of, runs_table
@@ -52,7 +52,7 @@ def convergence_differences(records: Sequence[dict]) -> "pandas.DataFrame":
             for unit, whole in (("steps", "all_steps"), ("seconds", "all_seconds")):
                 apart = runs["ir"][unit].fillna(runs["ir"][whole]) - runs["full"][unit].fillna(runs["full"][whole])
                 row = {"corpus": corpus, "loss": loss, "unit": unit, "reached": runs["ir"].reached.mean()}
-                rows.append(row | _interval(apart))
+                rows.append(row | interval(apart))
     return pandas.DataFrame(rows)
 
 
@@ -85,14 +85,10 @@ def size_differences(records: Sequence[dict]) -> "pandas.DataFrame":
     for share in shares:
         own = [record for record in records if record["run"]["config"]["train_share"] == share]
         rows.append({"train": f"{share:.0%}"} | asdict(compare_methods(own, "ir", "full")))
-    table = runs_table(records, "test").assign(
-        share=[record["run"]["config"]["train_share"] for record in records],
-        method=[record["run"]["config"]["method"] for record in records],
-    )
-    scores = table.pivot_table(index=["fold", "seed"], columns=["method", "share"], values="macro_f1")
+    scores = data_curve(records, "test").pivot_table(index=["fold", "seed"], columns=["method", "share"], values="macro_f1")
     apart = scores["ir"] - scores["full"]
     slopes = pandas.Series(np.polyfit(np.log2(apart.columns.to_numpy(float)), apart.to_numpy().T, 1)[0])
-    slope = {"train": "slope per doubling"} | _interval(slopes)
+    slope = {"train": "slope per doubling"} | interval(slopes)
     return pandas.concat([pandas.DataFrame(rows)[list(slope)], pandas.DataFrame([slope])], ignore_index=True)
 
 
@@ -107,7 +103,7 @@ def memory_differences(records: Sequence[dict]) -> "pandas.DataFrame":
     for corpus, part in table.groupby("corpus", sort=False):
         peaks = part.pivot(index=["fold", "seed"], columns="method", values="peak")
         share = {"share": (peaks["ir"] / peaks["full"] - 1).mean()}
-        rows.append({"corpus": corpus} | _interval(peaks["ir"] - peaks["full"]) | share)
+        rows.append({"corpus": corpus} | interval(peaks["ir"] - peaks["full"]) | share)
     return pandas.DataFrame(rows)
 
 
@@ -239,8 +235,3 @@ def _said(above: "pandas.Series", below: "pandas.Series") -> str:
     if not len(above):
         return "not run"
     return "consistent" if above.all() else "inconsistent" if below.any() else "inconclusive"
-
-
-def _interval(values: "pandas.Series") -> dict[str, float]:
-    mean, half = values.mean(), half_width(values)
-    return {"difference": mean, "low": mean - half, "high": mean + half}

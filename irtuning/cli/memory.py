@@ -42,17 +42,17 @@ def memory(
     irtuning memory --model phi-2 --method last-k --set share=0.25 --set rank=8 --set padded=false
     """
     from irtuning.config import parse_settings
-    from irtuning.memory import memory_table, parse_gpu, predict_memory
+    from irtuning.memory import card_report, memory_table, parse_gpu, predict_memory
 
     size = parse_gpu(gpu) if gpu else None
     asked = {"batch": batch, "length": length, "checkpointing": checkpointing, "min_layer": min_layer}
     asked |= _read(parse_settings(settings or []))
     if every:
         table = memory_table(model, adapter, **asked)
-        rows = [row | _card(size, model, row["method"], adapter, asked) for row in table.to_dict("records")]
+        rows = [row | card_report(size, model, row["method"], adapter, **asked) for row in table.to_dict("records")]
         show({"model": model, "gpu_bytes": size, "methods": rows}, True) if as_json else typer.echo(_side_by_side(rows))
         return
-    row = predict_memory(model, method, adapter, **asked).to_dict() | _card(size, model, method, adapter, asked)
+    row = predict_memory(model, method, adapter, **asked).to_dict() | card_report(size, model, method, adapter, **asked)
     show(row if as_json else _in_gib(row), as_json)
 
 
@@ -60,15 +60,6 @@ def _read(texts: dict[str, str]) -> dict:
     if wrong := sorted(set(texts) - set(KINDS)):
         raise InputError(f"unknown setting {wrong[0]!r}; a memory prediction takes {', '.join(KINDS)}")
     return {name: read_as(name, text, KINDS[name]) for name, text in texts.items()}
-
-
-def _card(size: int | None, model: str, method: str, adapter: str, asked: dict) -> dict:
-    """What a card of this size can hold."""
-    if size is None:
-        return {}
-    from irtuning.memory import card_report
-
-    return card_report(size, model, method, adapter, **asked)
 
 
 def _in_gib(row: dict) -> dict:
