@@ -70,6 +70,7 @@ def step_table(record: Mapping) -> "pandas.DataFrame":
     table = pandas.DataFrame(record["rows"])
     table = table.assign(**{n: table[n].fillna(d) if n in table else d for n, d in LATER.items()}, engine=lambda t: t.apply(engine, axis=1))
     usual = (table.spread == "all 256") & (table.batch == 16) & (table.adapter == "lora") & table.method.isna()
+    usual &= table.group != "changing"  # timed against each other, beside other work
     table = table[usual & table.callback & ~table.waits & ~table.alternating & table.layers.isin(list(LAYERS)) & table.error.isna()]
     order = {name: place for names in (LAYERS, ENGINES) for place, name in enumerate(names)}
     keys = ["cudnn_attention", "checkpointing", "speed", "activation_budget", "layers", "dropout"]

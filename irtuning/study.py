@@ -199,7 +199,7 @@ def verdicts(
     rows = [
         ("scores higher than layer-wise baselines", "plan", _sure(papers), _compared(papers)),
         ("it is the choice of layers, not their number", "ours", _sure(chosen), _compared(chosen)),
-        ("converges fast: steps and seconds to Full PEFT's loss", "plan", _said(convergence.high < 0, convergence.low > 0),
+        ("converges fast: steps and seconds to Full PEFT's loss", "plan for it, ours against", _said(convergence.high < 0, convergence.low > 0),
          _intervals(convergence, "{corpus}, {loss} loss: {difference:+.1f} {unit} [{low:+.1f}, {high:+.1f}]")),
         ("low GPU memory: measured peak below Full PEFT's", "ours", _said(memory.high < 0, memory.low > 0),
          _intervals(memory, "{corpus}: {difference:+.0f} MiB [{low:+.0f}, {high:+.0f}], {share:+.1%}")),

@@ -163,8 +163,9 @@ def test_a_profile_that_needs_what_is_not_here_is_refused_before_anything_is_wri
     assert "predicted minutes on one NVIDIA H200" not in shown  # billions of parameters are not what was measured
     shown = job.dry_run("study")
     assert shown["run by us"].startswith("yes") and shown["runs"] <= 700
-    minutes = shown["predicted minutes on one NVIDIA H200"]  # 108 runs of 50 steps a minute
-    assert minutes["12 at a time"] == round(690 * 400 / 50 / 108.28) < minutes["1 at a time"]
+    minutes = shown["predicted minutes on one NVIDIA H200"]
+    (twelve,) = (row for row in measurement("runs_at_a_time")[0]["rows"] if row["jobs"] == 12)  # of 24 runs of 50 steps
+    assert minutes["12 at a time"] == round(690 * 400 / (24 * 50) * twelve["total_s"] / 60) < minutes["1 at a time"]
 
 
 def test_a_changed_profile_says_so(tmp_path):

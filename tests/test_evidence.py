@@ -88,6 +88,7 @@ def test_labels_tell_what_sets_runs_apart_and_corpora_get_rows_of_their_own():
     runs = folds("ir", (0.5, 0.6)) + folds("ir", (0.1, 0.2), corpus="arxivedits", max_steps=4)
     table = summary_table(runs)
     assert table.macro_f1["argrewrite", "ir"] == pytest.approx(0.55) and len(table) == 2
+    assert len(summary_table(folds("ir", (0.5,), epochs=2.75) + folds("ir", (0.6,), epochs=2.76))) == 1  # folds differ in size
     with pytest.raises(InputError, match="runs differ in max_steps"):
         summary_table(folds("ir", (0.5,)) + folds("rst", (0.5,), max_steps=4))
 

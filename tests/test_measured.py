@@ -40,5 +40,8 @@ def test_a_step_table_has_one_row_for_each_setting_and_savings_are_against_all_l
     rows = {row["name"]: row for row in record["rows"]}
     assert time == pytest.approx(1 - rows["upper/compile"]["step_ms"] / rows["all/compile"]["step_ms"])
     assert memory == pytest.approx(1 - rows["upper/compile"]["peak_gib"] / rows["all/compile"]["peak_gib"])
+    compiled = table[(table.engine == "uncast, compile") & (table.dropout == 0.05)].set_index("layers").step_ms
+    for layers, name in (("14 scattered", "scattered/compile"), ("all 32 layers", "all/compile"), ("the last 14", "last14/compile")):
+        assert compiled[layers] == rows[name]["step_ms"]  # not one of another question, such as `fixed/compile`
     bars = step_engines(table[table.dropout > 0]).axes[0].containers
     assert sum(len(bar) for bar in bars) == (table.dropout > 0).sum()

@@ -19,7 +19,7 @@ from irtuning.errors import InputError
 from irtuning.layers import find_layers, let_backprop_end_early
 from irtuning.models import checkpoint_layers, resolve
 from irtuning.run import train
-from irtuning.speed import ACCELERATIONS, _can_weigh, accelerate, fused_kernels
+from irtuning.speed import ACCELERATIONS, accelerate, fused_kernels
 from irtuning.trainer import LayerwiseTrainer
 
 SAME_RUNS = [("uncast", "ir", 1.0), ("compile", "ist:every=3", 1.0), ("compile", "ir", 1.0), ("compile", "ir-cosine", 0.2)]
@@ -65,8 +65,8 @@ def test_a_set_that_changes_every_step_finds_its_graphs_compiled(tmp_path):
 
 @pytest.mark.parametrize("speed, method, budget", SAME_RUNS)
 def test_an_accelerated_run_is_the_same_run(tmp_path, speed, method, budget):
-    if budget < 1 and not _can_weigh(make_classifier().config):
-        pytest.skip("this torch cannot weigh grouped-query attention (2.11 cannot, 2.13 can), so a budget is refused")
+    if budget < 1 and torch.__version__.startswith("2.11"):
+        pytest.skip("torch 2.11 cannot weigh grouped-query attention, so a budget is refused there")
     plain, fast = run(tmp_path, [], method), run(tmp_path, speed.split(","), method, budget=budget)
     assert fast[1] == plain[1]
     # in float32 nothing is cast and nothing is left out; a compiled graph may add up in another order

@@ -75,7 +75,9 @@ def test_better_means_better_than_every_papers_baseline_on_every_corpus(ir, chan
 def test_claims_name_what_they_are_about_and_what_was_not_run():
     table = study.claims(runs(ALIKE), [])
     assert table.verdict[0] == "on mini (2.0 M parameters), argrewrite and arxivedits: inconclusive"
-    assert table.verdict.iloc[-1].endswith(": not run")
+    assert table.verdict.iloc[-1].endswith(": not run") and table.evidence.iloc[-1] == ""
+    assert table.evidence[0].startswith("0 of 8 differences above zero beyond chance, 0 below; ")
+    assert study.models_of([record("full-ft", 0.6)]) == "mini (2.3 M parameters)"  # no adapters to leave out
     whole = runs({"ir": 0.6, "full": 0.5}, ("argrewrite",)) + runs({"ir": 0.6, "full": 0.5}, ("argrewrite",), share=0.5)
     assert study.claims(runs(ALIKE), whole).verdict.iloc[-1].endswith(": not run")
     with pytest.raises(InputError, match="needs real corpora"):

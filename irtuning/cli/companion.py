@@ -29,7 +29,7 @@ def reproduce(
         list[str] | None,
         typer.Option("--set", help="Change a notebook parameter, name=JSON; the profile's name then says so."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option(help="List the runs, their predicted memory and what is missing here; run nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="List the runs, their predicted memory and minutes, and what is missing here; run nothing.")] = False,
     as_json: Json = False,
 ) -> None:
     """Run the five notebooks and regenerate every figure and table; what is recorded already is not run again.
