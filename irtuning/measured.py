@@ -11,9 +11,13 @@ from irtuning.paths import REPOSITORY
 if TYPE_CHECKING:
     import pandas
 
-LAYERS = {"all": "all 32 layers", "scattered": "14 scattered", "last14": "the last 14", "upper": "14, none below 16"}
+LAYERS = {
+    "all": "all 32 layers", "trajectory": "200 chosen sets", "scattered": "14 scattered", "upper": "14, none below 16",
+    "last16": "the last 16", "last14": "the last 14",
+}  # fmt: skip
 ENGINES = ("", "uncast", "uncast,liger", "uncast,compile", "uncast,compile,liger")
-LATER = {"activation_budget": 1.0, "checkpointing": False, "alternating": False, "error": None}  # columns older rows lack
+GIVEN = ("core", "last-k", "trajectory", "eager", "liger", "checkpointing", "budget")  # given layers, at batch 16 of 256 tokens
+LATER = {"activation_budget": 1.0, "checkpointing": False, "error": None}  # columns older rows lack
 GIB = 2**30
 
 
@@ -60,24 +64,47 @@ def error_summary(table: "pandas.DataFrame") -> "pandas.DataFrame":
 
 
 def step_table(record: Mapping) -> "pandas.DataFrame":
-    """Time and memory of a step, one row per set of layers, engine and dropout that was measured at one length.
+    """Time and memory of a step with given layers, one row per set, engine and dropout, at batch 16 of 256 tokens.
 
     Columns: layers, engine, dropout, step_ms (median) and its standard deviation, peak_gib over the whole run,
     roofline_share: of the matrix products really needed at the GPU's bf16 peak.
     """
-    import pandas
-
-    table = pandas.DataFrame(record["rows"])
-    table = table.assign(**{n: table[n].fillna(d) if n in table else d for n, d in LATER.items()}, engine=lambda t: t.apply(engine, axis=1))
-    usual = (table.spread == "all 256") & (table.batch == 16) & (table.adapter == "lora") & table.method.isna()
-    usual &= table.group != "changing"  # timed against each other, beside other work
-    table = table[usual & table.callback & ~table.waits & ~table.alternating & table.layers.isin(list(LAYERS)) & table.error.isna()]
+    table = _finished(record)
+    table = table[table.group.isin(GIVEN)]
     order = {name: place for names in (LAYERS, ENGINES) for place, name in enumerate(names)}
     keys = ["cudnn_attention", "checkpointing", "speed", "activation_budget", "layers", "dropout"]
     table = table.sort_values(keys, key=lambda column: -column if column.name == "activation_budget" else column.replace(order))
     names = ["layers", "engine", "dropout", "step_ms", "step_ms_stdev", "peak_gib", "roofline_share"]
     table = table.assign(layers=table.layers.replace(LAYERS))[names]
     return table.drop_duplicates(["layers", "engine", "dropout"]).reset_index(drop=True)
+
+
+def case_table(record: Mapping) -> "pandas.DataFrame":
+    """Steps of the methods, of other adapters, and of batches and lengths that checkpointing makes room for.
+
+    Columns: those of `step_table`, and the mean step, which counts what a method does between steps (IST's measuring of
+    layers). `layers` is a given set or a method; a method's scores come of random weights.
+    """
+    table = _finished(record)
+    table = table[table.method.notna() | table.group.isin(["adapters", "reach"])]
+    table = table.assign(layers=table.method.fillna(table.layers.replace(LAYERS)))
+    names = ["layers", "layers_per_step", "adapter", "engine", "batch", "length", "step_ms", "step_ms_mean", "peak_gib", "roofline_share"]
+    return table.sort_values(["group", "adapter", "batch", "length"], ascending=[False, True, True, True], kind="stable")[names]
+
+
+def other_cards(record: Mapping) -> "pandas.Series":
+    """How much longer each step took than on the first card of this kind that it was timed on, as shares."""
+    table = _finished(record).dropna(subset="earlier_ms").set_index("name")
+    return table.step_ms / table.earlier_ms.str[0] - 1
+
+
+def _finished(record: Mapping) -> "pandas.DataFrame":
+    """The rows that did not fail, with the engine in words."""
+    import pandas
+
+    table = pandas.DataFrame(record["rows"])
+    table = table.assign(**{n: table[n].fillna(d) if n in table else d for n, d in LATER.items()})
+    return table[table.error.isna()].assign(engine=lambda t: t.apply(engine, axis=1))
 
 
 def engine(row: Mapping) -> str:

@@ -4,7 +4,7 @@ import pytest
 
 from irtuning.errors import InputError
 from irtuning.figures import predicted_and_measured, step_engines
-from irtuning.measured import error_summary, measured_on, measurement, prediction_errors, saving, step_table
+from irtuning.measured import case_table, error_summary, measured_on, measurement, other_cards, prediction_errors, saving, step_table
 from irtuning.memory import predict_memory
 
 
@@ -43,5 +43,17 @@ def test_a_step_table_has_one_row_for_each_setting_and_savings_are_against_all_l
     compiled = table[(table.engine == "uncast, compile") & (table.dropout == 0.05)].set_index("layers").step_ms
     for layers, name in (("14 scattered", "scattered/compile"), ("all 32 layers", "all/compile"), ("the last 14", "last14/compile")):
         assert compiled[layers] == rows[name]["step_ms"]  # not one of another question, such as `fixed/compile`
+    assert {"the last 14", "the last 16", "200 chosen sets"} <= set(table.layers) and table.step_ms.max() < 1000  # no longer batch
     bars = step_engines(table[table.dropout > 0]).axes[0].containers
     assert sum(len(bar) for bar in bars) == (table.dropout > 0).sum()
+
+
+def test_every_method_and_adapter_was_measured_at_8b():
+    record, _ = measurement("large_shapes_llama-3.1-8b")
+    cases = case_table(record)
+    assert {"full", "ir", "ir-weight", "ir-cosine", "rst", "ist", "lisa-adapters", "last-k", "middle-k"} <= set(cases.layers)
+    assert set(cases.adapter) == {"lora", "bottleneck", "dora"} and set(cases.length) == {256, 2048, 8192}
+    ist = cases[cases.layers == "ist"].iloc[0]
+    assert ist.step_ms_mean > 1.2 * ist.step_ms  # it measures layers between steps
+    again = other_cards(record)
+    assert 0 < again.abs().max() < 0.06  # two cards of one kind

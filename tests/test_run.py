@@ -280,13 +280,13 @@ def test_trackers_get_losses_scores_and_layers(tmp_path):
 
 def test_a_gpu_that_is_too_small_gets_a_setting_that_fits(monkeypatch):
     """The error is CUDA's, raised by hand; the advice is what `irtuning memory` predicts."""
+    card = type("card", (), {"total_memory": 2 * 2**30})
 
     class Full(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
+            monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
             raise torch.OutOfMemoryError
 
-    card = type("card", (), {"total_memory": 2 * 2**30})
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
     options = {"corpus": "synthetic", "model": "mini", "batch_size": 64, "max_steps": 1, "max_length": 512}
     with pytest.raises(TrainingStopped, match=r"GPU of 2.0 GiB is out of memory: predicted .* set accumulation=\d+ \(predicted 1"):
         train(progress=False, callbacks=[Full()], **options)

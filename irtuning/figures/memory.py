@@ -1,5 +1,6 @@
 """Figures of the memory and time of large models: predicted parts, prediction against measurement, cost of a step."""
 
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from irtuning.figures.style import DOUBLE, canvas, styled
@@ -64,19 +65,21 @@ def step_engines(table: "pandas.DataFrame") -> "Figure":
     import seaborn
 
     engines, layers = list(table.engine.unique()), list(table.layers.unique())
-    figure, axes = canvas(DOUBLE, 0.15 * len(engines) * len(layers) + 1.2, columns=2, sharey=True)
-    thick = 0.8 / len(layers)
+    table = table.assign(place=range(len(table)) + table.groupby("engine", sort=False).ngroup())  # an empty place between engines
+    figure, axes = canvas(DOUBLE, 0.12 * (len(table) + len(engines)) + 1.2, columns=2, sharey=True)
     for axis, column, name in zip(axes, ("step_ms", "peak_gib"), ("step (ms)", "peak memory (GiB)"), strict=True):
-        for place, (which, colour) in enumerate(zip(layers, seaborn.color_palette("colorblind"), strict=False)):
+        for which, colour in zip(layers, seaborn.color_palette("colorblind"), strict=False):
             part = table[table.layers == which]
-            rows = [engines.index(engine) + (place - (len(layers) - 1) / 2) * thick for engine in part.engine]
-            axis.barh(rows, part[column], height=0.9 * thick, color=colour, label=which)
-            for row, value in zip(rows, part[column], strict=True):
-                axis.annotate(f"{value:.0f}", (value, row), xytext=(2, 0), textcoords="offset points", va="center", size=6)
+            axis.barh(part.place, part[column], height=0.9, color=colour, label=which)
+        for row in table.itertuples():
+            value = getattr(row, column)
+            axis.annotate(f"{value:.0f}", (value, row.place), xytext=(2, 0), textcoords="offset points", va="center", size=6)
         axis.set(xlabel=name)
-    axes[0].set_yticks(range(len(engines)), engines)
+    middles = table.groupby("engine", sort=False).place.mean()
+    axes[0].set_yticks(middles, [fill(engine, 34) for engine in engines])
     axes[0].invert_yaxis()
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(layers))
+    axes[0].margins(y=0.01)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=(len(layers) + 1) // 2)
     return figure
 
 

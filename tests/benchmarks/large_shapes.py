@@ -384,6 +384,14 @@ def main(
         typer.echo(json.dumps({k: v for k, v in row.items() if k not in ("all_step_ms", "target_h200", "measured_before_h200")}))
 
 
+def replaced(rows: list[dict], row: dict) -> list[dict]:
+    """The rows with this one in place of an earlier one of its name, whose median stays beside it if the same was timed."""
+    for earlier in (r for r in rows if r["name"] == row["name"] and "step_ms" in r and "step_ms" in row):
+        if earlier["cudnn_attention"] == row["cudnn_attention"]:
+            row["earlier_ms"] = [*earlier.get("earlier_ms", []), earlier["step_ms"]]
+    return [r for r in rows if r["name"] != row["name"]] + [row]
+
+
 def save(path: Path, shape: str, row: dict) -> None:
     """Put a row into the file, in place of an earlier one of its name."""
     record = json.loads(path.read_text()) if path.exists() else {"rows": []}
@@ -395,7 +403,7 @@ def save(path: Path, shape: str, row: dict) -> None:
         "meta": provenance(),
     }  # fmt: skip
     row["device"] = record["meta"]["device"]
-    record["rows"] = [r for r in record["rows"] if r["name"] != row["name"]] + [row]
+    record["rows"] = replaced(record["rows"], row)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(record, indent=1) + "\n")
 
