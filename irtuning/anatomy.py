@@ -1,7 +1,6 @@
 """What one batch says about the layers of a classifier before it has learned anything."""
 
-from typing import TYPE_CHECKING
-
+import pandas
 import torch
 from torch import nn
 from transformers import DataCollatorWithPadding, set_seed
@@ -14,13 +13,10 @@ from irtuning.layers import adapter_modules, adapter_parameters, candidate_layer
 from irtuning.models import load_classifier, load_tokenizer, resolve
 from irtuning.prompts import encode
 
-if TYPE_CHECKING:
-    import pandas
-
 
 def layer_anatomy(
     corpus: Corpus, model: str = "mini", *, adapter: str = "lora", seed: int = 171, batch_size: int = 8
-) -> "pandas.DataFrame":
+) -> pandas.DataFrame:
     """Every importance measure of every layer on the first batch a run with this seed takes, all adapters learning.
 
     One row per layer: the gradient score in the forms `reference` and `l2`, the `weight` score, and `cosine` (per
@@ -29,8 +25,6 @@ def layer_anatomy(
     this step (likewise the bottleneck's `down`): the scores are those of the B matrices. `attrs["made_with"]` is the
     stamp's text on the model.
     """
-    import pandas
-
     tuned, similarities = _one_batch(corpus, model, adapter, seed, batch_size)
     layers = candidate_layers(tuned)
     norms = [tensor_norms([p.grad for p in tensors]).tolist() for tensors in layers.parameters]
@@ -43,14 +37,12 @@ def layer_anatomy(
 
 def component_norms(
     corpus: Corpus, model: str = "mini", *, adapter: str = "lora", seed: int = 171, batch_size: int = 8
-) -> "pandas.DataFrame":
+) -> pandas.DataFrame:
     """L2 norm of the gradient of each adapted module: one row per layer, one column per module (q_proj, ...).
 
     The same batch as in `layer_anatomy`, whose `l2` is the root of a row's summed squares. LoRA's A has no gradient
     there, since B starts at zero.
     """
-    import pandas
-
     tuned, _ = _one_batch(corpus, model, adapter, seed, batch_size)
     rows = {
         index: {name: _gradient_norm(module) for name, module in adapter_modules(find_layers(tuned)[index])}

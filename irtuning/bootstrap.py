@@ -7,14 +7,11 @@ cluster stands once a seed.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas
 
 from irtuning.errors import InputError
-
-if TYPE_CHECKING:
-    import pandas
 
 DRAWS = 10_000
 LEVEL = 0.95
@@ -63,10 +60,8 @@ def compare_methods(records: Sequence[dict], method: str, against: str, split: s
 
 def comparisons_table(
     records: Sequence[dict], pairs: Sequence[tuple[str, str]], split: str = "test", draws: int = DRAWS
-) -> "pandas.DataFrame":
+) -> pandas.DataFrame:
     """Every pair of methods on every corpus, with p values adjusted by Holm over the whole table."""
-    import pandas
-
     corpora = dict.fromkeys(record["run"]["config"]["corpus"] for record in records)
     rows = []
     for corpus in corpora:

@@ -6,7 +6,8 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas
 
 from irtuning.config import RunConfig, corpus_of, strategy_of
 from irtuning.corpora.base import Corpus
@@ -20,14 +21,11 @@ from irtuning.run import train
 from irtuning.strategies import EQUAL_BUDGET
 from irtuning.tables import mean_share, summary_table
 
-if TYPE_CHECKING:
-    import pandas
-
 FIRST_SEED = 171  # the reference's
 _FLOORS: dict[tuple, list[dict]] = {}  # a comparison after the other asks for the same
 
 
-def compare(methods: Sequence[str], **options: object) -> "pandas.DataFrame":
+def compare(methods: Sequence[str], **options: object) -> pandas.DataFrame:
     """Run every method on every fold with every seed; return mean and spread per method, floors first.
 
     Takes the arguments of `run_comparison`.

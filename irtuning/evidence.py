@@ -1,26 +1,22 @@
 """Paired differences between methods, convergence, rates, sizes, costs. Records in, frames out."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import pandas
 
 from irtuning.tables import label, losses_table, runs_table, validation_table
-
-if TYPE_CHECKING:
-    import pandas
 
 LEVEL = 0.95
 
 
 def paired_differences(
     records: Sequence[dict], method: str = "ir", metric: str = "macro_f1", split: str = "validation"
-) -> "pandas.DataFrame":
+) -> pandas.DataFrame:
     """`method` minus every other method on the same corpus, model, fold and seed: mean and 95 % t interval.
 
     The units are folds where a corpus has several (seeds are averaged first: runs of one fold share their texts), else
     seeds. Columns: corpus, model, against, difference, low, high, units; with one unit the interval is not known (NaN).
     """
-    import pandas
-
     table, rows = runs_table(records, split), []
     for (corpus, model), part in table.groupby(["corpus", "model"], sort=False):
         unit = "fold" if part.fold.nunique() > 1 else "seed"
@@ -32,13 +28,13 @@ def paired_differences(
     return pandas.DataFrame(rows, columns=["corpus", "model", "against", "difference", "low", "high", "units"])
 
 
-def interval(values: "pandas.Series") -> dict[str, float]:
+def interval(values: pandas.Series) -> dict[str, float]:
     """A mean difference and the ends of its 95 % t interval."""
     mean, half = values.mean(), half_width(values)
     return {"difference": mean, "low": mean - half, "high": mean + half}
 
 
-def half_width(values: "pandas.Series") -> float:
+def half_width(values: pandas.Series) -> float:
     """Half the width of the 95 % t interval of a mean; NaN for fewer than two values."""
     from scipy import stats
 
@@ -47,14 +43,12 @@ def half_width(values: "pandas.Series") -> float:
     return float(stats.sem(values) * stats.t.ppf((1 + LEVEL) / 2, len(values) - 1))
 
 
-def reaching(records: Sequence[dict], loss: str = "training", smooth: int = 10) -> "pandas.DataFrame":
+def reaching(records: Sequence[dict], loss: str = "training", smooth: int = 10) -> pandas.DataFrame:
     """When each run's loss is first at or below the one Full PEFT ends with on the same fold and seed.
 
     One row per run: its keys, reached, steps and seconds (NaN where it never is), all_steps, all_seconds. `loss` is
     `training`, its running mean over `smooth` steps, or `validation`, at the evaluations.
     """
-    import pandas
-
     losses, place, rows = losses_table(records), ["corpus", "model", "fold", "seed"], []
     if loss == "training":
         losses["loss"] = losses.groupby([*place, "method"]).loss.transform(lambda s: s.rolling(smooth).mean())
@@ -74,7 +68,7 @@ def reaching(records: Sequence[dict], loss: str = "training", smooth: int = 10) 
     return pandas.DataFrame(rows)
 
 
-def steps_to_loss(records: Sequence[dict], smooth: int = 10) -> "pandas.DataFrame":
+def steps_to_loss(records: Sequence[dict], smooth: int = 10) -> pandas.DataFrame:
     """Steps and seconds until the running mean of the training loss reaches Full PEFT's last one, mean over runs.
 
     One row per method; `reached` is the share of runs that get there at all, and means are over those.
@@ -83,7 +77,7 @@ def steps_to_loss(records: Sequence[dict], smooth: int = 10) -> "pandas.DataFram
     return table.groupby("method", sort=False)[["reached", "steps", "seconds"]].mean()
 
 
-def best_rates(records: Sequence[dict]) -> "pandas.DataFrame":
+def best_rates(records: Sequence[dict]) -> pandas.DataFrame:
     """Validation macro F1 of each method at each learning rate, mean over corpora, and the `best` rate (the lower of equals)."""
     table = runs_table(records).assign(rate=[record["run"]["config"]["learning_rate"] for record in records])
     scores = table.pivot_table(index="method", columns="rate", values="macro_f1", aggfunc="mean", sort=False).sort_index(axis=1)
@@ -91,7 +85,7 @@ def best_rates(records: Sequence[dict]) -> "pandas.DataFrame":
     return scores.assign(best=best, runs=table.groupby("method").size())
 
 
-def data_curve(records: Sequence[dict], split: str = "validation") -> "pandas.DataFrame":
+def data_curve(records: Sequence[dict], split: str = "validation") -> pandas.DataFrame:
     """Macro F1 against the size of the training split: a row per run with method, macro_f1, train_examples.
 
     Folds differ a little in size: train_examples is their mean at a share.
@@ -105,10 +99,8 @@ def data_curve(records: Sequence[dict], split: str = "validation") -> "pandas.Da
     return table.assign(train_examples=table.groupby(["corpus", "share"]).train_examples.transform("mean").round().astype(int))
 
 
-def class_scores(records: Sequence[dict], split: str = "validation") -> "pandas.DataFrame":
+def class_scores(records: Sequence[dict], split: str = "validation") -> pandas.DataFrame:
     """F1 of each class, mean over runs: one row per method, one column per class. Records of one corpus."""
-    import pandas
-
     rows = [
         {"method": label(record["run"]["config"])} | {k: c["f1"] for k, c in record["scores"][split]["per_class"].items()}
         for record in records
@@ -116,15 +108,13 @@ def class_scores(records: Sequence[dict], split: str = "validation") -> "pandas.
     return pandas.DataFrame(rows).groupby("method", sort=False).mean()
 
 
-def step_cost(records: Sequence[dict]) -> "pandas.DataFrame":
+def step_cost(records: Sequence[dict]) -> pandas.DataFrame:
     """What a step keeps, per method, mean over runs: bytes from the shapes that were recorded, seconds as measured.
 
     `gradient_bytes` are of the layers that learn at a step, `optimizer_bytes` Adam's two moments of every layer that
     ever learned, both in float32 and without the head; `differentiated_layers` are those at or above the lowest that
     learns: what activations are kept for. `peak_memory_bytes` is measured where the run was on a GPU.
     """
-    import pandas
-
     rows = []
     for record in records:
         run, steps, meta = record["run"], record["train"]["steps"], record["meta"]

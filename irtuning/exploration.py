@@ -3,7 +3,8 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import pandas
 
 from irtuning.corpora import corpus_names
 from irtuning.corpora.argrewrite import FINE_LABELS
@@ -14,9 +15,6 @@ from irtuning.corpora.sources import SOURCES
 from irtuning.corpora.synthetic import LABELS
 from irtuning.edits import edit_of
 from irtuning.floors import Floor
-
-if TYPE_CHECKING:
-    import pandas
 
 OPERATIONS = ("add", "delete", "modify")
 SIDES = ("inserted", "deleted")
@@ -41,17 +39,13 @@ def first_of_each(corpus: Corpus, most_words: int = 60) -> list[Revision]:
     return found
 
 
-def label_table(corpus: Corpus) -> "pandas.DataFrame":
+def label_table(corpus: Corpus) -> pandas.DataFrame:
     """Number of revisions: a row per intention, a column per split."""
-    import pandas
-
     return pandas.DataFrame(corpus.counts()).rename_axis("intention")
 
 
-def size_table(corpus: Corpus, split: str = "train") -> "pandas.DataFrame":
+def size_table(corpus: Corpus, split: str = "train") -> pandas.DataFrame:
     """One row per revision: its intention, words before, words after, words edited (inserted and deleted)."""
-    import pandas
-
     rows = []
     for revision in corpus.split(split):
         edit = edit_of(revision)
@@ -61,10 +55,8 @@ def size_table(corpus: Corpus, split: str = "train") -> "pandas.DataFrame":
     return table.assign(intention=pandas.Categorical(table.intention, corpus.labels))
 
 
-def operation_table(corpus: Corpus, split: str = "train") -> "pandas.DataFrame":
+def operation_table(corpus: Corpus, split: str = "train") -> pandas.DataFrame:
     """Share of each operation in an intention's revisions: a row per intention; one without revisions is all NaN."""
-    import pandas
-
     counts = Counter((r.intention, r.operation) for r in corpus.split(split))
     rows = {label: {name: counts[label, name] for name in OPERATIONS} for label in corpus.labels}
     table = pandas.DataFrame(rows).T.rename_axis("intention")
@@ -78,7 +70,7 @@ def edited_words(revision: Revision) -> dict[str, set[str]]:
     return {"inserted": set(new - old), "deleted": set(old - new)}
 
 
-def log_odds(corpus: Corpus, side: str) -> "pandas.DataFrame":
+def log_odds(corpus: Corpus, side: str) -> pandas.DataFrame:
     """How much likelier than in the other intentions an edit has a word on one side, "inserted" or "deleted".
 
     With c of an intention's n training revisions having the word, and c' of the n' others, the log-odds ratio is
@@ -86,8 +78,6 @@ def log_odds(corpus: Corpus, side: str) -> "pandas.DataFrame":
     `FEWEST_REVISIONS` revisions, a column per intention. The measure is our choice, not the paper's.
     """
     import numpy
-    import pandas
-
     counts = {label: Counter() for label in corpus.labels}
     for revision in corpus.train:
         counts[revision.intention].update(edited_words(revision)[side])
@@ -99,10 +89,8 @@ def log_odds(corpus: Corpus, side: str) -> "pandas.DataFrame":
     return own - numpy.log((others + SMOOTHING) / (total.sum() - total - others + SMOOTHING))
 
 
-def cue_table(corpus: Corpus, top: int = 5) -> "pandas.DataFrame":
+def cue_table(corpus: Corpus, top: int = 5) -> pandas.DataFrame:
     """The `top` words with the highest positive log-odds of each intention: "word (log-odds)", by side."""
-    import pandas
-
     rows = {label: {} for label in corpus.labels}
     for side in SIDES:
         for label, odds in log_odds(corpus, side).items():
@@ -111,10 +99,8 @@ def cue_table(corpus: Corpus, top: int = 5) -> "pandas.DataFrame":
     return pandas.DataFrame(rows).T.rename_axis("intention")
 
 
-def corpora_table(loaded: Sequence[Corpus] = ()) -> "pandas.DataFrame":
+def corpora_table(loaded: Sequence[Corpus] = ()) -> pandas.DataFrame:
     """Every corpus the package knows: labels, licence, home, how to get it; the size of those that are loaded."""
-    import pandas
-
     here, rows = {corpus.name: corpus for corpus in loaded}, {}
     for name in corpus_names():
         corpus = here.get(name)
@@ -128,10 +114,8 @@ def corpora_table(loaded: Sequence[Corpus] = ()) -> "pandas.DataFrame":
     return pandas.DataFrame(rows).T.rename_axis("corpus")
 
 
-def floor_table(floors: Sequence[Floor]) -> "pandas.DataFrame":
+def floor_table(floors: Sequence[Floor]) -> pandas.DataFrame:
     """Macro F1 and accuracy of each floor."""
-    import pandas
-
     rows = {floor.name: {"macro F1": floor.macro_f1, "accuracy": floor.accuracy} for floor in floors}
     return pandas.DataFrame(rows).T.rename_axis("floor")
 

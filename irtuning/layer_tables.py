@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+
+import pandas
 
 from irtuning.errors import InputError
 from irtuning.tables import KEYS, layer_frequency, run_keys
-
-if TYPE_CHECKING:
-    import pandas
 
 LOW_LEARNS = ("ir-cosine",)  # methods that let the low scores learn: their cut is the highest score that was kept
 MEASURED_WHEN_LEARNING = ("ir",)  # methods that give a layer a new score when it learned, and else not
@@ -20,14 +18,12 @@ def has_scores(record: dict) -> bool:
     return any(step["scores"] for step in record["train"]["steps"])
 
 
-def score_matrix(record: dict) -> "pandas.DataFrame":
+def score_matrix(record: dict) -> pandas.DataFrame:
     """The scores each choice was made from: one row per candidate layer, one column per step, NaN: not measured yet.
 
     Raises:
         InputError: the run's method keeps no scores.
     """
-    import pandas
-
     if not has_scores(record):
         raise InputError(f"method {_method(record)!r} keeps no scores of layers; take a run of ir or one of its variants")
     layers = pandas.Index(record["run"]["candidate_layers"], name="layer")
@@ -35,7 +31,7 @@ def score_matrix(record: dict) -> "pandas.DataFrame":
     return pandas.DataFrame(columns, index=layers, dtype=float).rename_axis(columns="step")
 
 
-def score_spread(record: dict) -> "pandas.DataFrame":
+def score_spread(record: dict) -> pandas.DataFrame:
     """How the scores lie at each step, one row per step: min, q25, median, q75, max over the measured layers.
 
     `cut` is the lowest measured score that was kept (the highest where the low ones learn), `learn` and `measured`
@@ -54,15 +50,13 @@ def score_spread(record: dict) -> "pandas.DataFrame":
     return table
 
 
-def rank_agreement(records: Sequence[dict], by: Sequence[str] = ("method", "seed")) -> "pandas.DataFrame":
+def rank_agreement(records: Sequence[dict], by: Sequence[str] = ("method", "seed")) -> pandas.DataFrame:
     """Spearman correlation between runs of their layers' scores, mean over the steps: a square matrix.
 
     Runs alike in `by` (names of `tables.KEYS`) share a row, whose value is the mean over pairs of different runs of
     one corpus and model; on the diagonal among its own runs, 1 where there is one. Methods without scores are left
     out. A negative value is what gradient and cosine should show: there a *low* similarity marks an important layer.
     """
-    import pandas
-
     scored, pairs = [record for record in records if has_scores(record)], []
     for runs in _groups(scored, ("corpus", "model")):
         means = pandas.DataFrame({i: score_matrix(run).mean(axis=1) for i, run in enumerate(runs)})
@@ -76,7 +70,7 @@ def rank_agreement(records: Sequence[dict], by: Sequence[str] = ("method", "seed
     return table
 
 
-def stability(records: Sequence[dict]) -> "pandas.DataFrame":
+def stability(records: Sequence[dict]) -> pandas.DataFrame:
     """How alike the choices of a method are, one row per method.
 
     `seed_spearman`: mean Spearman correlation, over pairs of seeds of one corpus, model and fold, of how often each
@@ -84,8 +78,6 @@ def stability(records: Sequence[dict]) -> "pandas.DataFrame":
     of |A and B| / |A or B| for the sets A, B chosen at a step and at the next; 1 where nothing changes.
     """
     import numpy
-    import pandas
-
     rows = []
     for runs in _groups(records, ("corpus", "model", "fold", "method")):
         shares = pandas.concat([layer_frequency([run])[run["run"]["candidate_layers"]] for run in runs])
@@ -97,7 +89,7 @@ def stability(records: Sequence[dict]) -> "pandas.DataFrame":
     return grouped.agg({"runs": "sum", "seed_spearman": "mean", "step_jaccard": "mean"})
 
 
-def lock_in(records: Sequence[dict], by: Sequence[str] = KEYS) -> "pandas.DataFrame":
+def lock_in(records: Sequence[dict], by: Sequence[str] = KEYS) -> pandas.DataFrame:
     """Which layers a run has given up or holds on to: one row per run, or means over runs alike in `by`.
 
     Numbers of candidate layers, for every method: `never_after_3` and `never_after_third` were never chosen after step
@@ -105,8 +97,6 @@ def lock_in(records: Sequence[dict], by: Sequence[str] = KEYS) -> "pandas.DataFr
     (the first three explore); NaN for shorter runs. `score_age`: mean number of steps, over layers and steps, since a
     layer was last measured (1: at the step before); for gradient scores only, where a layer is measured when it learns.
     """
-    import pandas
-
     rows = []
     for record in records:
         steps, layers = record["train"]["steps"], set(record["run"]["candidate_layers"])

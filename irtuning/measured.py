@@ -3,13 +3,11 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+
+import pandas
 
 from irtuning.errors import InputError
 from irtuning.paths import REPOSITORY
-
-if TYPE_CHECKING:
-    import pandas
 
 LAYERS = {
     "all": "all 32 layers", "trajectory": "200 chosen sets", "scattered": "14 scattered", "upper": "14, none below 16",
@@ -42,10 +40,8 @@ def measured_on(record: Mapping) -> str:
     return f"random weights · measured on one {meta['device']}, {versions}"
 
 
-def prediction_errors(record: Mapping) -> "pandas.DataFrame":
+def prediction_errors(record: Mapping) -> pandas.DataFrame:
     """Predicted against measured peak memory: one row per setting, bytes as GiB, the error as a share."""
-    import pandas
-
     names = ("model", "method", "adapter", "batch", "length", "checkpointing", "dropout", "padded")
     rows = [
         {name: row["setting"][name] for name in names}
@@ -57,13 +53,13 @@ def prediction_errors(record: Mapping) -> "pandas.DataFrame":
     return pandas.DataFrame(rows)
 
 
-def error_summary(table: "pandas.DataFrame") -> "pandas.DataFrame":
+def error_summary(table: pandas.DataFrame) -> pandas.DataFrame:
     """Number of settings, median and worst absolute error in %: of those looked at while building, and held out."""
     size = table.assign(error=100 * table.error.abs(), part=table.held_out.map({True: "held out", False: "seen"}))
     return size.groupby("part", sort=False).error.agg(settings="size", median_percent="median", worst_percent="max")
 
 
-def step_table(record: Mapping) -> "pandas.DataFrame":
+def step_table(record: Mapping) -> pandas.DataFrame:
     """Time and memory of a step with given layers, one row per set, engine and dropout, at batch 16 of 256 tokens.
 
     Columns: layers, engine, dropout, step_ms (median) and its standard deviation, peak_gib over the whole run,
@@ -79,7 +75,7 @@ def step_table(record: Mapping) -> "pandas.DataFrame":
     return table.drop_duplicates(["layers", "engine", "dropout"]).reset_index(drop=True)
 
 
-def case_table(record: Mapping) -> "pandas.DataFrame":
+def case_table(record: Mapping) -> pandas.DataFrame:
     """Steps of the methods, of other adapters, and of batches and lengths that checkpointing makes room for.
 
     Columns: those of `step_table`, and the mean step, which counts what a method does between steps (IST's measuring of
@@ -92,16 +88,14 @@ def case_table(record: Mapping) -> "pandas.DataFrame":
     return table.sort_values(["group", "adapter", "batch", "length"], ascending=[False, True, True, True], kind="stable")[names]
 
 
-def other_cards(record: Mapping) -> "pandas.Series":
+def other_cards(record: Mapping) -> pandas.Series:
     """How much longer each step took than on the first card of this kind that it was timed on, as shares."""
     table = _finished(record).dropna(subset="earlier_ms").set_index("name")
     return table.step_ms / table.earlier_ms.str[0] - 1
 
 
-def _finished(record: Mapping) -> "pandas.DataFrame":
+def _finished(record: Mapping) -> pandas.DataFrame:
     """The rows that did not fail, with the engine in words."""
-    import pandas
-
     table = pandas.DataFrame(record["rows"])
     table = table.assign(**{n: table[n].fillna(d) if n in table else d for n, d in LATER.items()})
     return table[table.error.isna()].assign(engine=lambda t: t.apply(engine, axis=1))
@@ -115,7 +109,7 @@ def engine(row: Mapping) -> str:
     return words + (", cuDNN attention" if row["cudnn_attention"] else "")
 
 
-def saving(table: "pandas.DataFrame", layers: str, engine: str, dropout: float) -> tuple[float, float]:
+def saving(table: pandas.DataFrame, layers: str, engine: str, dropout: float) -> tuple[float, float]:
     """What a set of layers saves of the time and of the memory of a step in which all layers learn, as shares."""
     part = table[(table.engine == engine) & (table.dropout == dropout)].set_index("layers")[["step_ms", "peak_gib"]]
     return tuple(1 - part.loc[layers] / part.loc[LAYERS["all"]])

@@ -8,6 +8,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pandas
+
 from irtuning.errors import InputError
 from irtuning.records import write_bytes, write_text
 from irtuning.tables import runs_table
@@ -22,8 +24,6 @@ def write_store(folder: Path, panels: Mapping[str, Mapping[str, Sequence[dict]]]
 
     `panels` gives each panel's `records` and `floors`; a run that several panels share is kept once.
     """
-    import pandas
-
     records, members = {}, {}
     for panel, found in panels.items():
         keys = [json.dumps(record["run"]["config"], sort_keys=True) for record in found["records"]]
@@ -48,8 +48,6 @@ def read_store(folder: Path, panel: str) -> tuple[list[dict], list[dict]]:
     Raises:
         InputError: the files are damaged.
     """
-    import pandas
-
     if not (folder / PANELS).exists():
         return [], []
     try:

@@ -5,7 +5,8 @@ All scores are of the test split. A verdict is one of `consistent`, `inconsisten
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+
+import pandas
 
 from irtuning.bootstrap import compare_methods, comparisons_table
 from irtuning.errors import InputError
@@ -13,9 +14,6 @@ from irtuning.evidence import data_curve, interval, reaching
 from irtuning.measured import LAYERS
 from irtuning.profiles import VARIANT
 from irtuning.tables import models_of, runs_table
-
-if TYPE_CHECKING:
-    import pandas
 
 PAPERS = ("rst", "ist", "lisa-adapters", "last-k")  # the layer-wise baselines of the claim
 PRIMARY = tuple(("ir", other) for other in ("full", *PAPERS, "random-counts"))
@@ -26,24 +24,22 @@ UPPER, SCATTERED = LAYERS["upper"], LAYERS["scattered"]
 CHEAPER = 0.15  # share of time or memory of a step that is worth a claim
 
 
-def primary_comparisons(records: Sequence[dict]) -> "pandas.DataFrame":
+def primary_comparisons(records: Sequence[dict]) -> pandas.DataFrame:
     """IR-Tuning minus each of six methods on each corpus; see `bootstrap.Comparison`; p values by Holm over all."""
     return comparisons_table(records, PRIMARY)
 
 
-def non_inferiority(records: Sequence[dict]) -> "pandas.DataFrame":
+def non_inferiority(records: Sequence[dict]) -> pandas.DataFrame:
     """Our variant and the two last-k minus IR-Tuning: is the interval's lower end at or above the margin?"""
     table = comparisons_table(records, [(method, "ir") for method in AGAINST_IR])
     return table.assign(non_inferior=table.low >= MARGIN).drop(columns=["p_value", "p_holm"])
 
 
-def convergence_differences(records: Sequence[dict]) -> "pandas.DataFrame":
+def convergence_differences(records: Sequence[dict]) -> pandas.DataFrame:
     """IR-Tuning minus Full PEFT in steps and seconds to Full PEFT's last loss, over runs, with a 95 % t interval.
 
     A run that never gets there counts with its whole length; `reached` is the share of IR-Tuning's runs that do.
     """
-    import pandas
-
     rows = []
     for loss in ("training", "validation"):
         table = reaching(records, loss)
@@ -56,13 +52,11 @@ def convergence_differences(records: Sequence[dict]) -> "pandas.DataFrame":
     return pandas.DataFrame(rows)
 
 
-def rate_differences(records: Sequence[dict]) -> "pandas.DataFrame":
+def rate_differences(records: Sequence[dict]) -> pandas.DataFrame:
     """The steps of `convergence_differences` with both methods at one learning rate: a column for each that both ran at.
 
     Exploratory, not of the plan: it tells what of a difference is the rate's.
     """
-    import pandas
-
     columns = {}
     for rate in sorted({record["run"]["config"]["learning_rate"] for record in records}):
         own = [record for record in records if record["run"]["config"]["learning_rate"] == rate]
@@ -72,14 +66,12 @@ def rate_differences(records: Sequence[dict]) -> "pandas.DataFrame":
     return pandas.DataFrame(columns)
 
 
-def size_differences(records: Sequence[dict]) -> "pandas.DataFrame":
+def size_differences(records: Sequence[dict]) -> pandas.DataFrame:
     """IR-Tuning minus Full PEFT in macro F1 at each share of the training split, by the bootstrap; then the slope.
 
     The slope is of the difference over the share's doublings, a line through each fold and seed, with a t interval.
     """
     import numpy as np
-    import pandas
-
     shares = sorted({record["run"]["config"]["train_share"] for record in records})
     rows = []
     for share in shares:
@@ -92,10 +84,8 @@ def size_differences(records: Sequence[dict]) -> "pandas.DataFrame":
     return pandas.concat([pandas.DataFrame(rows)[list(slope)], pandas.DataFrame([slope])], ignore_index=True)
 
 
-def memory_differences(records: Sequence[dict]) -> "pandas.DataFrame":
+def memory_differences(records: Sequence[dict]) -> pandas.DataFrame:
     """IR-Tuning minus Full PEFT in peak GPU memory, MiB, over the runs of a corpus, with a 95 % t interval; NaN on a CPU."""
-    import pandas
-
     rows = []
     found = [record["meta"] for record in records]
     peaks = [m["peak_memory_bytes"] / 2**20 if m["peak_memory_kind"].startswith("GPU") else float("nan") for m in found]
@@ -107,14 +97,12 @@ def memory_differences(records: Sequence[dict]) -> "pandas.DataFrame":
     return pandas.DataFrame(rows)
 
 
-def upper_half_savings(steps: "pandas.DataFrame") -> "pandas.DataFrame":
+def upper_half_savings(steps: pandas.DataFrame) -> pandas.DataFrame:
     """What layers drawn among the upper half save of a step with as many scattered layers; `cheaper` by the plan's rule.
 
     Args:
         steps: `measured.step_table`.
     """
-    import pandas
-
     rows = []
     for (name, dropout), part in steps.groupby(["engine", "dropout"], sort=False):
         part = part.set_index("layers")[["step_ms", "peak_gib"]]
@@ -125,14 +113,12 @@ def upper_half_savings(steps: "pandas.DataFrame") -> "pandas.DataFrame":
     return pandas.DataFrame(rows)
 
 
-def mistakes(records: Sequence[dict], method: str = "ir", most: int = 5) -> "pandas.DataFrame":
+def mistakes(records: Sequence[dict], method: str = "ir", most: int = 5) -> pandas.DataFrame:
     """The commonest confusions of a method, mean over its runs of a corpus.
 
     `share`: of the intention's items; `every_run`: of those mistaken so in one of the runs, how many are in all runs of
     every method that scored the item.
     """
-    import pandas
-
     rows = pandas.DataFrame(
         [
             {"corpus": record["run"]["config"]["corpus"], "method": record["run"]["config"]["method"]}
@@ -152,10 +138,8 @@ def mistakes(records: Sequence[dict], method: str = "ir", most: int = 5) -> "pan
     return found[["corpus", "intention", "predicted", "share", "every_run"]].reset_index(drop=True)
 
 
-def costs(panels: Mapping[str, Sequence[dict]]) -> "pandas.DataFrame":
+def costs(panels: Mapping[str, Sequence[dict]]) -> pandas.DataFrame:
     """What each panel cost: runs it adds to those before, optimizer steps, hours of training, test splits scored."""
-    import pandas
-
     seen, rows = set(), []
     for name, records in panels.items():
         keys = [str(sorted(record["run"]["config"].items())) for record in records]
@@ -170,7 +154,7 @@ def costs(panels: Mapping[str, Sequence[dict]]) -> "pandas.DataFrame":
     return pandas.concat([table, table.sum().to_frame("all").T.astype(table.dtypes)]).rename_axis("panel")
 
 
-def claims(records: Sequence[dict], of_sizes: Sequence[dict]) -> "pandas.DataFrame":
+def claims(records: Sequence[dict], of_sizes: Sequence[dict]) -> pandas.DataFrame:
     """The abstract's claims with the verdict on each, from the headline's records and those on shares of the training split.
 
     `rule` says whose rule a verdict follows: the plan's, or one made when the report was written.
@@ -187,12 +171,10 @@ def claims(records: Sequence[dict], of_sizes: Sequence[dict]) -> "pandas.DataFra
 
 
 def verdicts(
-    comparisons: "pandas.DataFrame", convergence: "pandas.DataFrame", memory: "pandas.DataFrame",
+    comparisons: pandas.DataFrame, convergence: pandas.DataFrame, memory: pandas.DataFrame,
     sizes: "pandas.DataFrame | None", setting: str,
-) -> "pandas.DataFrame":  # fmt: skip
+) -> pandas.DataFrame:  # fmt: skip
     """The verdict on each claim from the tables that it rests on, and what it rests on in words."""
-    import pandas
-
     papers, chosen = (comparisons[comparisons.against.isin(names)] for names in (PAPERS, ["random-counts"]))
     small = None if sizes is None else sizes[sizes.train.isin(("5%", "10%"))]
     unrun = small is None or not len(small)
@@ -211,12 +193,12 @@ def verdicts(
     return table.assign(verdict=[f"on {setting}: {said}" for said in table.verdict])
 
 
-def _sure(table: "pandas.DataFrame") -> str:
+def _sure(table: pandas.DataFrame) -> str:
     sure = table.p_holm < LEVEL
     return _said((table.difference > 0) & sure, (table.difference < 0) & sure)
 
 
-def _compared(table: "pandas.DataFrame") -> str:
+def _compared(table: pandas.DataFrame) -> str:
     if not len(table):
         return ""
     sure = table[table.p_holm < LEVEL]
@@ -227,11 +209,11 @@ def _compared(table: "pandas.DataFrame") -> str:
     return f"{above} of {len(table)} differences above zero beyond chance, {below} below; {least} to {most}; detectable {seen}"
 
 
-def _intervals(table: "pandas.DataFrame", form: str) -> str:
+def _intervals(table: pandas.DataFrame, form: str) -> str:
     return "; ".join(form.format(**row) for row in table.to_dict("records"))
 
 
-def _said(above: "pandas.Series", below: "pandas.Series") -> str:
+def _said(above: pandas.Series, below: pandas.Series) -> str:
     if not len(above):
         return "not run"
     return "consistent" if above.all() else "inconsistent" if below.any() else "inconclusive"

@@ -1,29 +1,25 @@
 """Tables from records: one row per run, one per method, and the line that says where numbers come from."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+
+import pandas
 
 from irtuning.errors import InputError
 from irtuning.strategies import make_strategy
-
-if TYPE_CHECKING:
-    import pandas
 
 METRICS = ("macro_f1", "macro_precision", "macro_recall", "auprc", "accuracy")
 KEYS = ("corpus", "model", "method", "fold", "seed")
 NAMED = {"adapter": "lora", "head": "learns", "train_share": 1.0}  # told in a run's label where it is something else
 
 
-def runs_table(records: Sequence[dict], split: str = "validation") -> "pandas.DataFrame":
+def runs_table(records: Sequence[dict], split: str = "validation") -> pandas.DataFrame:
     """One row per run: corpus, model, method (see `label`), fold, seed, scores, mean share of layers, seconds."""
-    import pandas
-
     return pandas.DataFrame([_row(record, split) for record in records])
 
 
 def summary_table(
     records: Sequence[dict], floors: Sequence[dict] = (), split: str = "validation"
-) -> "pandas.DataFrame":
+) -> pandas.DataFrame:
     """One row per method, floors first: mean and sample standard deviation of the scores over its runs.
 
     Rows are told apart by corpus and model too, where there are several.
@@ -31,8 +27,6 @@ def summary_table(
     Raises:
         InputError: nothing to summarise, or runs that differ in more than method, budget, fold and seed.
     """
-    import pandas
-
     _check_comparable(records)
     table = runs_table(records, split)
     rows = [
@@ -53,17 +47,13 @@ def summary_table(
     return summary
 
 
-def scores_table(record: dict, split: str = "validation") -> "pandas.DataFrame":
+def scores_table(record: dict, split: str = "validation") -> pandas.DataFrame:
     """Precision, recall, F1, average precision and support of each class."""
-    import pandas
-
     return pandas.DataFrame(record["scores"][split]["per_class"]).T.rename_axis("intention")
 
 
-def layer_frequency(records: Sequence[dict]) -> "pandas.DataFrame":
+def layer_frequency(records: Sequence[dict]) -> pandas.DataFrame:
     """Share of steps in which each layer learned: one row per method, one column per layer, mean over runs."""
-    import pandas
-
     rows = []
     for record in records:
         steps = record["train"]["steps"]
@@ -73,10 +63,8 @@ def layer_frequency(records: Sequence[dict]) -> "pandas.DataFrame":
     return pandas.DataFrame(rows).groupby("method", sort=False).mean()
 
 
-def losses_table(records: Sequence[dict]) -> "pandas.DataFrame":
+def losses_table(records: Sequence[dict]) -> pandas.DataFrame:
     """Training loss of every step of every run, long form: its keys, step, loss, seconds so far."""
-    import pandas
-
     rows = []
     for record in records:
         config, seconds = record["run"]["config"], 0.0
@@ -86,10 +74,8 @@ def losses_table(records: Sequence[dict]) -> "pandas.DataFrame":
     return pandas.DataFrame(rows)
 
 
-def validation_table(records: Sequence[dict]) -> "pandas.DataFrame":
+def validation_table(records: Sequence[dict]) -> pandas.DataFrame:
     """Validation scores at every evaluation of every run, long form."""
-    import pandas
-
     rows = [run_keys(record["run"]["config"]) | point for record in records for point in record["train"]["validation"]]
     return pandas.DataFrame(rows)
 
@@ -148,7 +134,7 @@ def run_keys(config: Mapping) -> dict:
     return {name: config[name] for name in KEYS} | {"method": label(config)}
 
 
-def markdown(table: "pandas.DataFrame") -> str:
+def markdown(table: pandas.DataFrame) -> str:
     """A table in Markdown, its index first, an unknown number blank."""
     flat = table.reset_index() if any(table.index.names) else table
     rows = [list(map(str, flat.columns)), ["---"] * len(flat.columns)]

@@ -1,20 +1,17 @@
 """Figures of a corpus."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+
+import pandas
+import seaborn
+from matplotlib.figure import Figure
 
 from irtuning.figures.style import DOUBLE, canvas, styled
 
-if TYPE_CHECKING:
-    import pandas
-    from matplotlib.figure import Figure
-
 
 @styled
-def label_counts(counts: "pandas.DataFrame", title: str) -> "Figure":
+def label_counts(counts: pandas.DataFrame, title: str) -> Figure:
     """Number of revisions per intention in each split; rows are intentions, columns splits."""
-    import seaborn
-
     figure, axis = canvas(DOUBLE, 0.3 * len(counts) + 1)
     counts.plot.barh(ax=axis, color=seaborn.color_palette("colorblind", 3), width=0.8)
     axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
@@ -24,10 +21,8 @@ def label_counts(counts: "pandas.DataFrame", title: str) -> "Figure":
 
 
 @styled
-def edit_sizes(sizes: "pandas.DataFrame", title: str) -> "Figure":
+def edit_sizes(sizes: pandas.DataFrame, title: str) -> Figure:
     """Box plots (median, quartiles, 5 to 95 %) of each column of numbers by intention; `sizes` has a row per revision."""
-    import seaborn
-
     columns, labels = list(sizes.columns[1:]), list(sizes.intention.cat.categories)
     figure, axes = canvas(DOUBLE, 0.24 * len(labels) + 1.1, columns=len(columns), sharey=True)
     for axis, column, colour in zip(axes, columns, seaborn.color_palette("colorblind"), strict=False):
@@ -44,10 +39,8 @@ def edit_sizes(sizes: "pandas.DataFrame", title: str) -> "Figure":
 
 
 @styled
-def operation_shares(shares: "pandas.DataFrame", title: str) -> "Figure":
+def operation_shares(shares: pandas.DataFrame, title: str) -> Figure:
     """Stacked bars: the share of each operation (column) in an intention's revisions (row)."""
-    import seaborn
-
     figure, axis = canvas(DOUBLE, 0.24 * len(shares) + 1.1)
     shares.plot.barh(ax=axis, stacked=True, color=seaborn.color_palette("colorblind", shares.shape[1]), width=0.75)
     axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
@@ -57,12 +50,11 @@ def operation_shares(shares: "pandas.DataFrame", title: str) -> "Figure":
 
 
 @styled
-def confusions(gold: Sequence[str], answers: Mapping[str, Sequence[str]], labels: Sequence[str]) -> "Figure":
+def confusions(gold: Sequence[str], answers: Mapping[str, Sequence[str]], labels: Sequence[str]) -> Figure:
     """A panel per named set of answers: percentage of each intention's revisions (row) that got each answer (column).
 
     A cell that rounds to zero is left without a number.
     """
-    import seaborn
     from sklearn.metrics import confusion_matrix
 
     longest = max(map(len, labels))

@@ -1,7 +1,11 @@
 """Figures of layers: their scores, the cut, how often they learned, how far measures and runs agree."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import pandas
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from irtuning.errors import InputError
 from irtuning.figures.style import DOUBLE, canvas, method_colour, styled
@@ -9,20 +13,13 @@ from irtuning.layer_tables import has_scores, rank_agreement, score_matrix, scor
 from irtuning.selector import MIDDLE, cut_variances, split_scores
 from irtuning.tables import layer_frequency
 
-if TYPE_CHECKING:
-    import pandas
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 FROZEN = "0.75"
 NUMBERS_UP_TO = 16  # cells in a row of a heat map that still have room for a number
 
 
 @styled
-def layer_importance(record: dict) -> "Figure":
+def layer_importance(record: dict) -> Figure:
     """The scores of every layer over the steps of one run, where its method keeps any, and when each learned."""
-    import pandas
-
     steps, depth = record["train"]["steps"], record["run"]["depth"]
     learned = pandas.DataFrame({s["step"]: [i in s["layers"] for i in range(depth)] for s in steps}, dtype=float)
     scored = has_scores(record)
@@ -41,7 +38,7 @@ def layer_importance(record: dict) -> "Figure":
 
 
 @styled
-def layer_shares(records: Sequence[dict]) -> "Figure":
+def layer_shares(records: Sequence[dict]) -> Figure:
     """Share of steps in which each layer learned: methods x layers, means over runs.
 
     Beside it, for each of several runs, its largest distance from the mean over the layers.
@@ -61,7 +58,7 @@ def layer_shares(records: Sequence[dict]) -> "Figure":
 
 
 @styled
-def score_bands(record: dict) -> "Figure":
+def score_bands(record: dict) -> Figure:
     """The distribution of the layers' scores over the steps of one run with the cut, and how many layers learn."""
     table = score_spread(record)
     colour = method_colour(record["run"]["config"]["method"])
@@ -78,7 +75,7 @@ def score_bands(record: dict) -> "Figure":
 
 
 @styled
-def cut_figure(scores: Sequence[float], variant: str = "reference") -> "Figure":
+def cut_figure(scores: Sequence[float], variant: str = "reference") -> Figure:
     """The cut of one list of scores: sorted bars, V on its own axis, the window shaded, the smallest V as a line.
 
     V[i] stands between the bars i and i + 1 it parts. `reference` keeps one layer more than the bars right of the line.
@@ -111,7 +108,7 @@ def cut_figure(scores: Sequence[float], variant: str = "reference") -> "Figure":
 
 
 @styled
-def agreement_map(records: Sequence[dict], by: Sequence[str] = ("method", "seed")) -> "Figure":
+def agreement_map(records: Sequence[dict], by: Sequence[str] = ("method", "seed")) -> Figure:
     """Spearman correlation of the layers' mean scores between runs; see `layer_tables.rank_agreement`."""
     table = rank_agreement(records, by)
     figure, axis = canvas(min(DOUBLE, 0.4 * len(table) + 3.2), 0.24 * len(table) + 1.8)
@@ -123,7 +120,7 @@ def agreement_map(records: Sequence[dict], by: Sequence[str] = ("method", "seed"
 
 
 @styled
-def component_map(norms: "pandas.DataFrame", title: str = "") -> "Figure":
+def component_map(norms: pandas.DataFrame, title: str = "") -> Figure:
     """Gradient norm of each adapted module of each layer: modules x layers; see `anatomy.component_norms`."""
     figure, axis = canvas(DOUBLE, 0.26 * norms.shape[1] + 1.1)
     colours = {"cmap": "Blues", "vmin": 0, "cbar_kws": {"label": "gradient L2 norm", "pad": 0.01}}
@@ -132,10 +129,8 @@ def component_map(norms: "pandas.DataFrame", title: str = "") -> "Figure":
     return figure
 
 
-def _steps_map(axis: "Axes", table: "pandas.DataFrame", title: str, **options: object) -> None:
+def _steps_map(axis: Axes, table: pandas.DataFrame, title: str, **options: object) -> None:
     """Layers x steps, layer 0 lowest."""
-    import seaborn
-
     ticks = {"xticklabels": max(1, table.shape[1] // 8), "yticklabels": max(1, len(table) // 6)}
     seaborn.heatmap(table, ax=axis, **ticks, **options)
     axis.set(xlabel="", ylabel="layer", title=title)
@@ -143,10 +138,8 @@ def _steps_map(axis: "Axes", table: "pandas.DataFrame", title: str, **options: o
     axis.tick_params(rotation=0)
 
 
-def _numbers_map(axis: "Axes", table: "pandas.DataFrame", fmt: str, **options: object) -> None:
+def _numbers_map(axis: Axes, table: pandas.DataFrame, fmt: str, **options: object) -> None:
     """A heat map with its numbers written in where they have room."""
-    import seaborn
-
     numbers = {"annot": table.shape[1] <= NUMBERS_UP_TO, "fmt": fmt, "annot_kws": {"size": 6}}
     seaborn.heatmap(table, ax=axis, xticklabels=max(1, table.shape[1] // 20), yticklabels=True, **numbers, **options)
     axis.tick_params(rotation=0)

@@ -1,26 +1,23 @@
 """Figures of the memory and time of large models: predicted parts, prediction against measurement, cost of a step."""
 
 from textwrap import fill
-from typing import TYPE_CHECKING
+
+import pandas
+import seaborn
+from matplotlib.figure import Figure
 
 from irtuning.figures.style import DOUBLE, canvas, styled
-
-if TYPE_CHECKING:
-    import pandas
-    from matplotlib.figure import Figure
 
 PARTS = ("weights", "adapters", "optimizer_state", "gradients", "activations", "temporary")
 
 
 @styled
-def memory_parts(table: "pandas.DataFrame", gpu_bytes: int | None = None) -> "Figure":
+def memory_parts(table: pandas.DataFrame, gpu_bytes: int | None = None) -> Figure:
     """Predicted peak of each method as stacked parts, in GiB; a line where a card of `gpu_bytes` ends.
 
     Args:
         table: of `memory.memory_table`.
     """
-    import seaborn
-
     table = table.iloc[::-1]  # the first on top
     figure, axis = canvas(DOUBLE, 0.24 * len(table) + 1.1)
     left = 0 * table.peak_bytes / 2**30
@@ -37,10 +34,8 @@ def memory_parts(table: "pandas.DataFrame", gpu_bytes: int | None = None) -> "Fi
 
 
 @styled
-def predicted_and_measured(table: "pandas.DataFrame") -> "Figure":
+def predicted_and_measured(table: pandas.DataFrame) -> Figure:
     """Predicted against measured peak, a dot per setting; beside it the error. `table`: `measured.prediction_errors`."""
-    import seaborn
-
     models = list(table.model.unique())
     figure, (axis, side) = canvas(DOUBLE, 3.0, columns=2)
     for model, colour in zip(models, seaborn.color_palette("colorblind"), strict=False):
@@ -60,12 +55,11 @@ def predicted_and_measured(table: "pandas.DataFrame") -> "Figure":
 
 
 @styled
-def step_engines(table: "pandas.DataFrame") -> "Figure":
+def step_engines(table: pandas.DataFrame) -> Figure:
     """Step time and peak memory by engine, a bar per set of layers. `table`: `measured.step_table`, one dropout."""
-    import seaborn
-
     engines, layers = list(table.engine.unique()), list(table.layers.unique())
-    table = table.assign(place=range(len(table)) + table.groupby("engine", sort=False).ngroup())  # an empty place between engines
+    groups = table.groupby("engine", sort=False).ngroup()
+    table = table.assign(place=groups + groups.reset_index(drop=True).index)  # an empty place between engines
     figure, axes = canvas(DOUBLE, 0.12 * (len(table) + len(engines)) + 1.2, columns=2, sharey=True)
     for axis, column, name in zip(axes, ("step_ms", "peak_gib"), ("step (ms)", "peak memory (GiB)"), strict=True):
         for which, colour in zip(layers, seaborn.color_palette("colorblind"), strict=False):
@@ -83,6 +77,6 @@ def step_engines(table: "pandas.DataFrame") -> "Figure":
     return figure
 
 
-def _title(row: "pandas.Series") -> str:
+def _title(row: pandas.Series) -> str:
     kept = ", checkpointing" if row.checkpointing else ""
     return f"{row.model}, batch {row.batch}, {row.length} tokens{kept}"

@@ -1,16 +1,15 @@
 """Figures of runs: scores, paired differences, convergence, size of the training split, cost of a step."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import pandas
+import seaborn
+from matplotlib.figure import Figure
 
 from irtuning.evidence import class_scores, data_curve, half_width, paired_differences, step_cost
 from irtuning.figures.corpus import confusions
 from irtuning.figures.style import DOUBLE, band, canvas, method_colour, styled
 from irtuning.tables import losses_table, runs_table, validation_table
-
-if TYPE_CHECKING:
-    import pandas
-    from matplotlib.figure import Figure
 
 METRIC_NAMES = {"macro_f1": "macro F1", "auprc": "AUPRC", "accuracy": "accuracy"}
 
@@ -18,7 +17,7 @@ METRIC_NAMES = {"macro_f1": "macro F1", "auprc": "AUPRC", "accuracy": "accuracy"
 @styled
 def score_comparison(
     records: Sequence[dict], floors: Sequence[dict], metric: str = "macro_f1", split: str = "validation"
-) -> "Figure":
+) -> Figure:
     """Every run's score as a dot, its method's mean with a 95 % t interval over runs, floors as lines; by corpus."""
     table = runs_table(records, split)
     corpora, methods = list(table.corpus.unique()), list(table.method.unique())
@@ -44,7 +43,7 @@ def score_comparison(
 
 
 @styled
-def difference_forest(records: Sequence[dict], method: str = "ir", metric: str = "macro_f1") -> "Figure":
+def difference_forest(records: Sequence[dict], method: str = "ir", metric: str = "macro_f1") -> Figure:
     """`method` minus each other method: mean paired difference with its 95 % interval; by corpus."""
     table = paired_differences(records, method, metric)
     corpora, others = list(table.corpus.unique()), list(table.against.unique())
@@ -63,7 +62,7 @@ def difference_forest(records: Sequence[dict], method: str = "ir", metric: str =
 
 
 @styled
-def comparison_forest(table: "pandas.DataFrame", margin: float | None = None) -> "Figure":
+def comparison_forest(table: pandas.DataFrame, margin: float | None = None) -> Figure:
     """Differences with their 95 % intervals from a table of comparisons, by corpus; a dashed line at the margin."""
     corpora = list(table.corpus.unique())
     pairs = list(dict.fromkeys(zip(table.method, table.against, strict=True)))
@@ -85,10 +84,8 @@ def comparison_forest(table: "pandas.DataFrame", margin: float | None = None) ->
 
 
 @styled
-def class_heatmap(records: Sequence[dict], split: str = "validation") -> "Figure":
+def class_heatmap(records: Sequence[dict], split: str = "validation") -> Figure:
     """F1 of every class under every method, mean over the runs of one corpus."""
-    import seaborn
-
     table = class_scores(records, split)
     figure, axis = canvas(DOUBLE, 0.26 * len(table) + 1.4)
     seaborn.heatmap(
@@ -102,7 +99,7 @@ def class_heatmap(records: Sequence[dict], split: str = "validation") -> "Figure
 
 
 @styled
-def convergence(records: Sequence[dict], against: str = "step", smooth: int = 10) -> "Figure":
+def convergence(records: Sequence[dict], against: str = "step", smooth: int = 10) -> Figure:
     """Training loss (running mean) and validation macro F1 against step or seconds; band: range over runs.
 
     A row of panels for each corpus.
@@ -130,7 +127,7 @@ def convergence(records: Sequence[dict], against: str = "step", smooth: int = 10
 
 
 @styled
-def score_by_size(records: Sequence[dict], split: str = "validation") -> "Figure":
+def score_by_size(records: Sequence[dict], split: str = "validation") -> Figure:
     """Macro F1 against the number of training examples; band: 95 % t interval over runs."""
     table = data_curve(records, split)
     corpora = list(table.corpus.unique())
@@ -151,7 +148,7 @@ def score_by_size(records: Sequence[dict], split: str = "validation") -> "Figure
 
 
 @styled
-def step_memory(records: Sequence[dict]) -> "Figure":
+def step_memory(records: Sequence[dict]) -> Figure:
     """Bytes of gradients and of Adam's moments per method, and how many layers backprop runs through."""
     table = step_cost(records)
     figure, (left, right) = canvas(DOUBLE, 0.24 * len(table) + 1.2, columns=2, sharey=True)
@@ -170,10 +167,8 @@ def step_memory(records: Sequence[dict]) -> "Figure":
 
 
 @styled
-def depth_and_time(records: Sequence[dict]) -> "Figure":
+def depth_and_time(records: Sequence[dict]) -> Figure:
     """Time of a step against the number of layers backprop ran through: a dot per method and number, sized by share."""
-    import pandas
-
     rows = []
     for record in records:
         method, depth = runs_table([record]).method[0], record["run"]["depth"]
@@ -191,7 +186,7 @@ def depth_and_time(records: Sequence[dict]) -> "Figure":
 
 
 @styled
-def confusion_pair(records: Sequence[dict], split: str = "validation") -> "Figure":
+def confusion_pair(records: Sequence[dict], split: str = "validation") -> Figure:
     """Confusion matrices of runs on one corpus side by side; see `confusions`."""
     gold = [row["intention"] for row in records[0]["predictions"][split]]
     methods = runs_table(records, split).method
@@ -203,7 +198,7 @@ def confusion_pair(records: Sequence[dict], split: str = "validation") -> "Figur
 
 
 @styled
-def run_curve(record: dict) -> "Figure":
+def run_curve(record: dict) -> Figure:
     """One run: training loss and validation macro F1 against the step, and the layers that learned."""
     figure, (above, below) = canvas(DOUBLE, 3.4, rows=2, sharex=True)
     steps = record["train"]["steps"]
@@ -226,7 +221,7 @@ def run_curve(record: dict) -> "Figure":
     return figure
 
 
-def _legend(figure: "Figure", axis) -> None:
+def _legend(figure: Figure, axis) -> None:
     handles, labels = axis.get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)))

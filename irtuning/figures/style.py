@@ -3,11 +3,11 @@
 import functools
 import io
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import pandas
-    from matplotlib.figure import Figure
+import matplotlib
+import pandas
+import seaborn
+from matplotlib.figure import Figure
 
 # one colour per family of methods throughout, from seaborn's colour-blind-safe palette
 FAMILIES = ("full", "ir", "ist", "rst", "lisa-adapters", "last-k", "random-counts", "middle-k", "lisa", "full-ft")
@@ -30,8 +30,6 @@ def styled(draw: Callable) -> Callable:
 
     @functools.wraps(draw)
     def drawn(*args, **kwargs):
-        import matplotlib
-
         with matplotlib.rc_context(STYLE):
             return draw(*args, **kwargs)
 
@@ -40,15 +38,13 @@ def styled(draw: Callable) -> Callable:
 
 def method_colour(method: str) -> tuple:
     """The colour of a method, the same in every figure."""
-    import seaborn
-
     name = method.split(",")[0].split(":")[0]
     family = name if name in FAMILIES else "ir" if name.startswith("ir") else "full"
     return seaborn.color_palette("colorblind", len(FAMILIES))[FAMILIES.index(family)]
 
 
 @styled
-def to_image(figure: "Figure", kind: str = "png") -> bytes:
+def to_image(figure: Figure, kind: str = "png") -> bytes:
     """The figure as `png` or `svg` bytes, without a date."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
@@ -66,7 +62,5 @@ def band(axis, rows: "pandas.DataFrame", x: str, y: str, method: str) -> None:
 
 def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **options):
     """A figure of our style and its axes, without pyplot's global state."""
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, **options)
