@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 # one colour per family of methods throughout, from seaborn's colour-blind-safe palette
 FAMILIES = ("full", "ir", "ist", "rst", "lisa-adapters", "last-k", "random-counts", "middle-k", "lisa", "full-ft")
 LINES = ("-", "--", ":", "-.")  # methods of one family, in turn
-SINGLE, DOUBLE = 3.5, 7.2  # column widths, inches
+DOUBLE = 7.2  # width of a page of two columns, inches
 STYLE = {
     "font.size": 8,
     "axes.titlesize": 9,
