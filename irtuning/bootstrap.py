@@ -38,8 +38,11 @@ def compare_methods(records: Sequence[dict], method: str, against: str, split: s
     """Compare two methods' records of one corpus and model, paired by fold and seed.
 
     Raises:
-        InputError: a run of one has no partner, a split was not scored, or fewer than two clusters.
+        InputError: a run of one has no partner, a split was not scored, fewer than two clusters, or several corpora or
+            models.
     """
+    if len({(record["run"]["config"]["corpus"], record["run"]["config"]["model"]) for record in records}) > 1:
+        raise InputError("records of several corpora or models; compare methods on one of each")
     first, second, clusters = paired_confusions(records, method, against, split)
     seeds, rng = len(first), np.random.default_rng(0)
     weights = rng.multinomial(clusters, np.full(clusters, 1 / clusters), draws)  # how often each cluster was drawn
@@ -92,7 +95,7 @@ def paired_confusions(
 def f1_of_seeds(confusions: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Macro F1 of the pooled items, each cluster as often as its weight: shape (draws, seeds).
 
-    A class that is neither among the true nor the predicted has no F1 and is left out, as in the scores of a run.
+    A class that a draw has neither among the true nor the predicted has no F1 there and is left out.
 
     Args:
         confusions: shape (seeds, clusters, K, K).

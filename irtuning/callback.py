@@ -118,7 +118,7 @@ class LayerwiseTuning(TrainerCallback, ExportableState):
         """Give clipping back and let every layer require gradients again."""
         args.max_grad_norm = self._clip
         del args._clip_taken_over
-        self.layers.freeze_all_but(list(range(len(self.layers.indices))))
+        self.layers.freeze_all_but(list(range(len(self.layers.indices) + 1)))  # those below `min_layer` too
         self._release()
 
     def state(self) -> dict:
@@ -149,10 +149,10 @@ class LayerwiseTuning(TrainerCallback, ExportableState):
         self.history, self.scores = kept["history"], kept["scores"]
         self.rng.bit_generator.state = kept["generator"]
         self.strategy.restore(kept["strategy"])
+        device = next(self._model.parameters()).device
         if self._meter:
-            self._meter.restore(kept["hidden_states"])
+            self._meter.restore(kept["hidden_states"], device)
         if kept["batch"]:
-            device = next(self._model.parameters()).device
             self._batch = {n: torch.tensor(v, dtype=getattr(torch, d), device=device) for n, d, v in kept["batch"]}
 
     def _batch_state(self) -> list[tuple[str, str, list]]:

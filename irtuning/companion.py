@@ -56,8 +56,11 @@ class Panel:
 
     @property
     def corpus(self) -> str:
-        """The corpus of the records, `none` where there are none."""
-        return self.records[0]["run"]["config"]["corpus"] if self.records else "none"
+        """The corpus of the records, with the model where the profile has several; `none` where there are no records."""
+        if not self.records:
+            return "none"
+        config = self.records[0]["run"]["config"]
+        return "-".join([config["corpus"], *[config["model"].replace("/", "-")] * (len(self.companion.models) > 1)])
 
     def figure(self, draw: Callable[..., "Figure"], name: str, *more: object, **options: object) -> "Image | Markdown":
         """Draw `draw(records, ...)`, save it and return it to be shown; a note where the panel was not run."""
@@ -72,12 +75,13 @@ class Panel:
         return self.companion.table(make(self.records, *more, **options), name, self.records, self.profile)
 
     def by_corpus(self) -> Iterator["Panel"]:
-        """The panel's part of each corpus; itself where it was not run."""
-        names = dict.fromkeys(record["run"]["config"]["corpus"] for record in self.records)
-        for name in names:
-            own = [record for record in self.records if record["run"]["config"]["corpus"] == name]
+        """The panel's part of each corpus and model; itself where it was not run."""
+        parts: dict[tuple, list[dict]] = {}
+        for record in self.records:
+            parts.setdefault((record["run"]["config"]["corpus"], record["run"]["config"]["model"]), []).append(record)
+        for (name, _), own in parts.items():
             yield replace(self, records=own, floors=[floor for floor in self.floors if floor["corpus"] == name])
-        if not names:
+        if not parts:
             yield self
 
     def only(self, methods: Sequence[str]) -> "Panel":
@@ -139,9 +143,9 @@ class Companion:
     def panel(self, name: str, of: str | None = None) -> Panel:
         """A panel's runs: the profile's own where it has that panel, run as needed; else the recorded study's.
 
-        `of="study"` asks the quick profile for the study's all the same; other profiles show their own.
+        `of="study"` is the recorded study's all the same, in every profile but the study itself.
         """
-        if name in self.panels and not (of == STUDY and self.profile.startswith("quick")):
+        if name in self.panels and (of != STUDY or self.profile.startswith(STUDY)):
             records, floors = [], []
             for options in self._comparisons(name):
                 found = self._run(options)
@@ -152,7 +156,7 @@ class Companion:
         return Panel(self, name, STUDY, *read_store(places.reports, name))
 
     def store(self) -> None:
-        """Pack the records of every panel for the repository."""
+        """Run what is missing of every panel and pack their records for the repository."""
         found = {name: self.panel(name) for name in self.panels}
         write_store(self.places.reports, {n: {"records": p.records, "floors": p.floors} for n, p in found.items()})
 
@@ -238,7 +242,7 @@ class Companion:
 
     def _corpus(self, name: str, fold: int) -> Corpus:
         if (name, fold) not in self._loaded:
-            self._loaded[name, fold] = load_corpus(name, self.data, fold)
+            self._loaded[name, fold] = load_corpus(name, self.data, fold, labels=self.settings.get("label_set"))
         return self._loaded[name, fold]
 
     def _sidecar(self, path: Path, line: str, origin: Origin) -> None:

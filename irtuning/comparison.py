@@ -203,7 +203,8 @@ def with_budget(config: RunConfig, leader: dict | None, budget: str = "equal") -
         return config
     if config.method.startswith("random-counts"):
         return dataclasses.replace(config, counts=tuple(len(s["layers"]) for s in leader["train"]["steps"]))
-    return dataclasses.replace(config, share=round(mean_share(leader), 4))
+    of_candidates = mean_share(leader) * leader["run"]["depth"] / len(leader["run"]["candidate_layers"])
+    return dataclasses.replace(config, share=round(of_candidates, 4))
 
 
 def takes_budget(config: RunConfig, budget: str = "equal") -> bool:

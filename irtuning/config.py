@@ -81,6 +81,7 @@ class RunConfig:
         for name in given:
             if name not in kinds:
                 raise unknown("setting", name, kinds)
+        given = {n: tuple(v) if isinstance(v, list) else v for n, v in given.items()}  # a configuration can be a key
         return cls(**{n: read_as(n, v, kinds[n]) if isinstance(v, str) else v for n, v in given.items()})
 
     def complete(self, source: Source, examples: int, full_parameters: bool, device: str) -> "RunConfig":
@@ -140,7 +141,7 @@ class RunConfig:
             problems.append(f"dropout is {self.dropout}, give 0 or more and below 1")
         if not 0 < self.train_share <= 1:
             problems.append(f"train_share is {self.train_share}, give more than 0, at most 1")
-        if self.batch_size % self.accumulation:
+        if self.accumulation > 0 and self.batch_size % self.accumulation:
             problems.append(f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}")
         problems += speed_problems(self.speed or (), self.activation_budget)
         for name, value in dataclasses.asdict(self).items():

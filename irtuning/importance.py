@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from irtuning.errors import unknown
+from irtuning.errors import InputError, unknown
 from irtuning.layers import CandidateLayers, adapter_modules, attention_output, find_layers
 from irtuning.ranks import mean, summed
 from irtuning.selector import REFERENCE_UNMEASURED
@@ -41,6 +41,8 @@ def weight_scores(model: nn.Module, candidates: CandidateLayers) -> list[float]:
     """L2 norm of each candidate layer's attention output projection (the authors' `weight` importance)."""
     stack = find_layers(model)
     weights = [attention_output(stack[index])[1].weight.detach() for index in candidates.indices]
+    if not all(weight.is_floating_point() for weight in weights):
+        raise InputError("weight importance needs the weights themselves, and these are quantized; use quantize=none")
     return tensor_norms(weights).tolist()
 
 
@@ -79,11 +81,11 @@ class CosineMeter:
         seen = zip(self._sums, self._weights, strict=True)
         return [None if total is None else (total.item(), float(weight)) for total, weight in seen]
 
-    def restore(self, state: list[tuple[float, float] | None]) -> None:
-        """Go on from a `state`."""
+    def restore(self, state: list[tuple[float, float] | None], device: torch.device) -> None:
+        """Go on from a `state`, the sums on `device`."""
         for position, seen in enumerate(state):
             if seen is not None:
-                self._sums[position], self._weights[position] = torch.tensor(seen[0]), seen[1]
+                self._sums[position], self._weights[position] = torch.tensor(seen[0], device=device), seen[1]
 
     def remove(self) -> None:
         """Take the hooks off the model."""

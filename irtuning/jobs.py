@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from contextlib import AbstractContextManager
-from itertools import cycle
 
 from irtuning.errors import InputError
 
@@ -15,7 +14,7 @@ logger = logging.getLogger(__name__)
 CONNECT_SECONDS, WORKER_SECONDS = 10, 60  # how long a scheduler may take to answer, and a cluster to have a worker
 LOOK_SECONDS = 5  # how often a cluster is asked for new workers
 IDLE_SECONDS = 60  # after which a process of this machine ends
-_IDLE: dict[int, list] = {}  # processes by their number of threads: they import once and outlive a comparison
+_IDLE: dict[tuple[int, str], list] = {}  # processes by threads and GPU: they import once and outlive a comparison
 
 
 def outcomes(
@@ -26,7 +25,7 @@ def outcomes(
     Args:
         function: importable where it runs; its arguments and its result travel as pickles.
         items: the arguments of each call.
-        jobs: processes of this machine, each with its share of the threads and one GPU, taken in turn; unless there is
+        jobs: processes of this machine, each with its share of the threads and one GPU, the least busy; unless there is
             a `scheduler`.
         scheduler: address of a Dask scheduler, such as `tcp://host:8786`. Calls are handed to it as workers get free.
 
@@ -78,9 +77,10 @@ class _Processes(AbstractContextManager):
     def __init__(self, jobs: int):
         from joblib.externals.loky import BrokenProcessPool
 
-        self.death, self.jobs, self.threads = BrokenProcessPool, jobs, max(1, cores() // jobs)
-        self.busy: dict[Future, object] = {}
-        self.gpus = cycle(gpus() or [""])
+        self.death = BrokenProcessPool, SystemExit  # killed, or told to end: a process that gets SIGTERM raises
+        self.jobs, self.threads = jobs, max(1, cores() // jobs)
+        self.busy: dict[Future, tuple[object, str]] = {}  # the pool and its GPU
+        self.gpus = gpus() or [""]
 
     def free(self, running: int) -> int:
         return self.jobs - running
@@ -88,23 +88,25 @@ class _Processes(AbstractContextManager):
     def submit(self, function: Callable, *item: object) -> Future:
         from joblib.externals.loky import ProcessPoolExecutor
 
-        idle = _IDLE.setdefault(self.threads, [])
+        taken = [gpu for _, gpu in self.busy.values()]
+        gpu = min(self.gpus, key=taken.count)
+        idle = _IDLE.setdefault((self.threads, gpu), [])
         process, since = idle.pop() if idle else (None, float("-inf"))
         if time.monotonic() - since > IDLE_SECONDS / 2:  # a pool whose process has ended may not notice the next one's death
-            own = {"OMP_NUM_THREADS": str(self.threads), "CUDA_VISIBLE_DEVICES": next(self.gpus)}
+            own = {"OMP_NUM_THREADS": str(self.threads), "CUDA_VISIBLE_DEVICES": gpu}
             process = ProcessPoolExecutor(1, timeout=IDLE_SECONDS, env=own)
         future = process.submit(function, *item)
-        self.busy[future] = process
+        self.busy[future] = process, gpu
         return future
 
     def outcome(self, future: Future) -> object:
-        process, outcome = self.busy.pop(future), _outcome(future)
+        (process, gpu), outcome = self.busy.pop(future), _outcome(future)
         if not isinstance(outcome, self.death):
-            _IDLE[self.threads].append((process, time.monotonic()))
+            _IDLE[self.threads, gpu].append((process, time.monotonic()))
         return outcome
 
     def __exit__(self, *error: object) -> None:
-        for process in self.busy.values():  # none, unless we were interrupted
+        for process, _ in self.busy.values():  # none, unless we were interrupted
             process.shutdown(wait=False, kill_workers=True)
 
 

@@ -155,25 +155,25 @@ def predict_run(config: "RunConfig") -> MemoryPrediction:
 
 def predicted_peaks(configs: Iterable["RunConfig"]) -> dict[str, float]:
     """Predicted peak in GiB of runs by "model adapter method", the highest where several share them."""
-    by_setting = {_decisive(config): config for config in configs}
     peaks: dict[str, float] = {}
-    for config in by_setting.values():
-        found = predict_run(config)
+    for found in map(predict_run, configs):
         name = " ".join(filter(None, (found.model, found.adapter, found.method)))
         peaks[name] = max(peaks.get(name, 0.0), round(found.peak_bytes / 2**30, 2))
     return peaks
 
 
 def largest_batch(gpu_bytes: int, model: str = "mini", method: str = "ir", adapter: str = "lora", **settings) -> int:
-    """The largest batch whose predicted peak fits a card; 0 when not even one example does.
+    """The largest batch, a multiple of `accumulation`, whose predicted peak fits a card; 0 when not even the least does.
 
     Args:
         gpu_bytes: of the card; half a GiB for CUDA and 5 % for fragmentation are left free.
         settings: as for `predict_memory`, without `batch`.
     """
 
+    whole = settings.get("accumulation", 1)
+
     def peak(batch: int) -> int:
-        return predict_memory(model, method, adapter, batch, **settings).peak_bytes
+        return predict_memory(model, method, adapter, batch * whole, **settings).peak_bytes
 
     room = usable_bytes(gpu_bytes)
     if peak(1) > room:
@@ -186,7 +186,7 @@ def largest_batch(gpu_bytes: int, model: str = "mini", method: str = "ir", adapt
         batch -= 1
     while peak(batch + 1) <= room:
         batch += 1
-    return batch
+    return batch * whole
 
 
 def lowest_layer_that_fits(
@@ -263,12 +263,6 @@ def parse_gpu(text: str) -> int:
 def usable_bytes(gpu_bytes: int) -> int:
     """What of a card's memory PyTorch can be expected to hand out."""
     return int(gpu_bytes * SLACK) - CONTEXT_BYTES
-
-
-def _decisive(config: "RunConfig") -> tuple:
-    names = ("model", "adapter", "method", "batch_size", "max_length", "share", "accumulation", "checkpointing",
-             "precision", "quantize", *OF_A_RUN)  # fmt: skip
-    return tuple(getattr(config, name) for name in names)
 
 
 def _strategy(method: str, min_layer: int, share: float | None) -> Strategy:

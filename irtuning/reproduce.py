@@ -64,12 +64,13 @@ def reproduce(
     if fresh:
         shutil.rmtree(companion.places.runs, ignore_errors=True)
     places, whole = companion.places, not any(companion.places.runs.rglob(RECORD))
-    for panel in companion.panels:
-        companion.panel(panel)
+    if companion.profile.startswith("quick"):
+        for panel in companion.panels:
+            companion.panel(panel)
+    else:
+        companion.store()
     seconds = {"training": time.perf_counter() - started}
     logger.info("runs ready after %.0f s", seconds["training"])
-    if not companion.profile.startswith("quick"):
-        companion.store()
     for name in NOTEBOOKS:
         seconds[name] = _run(name, places, parameters, follow=profile == "quick" and not (data or output or changes))
     write_text(places.reports / "summary.md", summary(places))
@@ -175,7 +176,7 @@ def _check(companion: "Companion", data: str | Path | None) -> None:
 
     for name in NOTEBOOKS:
         notebook_path(name)
-    if data is not None:
+    if data is not None and companion.profile.startswith("quick"):
         from irtuning.corpora.sources import locate
 
         for corpus in REAL_CORPORA:
@@ -213,7 +214,7 @@ def _run(name: str, places: Places, parameters: dict, follow: bool) -> float:
     logger.info("%s ...", name)
     own = papermill.inspect_notebook(str(source))
     given = {n: v for n, v in parameters.items() if n in own}
-    if name == NOTEBOOKS[0] and parameters["data"] and parameters["profile"] == "quick":
+    if name == NOTEBOOKS[0] and parameters["data"] and parameters["profile"].startswith("quick"):
         given["corpora"] = [*given["corpora"], *REAL_CORPORA]
     try:
         book = papermill.execute_notebook(

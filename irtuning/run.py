@@ -68,7 +68,7 @@ def train(
 
     Args:
         config: the configuration; or give its fields as keywords: `train(corpus="synthetic", method="ir")`.
-        corpus: a loaded corpus, or its name, instead of `config.corpus`.
+        corpus: a loaded corpus, which must be the one a `config` names; without a `config` also a name.
         data_dir: where the corpus's files are.
         output: folder for record, adapter with head, and tokenizer; it appears whole at the end. A folder that
             holds the very same run is read instead of trained again; a run that was interrupted goes on, exactly.
@@ -85,9 +85,7 @@ def train(
     """
     if save_every is not None and save_every < 0:
         raise InputError(f"save_every is {save_every}; give a number of steps, or 0 for no checkpoints")
-    if config is None:
-        name = corpus.name if isinstance(corpus, Corpus) else corpus
-        config = RunConfig.of(settings | ({"corpus": name} if name else {}))
+    config = _config(config, corpus, settings)
     strategy, source = strategy_of(config), resolve(config.model, config.form)
     if not isinstance(corpus, Corpus):
         corpus = corpus_of(config, data_dir)
@@ -122,6 +120,21 @@ def train(
         seal(folder)
     wait_for_all()
     return Run(record, Path(output))
+
+
+def _config(config: RunConfig | None, corpus: Corpus | str | None, settings: dict) -> RunConfig:
+    """The configuration, which says no other corpus than the one that is used."""
+    loaded = isinstance(corpus, Corpus)
+    if config is None:
+        named = {"corpus": corpus.name, "fold": corpus.fold} if loaded else {"corpus": corpus} if corpus else {}
+        return RunConfig.of(settings | named)
+    if settings or isinstance(corpus, str):
+        raise InputError(f"beside a config nothing else is read: put {', '.join(settings) or 'corpus'} into it")
+    if loaded and (corpus.name, corpus.fold) != (Path(config.corpus).stem, config.fold):
+        raise InputError(
+            f"the corpus is {corpus.name}, fold {corpus.fold}, and the config says {config.corpus}, fold {config.fold}"
+        )
+    return config
 
 
 def _finished(folder: Path, config: RunConfig, corpus: Corpus) -> Run:

@@ -6,6 +6,7 @@ All scores are of the test split. A verdict is one of `consistent`, `inconsisten
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+import numpy as np
 import pandas
 
 from irtuning.bootstrap import compare_methods, comparisons_table
@@ -35,6 +36,13 @@ def non_inferiority(records: Sequence[dict]) -> pandas.DataFrame:
     return table.assign(non_inferior=table.low >= MARGIN).drop(columns=["p_value", "p_holm"])
 
 
+def secondary_differences(records: Sequence[dict]) -> pandas.DataFrame:
+    """IR-Tuning minus every other method of a panel but Full PEFT: intervals; no p values, for no verdict rests on them."""
+    others = dict.fromkeys(record["run"]["config"]["method"] for record in records)
+    table = comparisons_table(records, [("ir", other) for other in others if other not in ("ir", "full")])
+    return table.drop(columns=["p_value", "p_holm"])
+
+
 def convergence_differences(records: Sequence[dict]) -> pandas.DataFrame:
     """IR-Tuning minus Full PEFT in steps and seconds to Full PEFT's last loss, over runs, with a 95 % t interval.
 
@@ -55,14 +63,16 @@ def convergence_differences(records: Sequence[dict]) -> pandas.DataFrame:
 def rate_differences(records: Sequence[dict]) -> pandas.DataFrame:
     """The steps of `convergence_differences` with both methods at one learning rate: a column for each that both ran at.
 
-    Exploratory, not of the plan: it tells what of a difference is the rate's.
+    Exploratory, not of the plan: it tells what of a difference is the rate's. In words, for a run that never got there
+    gives a lower bound.
     """
     columns = {}
     for rate in sorted({record["run"]["config"]["learning_rate"] for record in records}):
         own = [record for record in records if record["run"]["config"]["learning_rate"] == rate]
         if {"ir", "full"} <= {record["run"]["config"]["method"] for record in own}:
-            table = convergence_differences(own)
-            columns[f"{rate:g}"] = table[table.unit == "steps"].set_index(["corpus", "loss"]).difference
+            table = convergence_differences(own).query("unit == 'steps'").set_index(["corpus", "loss"])
+            bound = table.reached.map(lambda share: "" if share == 1 else "≥ ")
+            columns[f"{rate:g}"] = bound + table.difference.map("{:+.0f}".format)
     return pandas.DataFrame(columns)
 
 
@@ -71,7 +81,6 @@ def size_differences(records: Sequence[dict]) -> pandas.DataFrame:
 
     The slope is of the difference over the share's doublings, a line through each fold and seed, with a t interval.
     """
-    import numpy as np
     shares = sorted({record["run"]["config"]["train_share"] for record in records})
     rows = []
     for share in shares:
@@ -84,17 +93,25 @@ def size_differences(records: Sequence[dict]) -> pandas.DataFrame:
     return pandas.concat([pandas.DataFrame(rows)[list(slope)], pandas.DataFrame([slope])], ignore_index=True)
 
 
+def peak_memory(records: Sequence[dict]) -> pandas.DataFrame:
+    """Measured peak of GPU memory in MiB, mean over runs: a row for each method, a column for each corpus; NaN on a CPU."""
+    return _with_peaks(records).pivot_table(index="method", columns="corpus", values="peak", sort=False, dropna=False)
+
+
 def memory_differences(records: Sequence[dict]) -> pandas.DataFrame:
     """IR-Tuning minus Full PEFT in peak GPU memory, MiB, over the runs of a corpus, with a 95 % t interval; NaN on a CPU."""
     rows = []
-    found = [record["meta"] for record in records]
-    peaks = [m["peak_memory_bytes"] / 2**20 if m["peak_memory_kind"].startswith("GPU") else float("nan") for m in found]
-    table = runs_table(records).assign(peak=peaks)
-    for corpus, part in table.groupby("corpus", sort=False):
+    for corpus, part in _with_peaks(records).groupby("corpus", sort=False):
         peaks = part.pivot(index=["fold", "seed"], columns="method", values="peak")
         share = {"share": (peaks["ir"] / peaks["full"] - 1).mean()}
         rows.append({"corpus": corpus} | interval(peaks["ir"] - peaks["full"]) | share)
     return pandas.DataFrame(rows)
+
+
+def _with_peaks(records: Sequence[dict]) -> pandas.DataFrame:
+    found = [record["meta"] for record in records]
+    peaks = [m["peak_memory_bytes"] / 2**20 if m["peak_memory_kind"].startswith("GPU") else float("nan") for m in found]
+    return runs_table(records).assign(peak=peaks)
 
 
 def upper_half_savings(steps: pandas.DataFrame) -> pandas.DataFrame:
@@ -182,7 +199,7 @@ def verdicts(
         ("scores higher than layer-wise baselines", "plan", _sure(papers), _compared(papers)),
         ("it is the choice of layers, not their number", "ours", _sure(chosen), _compared(chosen)),
         ("converges fast: steps and seconds to Full PEFT's loss", "plan for it, ours against", _said(convergence.high < 0, convergence.low > 0),
-         _intervals(convergence, "{corpus}, {loss} loss: {difference:+.1f} {unit} [{low:+.1f}, {high:+.1f}]")),
+         _intervals(convergence, "{corpus}, {loss} loss: {difference:+.1f} {unit} [{low:+.1f}, {high:+.1f}], {reached:.0%} get there")),
         ("low GPU memory: measured peak below Full PEFT's", "ours", _said(memory.high < 0, memory.low > 0),
          _intervals(memory, "{corpus}: {difference:+.0f} MiB [{low:+.0f}, {high:+.0f}], {share:+.1%}")),
         ("works on small corpora: above Full PEFT at 5 and 10 % of train", "ours",

@@ -170,7 +170,7 @@ def _check_comparable(records: Sequence[dict]) -> None:
     if len({(c["corpus"], c["train_share"]) for c in configs}) > 1:  # length follows the number of examples
         free |= {"max_steps", "epochs", "warmup_steps", "eval_every"}
     if len({c["model"] for c in configs}) > 1:
-        free |= {"rank", "alpha", "width", "dropout", "batch_size", "max_length", "form"}
+        free |= {"rank", "alpha", "width", "dropout", "batch_size", "max_length", "form", "max_steps", "warmup_steps", "eval_every"}
     first = {k: v for k, v in configs[0].items() if k not in free}
     for config in configs[1:]:
         other = {k: v for k, v in config.items() if k not in free}

@@ -20,7 +20,7 @@ def record(method, seed, right, fold=0, writers=12, items=20, corpus="essays"):
             predicted = true if rng.random() < right[writer % len(right)] else wrong
             name = f"{corpus}{fold}-{writer}"
             rows.append({"id": f"{name}-{item}", "group": name, "intention": true, "predicted": predicted})
-    return {"run": {"config": {"method": method, "seed": seed, "fold": fold, "corpus": corpus}, "labels": LABELS},
+    return {"run": {"config": {"method": method, "seed": seed, "fold": fold, "corpus": corpus, "model": "m"}, "labels": LABELS},
             "predictions": {"test": rows}}  # fmt: skip
 
 
@@ -75,6 +75,9 @@ def test_what_cannot_be_compared_is_said():
         compare_methods(records[:-1], "ir", "full")
     with pytest.raises(InputError, match="train it with score_test"):
         compare_methods(records, "ir", "full", split="validation")
+    other = [r | {"run": r["run"] | {"config": r["run"]["config"] | {"model": "n"}}} for r in records]
+    with pytest.raises(InputError, match="several corpora or models"):
+        compare_methods(records + other, "ir", "full")
     alone = [record(m, 1, [0.5], writers=1) for m in ("ir", "full")]
     with pytest.raises(InputError, match="1 writer or paper"):
         compare_methods(alone, "ir", "full")

@@ -11,6 +11,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from irtuning.adapters import add_adapter
 from irtuning.callback import IRTuning, LayerwiseTuning
 from irtuning.errors import InputError
+from irtuning.importance import weight_scores
+from irtuning.layers import candidate_layers
 from irtuning.selector import split_scores
 from irtuning.strategies import make_strategy
 from irtuning.trainer import LayerwiseTrainer
@@ -278,6 +280,7 @@ def test_min_layer_is_never_undercut_and_checkpointing_keeps_backprop_short(tmp_
         run(tmp_path, callback, model=model)
         assert all(min(layers) >= 2 for layers in chosen(callback))
         assert not reached, "backprop went below the lowest layer that learns"
+        assert all(p.requires_grad for n, p in model.named_parameters() if "lora" in n), "left frozen after training"
 
 
 def test_checkpointing_is_the_same_run(tmp_path):
@@ -291,6 +294,21 @@ def test_checkpointing_is_the_same_run(tmp_path):
     assert chosen(runs[0]) == chosen(runs[1])
     for a, b in zip(*(r.history for r in runs), strict=True):
         assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=1e-5)
+
+
+def test_ist_learns_nothing_from_a_batch_without_a_finite_loss():
+    strategy, rng = make_strategy("ist"), np.random.default_rng(0)
+    strategy.begin(6, 20)
+    strategy.probe(lambda halves: [float("nan")] * len(halves), rng)
+    assert not strategy.values.any() and len(strategy.choose(11, [None] * 6, rng)) == 1
+
+
+def test_quantized_weights_have_no_importance():
+    model = add_adapter(make_classifier(), "lora", r=2, dropout=0.0)
+    weight = model.base_model.model.model.layers[0].self_attn.o_proj.weight
+    weight.requires_grad_(False).data = weight.data.to(torch.uint8)  # as bitsandbytes packs it
+    with pytest.raises(InputError, match="these are quantized"):
+        weight_scores(model, candidate_layers(model))
 
 
 def test_ist_probes_every_ten_steps_and_leaves_the_model_as_it_was(tmp_path):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import nbformat
 import papermill
@@ -63,6 +64,15 @@ def test_another_trainer_reads_no_old_runs(tmp_path, monkeypatch):
     monkeypatch.setattr("irtuning.companion.training_fingerprint", lambda: "another")
     Companion("quick", output=tmp_path, **TINY).panel("methods")
     assert len(list(tmp_path.rglob("record.json"))) == 2 * len(first.records)
+
+
+def test_any_profile_but_the_study_shows_the_recorded_study():
+    """`small` and `paper` score no test split, so the study's notebook would fail on their own runs."""
+    shown = Companion("small", **TINY | {"panels": ["variant"]}).panel("variant", of="study")
+    assert shown.profile == "study" and shown.records[0]["run"]["config"]["corpus"] == "argrewrite"
+    two = Companion("small", **TINY | {"models": ["tiny-random", "org/large"]})
+    names = [replace(shown, companion=two).corpus, *(part.corpus for part in replace(shown, companion=two).by_corpus())]
+    assert names == ["argrewrite-mini", "argrewrite-mini", "arxivedits-mini"]
 
 
 def test_a_panel_without_records_says_so_and_a_study_is_read_back(tmp_path):

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from irtuning.comparison import with_budget
+from irtuning.config import RunConfig
 from irtuning.errors import InputError
 from irtuning.evidence import best_rates, paired_differences, step_cost, steps_to_loss
 from irtuning.figures import (
@@ -81,6 +83,12 @@ def test_cost_counts_what_learns_what_ever_learned_and_the_lowest_layer():
     assert table.milliseconds_per_step["ir"] == 200
 
 
+def test_an_equal_budget_is_a_share_of_the_layers_that_can_learn():
+    leader = record("ir", 0.5, layers=((0,), (1,), (1,)))
+    leader["run"]["candidate_layers"] = [0, 1]
+    assert with_budget(RunConfig(method="rst"), leader).share == 0.5
+
+
 def test_labels_tell_what_sets_runs_apart_and_corpora_get_rows_of_their_own():
     base = record("ir", 0.5)["run"]["config"]
     assert label(base) == "ir" and label(base | {"adapter": "dora"}) == "ir, dora"
@@ -89,6 +97,7 @@ def test_labels_tell_what_sets_runs_apart_and_corpora_get_rows_of_their_own():
     table = summary_table(runs)
     assert table.macro_f1["argrewrite", "ir"] == pytest.approx(0.55) and len(table) == 2
     assert len(summary_table(folds("ir", (0.5,), epochs=2.75) + folds("ir", (0.6,), epochs=2.76))) == 1  # folds differ in size
+    assert len(summary_table(folds("ir", (0.5,)) + folds("ir", (0.6,), model="large", max_steps=4))) == 2  # batches differ too
     with pytest.raises(InputError, match="runs differ in max_steps"):
         summary_table(folds("ir", (0.5,)) + folds("rst", (0.5,), max_steps=4))
 

@@ -111,6 +111,7 @@ def test_settings_are_read_as_their_fields_type():
         ({"warmup_steps": 20}, "as long as the run"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"accumulation": 3}, "not a multiple"),
+        ({"accumulation": 0}, "accumulation is 0"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"head": "cold"}, "head is 'cold'"),
         ({"epochs": float("inf")}, "epochs is inf"),
@@ -122,6 +123,11 @@ def test_bad_settings_are_refused_all_at_once(given, message):
     with pytest.raises(InputError, match=message):
         config = RunConfig.of({"max_steps": 20} | given)
         config.complete(resolve(config.model), 100, False, "cpu")
+
+
+def test_a_configuration_with_a_list_can_be_a_key():
+    config = RunConfig.of({"speed": ["uncast"], "target_modules": ["q_proj"]})
+    assert {config: 1}[config] == 1 and config.to_dict()["speed"] == ["uncast"]
 
 
 def test_defaults_belong_to_the_model():

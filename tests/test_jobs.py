@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from calls import noted, process_number, raises, visible_gpu
+from calls import ended, noted, process_number, raises, visible_gpu
 from distributed import LocalCluster
 from typer.testing import CliRunner
 
@@ -74,10 +74,18 @@ def test_processes_of_this_machine_live_on_from_one_list_to_the_next():
     assert set(first.values()) == set(second.values()) and len(set(first.values())) == 2
 
 
-def test_processes_take_the_gpus_in_turn(monkeypatch):
+def test_processes_take_the_least_busy_gpu(monkeypatch):
     monkeypatch.setattr(jobs, "_IDLE", {})
     monkeypatch.setattr(jobs, "gpus", lambda: ["3", "5"])  # this machine may have none
     assert sorted(gpu for _, gpu in outcomes(visible_gpu, [()] * 4, jobs=4)) == ["3", "3", "5", "5"]
+    monkeypatch.setattr(jobs, "_IDLE", {})
+    assert [gpu for _, gpu in outcomes(visible_gpu, [(2.0,), (0.0,), (2.0,)], jobs=3)].count("3") == 2  # they end last
+    assert sorted(gpu for _, gpu in outcomes(visible_gpu, [()] * 2, jobs=3)) == ["3", "5"]
+
+
+def test_a_process_that_is_told_to_end_made_no_record(tmp_path):
+    found = dict(outcomes(ended, [(tmp_path, number) for number in range(3)], jobs=2))
+    assert found == {0: 0, 1: 1, 2: 2} and begun(tmp_path, 1) == 2
 
 
 def test_a_process_that_may_end_any_moment_is_not_taken_again(monkeypatch):

@@ -193,6 +193,8 @@ def test_largest_batch_and_lowest_layer_are_the_last_that_fit():
     layer = lowest_layer_that_fits(card, **LLAMA)
     assert predict_memory(**LLAMA, min_layer=layer).peak_bytes <= usable_bytes(card)
     assert predict_memory(**LLAMA, min_layer=layer - 1).peak_bytes > usable_bytes(card)
+    quarters = largest_batch(card, **setting, accumulation=4)
+    assert quarters % 4 == 0 and quarters > batch  # a quarter of it at a time
     assert largest_batch(10**9, **setting) == 0 and lowest_layer_that_fits(10**9, **LLAMA) is None
 
 

@@ -252,6 +252,18 @@ def test_bad_input_ends_before_anything_is_written(own_corpus, tmp_path, setting
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_config_says_and_what_is_used_are_one():
+    corpus = load_corpus("synthetic")
+    with pytest.raises(InputError, match="put method into it"):
+        train(RunConfig(), method="rst")
+    with pytest.raises(InputError, match="the corpus is synthetic, fold 0, and the config says iterater, fold 0"):
+        train(RunConfig(corpus="iterater"), corpus=corpus)
+    with pytest.raises(InputError, match="the corpus is synthetic, fold 0, and the config says synthetic, fold 2"):
+        train(RunConfig(fold=2), corpus=corpus)
+    with pytest.raises(InputError, match="lr"):
+        train(corpus=corpus, lr=1)
+
+
 def test_too_little_space_is_seen_before_training(own_corpus, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 1000})())
     with pytest.raises(InputError, match="1,000 bytes free"):

@@ -54,7 +54,7 @@ def few_draws(monkeypatch):
 
 def verdicts(comparisons, steps=(-9.0, -1.0), memory=(-9.0, -1.0), small=(0.1, 0.2)):
     """The verdicts when the other tables hold these intervals."""
-    words = {"corpus": "argrewrite", "loss": "training", "unit": "steps", "share": -0.1, "difference": 0.0}
+    words = {"corpus": "argrewrite", "loss": "training", "unit": "steps", "share": -0.1, "difference": 0.0, "reached": 1.0}
     tables = [pandas.DataFrame([words | {"low": low, "high": high}]) for low, high in (steps, memory)]
     sizes = pandas.DataFrame({"train": ["5%", "100%"], "difference": [0, 0], "low": [small[0], -9], "high": [small[1], 9]})
     table = study.verdicts(comparisons, *tables, sizes, "mini, two corpora")
@@ -181,7 +181,20 @@ def test_the_reports_sentences_hold_in_the_committed_records():
     rate = {r["run"]["config"]["method"]: r["run"]["config"]["learning_rate"] for r in headline}
     assert rate["full"] == 2 * rate["ir"] and sum(value == 0.002 for value in rate.values()) > len(rate) / 2
     beside = study.rate_differences(rates).loc["argrewrite"]
-    assert len(beside.columns) == 3 and (beside.abs() < 5).all(axis=None)
+    assert len(beside.columns) == 3 and (beside.replace("≥ ", "", regex=True).astype(int).abs() < 5).all(axis=None)
+    assert study.rate_differences(rates).loc[("arxivedits", "training")].str.startswith("≥").any()
+    reached = study.convergence_differences(headline).query("loss == 'training' and unit == 'steps'").set_index("corpus")
+    assert 0 < reached.reached["argrewrite"] < 1 and reached.reached["arxivedits"] == 0 and (reached.difference > 0).all()
+    secondary = study.secondary_differences(own).set_index(["corpus", "against"])
+    assert set(secondary.index.get_level_values(1)) == {"rst", "lisa", "lisa-adapters"} and (secondary.difference > 0).all()
+    assert (secondary.loc["arxivedits"].low > 0).all() and (first.drop(index="ist", level=1).p_holm > 0.05).all()
+    few = runs_table(own, "test").groupby("method").layer_share.mean()
+    assert few[["rst", "lisa", "lisa-adapters"]].tolist() == pytest.approx([1 / 6] * 3)
+    peaks = study.peak_memory(headline)
+    saved = 1 - peaks / peaks.loc["full"]
+    assert (saved.loc["random-counts"] / saved.loc["ir"]).between(0.9, 1.1).all() and (saved.loc["last-k"] > 3 * saved.loc["ir"]).all()
+    assert ((first.detectable / first.difference) ** 2 > 10).mean() > 0.5
+    assert not study.size_differences(sizes).iloc[:-1].low.gt(0).any()
     ours = study.non_inferiority(headline).set_index(["method", "corpus"]).non_inferior
     assert list(ours[ours].index) == [("last-k:share=0.5", "argrewrite")]
     ends = [[point["loss"] for point in r["train"]["validation"]] for r in headline if r["run"]["config"]["method"] == "full"]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas
 import seaborn
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from irtuning.evidence import class_scores, data_curve, half_width, paired_differences, step_cost
 from irtuning.figures.corpus import confusions
@@ -18,8 +19,8 @@ METRIC_NAMES = {"macro_f1": "macro F1", "auprc": "AUPRC", "accuracy": "accuracy"
 def score_comparison(
     records: Sequence[dict], floors: Sequence[dict], metric: str = "macro_f1", split: str = "validation"
 ) -> Figure:
-    """Every run's score as a dot, its method's mean with a 95 % t interval over runs, floors as lines; by corpus."""
-    table = runs_table(records, split)
+    """Every run's score as a dot, its method's mean with a 95 % t interval over runs, the edit-aware floor as a line; by corpus."""
+    table = _by_place(runs_table(records, split))
     corpora, methods = list(table.corpus.unique()), list(table.method.unique())
     figure, axes = canvas(DOUBLE, 0.24 * len(methods) + 1.3, columns=len(corpora), sharey=True, squeeze=False)
     for axis, corpus in zip(axes[0], corpora, strict=True):
@@ -30,10 +31,9 @@ def score_comparison(
             axis.errorbar(
                 values.mean(), row - 0.1, xerr=half_width(values), fmt="D", color=colour, ms=4, capsize=2, lw=1
             )
-        for name, style in (("operation", ":"), ("edit-aware", "--")):
-            found = [f[metric] for f in floors if (f["name"], f["corpus"], f["split"]) == (name, corpus, split) and metric in f]
-            if found:
-                axis.axvline(sum(found) / len(found), color="0.25", ls=style, lw=1, label=f"{name} floor")
+        found = [f[metric] for f in floors if (f["name"], f["corpus"], f["split"]) == ("edit-aware", corpus.partition(", ")[0], split) and metric in f]
+        if found:
+            axis.axvline(sum(found) / len(found), color="0.25", ls="--", lw=1, label="edit-aware floor")
         axis.set(title=corpus if len(corpora) > 1 else "", xlabel=f"{split} {METRIC_NAMES[metric]}")
         axis.grid(axis="x", alpha=0.3)
     axes[0, 0].set_yticks(range(len(methods)), methods)
@@ -42,31 +42,19 @@ def score_comparison(
     return figure
 
 
-@styled
 def difference_forest(records: Sequence[dict], method: str = "ir", metric: str = "macro_f1") -> Figure:
-    """`method` minus each other method: mean paired difference with its 95 % interval; by corpus."""
-    table = paired_differences(records, method, metric)
-    corpora, others = list(table.corpus.unique()), list(table.against.unique())
-    figure, axes = canvas(DOUBLE, 0.22 * len(others) + 1.2, columns=len(corpora), sharey=True, squeeze=False)
-    for axis, corpus in zip(axes[0], corpora, strict=True):
-        axis.axvline(0, color="0.4", lw=1)
-        for _, row in table[table.corpus == corpus].iterrows():
-            place, colour = others.index(row.against), method_colour(row.against)
-            axis.errorbar(row.difference, place, xerr=row.high - row.difference, fmt="o", color=colour, ms=4, capsize=2)
-        name = f"{corpus}: " if len(corpora) > 1 else ""
-        axis.set(xlabel=f"{name}{METRIC_NAMES[metric]} of {method} minus the method's\n(right of 0: {method} is higher)")
-        axis.grid(axis="x", alpha=0.3)
-    axes[0, 0].set_yticks(range(len(others)), others)
-    axes[0, 0].invert_yaxis()
-    return figure
+    """`method` minus each other method: mean paired difference on validation with its 95 % interval; by corpus."""
+    table = paired_differences(records, method, metric).assign(method=method)
+    return comparison_forest(table, name=f"validation {METRIC_NAMES[metric]}")
 
 
 @styled
-def comparison_forest(table: pandas.DataFrame, margin: float | None = None) -> Figure:
+def comparison_forest(table: pandas.DataFrame, margin: float | None = None, name: str = "test macro F1") -> Figure:
     """Differences with their 95 % intervals from a table of comparisons, by corpus; a dashed line at the margin."""
+    table = _by_place(table)
     corpora = list(table.corpus.unique())
     pairs = list(dict.fromkeys(zip(table.method, table.against, strict=True)))
-    figure, axes = canvas(DOUBLE, 0.22 * len(pairs) + 1.2, columns=len(corpora), sharey=True, squeeze=False)
+    figure, axes = canvas(DOUBLE, 0.22 * len(pairs) + 1.2, columns=len(corpora), sharex=True, sharey=True, squeeze=False)
     for axis, corpus in zip(axes[0], corpora, strict=True):
         axis.axvline(0, color="0.4", lw=1)
         if margin is not None:
@@ -75,7 +63,7 @@ def comparison_forest(table: pandas.DataFrame, margin: float | None = None) -> F
             place, away = pairs.index((row.method, row.against)), [[row.difference - row.low], [row.high - row.difference]]
             other = row.against if row.method == "ir" else row.method
             axis.errorbar(row.difference, place, xerr=away, fmt="o", color=method_colour(other), ms=4, capsize=2)
-        axis.set(title=corpus, xlabel="difference in test macro F1")
+        axis.set(title=corpus if len(corpora) > 1 else "", xlabel=f"difference in {name}")
         axis.grid(axis="x", alpha=0.3)
     axes[0, 0].set_yticks(range(len(pairs)), [f"{method} - {against}" for method, against in pairs])
     axes[0, 0].invert_yaxis()
@@ -104,7 +92,7 @@ def convergence(records: Sequence[dict], against: str = "step", smooth: int = 10
 
     A row of panels for each corpus.
     """
-    losses, curve = losses_table(records), validation_table(records)
+    losses, curve = _by_place(losses_table(records)), _by_place(validation_table(records))
     corpora = list(losses.corpus.unique())
     figure, axes = canvas(DOUBLE, 2.2 * len(corpora) + 0.6, rows=len(corpora), columns=2, squeeze=False)
     place = ["fold", "seed"]
@@ -118,9 +106,11 @@ def convergence(records: Sequence[dict], against: str = "step", smooth: int = 10
                 points = points.merge(rows[[*place, "step", "seconds"]], on=[*place, "step"])
             band(right, points, against, "macro_f1", method)
         name = "step" if against == "step" else "training time (s)"
-        left.set(
-            xlabel=name, ylabel=f"training loss (mean of {smooth} steps)", title=corpus if len(corpora) > 1 else ""
-        )
+        title = corpus if len(corpora) > 1 else ""
+        left.set(xlabel=name, ylabel=f"training loss (mean of {smooth} steps)", yscale="log", title=title)
+        left.yaxis.set_major_formatter("{x:g}")
+        left.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        left.yaxis.set_minor_formatter("{x:g}")
         right.set(xlabel=name, ylabel="validation macro F1", ylim=(0, None))
     _legend(figure, axes[0, 0])
     return figure
@@ -129,7 +119,7 @@ def convergence(records: Sequence[dict], against: str = "step", smooth: int = 10
 @styled
 def score_by_size(records: Sequence[dict], split: str = "validation") -> Figure:
     """Macro F1 against the number of training examples; band: 95 % t interval over runs."""
-    table = data_curve(records, split)
+    table = _by_place(data_curve(records, split))
     corpora = list(table.corpus.unique())
     figure, axes = canvas(DOUBLE, 2.6, columns=len(corpora), squeeze=False)
     for axis, corpus in zip(axes[0], corpora, strict=True):
@@ -219,6 +209,12 @@ def run_curve(record: dict) -> Figure:
     )
     below.set(xlabel="step", ylabel="layers that learn", ylim=(-0.5, record["run"]["depth"] - 0.5))
     return figure
+
+
+def _by_place(table: pandas.DataFrame) -> pandas.DataFrame:
+    """The table with the model beside the corpus where there are several: a panel for each."""
+    several = "model" in table and table.model.nunique() > 1
+    return table.assign(corpus=table.corpus + ", " + table.model) if several else table
 
 
 def _legend(figure: Figure, axis) -> None:

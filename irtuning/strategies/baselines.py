@@ -152,6 +152,8 @@ class ImportanceSparseTuning(ShareStrategy):
             if drawn not in halves:
                 halves.append(drawn)
         rewards = np.exp(-np.array(losses_without(halves)))
+        if not np.isfinite(rewards).all():  # a batch that was skipped: nothing to learn from
+            return
         p = _sigmoid(self.values)
         for layers, reward in zip(halves, rewards - rewards.mean(), strict=True):
             self.values[layers] += reward * (p * (1 - p))[layers] * self.step_size
