@@ -78,14 +78,15 @@ def step_table(record: Mapping) -> pandas.DataFrame:
 def case_table(record: Mapping) -> pandas.DataFrame:
     """Steps of the methods, of other adapters, and of batches and lengths that checkpointing makes room for.
 
-    Columns: those of `step_table`, and the mean step, which counts what a method does between steps (IST's measuring of
-    layers). `layers` is a given set or a method; a method's scores come of random weights.
+    `layers` is a given set or a method, whose scores come of random weights; the mean step counts what a method does
+    between steps, such as IST's measuring of layers.
     """
     table = _finished(record)
     table = table[table.method.notna() | table.group.isin(["adapters", "reach"])]
     table = table.assign(layers=table.method.fillna(table.layers.replace(LAYERS)))
-    names = ["layers", "layers_per_step", "adapter", "engine", "batch", "length", "step_ms", "step_ms_mean", "peak_gib", "roofline_share"]
-    return table.sort_values(["group", "adapter", "batch", "length"], ascending=[False, True, True, True], kind="stable")[names]
+    names = ["layers", "layers_per_step", "adapter", "engine", "batch", "length", "step_ms", "step_ms_mean", "peak_gib"]
+    order = table.group.map({"adapters": 1, "reach": 2}).fillna(0)  # the methods first
+    return table.assign(order=order).sort_values(["order", "adapter", "batch", "length"], kind="stable")[names]
 
 
 def other_cards(record: Mapping) -> pandas.Series:
