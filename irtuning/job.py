@@ -149,7 +149,8 @@ class Job:
 
     def _no_room(self) -> str:
         """What happened on a GPU that is too small, and what to change."""
-        from irtuning.memory import predict_run, setting_that_fits
+        from irtuning.card import setting_that_fits
+        from irtuning.memory import predict_run
 
         room = torch.cuda.get_device_properties(0).total_memory
         text = f"the GPU of {room / 2**30:.1f} GiB is out of memory"

@@ -11,7 +11,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from irtuning.adapters import add_adapter
 from irtuning.callback import IRTuning, LayerwiseTuning
 from irtuning.errors import InputError
-from irtuning.importance import weight_scores
+from irtuning.importance import CosineMeter, weight_scores
 from irtuning.layers import candidate_layers
 from irtuning.selector import split_scores
 from irtuning.strategies import make_strategy
@@ -301,6 +301,14 @@ def test_ist_learns_nothing_from_a_batch_without_a_finite_loss():
     strategy.begin(6, 20)
     strategy.probe(lambda halves: [float("nan")] * len(halves), rng)
     assert not strategy.values.any() and len(strategy.choose(11, [None] * 6, rng)) == 1
+
+
+def test_what_a_cosine_saw_goes_on_where_the_model_is():
+    model = add_adapter(make_classifier(), "lora", r=2, dropout=0.0)
+    layers = candidate_layers(model)
+    meter = CosineMeter(model, layers)
+    meter.restore([(1.0, 2.0)] * len(layers.indices), torch.device("meta"))  # another device than the CPU, which this machine may lack
+    assert meter.read().device.type == "meta"
 
 
 def test_quantized_weights_have_no_importance():

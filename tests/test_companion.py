@@ -75,6 +75,14 @@ def test_any_profile_but_the_study_shows_the_recorded_study():
     assert names == ["argrewrite-mini", "argrewrite-mini", "arxivedits-mini"]
 
 
+def test_a_profile_asks_for_its_own_corpora_and_reads_them_by_its_own_labels(tmp_path):
+    job._check(Companion("small", output=tmp_path, **TINY), data=tmp_path)  # which holds none of the corpora of notebook 1
+    with pytest.raises(InputError, match="argrewrite"):
+        job._check(Companion("quick-changed", output=tmp_path, **TINY), data=tmp_path)
+    with pytest.raises(InputError, match="labels"):  # it has one set alone
+        Companion("quick", output=tmp_path, **TINY | {"settings": {"label_set": "coarse"}}).corpora()
+
+
 def test_a_panel_without_records_says_so_and_a_study_is_read_back(tmp_path):
     companion = Companion("study", output=tmp_path, **TINY)
     note = companion.panel("ablations").figure(score_comparison, "02_ablations", [])

@@ -16,11 +16,12 @@ from irtuning import (
 )  # fmt: skip
 from irtuning import estimate as estimates
 from irtuning.adapters import add_adapter
+from irtuning.card import usable_bytes
 from irtuning.cli.app import app
 from irtuning.estimate import LIBRARY_BYTES, layers_that_learn, trace_layers
 from irtuning.figures import memory_parts
 from irtuning.layers import candidate_layers
-from irtuning.memory import PARTS, predict_run, usable_bytes
+from irtuning.memory import PARTS, predict_run
 from irtuning.models import MODELS
 from irtuning.shapes import SHAPES, load_shape
 from irtuning.strategies import METHODS

@@ -28,6 +28,7 @@ ORDER = [
     {"config", "callback", "trainer", "curve", "profiles", "exploration", "live", "shapes", "tracing", "tracking"},
     {"estimate", "study"},
     {"memory", "resume"},
+    {"card"},
     {"job", "classifier", "anatomy"},
     {"run"},
     {"comparison"},
@@ -39,7 +40,7 @@ ORDER = [
 NO_TORCH = {"errors", "paths", "embedded", "records", "metrics", "selector", "corpora", "edits", "prompts", "tables", "floors",
             "display", "figures", "strategies", "pretrain", "speed", "config", "companion", "reproduce",
             "evidence", "exploration", "checkpoints", "layer_tables", "store", "profiles", "cli",
-            "shapes", "memory", "measured", "jobs", "ranks", "__main__", "bootstrap", "study"}  # fmt: skip
+            "shapes", "memory", "card", "measured", "jobs", "ranks", "__main__", "bootstrap", "study"}  # fmt: skip
 STAMP = (
     r"· \w[\w.-]* \((random weights, )?[\d.]+ M parameters\).* · seeds [\d, to]+ · (folds [\d, to]+ · )?steps [\d, to]+.* · (CPU|NVIDIA)"
     r"|· no model, no seed, no steps$|· no corpus · "

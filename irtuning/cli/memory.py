@@ -41,8 +41,9 @@ def memory(
     irtuning memory --model llama-3.1-8b --batch 16 --length 256 --all --checkpointing
     irtuning memory --model phi-2 --method last-k --set share=0.25 --set rank=8 --set padded=false
     """
+    from irtuning.card import card_report, parse_gpu
     from irtuning.config import parse_settings
-    from irtuning.memory import card_report, memory_table, parse_gpu, predict_memory
+    from irtuning.memory import memory_table, predict_memory
 
     size = parse_gpu(gpu) if gpu else None
     asked = {"batch": batch, "length": length, "checkpointing": checkpointing, "min_layer": min_layer}
