@@ -3,7 +3,7 @@
 import difflib
 import reprlib
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class InputError(ValueError):
@@ -54,3 +54,8 @@ def read_as(name: str, text: str, kind: object) -> object:
         return {int: int, float: float, str: str}[kind](text)
     except (ValueError, KeyError):
         raise InputError(f"{name}={text!r} cannot be read as {getattr(kind, '__name__', kind)}") from None
+
+
+def differences(one: Mapping, other: Mapping) -> list[str]:
+    """Where two recorded configurations differ, a text each."""
+    return [f"{k}: {one.get(k)!r} / {other.get(k)!r}" for k in sorted({*one, *other}) if one.get(k) != other.get(k)]

@@ -2,11 +2,11 @@
 
 import pytest
 
-from irtuning.anatomy import component_norms, layer_anatomy
+from irtuning.companion.first_batch import component_norms, layer_anatomy
 from irtuning.corpora import load_corpus
 from irtuning.errors import InputError
-from irtuning.live import LiveLayers
-from irtuning.run import train
+from irtuning.companion.live_picture import LiveLayers
+from irtuning.training.run import train
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from irtuning.bootstrap import compare_methods, comparisons_table, f1_of_seeds, holm, paired_confusions
+from irtuning.analysis.statistics import compare_methods, comparisons_table, f1_of_seeds, holm, paired_confusions
 from irtuning.errors import InputError
-from irtuning.metrics import score
+from irtuning.training.metrics import score
 
 LABELS = ["a", "b", "c"]
 

@@ -8,14 +8,14 @@ import torch
 from conftest import ARCHITECTURES, make_classifier, make_examples
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from irtuning.adapters import add_adapter
-from irtuning.callback import IRTuning, LayerwiseTuning
+from irtuning.models.adapters import add_adapter
+from irtuning.method.callback import IRTuning, LayerwiseTuning
 from irtuning.errors import InputError
-from irtuning.importance import CosineMeter, weight_scores
-from irtuning.layers import candidate_layers
-from irtuning.selector import split_scores
-from irtuning.strategies import make_strategy
-from irtuning.trainer import LayerwiseTrainer
+from irtuning.method.scores import CosineMeter, weight_scores
+from irtuning.method.layers import candidate_layers
+from irtuning.method.selector import split_scores
+from irtuning.method.registry import make_strategy
+from irtuning.method.trainer import LayerwiseTrainer
 
 STEPS = 8
 

@@ -15,16 +15,16 @@ import papermill
 import pytest
 from nbclient import NotebookClient
 
-from irtuning import reproduce as job
-from irtuning.companion import Companion, result_hash, run_label
-from irtuning.display import FORMULA, drawn_formulas
+from irtuning.companion import reproduce as job
+from irtuning.companion.experiments import Companion, result_hash, run_label
+from irtuning.corpora.html import FORMULA, drawn_formulas
 from irtuning.errors import InputError
-from irtuning.figures import score_comparison
-from irtuning.measured import measurement
-from irtuning.paths import NOTEBOOKS, REPOSITORY, Places, notebook_path
-from irtuning.profiles import PANELS, PROFILES, comparisons
-from irtuning.records import read_record
-from irtuning.tables import summary_table
+from irtuning.analysis.figures import score_comparison
+from irtuning.companion.benchmarks import measurement
+from irtuning.companion.paths import NOTEBOOKS, REPOSITORY, Places, notebook_path
+from irtuning.companion.profiles import PANELS, PROFILES, comparisons
+from irtuning.training.record import read_record
+from irtuning.analysis.tables import summary_table
 
 REAL = ("argrewrite", "arxivedits")  # the study's, whose runs lie in reports/study
 
@@ -61,7 +61,7 @@ def test_a_panel_runs_once_and_is_read_afterwards(tmp_path):
 
 def test_another_trainer_reads_no_old_runs(tmp_path, monkeypatch):
     first = Companion("quick", output=tmp_path, **TINY).panel("methods")
-    monkeypatch.setattr("irtuning.companion.training_fingerprint", lambda: "another")
+    monkeypatch.setattr("irtuning.companion.experiments.training_fingerprint", lambda: "another")
     Companion("quick", output=tmp_path, **TINY).panel("methods")
     assert len(list(tmp_path.rglob("record.json"))) == 2 * len(first.records)
 
@@ -119,7 +119,7 @@ def test_what_is_planned_is_what_is_run(tmp_path):
 
 def test_reproduce_goes_on_after_a_kill(tmp_path):
     settings = TINY | {"seeds": 2, "max_steps": 12}
-    code = f"from irtuning.companion import Companion\nif __name__ == '__main__':\n    Companion('quick', output={str(tmp_path)!r}, **{settings}).panel('methods')"
+    code = f"from irtuning.companion.experiments import Companion\nif __name__ == '__main__':\n    Companion('quick', output={str(tmp_path)!r}, **{settings}).panel('methods')"
     script = tmp_path / "run.py"
     script.write_text(code)
     process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.DEVNULL, start_new_session=True)

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 
 from irtuning import embedded_model_path
 from irtuning.corpora.base import Revision
-from irtuning.embedded import checked
+from irtuning.models.mini import checked
 from irtuning.errors import InputError
-from irtuning.models import load_classifier, load_tokenizer, resolve
-from irtuning.paths import REPOSITORY
+from irtuning.models.loading import load_classifier, load_tokenizer, resolve
+from irtuning.companion.paths import REPOSITORY
 from irtuning.pretrain.pairs import EDITS, Source, edited, pairs_of
 from irtuning.pretrain.text import BEGIN, Rows, encode_documents, encode_pairs, make_tokenizer, read_documents
 from irtuning.pretrain.training import Recipe, bits_per_byte, fit, learning_rate_share, make_model
-from irtuning.prompts import encode
+from irtuning.models.prompts import encode
 
 SAMPLE = Path(__file__).parent / "sample.txt"
 TEXT = SAMPLE.read_text()

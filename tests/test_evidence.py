@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from irtuning.comparison import with_budget
-from irtuning.config import RunConfig
+from irtuning.comparison.runs import with_budget
+from irtuning.training.config import RunConfig
 from irtuning.errors import InputError
-from irtuning.evidence import best_rates, paired_differences, step_cost, steps_to_loss
-from irtuning.figures import (
+from irtuning.analysis.convergence import best_rates, paired_differences, step_cost, steps_to_loss
+from irtuning.analysis.figures import (
     convergence,
     depth_and_time,
     difference_forest,
@@ -16,9 +16,9 @@ from irtuning.figures import (
     score_comparison,
     step_memory,
 )
-from irtuning.run import train
-from irtuning.store import read_store, write_store
-from irtuning.tables import label, summary_table
+from irtuning.training.run import train
+from irtuning.companion.archive import read_store, write_store
+from irtuning.analysis.tables import label, summary_table
 
 METRICS = ("macro_f1", "macro_precision", "macro_recall", "auprc", "accuracy")
 

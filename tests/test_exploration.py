@@ -5,7 +5,7 @@ import math
 import pytest
 
 from irtuning.corpora import Corpus, Revision, corpus_names, load_corpus
-from irtuning.exploration import (
+from irtuning.corpora.explore import (
     corpora_table,
     cue_table,
     edited_words,
@@ -16,8 +16,8 @@ from irtuning.exploration import (
     operation_table,
     size_table,
 )
-from irtuning.figures import confusions, edit_sizes, label_counts, operation_shares
-from irtuning.floors import operation_floor
+from irtuning.analysis.figures import confusions, edit_sizes, label_counts, operation_shares
+from irtuning.corpora.floors import operation_floor
 
 TRAIN = [Revision(f"t{i}", "We went home .", "We went home , however .", "link") for i in range(12)]
 TRAIN += [Revision(f"c{i}", "We went home .", "", "cut") for i in range(6)]

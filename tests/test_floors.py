@@ -7,7 +7,7 @@ import pytest
 
 from irtuning.corpora.base import Corpus, Revision
 from irtuning.errors import InputError
-from irtuning.floors import edit_aware_floor, length_floor, macro_f1, operation_floor
+from irtuning.corpora.floors import edit_aware_floor, length_floor, macro_f1, operation_floor
 
 LABELS = ("first", "second", "third")
 

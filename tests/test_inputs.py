@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irtuning.config import RunConfig, parse_settings
+from irtuning.training.config import RunConfig, parse_settings
 from irtuning.corpora.base import Revision
 from irtuning.errors import InputError
-from irtuning.metrics import score
-from irtuning.models import MODELS, load_tokenizer, model_names, resolve
-from irtuning.prompts import encode, instruction
-from irtuning.records import new_folder, read_record, write_record, write_text
+from irtuning.training.metrics import score
+from irtuning.models.loading import MODELS, load_tokenizer, model_names, resolve
+from irtuning.models.prompts import encode, instruction
+from irtuning.training.record import new_folder, read_record, write_record, write_text
 
 LABELS = ("a", "b", "c")
 RECORD = {"schema": 1, "run": {"config": {}}, "train": {}, "scores": {}, "predictions": {}, "meta": {}}

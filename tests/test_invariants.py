@@ -15,12 +15,12 @@ import torch
 import transformers
 from transformers import TrainerCallback
 
-from irtuning.config import RunConfig
+from irtuning.training.config import RunConfig
 from irtuning.errors import InputError, TrainingStopped
-from irtuning.ranks import examples_each
-from irtuning.records import read_record
-from irtuning.run import train
-from irtuning.selector import cut_variances
+from irtuning.method.processes import examples_each
+from irtuning.training.record import read_record
+from irtuning.training.run import train
+from irtuning.method.selector import cut_variances
 
 REFERENCE = Path(__file__).parent / "reference_trajectory.json"
 # no dropout and, in 20 steps of 16, no batch that is not whole
@@ -29,7 +29,7 @@ SETTINGS = {"corpus": "synthetic", "model": "tiny-random", "dropout": 0.0, "batc
 WAYS = [("1 x 16", {}, 1), ("2 x 8", {"accumulation": 2}, 1), ("4 x 4", {"accumulation": 4}, 1),
         ("checkpointing", {"checkpointing": True}, 1), ("2 processes", {}, 2), ("2 processes, 2 x 4 each", {"accumulation": 2}, 2)]  # fmt: skip
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["irtuning.run", "peft", "transformers.models.llama.modeling_llama"])
+FORKS.set_forkserver_preload(["irtuning.training.run", "peft", "transformers.models.llama.modeling_llama"])
 
 
 class Ends(TrainerCallback):

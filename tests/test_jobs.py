@@ -12,13 +12,14 @@ from calls import ended, noted, process_number, raises, visible_gpu
 from distributed import LocalCluster
 from typer.testing import CliRunner
 
-from irtuning import comparison, jobs
 from irtuning.cli import app
-from irtuning.comparison import run_comparison
+from irtuning.comparison import runs as comparison
+from irtuning.comparison import workers as jobs
+from irtuning.comparison.runs import run_comparison
 from irtuning.corpora import load_corpus
 from irtuning.errors import InputError
-from irtuning.jobs import outcomes
-from irtuning.records import read_record
+from irtuning.comparison.workers import outcomes
+from irtuning.training.record import read_record
 
 WHOLE = load_corpus("synthetic")
 CORPUS = replace(WHOLE, train=WHOLE.train[:60], validation=WHOLE.validation[:30], test=WHOLE.test[:30])
@@ -150,7 +151,7 @@ def test_a_record_made_on_a_gpu_is_read_where_there_is_none(tmp_path):
 
 
 def test_a_worker_with_other_versions_is_refused(cluster, monkeypatch):
-    monkeypatch.setattr("irtuning.provenance._version", lambda package: "0.1")  # of this process; workers load their own
+    monkeypatch.setattr("irtuning.training.provenance._version", lambda package: "0.1")  # of this process; workers load their own
     with pytest.raises(InputError, match=r"worker tcp://\S+ has irtuning [\d.]+, this process 0\.1; install the same"):
         list(outcomes(raises, [(1,)], scheduler=cluster.scheduler_address))
 

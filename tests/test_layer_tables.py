@@ -5,8 +5,8 @@ import math
 import pytest
 
 from irtuning.errors import InputError
-from irtuning.figures import agreement_map, cut_figure, layer_importance, layer_shares, score_bands
-from irtuning.layer_tables import lock_in, rank_agreement, score_matrix, score_spread, stability
+from irtuning.analysis.figures import agreement_map, cut_figure, layer_importance, layer_shares, score_bands
+from irtuning.analysis.layers import lock_in, rank_agreement, score_matrix, score_spread, stability
 
 
 def record(scores, layers, method="ir", seed=1, depth=4):

@@ -3,9 +3,9 @@
 import pytest
 
 from irtuning.errors import InputError
-from irtuning.figures import predicted_and_measured, step_engines
-from irtuning.measured import case_table, error_summary, measured_on, measurement, other_cards, prediction_errors, saving, step_table
-from irtuning.memory import predict_memory
+from irtuning.analysis.figures import predicted_and_measured, step_engines
+from irtuning.companion.benchmarks import case_table, error_summary, measured_on, measurement, other_cards, prediction_errors, saving, step_table
+from irtuning.memory.predict import predict_memory
 
 
 def test_a_record_that_is_not_there_is_named():

@@ -14,18 +14,18 @@ from typer.testing import CliRunner
 from irtuning import (
     InputError, RunConfig, largest_batch, lowest_layer_that_fits, make_strategy, memory_table, predict_memory, train,
 )  # fmt: skip
-from irtuning import estimate as estimates
-from irtuning.adapters import add_adapter
-from irtuning.card import usable_bytes
+from irtuning.memory import estimate as estimates
+from irtuning.models.adapters import add_adapter
+from irtuning.memory.fit import usable_bytes
 from irtuning.cli.app import app
-from irtuning.estimate import LIBRARY_BYTES, layers_that_learn, trace_layers
-from irtuning.figures import memory_parts
-from irtuning.layers import candidate_layers
-from irtuning.memory import PARTS, predict_run
-from irtuning.models import MODELS
-from irtuning.shapes import SHAPES, load_shape
-from irtuning.strategies import METHODS
-from irtuning.tracing import CudaRules, StorageTracker, fake_weights, highest, trace_step
+from irtuning.memory.estimate import LIBRARY_BYTES, layers_that_learn, trace_layers
+from irtuning.analysis.figures import memory_parts
+from irtuning.method.layers import candidate_layers
+from irtuning.memory.predict import PARTS, predict_run
+from irtuning.models.loading import MODELS
+from irtuning.models.shapes import SHAPES, load_shape
+from irtuning.method.registry import METHODS
+from irtuning.memory.tracing import CudaRules, StorageTracker, fake_weights, highest, trace_step
 
 GIB = 2**30
 LLAMA = {"model": "llama-3.1-8b", "batch": 16, "length": 256}
@@ -288,7 +288,7 @@ def test_a_run_with_checkpointing_lets_backprop_end_early():
 
 
 def test_a_dry_run_predicts_every_kind_of_run():
-    from irtuning.reproduce import dry_run
+    from irtuning.companion.reproduce import dry_run
 
     peaks = dry_run("quick", memory=True)["predicted peak on a GPU, GiB"]
     assert set(peaks) >= {"mini lora full", "mini lora ir"} and 0 < peaks["mini lora last-k"] < peaks["mini lora full"]

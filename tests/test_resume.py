@@ -16,18 +16,18 @@ from safetensors.torch import load_file
 from test_callback import STEPS, collate
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from irtuning.adapters import add_adapter
-from irtuning.batches import batch_order
-from irtuning.callback import IRTuning, LayerwiseTuning
-from irtuning.checkpoints import unfinished
-from irtuning.comparison import run_comparison
-from irtuning.config import RunConfig
+from irtuning.models.adapters import add_adapter
+from irtuning.method.batches import batch_order
+from irtuning.method.callback import IRTuning, LayerwiseTuning
+from irtuning.training.checkpoints import unfinished
+from irtuning.comparison.runs import run_comparison
+from irtuning.training.config import RunConfig
 from irtuning.corpora import load_corpus
 from irtuning.errors import InputError, TrainingStopped
-from irtuning.records import read_record
-from irtuning.run import train
-from irtuning.strategies import METHODS
-from irtuning.trainer import LayerwiseTrainer
+from irtuning.training.record import read_record
+from irtuning.training.run import train
+from irtuning.method.registry import METHODS
+from irtuning.method.trainer import LayerwiseTrainer
 
 BLOCKS = ("run", "train", "scores", "predictions")
 SHORT = {"max_steps": 14, "batch_size": 16, "eval_every": 4}  # 6 steps an epoch
@@ -35,7 +35,7 @@ EVERY = 2
 FORKS = multiprocessing.get_context(
     "forkserver"
 )  # its server has imported torch and computed nothing, so has no threads
-FORKS.set_forkserver_preload(["irtuning.run", "peft", "transformers.models.llama.modeling_llama"])
+FORKS.set_forkserver_preload(["irtuning.training.run", "peft", "transformers.models.llama.modeling_llama"])
 
 
 class At(TrainerCallback):
@@ -237,7 +237,7 @@ def test_another_runs_checkpoint_is_refused(own_corpus, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"another run \(method: 'ir' / 'rst'\)"):
         went_on(settings | {"method": "rst"}, tmp_path / "run")
     with pytest.raises(InputError, match="torch: '.*' / '1.0'"):
-        monkeypatch.setattr("irtuning.job.versions", lambda: {"torch": "1.0"})
+        monkeypatch.setattr("irtuning.training.build.versions", lambda: {"torch": "1.0"})
         went_on(settings, tmp_path / "run")
     monkeypatch.undo()
     own = tmp_path / "own.jsonl"

@@ -11,15 +11,15 @@ from peft import IA3Config
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from irtuning.classifier import RevisionClassifier
-from irtuning.comparison import compare, run_comparison
-from irtuning.config import RunConfig
+from irtuning.training.classifier import RevisionClassifier
+from irtuning.comparison.runs import compare, run_comparison
+from irtuning.training.config import RunConfig
 from irtuning.corpora import Revision, load_corpus
-from irtuning.curve import ValidationCurve
+from irtuning.training.curve import ValidationCurve
 from irtuning.errors import InputError, TrainingStopped
-from irtuning.metrics import balanced_weights
-from irtuning.run import train
-from irtuning.tables import layer_frequency, mean_share
+from irtuning.training.metrics import balanced_weights
+from irtuning.training.run import train
+from irtuning.analysis.tables import layer_frequency, mean_share
 
 
 def quick(own_corpus, **settings):
@@ -175,7 +175,7 @@ def test_a_finished_run_is_read_and_another_is_refused(own_corpus, tmp_path):
 
 
 def test_compare_shares_budgets_skips_what_is_there_and_goes_on_after_a_stop(own_corpus, tmp_path, monkeypatch):
-    import irtuning.comparison as comparison
+    import irtuning.comparison.runs as comparison
 
     original, calls = comparison.train, []
 

@@ -16,15 +16,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from irtuning.classifier import RevisionClassifier
-from irtuning.config import RunConfig
-from irtuning.embedded import CHECKSUMS
+from irtuning.training.classifier import RevisionClassifier
+from irtuning.training.config import RunConfig
+from irtuning.models.mini import CHECKSUMS
 from irtuning.errors import InputError
-from irtuning.models import load_classifier, load_tokenizer, resolve
-from irtuning.paths import REPOSITORY
-from irtuning.records import read_record
-from irtuning.run import train
-from irtuning.saved import check_saved, seal
+from irtuning.models.loading import load_classifier, load_tokenizer, resolve
+from irtuning.companion.paths import REPOSITORY
+from irtuning.training.record import read_record
+from irtuning.training.run import train
+from irtuning.training.saved import check_saved, seal
 
 SMALL = 2_000  # bytes; files up to that are cut at every place, larger ones at a sample, in the soak at all of the first 50,000
 SAMPLE = 100
@@ -331,12 +331,12 @@ def test_a_damaged_local_model_is_named(local_model):
 WORK = """
 import sys
 from pathlib import Path
-from irtuning import reproduce
+from irtuning.companion import reproduce
 from irtuning.cli.app import app
-from irtuning.companion import Companion
-from irtuning.figures import score_comparison
-from irtuning.paths import NOTEBOOKS
-from irtuning.tables import summary_table
+from irtuning.companion.experiments import Companion
+from irtuning.analysis.figures import score_comparison
+from irtuning.companion.paths import NOTEBOOKS
+from irtuning.analysis.tables import summary_table
 if __name__ == "__main__":
     out = Path(sys.argv[1])
     app(["train", "--max-steps", "2", "--model", "tiny-random", "--output", str(out / "run")], standalone_mode=False)

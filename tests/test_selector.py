@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from irtuning.errors import InputError
-from irtuning.selector import split_scores
+from irtuning.method.selector import split_scores
 
 finite = st.floats(0, 50, allow_nan=False).map(lambda x: round(x, 3))
 

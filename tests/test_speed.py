@@ -12,15 +12,15 @@ from conftest import make_classifier, make_examples
 from torch._dynamo.utils import counters
 from transformers import TrainingArguments
 
-from irtuning.adapters import add_adapter
-from irtuning.callback import LayerwiseTuning
-from irtuning.config import RunConfig
+from irtuning.models.adapters import add_adapter
+from irtuning.method.callback import LayerwiseTuning
+from irtuning.training.config import RunConfig
 from irtuning.errors import InputError
-from irtuning.layers import find_layers, let_backprop_end_early
-from irtuning.models import checkpoint_layers, resolve
-from irtuning.run import train
-from irtuning.speed import ACCELERATIONS, accelerate, fused_kernels
-from irtuning.trainer import LayerwiseTrainer
+from irtuning.method.layers import find_layers, let_backprop_end_early
+from irtuning.models.loading import checkpoint_layers, resolve
+from irtuning.training.run import train
+from irtuning.training.speed import ACCELERATIONS, accelerate, fused_kernels
+from irtuning.method.trainer import LayerwiseTrainer
 
 SAME_RUNS = [("uncast", "ir", 1.0), ("compile", "ist:every=3", 1.0), ("compile", "ir", 1.0), ("compile", "ir-cosine", 0.2)]
 

@@ -9,13 +9,13 @@ import pytest
 from test_bootstrap import LABELS
 from test_bootstrap import record as predicted
 
-from irtuning import study
-from irtuning.companion import Companion
+from irtuning.companion import study
+from irtuning.companion.experiments import Companion
 from irtuning.errors import InputError
-from irtuning.figures import comparison_forest, score_by_size, score_comparison
-from irtuning.paths import notebook_path
-from irtuning.profiles import VARIANT
-from irtuning.tables import runs_table
+from irtuning.analysis.figures import comparison_forest, score_by_size, score_comparison
+from irtuning.companion.paths import notebook_path
+from irtuning.companion.profiles import VARIANT
+from irtuning.analysis.tables import runs_table
 
 ALIKE = dict.fromkeys(("ir", "full", "rst", "ist", "lisa-adapters", "last-k", "random-counts"), 0.6)  # how often each is right
 
@@ -48,8 +48,8 @@ def runs(right, corpora=("argrewrite", "arxivedits"), **more):
 
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch):
-    monkeypatch.setattr("irtuning.bootstrap.compare_methods.__defaults__", ("test", 600))
-    monkeypatch.setattr("irtuning.bootstrap.comparisons_table.__defaults__", ("test", 600))
+    monkeypatch.setattr("irtuning.analysis.statistics.compare_methods.__defaults__", ("test", 600))
+    monkeypatch.setattr("irtuning.analysis.statistics.comparisons_table.__defaults__", ("test", 600))
 
 
 def verdicts(comparisons, steps=(-9.0, -1.0), memory=(-9.0, -1.0), small=(0.1, 0.2)):

@@ -9,9 +9,9 @@ import pytest
 
 from irtuning.corpora.base import SPLITS
 from irtuning.corpora.synthetic import LABELS, OPENERS, SHARED, SIZES, WORDS, Word, kinds, load_synthetic
-from irtuning.edits import edit_of
+from irtuning.corpora.edits import edit_of
 from irtuning.errors import InputError
-from irtuning.floors import edit_aware_floor, length_floor, macro_f1, operation_floor
+from irtuning.corpora.floors import edit_aware_floor, length_floor, macro_f1, operation_floor
 
 CHECKSUM = "c7b3e4e2ea1189a0ecc0c4e914a228decf05bc21479df76340bd28b3184883bb"
 SEEDS = (0, 1, 2)

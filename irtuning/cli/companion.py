@@ -39,8 +39,8 @@ def reproduce(
     irtuning reproduce --profile paper --dry-run
     irtuning reproduce --profile study --data DIR --set folds=[0] --set max_steps=20 --output /tmp/study
     """
-    from irtuning import reproduce as job
-    from irtuning.config import parse_settings
+    from irtuning.companion import reproduce as job
+    from irtuning.training.config import parse_settings
 
     changes = {name: parsed(name, text) for name, text in parse_settings(change or []).items()}
     if dry_run:
@@ -55,7 +55,7 @@ def methods(as_json: Json = False) -> None:
     """List the methods, with their options and defaults."""
     import dataclasses
 
-    from irtuning.strategies import METHODS
+    from irtuning.method.registry import METHODS
 
     def options(kind: type) -> str:
         return " ".join(f"{f.name}={f.default}" for f in dataclasses.fields(kind) if f.type in (int, float, str))
@@ -68,8 +68,8 @@ def settings(model: Model = "mini", as_json: Json = False) -> None:
     """List the settings for --set, with a model's own values where it has them."""
     import dataclasses
 
-    from irtuning.config import RunConfig
-    from irtuning.models import resolve
+    from irtuning.training.config import RunConfig
+    from irtuning.models.loading import resolve
 
     own, options = resolve(model).settings, signature(train).parameters
     names = [f.name for f in dataclasses.fields(RunConfig) if f.name not in options and f.name != "counts"]

@@ -41,9 +41,9 @@ def memory(
     irtuning memory --model llama-3.1-8b --batch 16 --length 256 --all --checkpointing
     irtuning memory --model phi-2 --method last-k --set share=0.25 --set rank=8 --set padded=false
     """
-    from irtuning.card import card_report, parse_gpu
-    from irtuning.config import parse_settings
-    from irtuning.memory import memory_table, predict_memory
+    from irtuning.memory.fit import card_report, parse_gpu
+    from irtuning.training.config import parse_settings
+    from irtuning.memory.predict import memory_table, predict_memory
 
     size = parse_gpu(gpu) if gpu else None
     asked = {"batch": batch, "length": length, "checkpointing": checkpointing, "min_layer": min_layer}
@@ -65,7 +65,7 @@ def _read(texts: dict[str, str]) -> dict:
 
 def _in_gib(row: dict) -> dict:
     """The same with bytes as GiB and the peak first."""
-    from irtuning.memory import PARTS
+    from irtuning.memory.predict import PARTS
 
     sizes = {name: f"{row[name] / 2**30:.2f} GiB" for name in PARTS}
     named = {"predicted peak": f"{row['peak_bytes'] / 2**30:.2f} GiB"} | sizes
@@ -75,7 +75,7 @@ def _in_gib(row: dict) -> dict:
 def _side_by_side(rows: list[dict]) -> str:
     import pandas
 
-    from irtuning.memory import PARTS
+    from irtuning.memory.predict import PARTS
 
     table = pandas.DataFrame(rows, dtype=object).set_index("method")
     sizes = [*PARTS, "peak_bytes"]

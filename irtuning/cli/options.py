@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from irtuning.errors import InputError
-from irtuning.ranks import is_first
+from irtuning.method.processes import is_first
 
 IN_A_LINE = 6  # single values, at most
 

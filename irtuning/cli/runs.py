@@ -49,7 +49,7 @@ def corpus(
         "checksum": found.checksum,
     }
     if floors:
-        from irtuning.comparison import corpus_floors
+        from irtuning.comparison.runs import corpus_floors
 
         shown["floors"] = corpus_floors(found)
     show(shown, as_json)
@@ -88,10 +88,10 @@ def train(
     irtuning train --corpus argrewrite --data DIR --method rst --like runs/ir --output runs/rst
     irtuning train --corpus mine.csv --model smollm2-135m --set rank=8 --set head=frozen --output runs/mine
     """
-    from irtuning.comparison import with_budget
-    from irtuning.config import RunConfig, parse_settings
-    from irtuning.records import read_record
-    from irtuning.run import train as train_run
+    from irtuning.comparison.runs import with_budget
+    from irtuning.training.config import RunConfig, parse_settings
+    from irtuning.training.record import read_record
+    from irtuning.training.run import train as train_run
 
     given = {"corpus": corpus, "model": model, "adapter": adapter, "method": method, "seed": seed, "fold": fold}
     columns = {"before": before, "after": after, "label": label, "group": group}
@@ -139,9 +139,9 @@ def compare(
     irtuning compare --methods full,ir,ist,rst,lisa-adapters --seeds 2 --max-steps 60
     irtuning compare --corpus argrewrite --data DIR --methods ir,ir:variant=exact --folds 0,1,2,3,4 --jobs 4
     """
-    from irtuning.comparison import run_comparison
-    from irtuning.config import parse_settings
-    from irtuning.tables import summary_table
+    from irtuning.comparison.runs import run_comparison
+    from irtuning.training.config import parse_settings
+    from irtuning.analysis.tables import summary_table
 
     output = output or Path("runs") / f"{Path(corpus).stem}-{Path(model).name}-{adapter}"
     columns = {"before": before, "after": after, "label": label, "group": group}
@@ -186,7 +186,7 @@ def predict(
     irtuning predict runs/ir --before "He go home." --after "He goes home."
     irtuning predict runs/ir --file pairs.jsonl --json > intentions.jsonl
     """
-    from irtuning.classifier import RevisionClassifier, read_pairs
+    from irtuning.training.classifier import RevisionClassifier, read_pairs
 
     if file is None and before is None and after is None:
         raise InputError("nothing to predict: give --before and --after, or --file (- for standard input)")

@@ -45,7 +45,7 @@ class Revision:
         return _mark(self.before, self.before_span), _mark(self.after, self.after_span)
 
     def _repr_html_(self) -> str:
-        from irtuning.display import revision_html
+        from irtuning.corpora.html import revision_html
 
         return revision_html(self)
 
@@ -102,7 +102,7 @@ class Corpus:
         return {s: {label: found[s][label] for label in self.labels} for s in SPLITS}
 
     def _repr_html_(self) -> str:
-        from irtuning.display import corpus_html
+        from irtuning.corpora.html import corpus_html
 
         return corpus_html(self)
 

@@ -13,7 +13,7 @@ import typer
 
 from irtuning.errors import InputError
 from irtuning.pretrain.training import Recipe
-from irtuning.records import new_folder, write_text
+from irtuning.training.record import new_folder, write_text
 
 logger = logging.getLogger("irtuning.pretrain")
 FRESH_PASSES = 4  # over the text, each with other edits; a longer training sees the same pairs again
@@ -63,7 +63,7 @@ def pretrain(documents: list[str], scored: list[str], recipe: Recipe, folder: Pa
 
     from irtuning.pretrain.text import encode_documents, encode_pairs, make_tokenizer
     from irtuning.pretrain.training import bits_per_byte, fit, make_model
-    from irtuning.provenance import provenance
+    from irtuning.training.provenance import provenance
 
     tokenizer = make_tokenizer(documents, recipe.vocabulary, recipe.context)
     plain = encode_documents(documents, tokenizer)

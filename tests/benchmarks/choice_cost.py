@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification, TrainingArguments, set_seed
 
-from irtuning.adapters import add_adapter
-from irtuning.callback import IRTuning, LayerwiseTuning
-from irtuning.curve import ValidationCurve
-from irtuning.paths import REPOSITORY
-from irtuning.provenance import provenance
-from irtuning.records import write_text
-from irtuning.strategies import Strategy
-from irtuning.trainer import LayerwiseTrainer
+from irtuning.models.adapters import add_adapter
+from irtuning.method.callback import IRTuning, LayerwiseTuning
+from irtuning.training.curve import ValidationCurve
+from irtuning.companion.paths import REPOSITORY
+from irtuning.training.provenance import provenance
+from irtuning.training.record import write_text
+from irtuning.method.strategies import Strategy
+from irtuning.method.trainer import LayerwiseTrainer
 
 ROUNDS, STEPS, BATCH, LENGTH = 8, 12, 16, 64
 

@@ -14,12 +14,12 @@ import torch
 import typer
 from transformers import DataCollatorWithPadding
 
-import irtuning.job
-from irtuning import trainer
-from irtuning.paths import REPOSITORY
-from irtuning.provenance import provenance
-from irtuning.records import write_text
-from irtuning.run import train
+import irtuning.training.build
+from irtuning.method import trainer
+from irtuning.companion.paths import REPOSITORY
+from irtuning.training.provenance import provenance
+from irtuning.training.record import write_text
+from irtuning.training.run import train
 
 WARM = 4
 PADDED = partial(DataCollatorWithPadding, padding="max_length", max_length=160)
@@ -27,7 +27,7 @@ VARIANTS = {
     "as it is": nullcontext,
     "modules walked and operations counted at each step": lambda: patch.object(trainer, "few_walks", lambda trainer: nullcontext()),
     "padded to 160 tokens": lambda: patch.object(
-        irtuning.job, "DataCollatorWithPadding", lambda tokenizer, **_: PADDED(tokenizer)
+        irtuning.training.build, "DataCollatorWithPadding", lambda tokenizer, **_: PADDED(tokenizer)
     ),
     "two threads instead of one": lambda: threads(2),
 }

@@ -24,18 +24,19 @@ import typer
 from torch._dynamo.utils import counters
 from transformers import AutoModelForSequenceClassification, PrinterCallback, TrainerCallback, TrainingArguments
 
-from irtuning.adapters import add_adapter
-from irtuning.callback import LayerwiseTuning
+from irtuning.models.adapters import add_adapter
+from irtuning.method.callback import LayerwiseTuning
 from irtuning.errors import InputError
-from irtuning.layers import adapter_parameters, attention_output, find_layers, linear_modules
-from irtuning.models import checkpoint_layers
-from irtuning.paths import REPOSITORY
-from irtuning.provenance import provenance
-from irtuning.records import write_text
-from irtuning.selector import split_scores
-from irtuning.speed import accelerate, fused_kernels
-from irtuning.strategies import Strategy, make_strategy
-from irtuning.trainer import LayerwiseTrainer
+from irtuning.method.layers import adapter_parameters, attention_output, find_layers, linear_modules
+from irtuning.models.loading import checkpoint_layers
+from irtuning.companion.paths import REPOSITORY
+from irtuning.training.provenance import provenance
+from irtuning.training.record import write_text
+from irtuning.method.selector import split_scores
+from irtuning.training.speed import accelerate, fused_kernels
+from irtuning.method.strategies import Strategy
+from irtuning.method.registry import make_strategy
+from irtuning.method.trainer import LayerwiseTrainer
 
 PEAK_FLOPS = 788e12  # bf16 matrix products measured on the H200
 WARM, TIMED = 8, 24

@@ -26,16 +26,17 @@ from transformers import (
 )  # fmt: skip
 from transformers.initialization import no_init_weights
 
-from irtuning.adapters import add_adapter
-from irtuning.callback import LayerwiseTuning
-from irtuning.estimate import layers_that_learn
-from irtuning.memory import predict_memory
-from irtuning.models import checkpoint_layers
-from irtuning.provenance import provenance
-from irtuning.records import write_text
-from irtuning.shapes import load_shape, source_of
-from irtuning.strategies import Strategy, make_strategy
-from irtuning.trainer import LayerwiseTrainer
+from irtuning.models.adapters import add_adapter
+from irtuning.method.callback import LayerwiseTuning
+from irtuning.memory.estimate import layers_that_learn
+from irtuning.memory.predict import predict_memory
+from irtuning.models.loading import checkpoint_layers
+from irtuning.training.provenance import provenance
+from irtuning.training.record import write_text
+from irtuning.models.shapes import load_shape, source_of
+from irtuning.method.strategies import Strategy
+from irtuning.method.registry import make_strategy
+from irtuning.method.trainer import LayerwiseTrainer
 
 STEPS = 4
 

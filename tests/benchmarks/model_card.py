@@ -19,16 +19,16 @@ from pretraining_pays import CHOICE_STEPS, ROWS, STEPS, load_parts
 from scipy import stats
 from side_by_side import BATCH, RANK
 
-from irtuning.comparison import corpus_floors
-from irtuning.embedded import CHECKSUMS
-from irtuning.figures import STYLE, to_image
-from irtuning.models import load_tokenizer, resolve
-from irtuning.paths import REPOSITORY
+from irtuning.comparison.runs import corpus_floors
+from irtuning.models.mini import CHECKSUMS
+from irtuning.analysis.figures import STYLE, to_image
+from irtuning.models.loading import load_tokenizer, resolve
+from irtuning.companion.paths import REPOSITORY
 from irtuning.pretrain.text import read_documents
 from irtuning.pretrain.training import bits_per_byte
-from irtuning.provenance import provenance
-from irtuning.records import write_bytes, write_text
-from irtuning.tables import markdown
+from irtuning.training.provenance import provenance
+from irtuning.training.record import write_bytes, write_text
+from irtuning.analysis.tables import markdown
 
 MINI, REPORTS, FIGURES = (REPOSITORY / place for place in ("irtuning/mini", "reports/mini", "figures/mini"))
 CORPORA = {"argrewrite": "ArgRewrite", "arxivedits": "arXivEdits", "synthetic": "synthetic"}

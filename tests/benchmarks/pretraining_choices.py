@@ -18,13 +18,13 @@ import typer
 from pretraining_pays import language_model, load_parts
 from side_by_side import Plan, fine_tune
 
-from irtuning.floors import macro_f1
-from irtuning.models import load_tokenizer, resolve
-from irtuning.paths import REPOSITORY
+from irtuning.corpora.floors import macro_f1
+from irtuning.models.loading import load_tokenizer, resolve
+from irtuning.companion.paths import REPOSITORY
 from irtuning.pretrain.text import encode_documents, encode_pairs, make_tokenizer, read_documents
 from irtuning.pretrain.training import Recipe, bits_per_byte, fit, make_model
-from irtuning.provenance import provenance
-from irtuning.records import write_text
+from irtuning.training.provenance import provenance
+from irtuning.training.record import write_text
 
 STEPS = 500
 SHAPES = {128: 352, 192: 512, 256: 704}  # width and intermediate width

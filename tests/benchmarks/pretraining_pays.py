@@ -16,11 +16,11 @@ import typer
 from side_by_side import Plan, fine_tune
 
 from irtuning.corpora import load_corpus
-from irtuning.floors import macro_f1
-from irtuning.models import load_tokenizer, resolve
-from irtuning.paths import REPOSITORY
-from irtuning.provenance import provenance
-from irtuning.records import write_text
+from irtuning.corpora.floors import macro_f1
+from irtuning.models.loading import load_tokenizer, resolve
+from irtuning.companion.paths import REPOSITORY
+from irtuning.training.provenance import provenance
+from irtuning.training.record import write_text
 
 ROWS = {
     "LoRA on mini": ("mini", False),

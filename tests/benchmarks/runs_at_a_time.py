@@ -11,11 +11,11 @@ import torch
 import typer
 
 from irtuning.corpora import load_corpus
-from irtuning.jobs import cores, outcomes
-from irtuning.paths import REPOSITORY
-from irtuning.provenance import provenance
-from irtuning.records import write_text
-from irtuning.run import train
+from irtuning.comparison.workers import cores, outcomes
+from irtuning.companion.paths import REPOSITORY
+from irtuning.training.provenance import provenance
+from irtuning.training.record import write_text
+from irtuning.training.run import train
 
 
 def one_run(seed: int, steps: int) -> float:

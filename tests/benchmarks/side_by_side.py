@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from irtuning.corpora.base import Corpus
-from irtuning.prompts import encode
+from irtuning.models.prompts import encode
 
 LENGTH, BATCH, RANK, GROUP = 160, 16, 16, 25  # GROUP: batches that are sorted by length among themselves
 

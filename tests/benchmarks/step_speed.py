@@ -14,11 +14,11 @@ import time
 
 import torch
 
-from irtuning.adapters import add_adapter
-from irtuning.paths import REPOSITORY
+from irtuning.models.adapters import add_adapter
+from irtuning.companion.paths import REPOSITORY
 from irtuning.pretrain.training import Recipe
-from irtuning.provenance import provenance
-from irtuning.records import write_text
+from irtuning.training.provenance import provenance
+from irtuning.training.record import write_text
 
 SHAPES = {128: 352, 192: 512, 256: 704}
 BATCH, LENGTH, WARM, STEPS = 16, 48, 3, 15

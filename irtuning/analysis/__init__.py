@@ -1,0 +1,1 @@
+"""Tables, statistics and figures made from records. Nothing here loads a model."""

@@ -1,0 +1,1 @@
+"""What the notebooks call: profiles, experiments, the study and the reproduction command."""

@@ -1,0 +1,1 @@
+"""Many runs: which runs a comparison needs, and the workers that make them."""

@@ -1,0 +1,1 @@
+"""Will it fit? Peak GPU memory of a training step, predicted without a GPU."""

@@ -1,0 +1,1 @@
+"""The method: choose, freeze, score and clip layers. It knows no corpus, no record and no command line."""

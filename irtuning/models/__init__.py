@@ -1,0 +1,1 @@
+"""What is trained: the catalogue of models, loading, adapters and prompts."""

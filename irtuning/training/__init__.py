@@ -1,0 +1,1 @@
+"""One run: configuration, preparation, training, checkpoints, record and the saved classifier."""
