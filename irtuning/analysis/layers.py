@@ -6,10 +6,9 @@ from itertools import pairwise
 import pandas
 
 from irtuning.errors import InputError
+from irtuning.method.registry import facts
 from irtuning.analysis.tables import KEYS, layer_frequency, run_keys
 
-LOW_LEARNS = ("ir-cosine",)  # methods that let the low scores learn: their cut is the highest score that was kept
-MEASURED_WHEN_LEARNING = ("ir",)  # methods that give a layer a new score when it learned, and else not
 SETTLED = 3  # steps after which IR-Tuning has measured (nearly) every layer
 
 
@@ -42,7 +41,7 @@ def score_spread(record: dict) -> pandas.DataFrame:
     """
     scores = score_matrix(record)
     table = scores.quantile([0, 0.25, 0.5, 0.75, 1]).T.set_axis(["min", "q25", "median", "q75", "max"], axis=1)
-    edge = "max" if _method(record) in LOW_LEARNS else "min"
+    edge = "max" if _facts(record)["keep"] == "low" else "min"
     steps = record["train"]["steps"]
     table["cut"] = [scores.loc[step["layers"], step["step"]].agg(edge) for step in steps]
     table["learn"] = [len(step["layers"]) for step in steps]
@@ -108,7 +107,7 @@ def lock_in(records: Sequence[dict], by: Sequence[str] = KEYS) -> pandas.DataFra
             "never_after_third": len(layers.difference(*last)),
             "always": len(layers.intersection(*chosen)),
             "always_after_3": len(layers.intersection(*late)) if late else None,
-            "score_age": _score_age(steps) if _method(record) in MEASURED_WHEN_LEARNING else None,
+            "score_age": _score_age(steps) if _facts(record)["importance"] == "gradient" else None,
         }
         rows.append(run_keys(record["run"]["config"]) | {name: float("nan") if n is None else n for name, n in counts.items()})
     return pandas.DataFrame(rows, columns=[*KEYS, *counts]).groupby(list(by), sort=False)[list(counts)].mean()
@@ -149,3 +148,7 @@ def _name(record: dict, by: Sequence[str]) -> str:
 
 def _method(record: dict) -> str:
     return record["run"]["config"]["method"].split(":")[0]
+
+
+def _facts(record: dict) -> dict:
+    return facts(record["run"]["config"]["method"], record["run"].get("strategy"))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas
 
 from irtuning.errors import InputError
-from irtuning.method.registry import make_strategy
+from irtuning.method.registry import facts
 
 METRICS = ("macro_f1", "macro_precision", "macro_recall", "auprc", "accuracy")
 KEYS = ("corpus", "model", "method", "fold", "seed")
@@ -101,7 +101,7 @@ def models_of(records: Sequence[dict]) -> str:
     sizes: dict[str, int] = {}
     for run in (record["run"] for record in records):
         config, size = run["config"], run["parameters"]
-        if make_strategy(config["method"]).scope == "adapters":
+        if facts(config["method"], run.get("strategy"))["scope"] == "adapters":
             size -= sum(run["layer_parameters"])
         name = f"{config['model']} ({'random weights, ' if run['random_weights'] else ''}"
         sizes[name] = min(size, sizes.get(name, size))

@@ -18,7 +18,7 @@ from irtuning.models.loading import MINI, RANDOM, resolve
 from irtuning.method.processes import is_first, world_size
 from irtuning.training.record import has_record, new_folder, read_record, write_record
 from irtuning.training.run import train
-from irtuning.method.registry import EQUAL_BUDGET
+from irtuning.method.registry import METHODS, facts
 from irtuning.analysis.tables import mean_share, summary_table
 
 FIRST_SEED = 171  # the reference's
@@ -112,7 +112,7 @@ def planned_runs(
 
 def _stage(runs: Sequence[RunConfig], records: Mapping[int, dict], budget: str, later: bool) -> dict[int, RunConfig]:
     """By position the runs that depend on no other; or, `later`, those whose IR-Tuning run is there, with its budget."""
-    first = next((run.method for run in runs if run.method.startswith("ir")), None)
+    first = next((run.method for run in runs if facts(run.method)["leads"]), None)
     leaders = {(runs[i].fold, runs[i].seed): record for i, record in records.items() if runs[i].method == first}
     return {
         i: with_budget(run, leaders.get((run.fold, run.seed)), budget)
@@ -201,7 +201,7 @@ def with_budget(config: RunConfig, leader: dict | None, budget: str = "equal") -
     """Give a method with a budget IR-Tuning's own: the mean share of a record, or its layer counts per step."""
     if leader is None or not takes_budget(config, budget):
         return config
-    if config.method.startswith("random-counts"):
+    if METHODS[config.method.split(":")[0]].takes == "counts":
         return dataclasses.replace(config, counts=tuple(len(s["layers"]) for s in leader["train"]["steps"]))
     of_candidates = mean_share(leader) * leader["run"]["depth"] / len(leader["run"]["candidate_layers"])
     return dataclasses.replace(config, share=round(of_candidates, 4))
@@ -209,9 +209,9 @@ def with_budget(config: RunConfig, leader: dict | None, budget: str = "equal") -
 
 def takes_budget(config: RunConfig, budget: str = "equal") -> bool:
     """Whether a run depends on how many layers IR-Tuning used."""
-    name = config.method.split(":")[0]
+    takes = METHODS[config.method.split(":")[0]].takes
     own = config.share is not None or ":share=" in config.method
-    return name == "random-counts" or (name in EQUAL_BUDGET and budget == "equal" and not own)
+    return takes == "counts" or (takes == "share" and budget == "equal" and not own)
 
 
 def run_name(config: RunConfig) -> str:
@@ -235,12 +235,12 @@ def corpus_floors(corpus: Corpus, splits: Sequence[str] = ("validation",)) -> li
 
 def _order(methods: Sequence[str], budget: str) -> list[str]:
     """The methods, IR-Tuning's first."""
-    methods = sorted(dict.fromkeys(methods), key=lambda method: not method.startswith("ir"))
+    methods = sorted(dict.fromkeys(methods), key=lambda method: not facts(method)["leads"])
     if not methods:
         raise InputError("no methods to compare; name some, such as full,ir,rst")
     if budget not in ("equal", "own"):
         raise InputError(f"budget is {budget!r}; give equal or own")
-    if "random-counts" in methods and not methods[0].startswith("ir"):
+    if "random-counts" in methods and not facts(methods[0])["leads"]:
         raise InputError("random-counts takes its layer counts from IR-Tuning: add ir to the methods")
     return methods
 

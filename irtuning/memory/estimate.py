@@ -14,12 +14,8 @@ from irtuning.models.adapters import add_adapter
 from irtuning.errors import InputError
 from irtuning.method.layers import candidate_layers, find_layers, let_backprop_end_early
 from irtuning.models.loading import checkpoint_layers
-from irtuning.method.selector import MIDDLE
 from irtuning.models.shapes import load_shape, source_of, with_depth
-from irtuning.method.ir import IRTuningStrategy
-from irtuning.method.baselines import LastLayers, MiddleLayers, RandomCounts
 from irtuning.method.strategies import Strategy
-from irtuning.method.upper import UpperTuning
 from irtuning.memory.tracing import (
     ACTIVATIONS, BLOCK, GRADIENTS, TEMPORARY, Segment, fake_weights, highest, parameter_bytes, trace_step,
 )  # fmt: skip
@@ -80,28 +76,8 @@ def layers_that_learn(strategy: Strategy, depth: int) -> tuple[list[int], list[i
     candidates = list(range(strategy.min_layer, depth))
     if len(candidates) < 2:
         raise InputError(f"min_layer is {strategy.min_layer}, of {depth} layers: leave at least 2 to choose from")
-    strategy.count = count = len(candidates)
-    if isinstance(strategy, UpperTuning):  # all that may learn do where none has for long
-        upper = candidates[int(strategy.floor * count) :]
-        return upper, upper
-    if type(strategy).choose in (Strategy.choose, LastLayers.choose, MiddleLayers.choose):  # always the same layers
-        chosen = [candidates[position] for position in strategy.choose(0, [], None)]
-        return chosen, chosen
-    cut = isinstance(strategy, (IRTuningStrategy, RandomCounts))
-    size = _most_by_cut(strategy, count) if cut else strategy.size
-    top = candidates[count - size + 1 :] if size > 1 else []
-    return [candidates[0], *top], candidates
-
-
-def _most_by_cut(strategy: Strategy, count: int) -> int:
-    """The most layers IR-Tuning's cut can keep of `count`; random-counts follows an IR-Tuning run."""
-    if isinstance(strategy, RandomCounts):
-        return min(count, max(strategy.counts)) if strategy.counts else count - int(MIDDLE[0] * count)
-    if strategy.refresh_every or strategy.variant == "exact":  # all learn now and then; all while not yet measured
-        return count
-    for _ in range(strategy.splits):
-        count = count - int(MIDDLE[0] * count) if strategy.keep == "high" else max(1, int(MIDDLE[1] * count))
-    return max(1, count)
+    chosen, ever = strategy.worst_case(len(candidates))
+    return [candidates[position] for position in chosen], [candidates[position] for position in ever]
 
 
 def bytes_by_part(

@@ -1,4 +1,4 @@
-"""What IR-Tuning is compared with: strategies with a budget of layers."""
+"""Baselines that IR-Tuning is compared with: strategies with a budget of layers."""
 
 import math
 from dataclasses import dataclass
@@ -6,76 +6,105 @@ from dataclasses import dataclass
 import numpy as np
 
 from irtuning.errors import InputError
-from irtuning.method.strategies import LossesWithout, Scores, Strategy
+from irtuning.method.selector import MIDDLE
+from irtuning.method.strategies import LossesWithout, Scores, Strategy, drawn_worst_case
+
+
+def draw(rng: np.random.Generator, count: int, size: int, weights: np.ndarray | None = None) -> list[int]:
+    """Return `size` different positions of `count`, ascending, each as likely as its weight says."""
+    shares = None if weights is None else weights / weights.sum()
+    return sorted(int(i) for i in rng.choice(count, size=size, replace=False, p=shares))
 
 
 @dataclass
 class ShareStrategy(Strategy):
-    """A strategy with a budget: this share of the candidate layers, at least one."""
+    """Base class of strategies with a budget: a share of the candidate layers, at least one layer."""
 
     share: float = 0.5
+
+    takes = "share"
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
             raise InputError(f"share is {self.share}; give a share of the layers above 0, at most 1")
 
-    @property
-    def size(self) -> int:
-        """How many layers learn at a step."""
-        return max(1, round(self.share * self.count))
+    def size(self, count: int) -> int:
+        """Return how many of `count` layers learn at a step."""
+        return max(1, round(self.share * count))
 
-    def draw(self, rng: np.random.Generator, size: int, weights: np.ndarray | None = None) -> list[int]:
-        """`size` different positions, ascending, each as likely as its weight says."""
-        shares = None if weights is None else weights / weights.sum()
-        return sorted(int(i) for i in rng.choice(self.count, size=size, replace=False, p=shares))
+    def worst_case(self, count: int) -> tuple[list[int], list[int]]:
+        """Return the worst draw of as many layers as the budget allows."""
+        return drawn_worst_case(count, self.size(count))
 
 
 @dataclass
 class LastLayers(ShareStrategy):
-    """The last k layers learn, always the same."""
+    """The last k layers learn, the same ones at every step."""
+
+    name = "last-k"
+    colour = "#ca9161"
 
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
-        return list(range(self.count - self.size, self.count))
+        return self.worst_case(self.count)[0]
+
+    def worst_case(self, count: int) -> tuple[list[int], list[int]]:
+        """Return the last layers twice: no others ever learn."""
+        last = list(range(count - self.size(count), count))
+        return last, last
 
 
 @dataclass
 class MiddleLayers(ShareStrategy):
-    """The middle k layers learn, always the same."""
+    """The middle k layers learn, the same ones at every step."""
+
+    name = "middle-k"
+    colour = "#949494"
 
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
-        first = (self.count - self.size) // 2
-        return list(range(first, first + self.size))
+        return self.worst_case(self.count)[0]
+
+    def worst_case(self, count: int) -> tuple[list[int], list[int]]:
+        """Return the middle layers twice: no others ever learn."""
+        first = (count - self.size(count)) // 2
+        middle = list(range(first, first + self.size(count)))
+        return middle, middle
 
 
 @dataclass
 class RandomSparseTuning(ShareStrategy):
-    """RST: a uniform random subset learns, drawn anew each step; 4 of 32 layers in the authors' code."""
+    """RST: a uniform random subset learns, drawn anew at each step; 4 of 32 layers in the authors' code."""
 
     share: float = 4 / 32
 
+    name = "rst"
+    colour = "#d55e00"
+
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
-        return self.draw(rng, self.size)
+        return draw(rng, self.count, self.size(self.count))
 
 
 @dataclass
 class LisaAdapters(ShareStrategy):
-    """LISA's schedule over adapters: random layers, switched every `every` steps. Not the original."""
+    """LISA's schedule applied to adapters: random layers, switched every `every` steps. This is not the original."""
 
-    share: float = 0.0  # 0: LISA's own 2 layers
+    share: float = 0.0  # 0 stands for LISA's own 2 layers
     every: int = 20
+
+    name = "lisa-adapters"
+    colour = "#cc78bc"
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1 or self.every < 1:
             raise InputError(f"share is {self.share}, every {self.every}; give 0 to 1, and 1 step or more")
         self._now: list[int] = []
 
-    @property
-    def size(self) -> int:
-        return max(1, round(self.share * self.count)) if self.share else min(2, self.count)
+    def size(self, count: int) -> int:
+        """Return how many of `count` layers learn at a step."""
+        return super().size(count) if self.share else min(2, count)
 
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
         if step % self.every == 0 or not self._now:
-            self._now = self.draw(rng, self.size)
+            self._now = draw(rng, self.count, self.size(self.count))
         return self._now
 
     def state(self) -> dict:
@@ -87,36 +116,49 @@ class LisaAdapters(ShareStrategy):
 
 @dataclass
 class Lisa(LisaAdapters):
-    """LISA as published: full parameters of 2 random layers, embeddings, final norm and head; no adapters."""
+    """LISA as published: the parameters of 2 random layers, embeddings, final norm and head learn, without adapters."""
 
+    name = "lisa"
+    colour = "#ece133"
     scope = "parameters"
+    takes = None
 
 
 @dataclass
-class RandomCounts(ShareStrategy):
-    """As many random layers at each step as IR-Tuning chose there: does the choice matter, or the number?"""
+class RandomCounts(Strategy):
+    """At each step as many random layers learn as IR-Tuning chose there: does the choice matter, or the number?"""
 
     counts: tuple[int, ...] = ()
 
-    def begin(self, count: int, steps: int) -> None:
+    name = "random-counts"
+    colour = "#fbafe4"
+    takes = "counts"
+
+    def begin(self, count: int, steps: int | None) -> None:
         super().begin(count, steps)
-        if len(self.counts) < steps:
+        if steps is None or len(self.counts) < steps:
             raise InputError(
                 f"random-counts has {len(self.counts)} layer counts for {steps} steps; "
                 "give the IR-Tuning run of the same seed and length (--like RUN, or compare with ir among the methods)"
             )
 
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
-        return self.draw(rng, min(self.counts[step], self.count))
+        return draw(rng, self.count, min(self.counts[step], self.count))
+
+    def worst_case(self, count: int) -> tuple[list[int], list[int]]:
+        """Return a draw of the largest count; without counts, of the most layers that IR-Tuning's cut can keep."""
+        size = min(count, max(self.counts)) if self.counts else count - int(MIDDLE[0] * count)
+        return drawn_worst_case(count, size)
 
 
 @dataclass
 class ImportanceSparseTuning(ShareStrategy):
-    """IST: layers that can be suppressed without harm are drawn less (the behaviour of the authors' baseline).
+    """IST: layers that can be suppressed without harm are drawn less often.
 
-    Importance starts at 0. Every 10 steps 3 different random halves of the layers are suppressed (their adapters'
-    output times 0.25) and the loss of one training batch is measured without gradient; reward = exp(-loss) minus
-    the mean reward; a suppressed layer's importance gains reward * p (1 - p) * 10, p = sigmoid(importance).
+    The importance of each layer starts at 0. Every 10 steps, 3 different random halves of the layers are suppressed:
+    their adapters' output is multiplied by 0.25. The loss of one training batch is measured each time, without
+    gradient. The reward is exp(-loss) minus the mean over the 3; a suppressed layer's importance gains
+    reward * p (1 - p) * 10, where p = sigmoid(importance). Source: the behaviour of the authors' baseline.
     """
 
     share: float = 0.25
@@ -125,21 +167,25 @@ class ImportanceSparseTuning(ShareStrategy):
     factor: float = 0.25
     step_size: float = 10.0
 
+    name = "ist"
+    colour = "#029e73"
+    takes = None
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.every < 1 or self.trials < 1:
             raise InputError(f"every is {self.every}, trials {self.trials}; give 1 or more")
 
-    @property
-    def size(self) -> int:
-        return max(1, int(self.share * self.count))
+    def size(self, count: int) -> int:
+        """Return how many of `count` layers learn at a step."""
+        return max(1, int(self.share * count))
 
-    def begin(self, count: int, steps: int) -> None:
+    def begin(self, count: int, steps: int | None) -> None:
         super().begin(count, steps)
         self.values = np.zeros(count)
 
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
-        return self.draw(rng, self.size, _sigmoid(-self.values))
+        return draw(rng, self.count, self.size(self.count), _sigmoid(-self.values))
 
     def probe_due(self, step: int) -> bool:
         return step > 0 and step % self.every == 0
@@ -148,11 +194,11 @@ class ImportanceSparseTuning(ShareStrategy):
         """Update the importance from the losses with random halves of the layers suppressed."""
         half, halves = max(1, self.count // 2), []
         while len(halves) < min(self.trials, math.comb(self.count, half)):
-            drawn = self.draw(rng, half, _sigmoid(self.values))
+            drawn = draw(rng, self.count, half, _sigmoid(self.values))
             if drawn not in halves:
                 halves.append(drawn)
         rewards = np.exp(-np.array(losses_without(halves)))
-        if not np.isfinite(rewards).all():  # a batch that was skipped: nothing to learn from
+        if not np.isfinite(rewards).all():  # the batch was skipped, so there is nothing to learn from it
             return
         p = _sigmoid(self.values)
         for layers, reward in zip(halves, rewards - rewards.mean(), strict=True):

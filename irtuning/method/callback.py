@@ -14,9 +14,8 @@ from irtuning.errors import InputError, TrainingStopped, differences
 from irtuning.method.scores import CosineMeter, gradient_score, losses_without, tensor_norms, weight_scores
 from irtuning.method.layers import base_model, candidate_layers, let_backprop_end_early
 from irtuning.method.processes import refuse_sharding, votes, without_votes
-from irtuning.method.ir import IRTuningStrategy
-from irtuning.method.strategies import Strategy
-from irtuning.method.registry import describe, make_strategy
+from irtuning.method.registry import as_strategy, describe, make_strategy
+from irtuning.method.strategies import IRTuningStrategy, Strategy
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +47,7 @@ class LayerwiseTuning(TrainerCallback, ExportableState):
     bad_steps = 5
 
     def __init__(self, strategy: Strategy | str | Mapping, seed: int | None = None):
-        strategy = {"spec": strategy} if isinstance(strategy, str) else strategy
-        self.strategy = make_strategy(**strategy) if isinstance(strategy, Mapping) else strategy
+        self.strategy = make_strategy(**strategy) if isinstance(strategy, Mapping) else as_strategy(strategy)
         self.seed = seed
         self.history: list[dict] = []
         self._model: nn.Module | None = None

@@ -1,52 +1,73 @@
-"""Which layers learn now: IR-Tuning and what it is compared with. A method is a small class and its name in METHODS."""
+"""Strategies by name: what a method's text means, and how a strategy of one's own joins the list."""
 
-from dataclasses import asdict, fields
+import copy
+import re
+import runpy
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields
+from pathlib import Path
 
-from irtuning.errors import read_as, unknown
-from irtuning.method.strategies import FullPeft, FullTuning, Strategy
-from irtuning.method.baselines import (
-    ImportanceSparseTuning,
-    LastLayers,
-    Lisa,
-    LisaAdapters,
-    MiddleLayers,
-    RandomCounts,
-    RandomSparseTuning,
-)
-from irtuning.method.ir import CosineTuning, IRTuningStrategy, WeightTuning
-from irtuning.method.upper import UpperTuning
+from irtuning.errors import InputError, read_as, unknown
+from irtuning.method import baselines, strategies
+from irtuning.method.strategies import Strategy
 
-METHODS: dict[str, type[Strategy]] = {
-    "full": FullPeft,
-    "ir": IRTuningStrategy,
-    "ir-weight": WeightTuning,
-    "ir-cosine": CosineTuning,
-    "ir-upper": UpperTuning,
-    "rst": RandomSparseTuning,
-    "ist": ImportanceSparseTuning,
-    "lisa": Lisa,
-    "lisa-adapters": LisaAdapters,
-    "last-k": LastLayers,
-    "middle-k": MiddleLayers,
-    "random-counts": RandomCounts,
-    "full-ft": FullTuning,
-}
-EQUAL_BUDGET = ("rst", "lisa-adapters", "last-k", "middle-k")  # take IR-Tuning's mean share where it is known
+BUILT_IN: tuple[type[Strategy], ...] = (
+    strategies.FullPeft, strategies.IRTuningStrategy, strategies.WeightTuning, strategies.CosineTuning,
+    strategies.UpperTuning, baselines.RandomSparseTuning, baselines.ImportanceSparseTuning, baselines.Lisa,
+    baselines.LisaAdapters, baselines.LastLayers, baselines.MiddleLayers, baselines.RandomCounts, strategies.FullTuning,
+)  # fmt: skip
+METHODS: dict[str, type[Strategy]] = {kind.name: kind for kind in BUILT_IN}
+IN_A_FILE = re.compile(r"(.+\.py):(\w+)((?::.*)?)", re.DOTALL)  # FILE.py:Class, then options
 
 
-def describe(strategy: Strategy) -> dict:
-    """A strategy's name and settings, for JSON; `make_strategy(**description)` makes it again."""
-    name = next((name for name, kind in METHODS.items() if kind is type(strategy)), type(strategy).__name__)
-    return {"spec": name} | {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(strategy).items()}
+def register(kind: type[Strategy]) -> str:
+    """Add a strategy class to `METHODS` and return its name: its attribute `name`, or else the class's own name.
+
+    Raises:
+        InputError: the name belongs to a strategy of this package, or is not made of letters, digits, `-` and `_`.
+    """
+    name = kind.__dict__.get("name") or kind.__name__
+    if not re.fullmatch(r"[\w-]+", name):
+        raise InputError(f"{kind.__name__} has the name {name!r}; give letters, digits, - and _ alone")
+    if any(name == known.name and kind is not known for known in BUILT_IN):
+        raise InputError(f"{kind.__name__} has the name {name!r}, which is a method of this package; give it another")
+    METHODS[name] = kind
+    return name
+
+
+def as_strategy(method: "str | type[Strategy] | Strategy", **options: object) -> Strategy:
+    """Return the strategy that a text, a class or an instance stands for; an instance is copied.
+
+    A class of one's own is registered, so that its name can be used as a text from then on.
+
+    Args:
+        method: a name with options, `ir:variant=exact:splits=2`; a class in a file, `FILE.py:Class:option=value`; a
+            subclass of `Strategy`; or an instance of one.
+        options: defaults for the options that the text does not set; for an instance they replace its own.
+
+    Raises:
+        InputError: an unknown method or option, a value that the method refuses, or something that is no strategy.
+    """
+    if isinstance(method, str):
+        return make_strategy(method, **options)
+    kind = method if isinstance(method, type) else type(method)
+    if not issubclass(kind, Strategy):
+        raise InputError(f"{method!r} is not a method: give a name, or a subclass or an instance of Strategy")
+    register(kind)
+    if isinstance(method, type):
+        return kind(**options)
+    strategy = copy.deepcopy(method)
+    for name, value in options.items():
+        setattr(strategy, name, value)
+    return strategy
 
 
 def make_strategy(spec: str, **options: object) -> Strategy:
-    """Make the strategy a text such as `ir` or `ir:variant=exact:splits=2` names; `options` are its defaults.
-
-    Raises:
-        InputError: an unknown method or option, or a value the method refuses.
-    """
-    name, *pairs = spec.split(":")
+    """Return the strategy that a text such as `ir` or `ir:variant=exact:splits=2` names; see `as_strategy`."""
+    if found := IN_A_FILE.fullmatch(spec):
+        name, *pairs = [register(_class_in(found[1], found[2])), *found[3].split(":")[1:]]
+    else:
+        name, *pairs = spec.split(":")
     if name not in METHODS:
         raise unknown("method", name, METHODS)
     kinds = {f.name: f.type for f in fields(METHODS[name])}
@@ -56,3 +77,43 @@ def make_strategy(spec: str, **options: object) -> Strategy:
             raise unknown(f"option of method {name!r} (written name:option=value)", pair, kinds)
         options[key] = read_as(f"{name}:{key}", text, kinds[key])
     return METHODS[name](**options)
+
+
+def method_text(strategy: Strategy) -> str:
+    """Return the text that names a strategy: its name and the options that differ from their defaults.
+
+    >>> method_text(make_strategy("ir:splits=2:variant=reference"))
+    'ir:splits=2'
+    """
+    given = [f for f in fields(strategy) if f.default is not MISSING and getattr(strategy, f.name) != f.default]
+    return ":".join([register(type(strategy)), *(f"{f.name}={getattr(strategy, f.name)}" for f in given)])
+
+
+def describe(strategy: Strategy) -> dict:
+    """Return a strategy's name and options as a JSON object; `make_strategy(**description)` makes it again."""
+    options = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(strategy).items()}
+    return {"spec": register(type(strategy))} | options
+
+
+def facts(method: str, recorded: Mapping | None = None) -> dict:
+    """Return what tables and figures need to know of a method: its scope, importance, keep, leads and colour.
+
+    Args:
+        method: the method's text in a record.
+        recorded: the same facts as the record keeps them, for a strategy that is not registered in this process.
+    """
+    kind = METHODS.get(method.split(":")[0], Strategy)
+    known = {name: getattr(kind, name) for name in ("scope", "importance", "keep", "leads", "colour")}
+    if kind not in BUILT_IN:
+        known["colour"] = kind.__dict__.get("colour", "")  # not its parent's, from which it must be told apart
+    return known if kind is not Strategy or recorded is None else known | dict(recorded)
+
+
+def _class_in(file: str, name: str) -> type[Strategy]:
+    """Return the class `name` that a Python file defines; the file is run, as a script of the user's own."""
+    if not Path(file).is_file():
+        raise InputError(f"no file {file!r}; give an existing one as FILE.py:Class")
+    kind = runpy.run_path(file).get(name)  # the module is not importable, so its classes travel to workers by value
+    if not (isinstance(kind, type) and issubclass(kind, Strategy)):
+        raise InputError(f"{file} defines no subclass of Strategy named {name!r}")
+    return kind

@@ -1,16 +1,19 @@
 """What all figures share: style, colours, canvas, bytes. Data in, matplotlib figure out. No model, no torch."""
 
+import colorsys
 import functools
 import io
+import zlib
 from collections.abc import Callable
 
 import matplotlib
+import matplotlib.colors
 import pandas
 import seaborn
 from matplotlib.figure import Figure
 
-# one colour per family of methods throughout, from seaborn's colour-blind-safe palette
-FAMILIES = ("full", "ir", "ist", "rst", "lisa-adapters", "last-k", "random-counts", "middle-k", "lisa", "full-ft")
+from irtuning.method.registry import facts
+
 LINES = ("-", "--", ":", "-.")  # methods of one family, in turn
 DOUBLE = 7.2  # width of a page of two columns, inches
 STYLE = {
@@ -39,8 +42,8 @@ def styled(draw: Callable) -> Callable:
 def method_colour(method: str) -> tuple:
     """The colour of a method, the same in every figure."""
     name = method.split(",")[0].split(":")[0]
-    family = name if name in FAMILIES else "ir" if name.startswith("ir") else "full"
-    return seaborn.color_palette("colorblind", len(FAMILIES))[FAMILIES.index(family)]
+    stated = facts(name)["colour"]
+    return matplotlib.colors.to_rgb(stated or colorsys.hls_to_rgb(zlib.crc32(name.encode()) % 360 / 360, 0.4, 0.35))
 
 
 @styled
