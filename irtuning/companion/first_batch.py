@@ -1,4 +1,4 @@
-"""What one batch says about the layers of a classifier before it has learned anything."""
+"""Importance of the layers of a classifier on its first batch, before it has learned anything."""
 
 import pandas
 import torch
@@ -14,16 +14,18 @@ from irtuning.models.loading import load_classifier, load_tokenizer, resolve
 from irtuning.models.prompts import encode
 
 
-def layer_anatomy(
+def layer_scores(
     corpus: Corpus, model: str = "mini", *, adapter: str = "lora", seed: int = 171, batch_size: int = 8
 ) -> pandas.DataFrame:
-    """Every importance measure of every layer on the first batch a run with this seed takes, all adapters learning.
+    """Return every importance score of every layer on the first batch of a run with this seed.
 
-    One row per layer: the gradient score in the forms `reference` and `l2`, the `weight` score, and `cosine` (per
-    token). Model, head, adapters and batch are made as `train` makes them, on the CPU in float32; the adapters'
-    dropout is off, so that the batch alone decides. LoRA's B starts at zero, so the gradient of every A is zero at
-    this step (likewise the bottleneck's `down`): the scores are those of the B matrices. `attrs["made_with"]` is the
-    stamp's text on the model.
+    Model, head, adapters and batch are made as `train` makes them, on the CPU in float32, with all adapters trainable.
+    The dropout of the adapters is off, so that the scores depend on the batch alone. LoRA's B starts at zero, and so
+    the gradient of every A is zero at this step.
+
+    Returns:
+        One row per layer, with the gradient score in the forms `reference` and `l2`, the `weight` score and `cosine`
+        (per token). `attrs["made_with"]` describes the model for a stamp.
     """
     tuned, similarities = _one_batch(corpus, model, adapter, seed, batch_size)
     layers = candidate_layers(tuned)
@@ -38,10 +40,9 @@ def layer_anatomy(
 def component_norms(
     corpus: Corpus, model: str = "mini", *, adapter: str = "lora", seed: int = 171, batch_size: int = 8
 ) -> pandas.DataFrame:
-    """L2 norm of the gradient of each adapted module: one row per layer, one column per module (q_proj, ...).
+    """Return the L2 norm of the gradient of each adapted module: one row per layer, one column per module.
 
-    The same batch as in `layer_anatomy`, whose `l2` is the root of a row's summed squares. LoRA's A has no gradient
-    there, since B starts at zero.
+    The batch is that of `layer_scores`, whose `l2` is the root of a row's summed squares.
     """
     tuned, _ = _one_batch(corpus, model, adapter, seed, batch_size)
     rows = {
@@ -55,7 +56,7 @@ def component_norms(
 
 
 def _one_batch(corpus: Corpus, name: str, adapter: str, seed: int, size: int) -> tuple[nn.Module, torch.Tensor]:
-    """The adapted classifier after one forward and backward pass, and each layer's cosine similarity."""
+    """Return the adapted classifier after one forward and backward pass, and the cosine similarity of each layer."""
     source = resolve(name)
     own = source.settings
     set_seed(seed)  # before the model is made: its head and adapters are random
@@ -73,9 +74,9 @@ def _one_batch(corpus: Corpus, name: str, adapter: str, seed: int, size: int) ->
 
 
 def _made_with(tuned: nn.Module, model: str, adapter: str, seed: int) -> str:
-    """What a stamp says of the model that read the batch."""
-    whole, adapters = (sum(p.numel() for p in found) for found in (tuned.parameters(), adapter_parameters(tuned)))
-    size = f"{(whole - adapters) / 1e6:.1f} M parameters"
+    """Return the description of the model that read the batch, for a stamp."""
+    total, adapters = (sum(p.numel() for p in tensors) for tensors in (tuned.parameters(), adapter_parameters(tuned)))
+    size = f"{(total - adapters) / 1e6:.1f} M parameters"
     kind = "random weights, " if resolve(model).random_weights else ""
     return f"{model} ({kind}{size}), {adapter} · seeds {seed} · steps 0, one batch · CPU"
 
