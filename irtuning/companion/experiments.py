@@ -233,9 +233,9 @@ class Companion:
                     yield settings | {"corpus": corpus, "model": model, "folds": folds, "seeds": seeds} | options
 
     def _corpus(self, name: str, fold: int) -> Corpus:
-        if (name, fold) not in self._corpora:
-            self._corpora[name, fold] = load_corpus(name, self.data, fold, labels=self.settings.get("label_set"))
-        return self._corpora[name, fold]
+        if (name, fold) not in self._loaded:
+            self._loaded[name, fold] = load_corpus(name, self.data, fold, labels=self.settings.get("label_set"))
+        return self._loaded[name, fold]
 
 
 def read_manifest(folder: Path) -> dict[str, dict]:
