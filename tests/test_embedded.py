@@ -241,6 +241,6 @@ def test_the_card_is_what_its_template_says():
 
 
 def test_the_cards_figure_names_every_device_that_its_runs_had():
-    stamp = json.loads((REPOSITORY / "figures/mini/pays.origin.json").read_text())["stamp"]
+    stamp = json.loads((REPOSITORY / "figures/mini/manifest.json").read_text())["pays.png"]["stamp"]
     runs = json.loads((REPOSITORY / "reports/mini/runs.json").read_text())["meta"].values()
     assert all(run["device"] in stamp for run in runs)

@@ -1,8 +1,8 @@
-"""One batch, every importance measure; and the live picture of a training."""
+"""Tests of the scores on the first batch and of the live picture of a training."""
 
 import pytest
 
-from irtuning.companion.first_batch import component_norms, layer_anatomy
+from irtuning.companion.first_batch import component_norms, layer_scores
 from irtuning.corpora import load_corpus
 from irtuning.errors import InputError
 from irtuning.companion.live_picture import LiveLayers
@@ -15,21 +15,21 @@ def corpus():
 
 
 def test_scores_are_those_of_the_first_step_of_a_run(corpus):
-    """A run that lets all layers learn measures at its first step what the anatomy says."""
+    """A run with all layers trainable measures the same scores at its first step."""
     options = {"model": "tiny-random", "batch_size": 8, "device": "cpu", "progress": False}
     run = train(corpus=corpus, method="ir:score=l2:refresh_every=1", max_steps=2, dropout=0.0, **options)
     measured = run.record["train"]["steps"][1]["scores"]
-    anatomy = layer_anatomy(corpus, "tiny-random")
-    assert anatomy["l2"].tolist() == pytest.approx(measured, rel=1e-4)
-    assert anatomy.cosine.between(-1, 1).all() and anatomy.weight.gt(0).all()
-    assert anatomy.attrs["made_with"].startswith("tiny-random (random weights, ")
+    scores = layer_scores(corpus, "tiny-random")
+    assert scores["l2"].tolist() == pytest.approx(measured, rel=1e-4)
+    assert scores.cosine.between(-1, 1).all() and scores.weight.gt(0).all()
+    assert scores.attrs["made_with"].startswith("tiny-random (random weights, ")
 
 
 def test_modules_add_up_to_their_layer(corpus):
     norms = component_norms(corpus, "tiny-random")
     assert list(norms) == ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]
-    whole = layer_anatomy(corpus, "tiny-random")["l2"]
-    assert ((norms**2).sum(axis=1) ** 0.5).tolist() == pytest.approx(whole.tolist(), rel=1e-5)
+    layers = layer_scores(corpus, "tiny-random")["l2"]
+    assert ((norms**2).sum(axis=1) ** 0.5).tolist() == pytest.approx(layers.tolist(), rel=1e-5)
 
 
 def test_the_live_picture_is_drawn_at_the_end_and_wants_a_layerwise_callback(corpus):
