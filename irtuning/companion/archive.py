@@ -25,11 +25,9 @@ def has_archive(folder: Path) -> bool:
 
 
 def write_archive(folder: Path, experiments: Mapping[str, Mapping[str, Sequence[dict]]]) -> None:
-    """Write the records of experiments as `runs`, `steps` and `predictions.parquet` and `panels.json`.
+    """Write `runs`, `steps` and `predictions.parquet` and `panels.json` from the `records` and `floors` of experiments.
 
-    Args:
-        folder: Folder of the archive.
-        experiments: `records` and `floors` of each experiment by its name. A run of several experiments is stored once.
+    A run of several experiments is stored once.
     """
     records, index = {}, {}
     for name, experiment in experiments.items():
@@ -39,8 +37,8 @@ def write_archive(folder: Path, experiments: Mapping[str, Mapping[str, Sequence[
     runs = list(records.values())
     frames = {
         "runs": runs_table(runs).assign(record=[json.dumps(_without_tables(record)) for record in runs]),
-        "steps": pandas.DataFrame([row for i, record in enumerate(runs) for row in _step_rows(i, record)]),
-        "predictions": pandas.DataFrame([row for i, record in enumerate(runs) for row in _prediction_rows(i, record)]),
+        "steps": pandas.DataFrame([{"run": i} | row for i, record in enumerate(runs) for row in _step_rows(record)]),
+        "predictions": pandas.DataFrame([{"run": i} | row for i, run in enumerate(runs) for row in _answers(run)]),
     }
     for name, frame in frames.items():
         stream = io.BytesIO()
@@ -74,15 +72,15 @@ def _without_tables(record: dict) -> dict:
     return {name: record[name] for name in ("schema", "run", "scores")} | {"train": train, "meta": meta}
 
 
-def _step_rows(run: int, record: dict) -> list[dict]:
+def _step_rows(record: dict) -> list[dict]:
     steps = zip(record["train"]["steps"], record["meta"]["step_seconds"], strict=True)
-    return [{"run": run} | _rounded(row | {"seconds": seconds}) for row, seconds in steps]
+    return [_rounded(row | {"seconds": seconds}) for row, seconds in steps]
 
 
-def _prediction_rows(run: int, record: dict) -> list[dict]:
+def _answers(record: dict) -> list[dict]:
     names = ("id", "group", "intention", "predicted")
     rows = [(split, row) for split, rows in record["predictions"].items() for row in rows]
-    return [{"run": run, "split": split} | {name: row[name] for name in names} for split, row in rows]
+    return [{"split": split} | {name: row[name] for name in names} for split, row in rows]
 
 
 def _rounded(value):

@@ -28,9 +28,7 @@ MANIFEST = "manifest.json"
 REAL_CORPORA = ["argrewrite", "arxivedits"]  # notebook 1 of the quick profile shows them too, where there is data
 FIXED_SPLITS = set(corpus_names()) - set(SPLIT_BY_US)
 # files that decide the result of a run
-DECISIVE = [
-    "method/*.py", "models/*.py", "training/*.py", "mini/model.safetensors", "mini/tokenizer.json", "mini/config.json",
-]  # fmt: skip
+DECISIVE = ["method/*.py", "models/*.py", "training/*.py", "mini/*.safetensors", "mini/tokenizer.json"]
 Origin = Sequence[dict] | Corpus | Mapping[str, str]  # records, a corpus, or hashes of other sources by name
 
 
@@ -56,10 +54,10 @@ class Experiment:
     @property
     def corpus(self) -> str:
         """Name of the corpus, with the model if the profile has several, or `none` without records."""
-        if not self.records:
-            return "none"
-        config = self.records[0]["run"]["config"]
-        return "-".join([config["corpus"], *[config["model"].replace("/", "-")] * (len(self.companion.models) > 1)])
+        names = [r["run"]["config"]["corpus"] for r in self.records[:1]] or ["none"]
+        if self.records and len(self.companion.models) > 1:
+            names.append(self.records[0]["run"]["config"]["model"].replace("/", "-"))
+        return "-".join(names)
 
     def figure(self, draw: Callable[..., "Figure"], name: str, *more: object, **options: object) -> "Image | Markdown":
         """Draw `draw(records, ...)`, save it and return it, or return a note if there are no records."""
@@ -71,13 +69,11 @@ class Experiment:
 
     def by_corpus(self) -> Iterator["Experiment"]:
         """Yield the part of each corpus and model, or the experiment itself without records."""
-        parts: dict[tuple, list[dict]] = {}
-        for record in self.records:
-            parts.setdefault((record["run"]["config"]["corpus"], record["run"]["config"]["model"]), []).append(record)
-        for (corpus, _), records in parts.items():
+        configs = [record["run"]["config"] for record in self.records]
+        for corpus, model in dict.fromkeys((c["corpus"], c["model"]) for c in configs) or [(None, None)]:
+            pairs = zip(self.records, configs, strict=True)
+            records = [record for record, c in pairs if (c["corpus"], c["model"]) == (corpus, model)]
             yield replace(self, records=records, floors=[floor for floor in self.floors if floor["corpus"] == corpus])
-        if not parts:
-            yield self
 
     def only(self, methods: Sequence[str]) -> "Experiment":
         """Return the experiment with the records of these methods alone."""
@@ -140,9 +136,7 @@ class Companion:
     def experiment(self, name: str, of: str | None = None) -> Experiment:
         """Return an experiment: read from the profile's archive, else run, else read from the recorded study.
 
-        Args:
-            name: Name of the experiment.
-            of: `study` asks for the recorded study also where the profile has that experiment itself.
+        With `of="study"` the recorded study is read also where the profile has an experiment of that name.
         """
         if (name in self.corpus_of and of != STUDY) or self.profile.startswith(STUDY):
             if has_archive(self.folders.reports):
@@ -183,40 +177,44 @@ class Companion:
         return [(name, config) for (config, _), name in experiments.items()]
 
     def figure(self, figure: "Figure", name: str, origin: Origin, profile: str | None = None, note: str = ""):
-        """Save a figure as PNG and SVG with its stamp, enter its origin in the manifest, and return it as an image.
+        """Save a figure as PNG and SVG with its stamp, enter it in the manifest, and return it as an image.
 
         Args:
             figure, name: The figure, and its file name without ending.
             origin: The data behind the figure.
-            profile: The profile of the data, if it is another one.
-            note: What else was used, such as the model that read a batch of a corpus.
+            profile, note: The profile of the data, if it is another one, and what else was used, for the stamp.
         """
         from IPython.display import Image
 
-        line = self.stamp(origin, profile, note)
+        path = self.folders.figures / f"{name}.png"
+        line = self._enter(path, origin, profile or self.profile, note)
         figure.supxlabel(line, fontsize=6, color="0.45", x=0.01, ha="left", wrap=True)
-        path, png = self.folders.figures / f"{name}.png", _with_palette(to_image(figure, "png"))
+        png = _with_palette(to_image(figure, "png"))
         write_bytes(path, png)
         write_bytes(path.with_suffix(".svg"), to_image(figure, "svg"))
-        _enter(path, line, origin)
         return Image(png, width=round(figure.get_figwidth() * 100), alt=name)
 
     def table(self, table: "DataFrame", name: str, origin: Origin, profile: str | None = None, note: str = ""):
-        """Save a table as CSV and Markdown, enter its origin in the manifest, and return it rounded."""
-        line, path = self.stamp(origin, profile, note), self.folders.reports / f"{name}.csv"
+        """Save a table as CSV and Markdown with its stamp, enter it in the manifest, and return it rounded."""
+        path = self.folders.reports / f"{name}.csv"
+        line = self._enter(path, origin, profile or self.profile, note)
         write_text(path, table.to_csv(index=any(table.index.names)))
         write_text(path.with_suffix(".md"), f"{markdown(table.round(3))}\n{line}\n")
-        _enter(path, line, origin)
         return table.round(3)
 
-    def stamp(self, origin: Origin, profile: str | None = None, note: str = "") -> str:
-        """Return the line under a figure or table that says where its numbers come from."""
+    def _enter(self, path: Path, origin: Origin, profile: str, note: str) -> str:
+        """Write the stamp of a file and the hashes of its data into the manifest beside it, and return the stamp."""
         if isinstance(origin, Mapping):
-            return f"{profile or self.profile} · no corpus · {note}"
-        if isinstance(origin, Corpus):
+            line, hashes = f"{profile} · no corpus · {note}", dict(origin)
+        elif isinstance(origin, Corpus):
             kind = "SYNTHETIC corpus" if origin.synthetic else f"{origin.name} (real)"
-            return f"{self.profile} · {kind} · fold {origin.fold} · {note or 'no model, no seed, no steps'}"
-        return stamp(origin, profile or self.profile)
+            line = f"{profile} · {kind} · fold {origin.fold} · {note or 'no model, no seed, no steps'}"
+            hashes = {"corpus": origin.checksum}
+        else:
+            line, hashes = stamp(origin, profile), {run_label(record): result_hash(record) for record in origin}
+        entries = read_manifest(path.parent) | {path.name: {"stamp": line, "origin": hashes}}
+        write_text(path.parent / MANIFEST, json.dumps(dict(sorted(entries.items())), indent=1) + "\n")
+        return line
 
     def _comparisons(self, experiment: str) -> Iterator[dict]:
         """Yield the arguments of `run_comparison` for every model, corpus and comparison of an experiment.
@@ -226,9 +224,8 @@ class Companion:
         settings = self.settings | ({} if self.max_steps is None else {"max_steps": self.max_steps})
         for model in self.models:
             for corpus in [name for name in self.corpora if self.corpus_of[experiment] in ("", name)]:
-                folds, seeds = self.folds, self.seeds
-                if corpus in FIXED_SPLITS:
-                    folds, seeds = [0], seeds * len(folds)
+                fixed = corpus in FIXED_SPLITS
+                folds, seeds = ([0], self.seeds * len(self.folds)) if fixed else (self.folds, self.seeds)
                 for options in comparisons(experiment, self.methods):
                     yield settings | {"corpus": corpus, "model": model, "folds": folds, "seeds": seeds} | options
 
@@ -242,18 +239,6 @@ def read_manifest(folder: Path) -> dict[str, dict]:
     """Return stamp and origin of every figure or table in a folder by file name; empty without a manifest."""
     path = folder / MANIFEST
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def _enter(path: Path, line: str, origin: Origin) -> None:
-    """Write a file's stamp and the hashes of its data into the manifest beside it."""
-    if isinstance(origin, Mapping):
-        hashes = dict(origin)
-    elif isinstance(origin, Corpus):
-        hashes = {"corpus": origin.checksum}
-    else:
-        hashes = {run_label(record): result_hash(record) for record in origin}
-    entries = read_manifest(path.parent) | {path.name: {"stamp": line, "origin": hashes}}
-    write_text(path.parent / MANIFEST, json.dumps(dict(sorted(entries.items())), indent=1) + "\n")
 
 
 def _with_palette(png: bytes) -> bytes:

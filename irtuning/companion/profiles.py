@@ -11,55 +11,40 @@ from irtuning.method.registry import METHODS
 
 BASELINES = ["full", "ir", "rst", "ist", "lisa-adapters", "last-k", "random-counts"]
 VARIANT = "ir-upper:horizon=5"  # the setting that the experiment `variant` chose
-STUDY_METHODS = [
-    "full", "ir", "ir:variant=exact", VARIANT, *BASELINES[2:], "last-k:share=0.5", "last-k:share=0.33", "middle-k",
-    "full-ft",
-]  # fmt: skip
+LAST = ["last-k:share=0.5", "last-k:share=0.33"]
+STUDY_METHODS = ["full", "ir", "ir:variant=exact", VARIANT, *BASELINES[2:], *LAST, "middle-k", "full-ft"]
 EXPERIMENTS = ["methods", "own-budget", "ablations", "adapters", "sizes"]
 STUDY_EXPERIMENTS = ["variant", "rates", "methods", "own-budget", *(f"{name}@argrewrite" for name in EXPERIMENTS[2:])]
 RATE_GRID = {"adapters": (5e-4, 1e-3, 2e-3), "parameters": (1.5e-4, 3e-4, 6e-4)}  # 0.5, 1 and 2 times mini's own rate
 RATE_SEED = 161  # used by no other run of the study
 # Learning rates that the experiment `rates` chose. A method without a rate here uses the model's own.
-RATES = {
-    "full": 0.002, "ir": 0.001, "ir:variant=exact": 0.002, "ir-upper": 0.002, "rst": 0.002, "ist": 0.002,
-    "lisa-adapters": 0.001, "last-k": 0.001, "random-counts": 0.002, "last-k:share=0.5": 0.002,
-    "last-k:share=0.33": 0.002, "middle-k": 0.001, "full-ft": 0.00015, "ir-upper:horizon=5": 0.002,
-}  # fmt: skip
-PAPER_MODELS = ["llama-3.1-8b", "mistral-7b", "deepseek-r1-llama-8b", "llama-2-13b", "qwen3-8b", "phi-2"]
-ABLATIONS = [
-    "ir", "ir:variant=exact", "ir:splits=2", "ir:score=l2", "ir:refresh_every=5", "ir:refresh_every=20",
-    "ir:smoothing=0.5", "ir-weight", "ir-cosine:score=token",
-]  # fmt: skip
+RATES = dict.fromkeys([*STUDY_METHODS, "ir-upper"], 0.002) | {"full-ft": 0.00015}
+RATES |= dict.fromkeys(["ir", "lisa-adapters", "last-k", "middle-k"], 0.001)
+PARTS = ("variant=exact", "splits=2", "score=l2", "refresh_every=5", "refresh_every=20", "smoothing=0.5")
+ABLATIONS = ["ir", *(f"ir:{part}" for part in PARTS), "ir-weight", "ir-cosine:score=token"]
 VARIANTS = ["ir", *(f"ir-upper{change}" for change in ("", ":floor=0.33", ":floor=0.67", ":horizon=5", ":horizon=20"))]
 ADAPTERS = ("lora", "dora", "bottleneck")
 TRAIN_SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)
 
 QUICK = {
-    "corpora": ["synthetic"],
-    "models": ["mini"],
-    "methods": BASELINES,
-    "experiments": ["methods"],
-    "folds": [0],
-    "seeds": 2,
-    "max_steps": 120,
+    "corpora": ["synthetic"], "models": ["mini"], "methods": BASELINES, "experiments": ["methods"],
+    "folds": [0], "seeds": 2, "max_steps": 120,
     # Always on the CPU, so that results do not depend on a GPU. One evaluation costs as much as ten steps.
     "settings": {"batch_size": 6, "eval_every": 40, "device": "cpu"},
-}
-LARGE = {"models": PAPER_MODELS, "seeds": 3, "max_steps": None, "settings": {}}
+}  # fmt: skip
+LARGE = QUICK | {"seeds": 3, "max_steps": None, "settings": {}}
 PROFILES: dict[str, dict] = {
     "quick": QUICK,
     "study": QUICK | {
-        "corpora": ["argrewrite", "arxivedits"],
-        "methods": STUDY_METHODS,
-        "experiments": STUDY_EXPERIMENTS,
-        "folds": [0, 1, 2, 3, 4],
-        "max_steps": 400,
+        "corpora": ["argrewrite", "arxivedits"], "methods": STUDY_METHODS, "experiments": STUDY_EXPERIMENTS,
+        "folds": [0, 1, 2, 3, 4], "max_steps": 400,
         # The class weights were chosen on the validation splits; see the model card.
         "settings": {"class_weights": "balanced", "eval_every": 100, "score_test": True, "rates": RATES},
     },
-    "small": QUICK | LARGE | {"corpora": ["iterater"], "models": ["qwen3-0.6b"], "experiments": EXPERIMENTS},
-    "paper": QUICK | LARGE | {
+    "small": LARGE | {"corpora": ["iterater"], "models": ["qwen3-0.6b"], "experiments": EXPERIMENTS},
+    "paper": LARGE | {
         "corpora": ["iterater", "argrevision"],
+        "models": ["llama-3.1-8b", "mistral-7b", "deepseek-r1-llama-8b", "llama-2-13b", "qwen3-8b", "phi-2"],
         "methods": ["full", "ir", "ist", "rst", "lisa", "full-ft"],
         "experiments": ["methods", "own-budget", "adapters"],
     },
@@ -116,8 +101,7 @@ def comparisons(experiment: str, methods: Sequence[str]) -> list[dict]:
     experiments = {
         "variant": [{"methods": VARIANTS} | chosen_on_validation],
         "rates": [
-            {"methods": rated} | chosen_on_validation | {"rates": {m: grid[i] for m, grid in grids.items()}}
-            for i in range(3)
+            chosen_on_validation | {"methods": rated, "rates": {m: g[i] for m, g in grids.items()}} for i in range(3)
         ],
         "methods": [{"methods": list(methods)}],
         "own-budget": [{"methods": ["full", "ir", *papers], "budget": "own"}],
@@ -140,8 +124,7 @@ def missing(parameters: Mapping) -> list[str]:
             problems.append(f"corpus {corpus} is not on this machine; it comes from {SOURCES[corpus].home}")
     needed, present = GPU_GIB.get(parameters["profile"], 0), gpu_gib()
     if present < needed * 0.9:
-        has = f"{present:.0f} GiB" if present else "none"
-        problems.append(f"it needs a GPU of {needed} GiB, and this machine has {has}")
+        problems.append(f"it needs a GPU of {needed} GiB, and the GPU of this machine has {present:.0f} GiB")
     if os.environ.get("HF_HUB_OFFLINE") and needed:
         problems.append("its models come from the Hugging Face Hub, and HF_HUB_OFFLINE is set")
     return problems

@@ -6,9 +6,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from irtuning.companion.benchmarks import measurement
 from irtuning.companion.experiments import REAL_CORPORA, STUDY, Companion
@@ -17,26 +15,22 @@ from irtuning.companion.profiles import GPU_GIB, RUN_BY_US, missing, profile_par
 from irtuning.errors import InputError
 from irtuning.training.record import RECORD, write_text
 
-if TYPE_CHECKING:
-    from irtuning.training.config import RunConfig
-
 logger = logging.getLogger(__name__)
 KERNEL = "python3"
-BARE = {"exclude_input": True, "exclude_input_prompt": True, "exclude_output_prompt": True}
+WITHOUT_CODE = {"exclude_input": True, "exclude_input_prompt": True, "exclude_output_prompt": True}
+INTRODUCTION = """\
+`ir` uses the importance score and the cut of the authors' code, unless a method's name says otherwise. The baselines
+rst, lisa-adapters, last-k and middle-k use the mean share of layers of IR-Tuning with the same fold and seed, except
+where a table is about the budgets of their papers. random-counts uses the number of layers that IR-Tuning used at each
+step, ist its own 25 %. Scores are on the validation split unless a table says otherwise. The quick profile shows that
+everything works. It gives no verdicts."""
 
 
 def reproduce(
-    profile: str = "quick",
-    *,
-    data: str | Path | None = None,
-    output: str | Path | None = None,
-    fresh: bool = False,
-    workers: int | None = None,
-    scheduler: str | None = None,
-    changes: dict | None = None,
-    update_notebooks: bool = False,
-    jobs: int | None = None,
-) -> dict[str, Path]:
+    profile: str = "quick", *, data: str | Path | None = None, output: str | Path | None = None, fresh: bool = False,
+    workers: int | None = None, scheduler: str | None = None, changes: dict | None = None,
+    update_notebooks: bool = False, jobs: int | None = None,
+) -> dict[str, Path]:  # fmt: skip
     """Make every run of a profile, execute the notebooks, and return the folders that were written.
 
     If it is interrupted or repeated, it goes on from the recorded runs.
@@ -55,8 +49,8 @@ def reproduce(
     """
     if update_notebooks and (profile != "quick" or data or output or changes):
         raise InputError("update_notebooks needs the quick profile without data, output or changes")
-    folders = {name: path and str(Path(path).resolve()) for name, path in (("data", data), ("output", output))}
-    parameters = {"profile": profile, **folders, "changes": changes or {}}
+    paths = {name: path and str(Path(path).resolve()) for name, path in (("data", data), ("output", output))}
+    parameters = {"profile": profile, **paths, "changes": changes or {}}
     if GPU_GIB.get(profile) and (problems := missing(profile_parameters(**parameters))):
         raise InputError(f"profile {profile} cannot run here: {'; '.join(problems)}. --dry-run lists its runs")
     companion = Companion.open(**parameters, workers=jobs if workers is None else workers, scheduler=scheduler)
@@ -87,36 +81,41 @@ def dry_run(profile: str, *, data: str | Path | None = None, changes: dict | Non
     """Return what `reproduce` would run and what this machine lacks for it, without loading or training anything.
 
     With `memory` the result has the predicted peak of every kind of run on a GPU, which takes a second for each.
+    Minutes are predicted from measured runs of `mini` on a GPU, if no other model and no CPU is involved.
     """
     from irtuning.memory.predict import predicted_peaks
 
     parameters = profile_parameters(profile, data, None, changes)
     runs = Companion(**parameters).planned()
     configs = [config for _, config in runs]
+    record, minutes = measurement("runs_at_a_time")[0], {}
+    if all(config.model == record["model"] and config.device != "cpu" and config.max_steps for config in configs):
+        size = sum(config.max_steps for config in configs) / record["steps"]
+        times = {f"{row['jobs']} at a time": round(size / row["runs_per_minute"]) for row in record["rows"]}
+        minutes = {f"predicted minutes on one {record['meta']['device']}": times}
+    parts = ("corpus", "model", "method")
+    counts = {name: dict(Counter(getattr(config, name) for config in configs)) for name in parts}
     return {
         "profile": parameters["profile"],
         "runs": len(runs),
         "by experiment": dict(Counter(name for name, _ in runs)),
-        "by corpus": dict(Counter(config.corpus for config in configs)),
-        "by model": dict(Counter(config.model for config in configs)),
-        "by method": dict(Counter(config.method for config in configs)),
+        **{f"by {name}": count for name, count in counts.items()},
         "steps": sorted({str(config.max_steps or "the model's own epochs") for config in configs}),
         "missing": missing(parameters),
         "run by us": RUN_BY_US[profile],
-    } | _minutes(configs) | ({"predicted peak on a GPU, GiB": predicted_peaks(configs)} if memory else {})
+    } | minutes | ({"predicted peak on a GPU, GiB": predicted_peaks(configs)} if memory else {})
 
 
 def check(companion: Companion) -> None:
     """Raise InputError for what would fail after the training: notebooks, kernel or data that are missing."""
     from jupyter_client.kernelspec import KernelSpecManager
 
+    from irtuning.corpora.sources import locate
+
     for name in NOTEBOOKS:
         notebook_path(name)
-    if companion.data is not None and companion.profile.startswith("quick"):
-        from irtuning.corpora.sources import locate
-
-        for corpus in REAL_CORPORA:
-            locate(corpus, companion.data)
+    for corpus in REAL_CORPORA if companion.data and companion.profile.startswith("quick") else []:
+        locate(corpus, companion.data)
     if KERNEL not in KernelSpecManager().find_kernel_specs():
         raise InputError(f"no Jupyter kernel named {KERNEL}; run `python -m ipykernel install --sys-prefix`")
 
@@ -154,20 +153,13 @@ def execute(name: str, folder: Path, parameters: dict, update: bool = False) -> 
 
 def summary(folders: Folders) -> str:
     """Return all tables of a profile, one below the other."""
-    parts = [
-        f"# Report: {folders.profile}",
-        "`ir` uses the importance score and the cut of the authors' code, unless a method's name says otherwise. "
-        "The baselines rst, lisa-adapters, last-k and middle-k use the mean share of layers of IR-Tuning with the same "
-        "fold and seed, except where a table is about their papers' budgets. random-counts uses the number of layers "
-        "that IR-Tuning used at each step, ist its own 25 %. Scores are on the validation split unless a table says otherwise. "
-        "The quick profile shows that everything works. It gives no verdicts.",
-    ]
     tables = [path for path in sorted(folders.reports.glob("*.md")) if path.name != "summary.md"]
-    return "\n\n".join(parts + [f"## {path.stem}\n\n{path.read_text(encoding='utf-8')}" for path in tables]) + "\n"
+    parts = [f"## {path.stem}\n\n{path.read_text(encoding='utf-8')}" for path in tables]
+    return "\n\n".join([f"# Report: {folders.profile}", INTRODUCTION, *parts]) + "\n"
 
 
 def write_report(folders: Folders) -> None:
-    """Write the study's report, notebook 5 without code, as `summary.html` and as `summary.md` with links to figures.
+    """Write notebook 5 without code as `summary.html`, and as `summary.md` with links to the figures.
 
     Cells tagged `detail` or `try` are left out.
     """
@@ -177,7 +169,7 @@ def write_report(folders: Folders) -> None:
 
     book = nbformat.read(folders.reports / f"{NOTEBOOKS[-1]}.ipynb", 4)
     book, _ = TagRemovePreprocessor(enabled=True, remove_cell_tags={"detail", "try"}).preprocess(book, {})
-    page = HTMLExporter(**BARE).from_notebook_node(book)[0]
+    page = HTMLExporter(**WITHOUT_CODE).from_notebook_node(book)[0]
     page = page.replace("</head>", "<style>@media print { body { zoom: 0.55 } }</style></head>", 1)
     write_text(folders.reports / "summary.html", page)
     links = os.path.relpath(folders.figures, folders.reports)
@@ -185,17 +177,7 @@ def write_report(folders: Folders) -> None:
         if "image/png" in output.get("data", {}):
             name = output.metadata["image/png"]["alt"]
             output.data = {"text/markdown": f"![{name}]({links}/{name}.png)"}
-    write_text(folders.reports / "summary.md", MarkdownExporter(**BARE).from_notebook_node(book)[0])
-
-
-def _minutes(configs: Sequence["RunConfig"]) -> dict:
-    """Return minutes predicted from measured runs of `mini` on a GPU; empty if other models or a CPU are involved."""
-    record, _ = measurement("runs_at_a_time")
-    if any(config.model != record["model"] or config.device == "cpu" or not config.max_steps for config in configs):
-        return {}
-    runs = sum(config.max_steps for config in configs) / record["steps"]
-    minutes = {f"{row['jobs']} at a time": round(runs / row["runs_per_minute"]) for row in record["rows"]}
-    return {f"predicted minutes on one {record['meta']['device']}": minutes}
+    write_text(folders.reports / "summary.md", MarkdownExporter(**WITHOUT_CODE).from_notebook_node(book)[0])
 
 
 def _write_times(folder: Path, seconds: dict[str, float]) -> None:
