@@ -1,4 +1,4 @@
-"""The command line: thin commands over the package's functions, heavy imports inside them."""
+"""The command line: thin commands over the package's functions, which import heavy libraries when they are called."""
 
 import logging
 import sys
@@ -11,7 +11,7 @@ from irtuning.errors import InputError
 
 
 def main() -> None:
-    """Run the command line; bad input ends with a line on standard error and exit code 2."""
+    """Run the command line; bad input ends with one line on standard error and exit code 2."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger("irtuning").setLevel(logging.INFO)
     try:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from irtuning.cli.app import app
-from irtuning.cli.options import Adapter, Json, show
+from irtuning.cli.options import Adapter, Json, Method, show
 from irtuning.errors import InputError, read_as
 
 KINDS = {"rank": int, "alpha": int, "dropout": float, "width": int, "share": float, "accumulation": int, "labels": int,
@@ -14,27 +14,35 @@ KINDS = {"rank": int, "alpha": int, "dropout": float, "width": int, "share": flo
 
 @app.command()
 def memory(
-    model: Annotated[str, typer.Option(help="A model name, a local folder or its config.json.")] = "mini",
-    method: Annotated[str, typer.Option(help="See `irtuning methods`.")] = "ir",
+    model: Annotated[
+        str, typer.Option(help="The model: a name such as llama-3.1-8b, a local folder or its config.json.")
+    ] = "mini",
+    method: Method = "ir",
     adapter: Adapter = "lora",
-    batch: Annotated[int | None, typer.Option(help="Examples a step; the model's own where absent.")] = None,
-    length: Annotated[int | None, typer.Option(help="Tokens an example; the model's own where absent.")] = None,
-    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Recompute each layer in backprop.")] = False,
-    min_layer: Annotated[int, typer.Option(help="No lower layer learns; backprop ends there.")] = 0,
+    batch: Annotated[int | None, typer.Option(help="Examples in a step. By default the model's own batch size.")] = None,
+    length: Annotated[int | None, typer.Option(help="Tokens in an example. By default the model's own maximum.")] = None,
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Recompute the activations of each layer in the backward pass.")
+    ] = False,
+    min_layer: Annotated[int, typer.Option(help="The lowest layer that may learn. Backpropagation ends there.")] = 0,
     gpu: Annotated[
         str | None,
-        typer.Option(help="A card's memory (24GB, 24GiB, 80): what fits, the largest batch, the min-layer needed."),
-    ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Every method side by side.")] = False,
+        typer.Option(help="The memory of a GPU (24GB, 24GiB or 80). The answer then says whether training fits, the "
+                     "largest batch that fits, and the --min-layer that is needed."),
+    ] = None,  # fmt: skip
+    every: Annotated[bool, typer.Option("--all", help="Show every method, one in each row.")] = False,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help=f"Any of {', '.join(KINDS)} as name=value, repeatable.")
-    ] = None,
+        list[str] | None,
+        typer.Option("--set", metavar="name=value", help=f"Change another setting. It can be repeated, and the "
+                     f"settings are {', '.join(KINDS)}."),
+    ] = None,  # fmt: skip
     as_json: Json = False,
 ) -> None:
-    """Predict whether training fits a GPU: its peak memory by part. Needs no GPU and no weights.
+    """Predict the peak GPU memory of training, without a GPU.
 
-    Where a method draws its layers, the prediction is for its worst draw: the most layers it can take, with the
-    lowest allowed among them. What saves is how far down backprop runs: compare --min-layer 0 with half the depth.
+    No weights are needed either. If a method draws its layers, the prediction is for its worst draw: as many layers
+    as it can take, the lowest one among them. What saves memory is where backpropagation ends: compare --min-layer 0
+    with half the model's depth.
 
     \b
     irtuning memory --model llama-3.1-8b --batch 16 --length 256 --gpu 24GB
@@ -42,49 +50,36 @@ def memory(
     irtuning memory --model phi-2 --method last-k --set share=0.25 --set rank=8 --set padded=false
     """
     from irtuning.memory.fit import card_report, parse_gpu
-    from irtuning.training.config import parse_settings
     from irtuning.memory.predict import memory_table, predict_memory
+    from irtuning.training.config import parse_settings
 
-    size = parse_gpu(gpu) if gpu else None
-    asked = {"batch": batch, "length": length, "checkpointing": checkpointing, "min_layer": min_layer}
-    asked |= _read(parse_settings(settings or []))
-    if every:
-        table = memory_table(model, adapter, **asked)
-        rows = [row | card_report(size, model, row["method"], adapter, **asked) for row in table.to_dict("records")]
-        show({"model": model, "gpu_bytes": size, "methods": rows}, True) if as_json else typer.echo(_side_by_side(rows))
-        return
-    row = predict_memory(model, method, adapter, **asked).to_dict() | card_report(size, model, method, adapter, **asked)
-    show(row if as_json else _in_gib(row), as_json)
-
-
-def _read(texts: dict[str, str]) -> dict:
+    gpu_bytes, texts = parse_gpu(gpu) if gpu else None, parse_settings(settings or [])
     if wrong := sorted(set(texts) - set(KINDS)):
         raise InputError(f"unknown setting {wrong[0]!r}; a memory prediction takes {', '.join(KINDS)}")
-    return {name: read_as(name, text, KINDS[name]) for name, text in texts.items()}
+    asked = {"batch": batch, "length": length, "checkpointing": checkpointing, "min_layer": min_layer}
+    asked |= {name: read_as(name, text, KINDS[name]) for name, text in texts.items()}
+    if every:
+        rows = memory_table(model, adapter, **asked).to_dict("records")
+        rows = [row | card_report(gpu_bytes, model, row["method"], adapter, **asked) for row in rows]
+        show({"model": model, "gpu_bytes": gpu_bytes, "methods": rows}, as_json, _table(rows).to_string())
+    else:
+        row = predict_memory(model, method, adapter, **asked).to_dict()
+        row |= card_report(gpu_bytes, model, method, adapter, **asked)
+        show(row, as_json, _table([row]).T.to_string())
 
 
-def _in_gib(row: dict) -> dict:
-    """The same with bytes as GiB and the peak first."""
-    from irtuning.memory.predict import PARTS
-
-    sizes = {name: f"{row[name] / 2**30:.2f} GiB" for name in PARTS}
-    named = {"predicted peak": f"{row['peak_bytes'] / 2**30:.2f} GiB"} | sizes
-    return named | {name: value for name, value in row.items() if name not in (*PARTS, "peak_bytes")}
-
-
-def _side_by_side(rows: list[dict]) -> str:
+def _table(rows: list[dict]):
+    """Return predictions as a DataFrame with a row for each method, sizes in GiB and what was assumed in the title."""
     import pandas
 
     from irtuning.memory.predict import PARTS
 
-    table = pandas.DataFrame(rows, dtype=object).set_index("method")
-    sizes = [*PARTS, "peak_bytes"]
-    table[sizes] = (table[sizes].astype(float) / 2**30).round(2)
-    table = table.rename(columns={"peak_bytes": "predicted_peak"})
-    first = ["layers", "lowest_layer", *PARTS, "predicted_peak"]
+    one = rows[0]
+    title = f"{one['model']}, batch {one['batch']}, {one['length']} tokens; sizes in GiB, all predicted"
+    table = pandas.DataFrame(rows, dtype=object).set_index("method").rename_axis(columns=title)
+    sizes = {name: name for name in PARTS} | {"peak_bytes": "predicted_peak"}
+    table[list(sizes)] = (table[list(sizes)].astype(float) / 2**30).round(2)
     if "min_layer_needed" in table:
         table["min_layer_needed"] = ["none fits" if layer is None else layer for layer in table.min_layer_needed]
-    card = [name for name in ("fits", "largest_batch", "min_layer_needed") if name in table]
-    shown = table[first + card].to_string()
-    one = rows[0]
-    return f"{one['model']}, batch {one['batch']}, {one['length']} tokens; sizes in GiB, all predicted\n{shown}"
+    answers = [name for name in ("fits", "largest_batch", "min_layer_needed") if name in table]
+    return table[["layers", "lowest_layer", *sizes, *answers]].rename(columns=sizes)

@@ -1,7 +1,7 @@
-"""What commands share: their options, and how they read settings and show results."""
+"""Options that several commands share, and how commands read settings and print results."""
 
 import json
-from collections.abc import Iterator
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -10,85 +10,81 @@ import typer
 from irtuning.errors import InputError
 from irtuning.method.processes import is_first
 
-IN_A_LINE = 6  # single values, at most
-
-Corpus = Annotated[str, typer.Option(help="A corpus name (see `irtuning corpus --help`) or a CSV / JSON Lines file.")]
-Data = Annotated[Path | None, typer.Option(help="Folder with the corpus's files; else IRTUNING_DATA, else its home.")]
-Model = Annotated[str, typer.Option(help="A model name, a Hub id (owner/name) or a local folder.")]
-Adapter = Annotated[str, typer.Option(help="lora, dora or bottleneck.")]
-MaxSteps = Annotated[int | None, typer.Option(help="Optimizer steps; the model's own number of epochs where absent.")]
+Corpus = Annotated[str, typer.Option(help="The corpus: a name from `irtuning corpus --help`, or a file of your own.")]
+Data = Annotated[
+    Path | None,
+    typer.Option(help="The folder with the corpus's files. By default it is IRTUNING_DATA, or they are downloaded."),
+]
+Fold = Annotated[int, typer.Option(help="The fold, 0 to 4, of a corpus that has no split of its own.")]
+Model = Annotated[str, typer.Option(help="The model: a name such as mini, a Hub id (owner/name) or a local folder.")]
+Method = Annotated[
+    str,
+    typer.Option(help="The method: a name from `irtuning methods`, with options as in ir:variant=exact:splits=2, or a "
+                 "class of your own as FILE.py:Class."),
+]  # fmt: skip
+Adapter = Annotated[str, typer.Option(help="The kind of adapter: lora, dora or bottleneck.")]
+MaxSteps = Annotated[int | None, typer.Option(help="How many optimizer steps to train. By default the model's epochs.")]
 Setting = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Any other setting as name=value, repeatable; `irtuning settings` lists them."),
+    typer.Option("--set", metavar="name=value", help="Change another setting. It can be repeated, and `irtuning "
+                 "settings` lists them all."),
+]  # fmt: skip
+ScoreTest = Annotated[
+    bool, typer.Option("--score-test", help="Score the test split too. Every record says how often that was done.")
 ]
-ScoreTest = Annotated[bool, typer.Option(help="Score the test split too, at the end; the record counts it.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-Jobs = Annotated[
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Workers = Annotated[
     int | None,
-    typer.Option(min=1, help="Runs at a time, each in its own process; on one GPU they share it. By default one a core for "
-                 "mini on the CPU, else 1."),
+    typer.Option("--workers", "--jobs", min=1, help="How many runs to make at a time, each in a process of its own. On "
+                 "one GPU they share it. By default mini on a CPU has one for each core, and everything else has one."),
 ]  # fmt: skip
 Scheduler = Annotated[
     str | None,
-    typer.Option(help="Address of a Dask scheduler (tcp://host:8786) whose workers run them instead; it brings records back, "
-                 "no weights."),
+    typer.Option(help="The address of a Dask scheduler, such as tcp://host:8786, whose workers make the runs. Records "
+                 "come back and weights do not."),
 ]  # fmt: skip
-Before = Annotated[str, typer.Option(help="Column of the original text, in a file of your own.")]
-After = Annotated[str, typer.Option(help="Column of the revised text.")]
-Label = Annotated[str, typer.Option(help="Column of the intention.")]
-Group = Annotated[str | None, typer.Option(help="Column of what no two splits may share, such as the writer.")]
+Before = Annotated[str, typer.Option(help="In a file of your own, the column with the original text.")]
+After = Annotated[str, typer.Option(help="In a file of your own, the column with the revised text.")]
+Label = Annotated[str, typer.Option(help="In a file of your own, the column with the intention.")]
+Group = Annotated[
+    str | None, typer.Option(help="In a file of your own, a column such as the writer, that no two splits may share.")
+]
 
 
-def steps(max_steps: int | None, score_test: bool) -> dict:
-    return {"score_test": score_test} | ({} if max_steps is None else {"max_steps": max_steps})
+def merge(texts: dict[str, str], options: dict) -> dict:
+    """Return the settings given with --set together with those that have an option of their own."""
+    if twice := sorted(set(texts) & set(options)):
+        raise InputError(f"{twice[0]} was given with --set; use its option --{twice[0].replace('_', '-')}")
+    return texts | options
 
 
-def merge(texts: dict[str, str], given: dict) -> dict:
-    """Settings from --set beside those that have an option of their own."""
-    twice = sorted(set(texts) & set(given))
-    if twice:
-        raise InputError(f"{', '.join(twice)}: given with --set, but there is an option --{twice[0].replace('_', '-')}")
-    return texts | given
+def listed(text: str) -> list[str]:
+    """Return the methods in a text; a comma before a digit belongs to an option's value.
+
+    >>> listed("full, fixed:layers=3,5,mine.py:Mine")
+    ['full', 'fixed:layers=3,5', 'mine.py:Mine']
+    """
+    return [method.strip() for method in re.split(r",(?!\s*\d)", text) if method.strip()]
 
 
 def numbers(text: str) -> list[int]:
+    """Return the whole numbers in a text such as `0,1,2`."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise InputError(f"folds {text!r} is not a list of numbers such as 0,1,2") from None
 
 
-def parsed(name: str, text: str) -> object:
+def as_value(name: str, text: str) -> object:
+    """Return the value that a JSON text stands for."""
     try:
         return json.loads(text)
     except ValueError:
-        raise InputError(f"{name}={text} is not JSON; write a text as '{name}=\"...\"', a list as [0, 1]") from None
+        raise InputError(f"{name}={text} is not JSON; write a text as '{name}=\"...\"' and a list as [0, 1]") from None
 
 
-def show(shown: dict, as_json: bool) -> None:
-    """Print a result as one JSON object, or as lines of name and value; once, however many processes made it."""
-    if not is_first():
-        return
-    if as_json:
-        typer.echo(json.dumps(shown, ensure_ascii=False))
-        return
-    typer.echo("\n".join(_lines(shown)))
-
-
-def _lines(shown: dict, indent: str = "") -> Iterator[str]:
-    """Name and value, nested ones indented; a few single values in one line."""
-    width = max(map(len, shown))
-    for name, value in shown.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            value = {part.get("name", str(i)): part for i, part in enumerate(value)}
-        if not isinstance(value, dict):
-            yield f"{indent}{name:<{width}}  {_short(value)}"
-        elif len(value) > IN_A_LINE or any(isinstance(part, dict) for part in value.values()):
-            yield f"{indent}{name}:"
-            yield from _lines(value, indent + "  ")
-        else:
-            yield f"{indent}{name:<{width}}  {', '.join(f'{key} {_short(part)}' for key, part in value.items())}"
-
-
-def _short(value: object) -> object:
-    return f"{value:.4g}" if isinstance(value, float) else value
+def show(result: dict, as_json: bool, text: str = "") -> None:
+    """Print a result as one line of JSON, or its text if it has one, or indented JSON; the first process alone prints."""
+    if is_first():
+        dump = json.dumps(result, ensure_ascii=False, indent=None if as_json else 2)
+        typer.echo(dump if as_json or not text else text)
