@@ -1,48 +1,25 @@
 """The command that predicts memory."""
 
-from typing import Annotated
-
-import typer
-
-from irtuning.cli.app import app
-from irtuning.cli.options import Adapter, Json, Method, show
+from irtuning.cli import options as opt
 from irtuning.errors import InputError, read_as
 
 KINDS = {"rank": int, "alpha": int, "dropout": float, "width": int, "share": float, "accumulation": int, "labels": int,
          "precision": str, "optimizer": str, "padded": bool, "target_modules": tuple[str, ...]}  # fmt: skip
 
 
-@app.command()
 def memory(
-    model: Annotated[
-        str, typer.Option(help="The model: a name such as llama-3.1-8b, a local folder or its config.json.")
-    ] = "mini",
-    method: Method = "ir",
-    adapter: Adapter = "lora",
-    batch: Annotated[int | None, typer.Option(help="Examples in a step. By default the model's own batch size.")] = None,
-    length: Annotated[int | None, typer.Option(help="Tokens in an example. By default the model's own maximum.")] = None,
-    checkpointing: Annotated[
-        bool, typer.Option("--checkpointing", help="Recompute the activations of each layer in the backward pass.")
-    ] = False,
-    min_layer: Annotated[int, typer.Option(help="The lowest layer that may learn. Backpropagation ends there.")] = 0,
-    gpu: Annotated[
-        str | None,
-        typer.Option(help="The memory of a GPU (24GB, 24GiB or 80). The answer then says whether training fits, the "
-                     "largest batch that fits, and the --min-layer that is needed."),
-    ] = None,  # fmt: skip
-    every: Annotated[bool, typer.Option("--all", help="Show every method, one in each row.")] = False,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="name=value", help=f"Change another setting. It can be repeated, and the "
-                     f"settings are {', '.join(KINDS)}."),
-    ] = None,  # fmt: skip
-    as_json: Json = False,
-) -> None:
+    model: opt.Model = "mini", method: opt.Method = "ir", adapter: opt.Adapter = "lora", batch: opt.Batch = None,
+    length: opt.Length = None, checkpointing: opt.Checkpointing = False, min_layer: opt.MinLayer = 0,
+    gpu: opt.Gpu = None, every: opt.Every = False, settings: opt.Setting = None, as_json: opt.Json = False,
+) -> None:  # fmt: skip
     """Predict the peak GPU memory of training, without a GPU.
 
-    No weights are needed either. If a method draws its layers, the prediction is for its worst draw: as many layers
-    as it can take, the lowest one among them. What saves memory is where backpropagation ends: compare --min-layer 0
-    with half the model's depth.
+    No weights are needed either: --model also takes a config.json. If a method draws its layers, the prediction is for
+    its worst draw, which is as many layers as it can take with the lowest one among them. What saves memory is where
+    backpropagation ends: compare --min-layer 0 with half the depth of the model.
+
+    Settings for --set: rank, alpha, dropout, width, share, accumulation, labels, precision (bf16 or fp32), optimizer
+    (fused or foreach), padded (true or false) and target_modules.
 
     \b
     irtuning memory --model llama-3.1-8b --batch 16 --length 256 --gpu 24GB
@@ -61,25 +38,25 @@ def memory(
     if every:
         rows = memory_table(model, adapter, **asked).to_dict("records")
         rows = [row | card_report(gpu_bytes, model, row["method"], adapter, **asked) for row in rows]
-        show({"model": model, "gpu_bytes": gpu_bytes, "methods": rows}, as_json, _table(rows).to_string())
+        opt.show({"model": model, "gpu_bytes": gpu_bytes, "methods": rows}, as_json, _text(rows))
     else:
         row = predict_memory(model, method, adapter, **asked).to_dict()
         row |= card_report(gpu_bytes, model, method, adapter, **asked)
-        show(row, as_json, _table([row]).T.to_string())
+        opt.show(row, as_json, _text([row]))
 
 
-def _table(rows: list[dict]):
-    """Return predictions as a DataFrame with a row for each method, sizes in GiB and what was assumed in the title."""
+def _text(rows: list[dict]) -> str:
+    """Return predictions as a table with sizes in GiB, a method in each row or a single one in a column."""
     import pandas
 
     from irtuning.memory.predict import PARTS
 
-    one = rows[0]
-    title = f"{one['model']}, batch {one['batch']}, {one['length']} tokens; sizes in GiB, all predicted"
-    table = pandas.DataFrame(rows, dtype=object).set_index("method").rename_axis(columns=title)
     sizes = {name: name for name in PARTS} | {"peak_bytes": "predicted_peak"}
+    table = pandas.DataFrame(rows, dtype=object).set_index("method")
     table[list(sizes)] = (table[list(sizes)].astype(float) / 2**30).round(2)
-    if "min_layer_needed" in table:
-        table["min_layer_needed"] = ["none fits" if layer is None else layer for layer in table.min_layer_needed]
     answers = [name for name in ("fits", "largest_batch", "min_layer_needed") if name in table]
-    return table[["layers", "lowest_layer", *sizes, *answers]].rename(columns=sizes)
+    table = table.where(table.notna(), "none fits")  # a min_layer_needed that does not exist
+    table = table[["layers", "lowest_layer", *sizes, *answers]].rename(columns=sizes)
+    note, table = ("all predicted", table) if len(rows) > 1 else (rows[0]["note"], table.T)
+    title = "{model}, batch {batch}, {length} tokens; sizes in GiB".format(**rows[0])
+    return f"{title}; {note}\n{table.to_string()}"
