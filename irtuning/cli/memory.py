@@ -10,7 +10,7 @@ KINDS = {"rank": int, "alpha": int, "dropout": float, "width": int, "share": flo
 def memory(
     model: opt.Model = "mini", method: opt.Method = "ir", adapter: opt.Adapter = "lora", batch: opt.Batch = None,
     length: opt.Length = None, checkpointing: opt.Checkpointing = False, min_layer: opt.MinLayer = 0,
-    gpu: opt.Gpu = None, every: opt.Every = False, settings: opt.Setting = None, as_json: opt.Json = False,
+    gpu: opt.Gpu = None, every: opt.Every = False, settings: opt.MemorySetting = None, as_json: opt.Json = False,
 ) -> None:  # fmt: skip
     """Predict the peak GPU memory of training, without a GPU.
 

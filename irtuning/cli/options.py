@@ -58,6 +58,7 @@ Checkpointing = _option(bool, "Recompute the activations of each layer in the ba
 MinLayer = _option(int, "The lowest layer that may learn. Backpropagation ends there.")
 Gpu = _option(str | None, "The memory of a GPU (24GB, 24GiB or 80). The answer then says whether training fits, the "
               "largest batch that fits, and the --min-layer that is needed.")
+MemorySetting = _option(list[str] | None, "Change a setting. It can be repeated.", "--set", metavar="NAME=VALUE")
 Every = _option(bool, "Show every method, one in each row.", "--all")
 Profile = _option(str, "What to run. quick: a synthetic corpus, minutes on 2 CPU cores. study: the real corpora, hours "
                   "on one GPU. small: a model of 0.6 B parameters, a 16 GB GPU. paper: the paper's models and corpora, "

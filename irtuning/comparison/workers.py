@@ -104,14 +104,14 @@ def _cluster(address: str) -> Iterator[tuple]:
     except ImportError:
         raise InputError('a scheduler needs Dask; install it with pip install "irtuning[cluster]"') from None
     except (OSError, ValueError) as error:
-        raise InputError(f"no Dask scheduler answers at {address!r}: {error}; start one or correct the address") from None
+        raise InputError(f"no Dask scheduler answers at {address!r}: {error}; start one, or correct it") from None
     checked: set[str] = set()
 
     def free(running: int) -> int:  # one call a worker: the death of a worker is blamed on every call that it has
         try:
             client.wait_for_workers(1, WORKER_SECONDS)
         except TimeoutError:
-            raise InputError(f"the scheduler at {address!r} has had no worker for {WORKER_SECONDS} s; start some") from None
+            raise InputError(f"{address!r} has had no worker for {WORKER_SECONDS} s; start some") from None
         threads = client.nthreads()
         joined = [worker for worker in threads if worker not in checked]
         for worker, there in (client.run(versions, workers=joined, on_error="return") if joined else {}).items():
@@ -128,7 +128,7 @@ def _cluster(address: str) -> Iterator[tuple]:
         finally:
             client.run_on_scheduler(_allow(before))
     except (CancelledError, OSError):  # of the connection: the errors of a call are outcomes
-        raise InputError(f"the scheduler at {address!r} is gone; recorded runs are kept, start one and repeat") from None
+        raise InputError(f"the scheduler {address!r} is gone; recorded runs are kept, start one and repeat") from None
     finally:
         client.close()
 
@@ -138,7 +138,7 @@ def _problem(threads: int, there: dict[str, str] | Exception) -> str | None:
     if isinstance(there, Exception):
         return f"cannot load irtuning: {there!r}; install it there"
     if threads > 1:
-        return f"has {threads} threads, and runs in one process would share their random numbers; start it with --nthreads 1"
+        return f"has {threads} threads, whose runs would share their random numbers; start it with --nthreads 1"
     for package, version in versions().items():  # without the build: torch for a GPU and for the CPU are one version
         if str(version).partition("+")[0] != str(there.get(package)).partition("+")[0]:
             return f"has {package} {there.get(package)}, this process {version}; install the same version there"
@@ -146,5 +146,10 @@ def _problem(threads: int, there: dict[str, str] | Exception) -> str | None:
 
 
 def _allow(deaths: int) -> Callable:
-    """Return a function that sets how many deaths a scheduler forgives a call; as a lambda it travels by value."""
-    return lambda dask_scheduler: (dask_scheduler.allowed_failures, setattr(dask_scheduler, "allowed_failures", deaths))[0]
+    """Return a function, which travels by value, that sets how many deaths a scheduler forgives a call."""
+
+    def exchange(dask_scheduler: object) -> int:
+        before, dask_scheduler.allowed_failures = dask_scheduler.allowed_failures, deaths
+        return before
+
+    return exchange

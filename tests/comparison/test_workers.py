@@ -102,7 +102,7 @@ def test_a_process_that_is_told_to_end_makes_its_call_again(tmp_path):
 
 def test_a_comparison_on_a_cluster_that_loses_a_worker_is_the_one_made_here(cluster, tmp_path):
     """A worker is killed from outside in the middle: every record is there and the same as those of runs made alone."""
-    options = OPTIONS | {"methods": ["ir", "rst"], "seeds": [1, 2, 3], "max_steps": 12}
+    options = OPTIONS | {"methods": ["ir", "rst"], "seeds": [1, 2], "max_steps": 12}
     killer = threading.Thread(target=kill_when, args=(cluster, lambda: any(tmp_path.rglob("record.json"))))
     killer.start()
     records, floors = run_comparison(**options, scheduler=cluster.scheduler_address, output=tmp_path)
@@ -112,7 +112,7 @@ def test_a_comparison_on_a_cluster_that_loses_a_worker_is_the_one_made_here(clus
         for block in ("run", "train", "scores", "predictions"):
             assert found[block] == expected[block]
     folders = list(tmp_path.iterdir())
-    assert len(folders) == 6 and len(floors) == 2
+    assert len(folders) == 4 and len(floors) == 2
     assert sorted(map(str, map(read_record, folders))) == sorted(map(str, records))
     assert all([path.name for path in folder.iterdir()] == ["record.json"] for folder in folders)
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")}
