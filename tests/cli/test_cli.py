@@ -23,7 +23,7 @@ class Mine(Strategy):
 
     name = "mine"
 
-    def choose(self, step):
+    def choose(self, step, scores, rng):
         return [0]
 """
 
@@ -102,25 +102,18 @@ def test_like_takes_the_budget_of_a_saved_run(saved_run, tmp_path):
     assert json.loads(irt("train", *TINY, *words))["config"]["counts"] == counts
 
 
-def test_compare_prints_a_table_of_scores(own_corpus, tmp_path):
-    words = ["compare", *TINY, "--methods", "full, last-k:share=0.5", "--seeds", "1", "--score-test", "--workers", "1", "--output", str(tmp_path)]
+def test_compare_prints_a_table_of_scores_also_of_a_class_of_ones_own(own_corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("irtuning.method.registry.METHODS", METHODS | {})
+    (tmp_path / "mine.py").write_text(OWN)
+    words = ["compare", *TINY, "--methods", f"full, last-k:share=0.5,{tmp_path / 'mine.py'}:Mine", "--seeds", "1"]
+    words += ["--score-test", "--workers", "1", "--output", str(tmp_path / "runs")]
     words += [word for name in ("corpus", "before", "after", "label", "group") for word in (f"--{name}", own_corpus[name])]
     shown = json.loads(irt(*words, "--json"))
-    assert set(shown) == {"output", "table", "test"} and "last-k:share=0.5" in str(shown["table"])
+    assert set(shown) == {"output", "table", "test"}
+    assert all(sum(method in str(row) for row in shown["test"]) == 1 for method in ("full", "last-k:share=0.5", "mine"))
     text = irt(*words)
-    assert f"scores on validation; records in {tmp_path}" in text and "scores on test" in text and "edit-aware" in text
-
-
-def test_a_class_of_ones_own_is_a_method_like_others(tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text(OWN)
-    own = f"{tmp_path / 'mine.py'}:Mine"
-    monkeypatch.setattr("irtuning.method.registry.METHODS", dict(METHODS))
-    asked = {}
-    monkeypatch.setattr("irtuning.comparison.runs.run_comparison", lambda methods, **_: asked.update(methods=methods))
-    with pytest.raises(TypeError):  # there are no records
-        irt("compare", "--methods", f"full,ir:splits=2, {own},rst")
-    assert asked["methods"] == ["full", "ir:splits=2", own, "rst"]
-    assert json.loads(irt("memory", "--method", own, "--json"))["layers"] >= 1
+    assert f"scores on validation; records in {tmp_path / 'runs'}" in text and "scores on test" in text and "edit-aware" in text
+    assert json.loads(irt("memory", "--method", f"{tmp_path / 'mine.py'}:Mine", "--json"))["layers"] >= 1
 
 
 def test_methods_and_settings_are_listed():
