@@ -21,7 +21,6 @@ def corpus(
     """
     import pandas
 
-    from irtuning.comparison.runs import corpus_floors
     from irtuning.corpora import load_corpus
 
     shown = load_corpus(name, data, fold, labels=labels, before=before, after=after, label=label, group=group)
@@ -32,6 +31,8 @@ def corpus(
     text = "\n".join(f"{key}: {value}" for key, value in result.items() if key not in ("labels", "counts"))
     text += f"\n\n{table.rename_axis('examples', axis='columns').to_string()}"
     if floors:
+        from irtuning.comparison.runs import corpus_floors
+
         result["floors"] = corpus_floors(shown)
         scores = pandas.DataFrame(result["floors"])[["name", "split", "macro_f1", "accuracy"]]
         text += f"\n\n{scores.round(3).to_string(index=False)}"
