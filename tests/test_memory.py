@@ -17,7 +17,7 @@ from irtuning import (
 from irtuning.memory import estimate as estimates
 from irtuning.models.adapters import add_adapter
 from irtuning.memory.fit import usable_bytes
-from irtuning.cli.app import app
+from irtuning.cli import app
 from irtuning.memory.estimate import LIBRARY_BYTES, layers_that_learn, trace_layers
 from irtuning.analysis.figures import memory_parts
 from irtuning.method.layers import candidate_layers
