@@ -41,7 +41,7 @@ def memory(
     irtuning memory --model llama-3.1-8b --batch 16 --length 256 --all --checkpointing
     irtuning memory --model phi-2 --method last-k --set share=0.25 --set rank=8 --set padded=false
     """
-    from irtuning.memory.fit import card_report, parse_gpu
+    from irtuning.memory.fit import fit_report, parse_gpu
     from irtuning.training.config import parse_settings
     from irtuning.memory.predict import memory_table, predict_memory
 
@@ -50,10 +50,10 @@ def memory(
     asked |= _read(parse_settings(settings or []))
     if every:
         table = memory_table(model, adapter, **asked)
-        rows = [row | card_report(size, model, row["method"], adapter, **asked) for row in table.to_dict("records")]
+        rows = [row | fit_report(size, model, row["method"], adapter, **asked) for row in table.to_dict("records")]
         show({"model": model, "gpu_bytes": size, "methods": rows}, True) if as_json else typer.echo(_side_by_side(rows))
         return
-    row = predict_memory(model, method, adapter, **asked).to_dict() | card_report(size, model, method, adapter, **asked)
+    row = predict_memory(model, method, adapter, **asked).to_dict() | fit_report(size, model, method, adapter, **asked)
     show(row if as_json else _in_gib(row), as_json)
 
 
