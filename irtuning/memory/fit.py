@@ -1,7 +1,6 @@
 """What fits a GPU, by prediction: whether a setting does, the largest batch, the lowest layer, what to change."""
 
 import re
-from bisect import bisect_right
 from collections.abc import Callable
 
 from irtuning.errors import InputError
@@ -31,10 +30,14 @@ def largest_batch(gpu_bytes: int, model: str = "mini", method="ir", adapter: str
 
     if peak(1) > room:
         return 0
-    above = 2
-    while peak(above) <= room:
-        above *= 2
-    return accumulation * (above // 2 - 1 + bisect_right(range(above // 2, above), room, key=peak))
+    low, high = 1, 8
+    while peak(high) <= room:
+        low, high = high, 8 * high
+    while high - low > 1:  # memory grows almost in a straight line, so interpolation needs few traces
+        share = (room - peak(low)) / (peak(high) - peak(low))
+        middle = min(max(low + int(share * (high - low)), low + 1), high - 1)
+        low, high = (middle, high) if peak(middle) <= room else (low, middle)
+    return low * accumulation
 
 
 def lowest_layer_that_fits(
