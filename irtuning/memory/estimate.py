@@ -7,11 +7,12 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForSequenceClassification
 
 from irtuning.errors import InputError
 from irtuning.memory.tracing import (
-    ACTIVATIONS, BLOCK, GRADIENTS, TEMPORARY, Segment, fake_weights, highest, parameter_bytes, trace_step,
+    ACTIVATIONS, BLOCK, GRADIENTS, TEMPORARY, Segment, highest, parameter_bytes, trace_step,
 )  # fmt: skip
 from irtuning.method.layers import candidate_layers, find_layers, let_backprop_end_early
 from irtuning.method.strategies import Strategy
@@ -42,11 +43,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Weights:
-    """Bytes of tensors that never learn, bytes of tensors that can learn, and the number of the latter."""
+    """Bytes of some tensors, by whether they can learn."""
 
-    fixed: int
-    learning: int
-    tensors: int
+    fixed: int  # bytes of those that never learn
+    learning: int  # bytes of those that can learn
+    tensors: int  # number of those that can learn
 
     @classmethod
     def of(cls, tensors: list[torch.Tensor]) -> "Weights":
@@ -157,10 +158,11 @@ def trace_layers(setting: Setting, depth: int, chosen: list[int]) -> tuple[Weigh
     inside = {id(t) for layer in find_layers(model) for t in _tensors(layer)}
     outside = Weights.of([t for t in _tensors(model) if id(t) not in inside])
     layer = Weights.of(_tensors(find_layers(model)[1]))
-    with fake_weights(model):
+    shape = {"padded": setting.padded, "autocast": setting.precision == "bf16", "vocabulary": config.vocab_size}
+    with FakeTensorMode(allow_non_fake_inputs=True):  # tensors have no storage, and claim to be on the CPU
+        model.to_empty(device="cpu")
         candidate_layers(model).freeze_all_but(chosen)
         let_backprop_end_early(model)
-        shape = {"padded": setting.padded, "autocast": setting.precision == "bf16", "vocabulary": config.vocab_size}
         return outside, layer, trace_step(model, setting.batch, setting.length, **shape)
 
 

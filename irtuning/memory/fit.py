@@ -12,16 +12,14 @@ SLACK = 0.95  # share of the memory that fragmentation leaves
 
 
 def usable_bytes(gpu_bytes: int) -> int:
-    """Return how many bytes of a GPU's memory PyTorch can be expected to hand out."""
+    """Return how many bytes of a GPU's memory PyTorch can hand out: not those for CUDA, nor 5 % for fragmentation."""
     return int(gpu_bytes * SLACK) - CONTEXT_BYTES
 
 
 def largest_batch(gpu_bytes: int, model: str = "mini", method="ir", adapter: str = "lora", **settings) -> int:
     """Return the largest batch whose predicted peak fits a GPU, a multiple of `accumulation`; 0 if none fits.
 
-    Args:
-        gpu_bytes: bytes of the GPU's memory; half a GiB for CUDA and 5 % for fragmentation are left free.
-        model, method, adapter, settings: as for `predict_memory`, without `batch`.
+    All arguments but the GPU's memory are those of `predict_memory`, without `batch`.
     """
     accumulation, room = settings.get("accumulation", 1), usable_bytes(gpu_bytes)
 
@@ -40,18 +38,14 @@ def largest_batch(gpu_bytes: int, model: str = "mini", method="ir", adapter: str
     return low * accumulation
 
 
-def lowest_layer_that_fits(
-    gpu_bytes: int, model: str = "mini", method="ir", adapter: str = "lora", **settings
-) -> int | None:
+def lowest_layer_that_fits(gpu_bytes: int, model="mini", method="ir", adapter="lora", **settings) -> int | None:
     """Return the smallest `min_layer` with which the predicted peak fits a GPU, or None if none does.
 
-    Args:
-        gpu_bytes: bytes of the GPU's memory, as for `largest_batch`.
-        model, method, adapter, settings: as for `predict_memory`, without `min_layer`.
+    All arguments but the GPU's memory are those of `predict_memory`, without `min_layer`.
     """
     for layer in range(load_shape(model).num_hidden_layers - 1):
-        prediction = predict_memory(model, method, adapter, min_layer=layer, **settings)
-        if prediction.peak_bytes <= usable_bytes(gpu_bytes):
+        peak = predict_memory(model, method, adapter, min_layer=layer, **settings).peak_bytes
+        if peak <= usable_bytes(gpu_bytes):
             return layer
     return None
 
@@ -78,14 +72,10 @@ def setting_that_fits(
     return None
 
 
-def fit_report(
-    gpu_bytes: int | None, model: str = "mini", method="ir", adapter: str = "lora", **settings
-) -> dict[str, object]:
+def fit_report(gpu_bytes: int | None, model="mini", method="ir", adapter="lora", **settings) -> dict[str, object]:
     """Return whether a setting fits a GPU, the largest batch, and the `min_layer` it needs (None if none helps).
 
-    Args:
-        gpu_bytes: bytes of the GPU's memory; with None the report is empty.
-        model, method, adapter, settings: as for `predict_memory`.
+    All arguments but the GPU's memory are those of `predict_memory`. Without a GPU the report is empty.
     """
     if gpu_bytes is None:
         return {}

@@ -56,22 +56,11 @@ class MemoryPrediction:
 
 
 def predict_memory(
-    model: str = "mini",
-    method: str | type[Strategy] | Strategy = "ir",
-    adapter: str = "lora",
-    batch: int | None = None,
-    length: int | None = None,
-    *,
-    checkpointing: bool = False,
-    min_layer: int = 0,
-    share: float | None = None,
-    accumulation: int = 1,
-    precision: str = "bf16",
-    optimizer: str = "fused",
-    padded: bool = True,
-    labels: int = 9,
-    **options: object,
-) -> MemoryPrediction:
+    model: str = "mini", method: str | type[Strategy] | Strategy = "ir", adapter: str = "lora",
+    batch: int | None = None, length: int | None = None, *, checkpointing: bool = False, min_layer: int = 0,
+    share: float | None = None, accumulation: int = 1, precision: str = "bf16", optimizer: str = "fused",
+    padded: bool = True, labels: int = 9, **options: object,
+) -> MemoryPrediction:  # fmt: skip
     """Predict the peak memory of training on a GPU. Neither the GPU nor the weights are needed.
 
     Where a method draws the layers that learn, its `worst_case` counts: the most layers it can draw, the lowest
@@ -111,14 +100,12 @@ def predict_memory(
     adapter = adapter if strategy.scope == "adapters" else None
     values = {key: options.get(key, own.get(key)) for key in ADAPTER_SETTINGS} if adapter else {}
     options = tuple((key, tuple(value) if isinstance(value, list) else value) for key, value in values.items())
-    micro_batch = batch // accumulation
-    setting = Setting(model, adapter, options, micro_batch, length, checkpointing, precision, padded, labels)
+    setting = Setting(model, adapter, options, batch // accumulation, length, checkpointing, precision, padded, labels)
     chosen, ever = layers_that_learn(strategy, load_shape(model).num_hidden_layers)
     parts = bytes_by_part(setting, chosen, ever, accumulation, optimizer)
     note = FIXED if ever == chosen and strategy.importance is None else DRAWN
-    used = {"batch": batch, "length": length, "checkpointing": checkpointing}
-    learning = {"layers": len(chosen), "lowest_layer": min(chosen)}
-    return MemoryPrediction(model, name, adapter, **used, **learning, **parts, note=note)
+    layers = {"layers": len(chosen), "lowest_layer": min(chosen)}
+    return MemoryPrediction(model, name, adapter, batch, length, checkpointing, **layers, **parts, note=note)
 
 
 def highest_peaks(predictions: Iterable[MemoryPrediction]) -> dict[str, float]:

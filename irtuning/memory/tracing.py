@@ -7,7 +7,7 @@ few layers: what a layer keeps, frees and needs for a moment does not depend on 
 import contextlib
 import math
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from unittest.mock import patch
@@ -15,7 +15,6 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -31,11 +30,7 @@ FLOAT32 = {"layer_norm", "group_norm", "softmax", "log_softmax", "cross_entropy"
 
 
 def rounded(count: int) -> int:
-    """Return how many bytes the allocator hands out for `count` bytes.
-
-    >>> rounded(513)
-    1024
-    """
+    """Return how many bytes the allocator hands out for `count` bytes."""
     return -(-count // BLOCK) * BLOCK
 
 
@@ -45,19 +40,13 @@ def parameter_bytes(parameters: Iterable[torch.Tensor]) -> int:
 
 
 class StorageTracker(TorchDispatchMode):
-    """Mode that notes when each storage appears and when it is freed.
-
-    Attributes:
-        events: number of a storage and its bytes, negative when it is freed, in order.
-        marks: label of each segment and its first position in `events`, in order.
-        gradients: numbers of the storages that became a parameter's gradient.
-    """
+    """Mode that notes when each storage appears and when it is freed."""
 
     def __init__(self, known: Sequence[torch.Tensor] = ()):
         super().__init__()
-        self.events: list[tuple[int, int]] = []
-        self.marks: list[tuple[object, int]] = []
-        self.gradients: set[int] = set()
+        self.events: list[tuple[int, int]] = []  # number of a storage and its bytes, negative when it is freed
+        self.marks: list[tuple[object, int]] = []  # label of each segment and its first position in `events`
+        self.gradients: set[int] = set()  # numbers of the storages that became a parameter's gradient
         self._live: dict[int, tuple[int, object]] = {}
         self._count = 0
         for tensor in known:  # such as the weights: they are there before, so they count 0 bytes
@@ -146,25 +135,6 @@ def cuda_attention(
     return efficient(query, key, value, attn_mask, True, dropout_p, is_causal, scale=scale)[0]
 
 
-@contextlib.contextmanager
-def fake_weights(model: nn.Module) -> Iterator[nn.Module]:
-    """Replace every parameter and buffer by a tensor without storage that claims to be on the CPU."""
-    made: dict[int, torch.Tensor] = {}
-
-    def fake(tensor: torch.Tensor) -> torch.Tensor:
-        if id(tensor) not in made:
-            made[id(tensor)] = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
-            if isinstance(tensor, nn.Parameter):
-                made[id(tensor)] = nn.Parameter(made[id(tensor)], requires_grad=tensor.requires_grad)
-        return made[id(tensor)]
-
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        for module in model.modules():
-            for holder in (module._parameters, module._buffers):
-                holder.update({name: fake(t) for name, t in holder.items() if t is not None})
-        yield model
-
-
 @dataclass(frozen=True)
 class Segment:
     """Bytes of gradients, activations and temporaries, shape (3,), at its end and highest point less its start."""
@@ -176,7 +146,7 @@ class Segment:
 def trace_step(
     model: nn.Module, batch: int, length: int, *, padded: bool, autocast: bool, vocabulary: int
 ) -> dict[object, Segment]:
-    """Trace the forward and backward pass of a classifier that has `fake_weights`.
+    """Trace the forward and backward pass of a classifier made in PyTorch's FakeTensorMode, where this runs too.
 
     Returns:
         Segments by label, in order. Labels are ("forward", i) and ("backward", i) for layer i, with "embeddings" and

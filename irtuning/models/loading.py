@@ -54,11 +54,7 @@ def resolve(name: str, form: str | None = None) -> ModelSource:
 
 
 def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
-    """Return the model's tokenizer, with a padding token.
-
-    Raises:
-        InputError: it cannot be loaded.
-    """
+    """Return the model's tokenizer, with a padding token; raise InputError if it cannot be loaded."""
     from transformers import AutoTokenizer
 
     with _reading(source):
@@ -197,5 +193,6 @@ def _reading(source: ModelSource, problem: str | None = None, cure: str = CURE) 
         yield
     except Exception as error:
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        problem = problem or f"model {source.name!r} ({source.path}) cannot be loaded as safetensors without remote code"
+        named = f"model {source.name!r} ({source.path})"
+        problem = problem or f"{named} cannot be loaded as safetensors without remote code"
         raise InputError(f"{problem}: {first}{cure}") from error

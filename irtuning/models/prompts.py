@@ -48,14 +48,12 @@ def encode(
 
 
 def _prompts(tokenizer, pairs: Sequence[tuple[str, str]], labels: Sequence[str], form: str) -> list[list[int]]:
-    if not pairs:
-        return []
     if form == "instruction":
         texts = ([instruction(before, after, labels) for before, after in pairs],)
     else:
         between = "" if _separates(tokenizer) else "\n"
         texts = [before for before, _ in pairs], [between + after for _, after in pairs]
-    return tokenizer(*texts, verbose=False)["input_ids"]
+    return tokenizer(*texts, verbose=False)["input_ids"] if pairs else []
 
 
 def _separates(tokenizer) -> bool:

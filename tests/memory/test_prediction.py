@@ -17,6 +17,7 @@ from irtuning.memory.estimate import LIBRARY_BYTES, layers_that_learn, trace_lay
 from irtuning.memory.fit import setting_that_fits, usable_bytes
 from irtuning.memory.predict import PARTS, highest_peaks
 from irtuning.memory.tracing import highest
+from irtuning.method import registry
 from irtuning.method.registry import METHODS
 from irtuning.method.strategies import Strategy
 from irtuning.models.loading import load_shape
@@ -149,7 +150,8 @@ class UpperHalfThatSaysSo(UpperHalf):
         return upper, upper
 
 
-def test_a_strategy_of_ones_own_is_predicted_as_class_and_as_instance():
+def test_a_strategy_of_ones_own_is_predicted_as_class_and_as_instance(monkeypatch):
+    monkeypatch.setattr(registry, "METHODS", dict(METHODS))  # the names below are registered there
     full, half = (predict_memory(**SMALL, method=method) for method in ("full", "last-k"))
     unsaid = predict_memory(**SMALL, method=UpperHalf)
     assert (unsaid.method, unsaid.layers, unsaid.peak_bytes) == ("upper-half", 12, full.peak_bytes)

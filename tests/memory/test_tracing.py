@@ -1,5 +1,7 @@
 """The trace of a step, against hand counts and real tensors."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from conftest import make_classifier
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from irtuning.memory.tracing import CudaRules, StorageTracker, fake_weights, trace_step
+from irtuning.memory.tracing import CudaRules, StorageTracker, trace_step
 from irtuning.method.layers import candidate_layers
 from irtuning.models.adapters import add_adapter
 
@@ -48,16 +50,15 @@ def test_backward_of_two_linear_maps_is_the_hand_count():
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_tensors_without_storage_give_the_bytes_of_real_ones(dropout):
-    def traced(fake):
-        model = add_adapter(make_classifier(attn_implementation="eager"), "lora", rank=4, dropout=dropout)
-        candidate_layers(model).freeze_all_but([1, 3])
-        shape = {"padded": True, "autocast": True, "vocabulary": 100}
-        if not fake:
-            return trace_step(model, 8, 16, **shape)
-        with fake_weights(model):
-            return trace_step(model, 8, 16, **shape)
+    def traced(device, mode):
+        with torch.device(device):
+            model = add_adapter(make_classifier(attn_implementation="eager"), "lora", rank=4, dropout=dropout)
+        with mode:
+            model.to_empty(device="cpu")
+            candidate_layers(model).freeze_all_but([1, 3])
+            return trace_step(model, 8, 16, padded=True, autocast=True, vocabulary=100)
 
-    real, fake = traced(fake=False), traced(fake=True)
+    real, fake = traced("cpu", nullcontext()), traced("meta", FakeTensorMode(allow_non_fake_inputs=True))
     assert list(real) == list(fake)
     assert ("backward", 1) in real and ("backward", 0) not in real  # nothing below the lowest layer that learns
     for label in real:
