@@ -26,7 +26,7 @@ def memory(
     irtuning memory --model llama-3.1-8b --batch 16 --length 256 --all --checkpointing
     irtuning memory --model phi-2 --method last-k --set share=0.25 --set rank=8 --set padded=false
     """
-    from irtuning.memory.fit import card_report, parse_gpu
+    from irtuning.memory.fit import fit_report, parse_gpu
     from irtuning.memory.predict import memory_table, predict_memory
     from irtuning.training.config import parse_settings
 
@@ -37,11 +37,11 @@ def memory(
     asked |= {name: read_as(name, text, KINDS[name]) for name, text in texts.items()}
     if every:
         rows = memory_table(model, adapter, **asked).to_dict("records")
-        rows = [row | card_report(gpu_bytes, model, row["method"], adapter, **asked) for row in rows]
+        rows = [row | fit_report(gpu_bytes, model, row["method"], adapter, **asked) for row in rows]
         opt.show({"model": model, "gpu_bytes": gpu_bytes, "methods": rows}, as_json, _text(rows))
     else:
         row = predict_memory(model, method, adapter, **asked).to_dict()
-        row |= card_report(gpu_bytes, model, method, adapter, **asked)
+        row |= fit_report(gpu_bytes, model, method, adapter, **asked)
         opt.show(row, as_json, _text([row]))
 
 

@@ -1,4 +1,4 @@
-"""Committed measurements of large models on one GPU. Records of `tests/benchmarks` in, pandas frames out."""
+"""Committed measurements of large models on one GPU. Records of `reports/benchmarks` in, pandas frames out."""
 
 import hashlib
 import json

@@ -89,7 +89,8 @@ def dry_run(
     With `memory` also the predicted peak of every kind of run on a GPU, which takes a second for each.
     """
     from irtuning.companion.experiments import Companion
-    from irtuning.memory.predict import predicted_peaks
+    from irtuning.memory.predict import highest_peaks
+    from irtuning.training.build import predict_run
 
     parameters = _parameters(profile, data, None, changes or {})
     runs = Companion(**parameters).planned()
@@ -104,7 +105,7 @@ def dry_run(
         "steps": sorted({str(config.max_steps or "the model's own epochs") for config in configs}),
         "missing": missing(parameters),
         "run by us": RUN_BY_US[profile],
-    } | _minutes(configs) | ({"predicted peak on a GPU, GiB": predicted_peaks(configs)} if memory else {})
+    } | _minutes(configs) | ({"predicted peak on a GPU, GiB": highest_peaks(map(predict_run, configs))} if memory else {})
 
 
 def _minutes(configs: Sequence["RunConfig"]) -> dict:

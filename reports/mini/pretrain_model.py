@@ -1,4 +1,4 @@
-"""The model, its objective and its training."""
+"""The small language model, its loss and its training."""
 
 import math
 import time
@@ -7,16 +7,16 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pretrain_pairs import SPECIAL
+from pretrain_text import Rows
 
 from irtuning.errors import InputError, read_as, unknown
-from irtuning.pretrain.pairs import SPECIAL
-from irtuning.pretrain.text import Rows
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-WINDOW = 480  # tokens of a document that are scored together in the held-out loss
+WINDOW = 480  # tokens of a document that are scored together for the held-out loss
 PAD, BEGIN, END = 0, 1, 2
 
 
@@ -30,8 +30,8 @@ class Recipe:
     intermediate: int = 704
     head_width: int = 32
     context: int = 512
-    pairs: float = 0.5  # share of the tokens
-    tail: bool = True  # after a pair, what was changed
+    pairs: float = 0.5  # share of the tokens that belong to edited pairs
+    tail: bool = True  # whether a pair is followed by what was changed
     steps: int = 9000
     batch_tokens: int = 98304
     learning_rate: float = 3e-3
@@ -41,10 +41,10 @@ class Recipe:
 
     @classmethod
     def of(cls, given: Mapping[str, str]) -> "Recipe":
-        """A recipe from texts such as `{"width": "128"}`.
+        """Return a recipe from texts such as `{"width": "128"}`.
 
         Raises:
-            InputError: an unknown name, or a value that cannot be read or used.
+            InputError: a name is unknown, or a value cannot be read or used.
         """
         kinds = {f.name: f.type for f in fields(cls)}
         for name in given:
@@ -70,7 +70,7 @@ class Recipe:
 
 
 def make_model(recipe: Recipe, vocabulary: int) -> "PreTrainedModel":
-    """A Llama of the recipe's shape with random weights, input and output embeddings shared."""
+    """Return a Llama of the recipe's shape with random weights; input and output embeddings are shared."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     return LlamaForCausalLM(
@@ -97,7 +97,7 @@ def _cross_entropy(hidden: "torch.Tensor", table: "torch.Tensor", targets: "torc
 
 
 def bits_per_byte(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", documents: Sequence[str]) -> float:
-    """Held-out loss: each document in windows of 480 tokens after a begin mark; bits over the bytes of UTF-8."""
+    """Return the held-out loss in bits for each byte of UTF-8; documents are read in windows of 480 tokens."""
     import torch
 
     device = next(model.parameters()).device
@@ -122,7 +122,7 @@ def bits_per_byte(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
 
 
 def learning_rate_share(step: int, recipe: Recipe) -> float:
-    """Share of the learning rate at a step: a linear rise over the warm-up, then a linear fall to zero."""
+    """Return the share of the learning rate at a step: it rises over the warm-up, then falls to zero, both linearly."""
     rise = max(1, round(recipe.warmup * recipe.steps))
     return min((step + 1) / rise, (recipe.steps - step) / max(1, recipe.steps - rise))
 
@@ -130,11 +130,11 @@ def learning_rate_share(step: int, recipe: Recipe) -> float:
 def fit(
     model: "PreTrainedModel", recipe: Recipe, documents: np.ndarray, pairs: np.ndarray | None, held_out=None
 ) -> list[dict]:
-    """Train the model in place; return the curve: step, tokens, seconds, loss, held-out bits per byte.
+    """Train the model in place and return the curve: step, tokens, seconds, loss, held-out bits per byte.
 
     Args:
         documents, pairs: token ids of both kinds of text.
-        held_out: called without arguments, ten times a run, for the held-out loss.
+        held_out: function without arguments that returns the held-out loss; it is called ten times.
 
     Raises:
         InputError: the loss is not finite.

@@ -1,13 +1,15 @@
 """Predicted peak memory against `torch.cuda.max_memory_allocated`, setting by setting.
 
-On a GPU machine: `python tests/benchmarks/memory_measured.py measure memory.json` trains each setting of SETTINGS for
-a few steps through our own Trainer and callback, with random weights made on the GPU. Then, anywhere,
-`... predict memory.json` adds the predictions and prints the errors; the HELD_OUT settings, drawn by a fixed seed,
-are left out unless `--held-out` asks for them, once, at the end. `measure tiny.json --shape tiny` checks the script
-on a CPU, where nothing is measured.
+    python reports/benchmarks/memory_measured.py measure memory.json
+    python reports/benchmarks/memory_measured.py predict memory.json
 
-A method's layers are those the prediction assumes: at the first step all that will ever learn do, so that their Adam
-state is there; the peak is taken over the steps after it, in which the worst draw learns.
+The first command needs a GPU. It trains each setting of SETTINGS for a few steps through our Trainer and callback, with
+random weights made on the GPU. The second one adds the predictions and prints the errors. The HELD_OUT settings, drawn
+with a fixed seed, are left out unless `--held-out` asks for them, which was done once, at the end. With `--shape tiny`
+the first command checks the script on a CPU, where nothing is measured.
+
+The layers that learn are those that the prediction assumes. At the first step all layers learn that ever will, so that
+their optimizer state exists; the peak is taken over the steps after it, in which the worst draw learns.
 """
 
 import argparse
@@ -26,14 +28,13 @@ from transformers import (
 )  # fmt: skip
 from transformers.initialization import no_init_weights
 
-from irtuning.models.adapters import add_adapter
+from irtuning.models.adapters import adapted_classifier
 from irtuning.method.callback import LayerwiseTuning
 from irtuning.memory.estimate import layers_that_learn
 from irtuning.memory.predict import predict_memory
-from irtuning.models.loading import checkpoint_layers
+from irtuning.models.loading import load_shape, resolve
 from irtuning.training.provenance import provenance
 from irtuning.training.record import write_text
-from irtuning.models.shapes import load_shape, source_of
 from irtuning.method.strategies import Strategy
 from irtuning.method.registry import make_strategy
 from irtuning.method.trainer import LayerwiseTrainer
@@ -124,7 +125,7 @@ def prediction(setting: Setting):
 
 def make_model(setting: Setting, scope: str, device: str) -> torch.nn.Module:
     """The classifier a run trains, with random weights made on the device."""
-    low = not source_of(setting.model).random_weights and scope == "adapters"
+    low = not resolve(setting.model).random_weights and scope == "adapters"
     with torch.device(device), no_init_weights():
         kind = torch.bfloat16 if low else torch.float32
         model = AutoModelForSequenceClassification.from_config(load_shape(setting.model), dtype=kind)
@@ -133,16 +134,9 @@ def make_model(setting: Setting, scope: str, device: str) -> torch.nn.Module:
             torch.nn.init.normal_(parameter, std=0.02)
         else:
             torch.nn.init.constant_(parameter, float(name.endswith("weight")))
-    if scope == "adapters":
-        settings = {k: v for k, v in source_of(setting.model).settings.items() if k in ("alpha", "width")}
-        rank = source_of(setting.model).settings["rank"]
-        model = add_adapter(model, setting.adapter, r=rank, dropout=setting.dropout, **settings)
-    if setting.checkpointing:
-        checkpoint_layers(model)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    return model
+    settings = {name: resolve(setting.model).settings[name] for name in ("rank", "alpha", "width")}
+    settings |= {"dropout": setting.dropout, "checkpointing": setting.checkpointing}
+    return adapted_classifier(model, setting.adapter if scope == "adapters" else None, **settings)
 
 
 def examples(setting: Setting, vocabulary: int) -> list[dict]:

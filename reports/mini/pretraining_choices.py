@@ -1,9 +1,9 @@
-"""How `irtuning-mini` was chosen: candidates pre-trained for equal time, then fine-tuned on validation.
+"""Pre-train candidates for `irtuning-mini` for equal time, and fine-tune each to choose among them.
 
-    python tests/benchmarks/pretraining_choices.py TEXT --held-out TEXT --data DIR --variants tail128,tail256
+    python reports/mini/pretraining_choices.py TEXT --held-out TEXT --data DIR --variants tail128,tail256
 
-Needs a GPU. Each candidate's LoRA fine-tunings (corpora x folds x class weights) run as one batch. Writes
-reports/benchmarks/pretraining_choices.json, a block per variant; test parts are never read.
+Needs a GPU. The LoRA fine-tunings of a candidate (corpora x folds x class weights) run as one batch and are scored on
+validation parts. Writes reports/benchmarks/pretraining_choices.json, one block for each variant.
 """
 
 import dataclasses
@@ -15,14 +15,13 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from pretraining_pays import language_model, load_parts
-from side_by_side import Plan, fine_tune
+from pretrain_model import Recipe, bits_per_byte, fit, make_model
+from pretrain_text import encode_documents, encode_pairs, make_tokenizer, read_documents
+from pretraining_pays import Plan, fine_tune, language_model, load_parts
 
 from irtuning.corpora.floors import macro_f1
 from irtuning.models.loading import load_tokenizer, resolve
 from irtuning.companion.paths import REPOSITORY
-from irtuning.pretrain.text import encode_documents, encode_pairs, make_tokenizer, read_documents
-from irtuning.pretrain.training import Recipe, bits_per_byte, fit, make_model
 from irtuning.training.provenance import provenance
 from irtuning.training.record import write_text
 

@@ -1,6 +1,6 @@
 """Milliseconds of a LoRA training step on this machine's CPU, for the three shapes that were tried.
 
-Run `python tests/benchmarks/step_speed.py` on an idle machine; it writes reports/mini/step_speed.json. A step is
+Run `python reports/benchmarks/step_speed.py` on an idle machine; it writes reports/mini/step_speed.json. A step is
 forward, backward and Adam on a batch of 16 x 48 tokens; adapters on all layers, or on the upper half. Every setting
 has a process of its own; `avx2` forbids AVX-512 and AMX.
 """
@@ -16,9 +16,11 @@ import torch
 
 from irtuning.models.adapters import add_adapter
 from irtuning.companion.paths import REPOSITORY
-from irtuning.pretrain.training import Recipe
 from irtuning.training.provenance import provenance
 from irtuning.training.record import write_text
+
+sys.path.append(str(REPOSITORY / "reports" / "mini"))
+from pretrain_model import Recipe  # noqa: E402
 
 SHAPES = {128: 352, 192: 512, 256: 704}
 BATCH, LENGTH, WARM, STEPS = 16, 48, 3, 15
@@ -37,7 +39,7 @@ def milliseconds(width: int, precision: str, layers: str) -> float:
         use_cache=False,
     )  # fmt: skip
     model = LlamaForSequenceClassification(config)
-    model = add_adapter(model.bfloat16() if precision == "bf16" else model, "lora", r=16, alpha=32, dropout=0.05)
+    model = add_adapter(model.bfloat16() if precision == "bf16" else model, "lora", rank=16, alpha=32, dropout=0.05)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

@@ -1,4 +1,7 @@
-"""The recipe of `irtuning-mini`, on the command line."""
+"""Pre-train `irtuning-mini`, or a small model of your own, from scratch on plain text.
+
+    python reports/mini/pretrain.py train.txt.xz --held-out valid.txt.xz --output FOLDER
+"""
 
 import hashlib
 import json
@@ -10,13 +13,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pretrain_model import Recipe
 
 from irtuning.errors import InputError
-from irtuning.pretrain.training import Recipe
 from irtuning.training.record import new_folder, write_text
 
-logger = logging.getLogger("irtuning.pretrain")
-FRESH_PASSES = 4  # over the text, each with other edits; a longer training sees the same pairs again
+logger = logging.getLogger("irtuning.mini")
+FRESH_PASSES = 4  # passes over the text with new edits each; a longer training sees the same pairs again
 DEFAULTS = " ".join(f"{name}={value}" for name, value in asdict(Recipe()).items())
 
 
@@ -33,12 +36,12 @@ def main(
     """Pre-train a small causal language model from scratch on plain text and on edited pairs made from it.
 
     \b
-    python -m irtuning.pretrain train.txt.xz --held-out valid.txt.xz --output runs/mini
-    python -m irtuning.pretrain sample.txt --output /tmp/tiny --set layers=2 --set width=64 --set steps=50
+    python reports/mini/pretrain.py train.txt.xz --held-out valid.txt.xz --output runs/mini
+    python reports/mini/pretrain.py sample.txt --output /tmp/tiny --set layers=2 --set width=64 --set steps=50
     """
     given = [text.partition("=") for text in settings or []]
     recipe = Recipe.of({name: value for name, _, value in given})
-    from irtuning.pretrain.text import read_documents
+    from pretrain_text import read_documents
 
     documents = read_documents(texts)
     if held_out:
@@ -54,15 +57,15 @@ def main(
 
 
 def pretrain(documents: list[str], scored: list[str], recipe: Recipe, folder: Path) -> dict:
-    """Make tokenizer and model from `documents`, write both to `folder`, return the record of the training.
+    """Make a tokenizer and a model from `documents`, write both to `folder`, and return the record of the training.
 
     Raises:
-        InputError: text shorter than one context, no room in `folder`, or a loss that is not finite.
+        InputError: the text is shorter than one context, `folder` has no room, or the loss is not finite.
     """
     import torch
+    from pretrain_model import bits_per_byte, fit, make_model
+    from pretrain_text import encode_documents, encode_pairs, make_tokenizer
 
-    from irtuning.pretrain.text import encode_documents, encode_pairs, make_tokenizer
-    from irtuning.pretrain.training import bits_per_byte, fit, make_model
     from irtuning.training.provenance import provenance
 
     tokenizer = make_tokenizer(documents, recipe.vocabulary, recipe.context)

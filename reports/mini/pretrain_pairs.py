@@ -1,10 +1,10 @@
-"""Pairs of a text and its edited copy, made from plain text: what teaches a small model to compare the two.
+"""Pairs of a text and its edited copy, made from plain text. They teach a small model to compare two texts.
 
-No intention is told: the edits are blind to why a writer would make them. A pair is written as one string with the
+The edits have no intention: they know nothing of why a writer would make them. A pair is one string with the
 model's own marks, in the classifier's form (`<s> before <sep> after </s>`) or under headings. After the end mark
-comes its tail, what a reader of the pair should know: which side was the source (`<before>` or `<after>`), then what
-was taken out and put in (`<del> words <ins> words`, a pair of them for each place); for a text without a counterpart,
-the sentence that follows it in its document.
+comes a tail, which tells what a reader of the pair should find: which side was the source (`<before>` or `<after>`),
+and what was deleted and inserted at each position (`<del> words <ins> words`). The tail of a text without a
+counterpart is the sentence that follows it in its document.
 """
 
 import random
@@ -54,16 +54,16 @@ JOINTS = (", and", ", but", ", so", ";", ", because", ", while", ", which means 
 
 
 @dataclass
-class Source:
-    """What edits draw on, gathered from documents: which words follow which, names, and numbers."""
+class WordSource:
+    """Words that edits draw on, gathered from documents: followers of each word, names, and numbers."""
 
     followers: dict[str, Words] = field(default_factory=dict)
     names: Words = field(default_factory=lambda: ["Smith"])
     numbers: Words = field(default_factory=lambda: ["12"])
 
     @classmethod
-    def of(cls, documents: Sequence[str], most: int = 24) -> "Source":
-        """Gather from documents; of a word's followers the first `most` are kept."""
+    def of(cls, documents: Sequence[str], most: int = 24) -> "WordSource":
+        """Gather words from documents; at most `most` followers of a word are kept."""
         source = cls()
         for document in documents:
             words = document.split()
@@ -78,26 +78,26 @@ class Source:
         return source
 
     def follow(self, previous: str, rng: random.Random) -> str:
-        """A word that was seen after `previous`, else after a common one."""
+        """Return a word that was seen after `previous`, or else after a common word."""
         return rng.choice(self.followers.get(previous) or self.followers.get("the") or ["one"])
 
 
-def _drop(words: Words, at: int, rng: random.Random, source: Source) -> Words:
+def _drop(words: Words, at: int, rng: random.Random, source: WordSource) -> Words:
     return words[:at] + words[at + min(rng.choice((1, 1, 1, 2, 3, 5, 8)), len(words) - 1) :]
 
 
-def _double(words: Words, at: int, rng: random.Random, source: Source) -> Words:
+def _double(words: Words, at: int, rng: random.Random, source: WordSource) -> Words:
     return words[: at + 1] + words[at:]
 
 
-def _move(words: Words, at: int, rng: random.Random, source: Source) -> Words:
+def _move(words: Words, at: int, rng: random.Random, source: WordSource) -> Words:
     size = rng.choice((1, 1, 2, 4))
     rest = words[:at] + words[at + size :]
     to = rng.choice((at + 1, rng.randrange(len(rest) + 1)))
     return rest[:to] + words[at : at + size] + rest[to:]
 
 
-def _replace(words: Words, at: int, rng: random.Random, source: Source) -> Words:
+def _replace(words: Words, at: int, rng: random.Random, source: WordSource) -> Words:
     new, previous = [], words[at - 1] if at else "The"
     for _ in range(rng.choice((1, 1, 1, 2, 3, 5))):
         previous = source.follow(previous, rng)
@@ -105,27 +105,27 @@ def _replace(words: Words, at: int, rng: random.Random, source: Source) -> Words
     return words[:at] + new + words[at + rng.choice((1, len(new))) :]
 
 
-def _insert(words: Words, at: int, rng: random.Random, source: Source) -> Words:
+def _insert(words: Words, at: int, rng: random.Random, source: WordSource) -> Words:
     new = _replace(words[: at + 1], at, rng, source)[at:]
     return words[:at] + new + words[at:]
 
 
-def _swap(words: Words, at: int, rng: random.Random, source: Source) -> Words:
-    places = [i for i, word in enumerate(words) if word in SWAPS]
-    if not places:
+def _swap(words: Words, at: int, rng: random.Random, source: WordSource) -> Words:
+    swappable = [i for i, word in enumerate(words) if word in SWAPS]
+    if not swappable:
         return _replace(words, at, rng, source)
-    at = rng.choice(places)
+    at = rng.choice(swappable)
     new = [rng.choice(SWAPS[words[at]])] if rng.random() < 0.8 else []
     return words[:at] + new + words[at + 1 :]
 
 
-def _open(words: Words, at: int, rng: random.Random, source: Source) -> Words:
+def _open(words: Words, at: int, rng: random.Random, source: WordSource) -> Words:
     first = words[0] if words[0] == "I" or not words[0].istitle() else words[0].lower()
     return [*rng.choice(OPENERS).split(), first, *words[1:]]
 
 
-def _join_or_split(words: Words, at: int, rng: random.Random, source: Source) -> Words:
-    """Two sentences become one, or one two."""
+def _join_or_split(words: Words, at: int, rng: random.Random, source: WordSource) -> Words:
+    """Join two sentences, or split one."""
     ends = [i for i, word in enumerate(words[:-1]) if word[-1] in ".!?"]
     commas = [i for i, word in enumerate(words[:-2]) if word[-1] in ",;"]
     if ends:
@@ -138,16 +138,16 @@ def _join_or_split(words: Words, at: int, rng: random.Random, source: Source) ->
     return _insert(words, at, rng, source)
 
 
-def _fact(words: Words, at: int, rng: random.Random, source: Source) -> Words:
-    """Another number or name."""
-    places = [i for i, word in enumerate(words) if word[0].isdigit() or (i and word[0].isupper())]
-    if not places:
+def _fact(words: Words, at: int, rng: random.Random, source: WordSource) -> Words:
+    """Put in another number or name."""
+    facts = [i for i, word in enumerate(words) if word[0].isdigit() or (i and word[0].isupper())]
+    if not facts:
         return _replace(words, at, rng, source)
-    at = rng.choice(places)
+    at = rng.choice(facts)
     return [*words[:at], rng.choice(source.numbers if words[at][0].isdigit() else source.names), *words[at + 1 :]]
 
 
-def _case(words: Words, at: int, rng: random.Random, source: Source) -> Words:
+def _case(words: Words, at: int, rng: random.Random, source: WordSource) -> Words:
     at = rng.choice((0, at))
     return [*words[:at], words[at].swapcase() if len(words[at]) == 1 else _flip(words[at]), *words[at + 1 :]]
 
@@ -156,7 +156,7 @@ def _flip(word: str) -> str:
     return word[0].lower() + word[1:] if word[0].isupper() else word[0].upper() + word[1:]
 
 
-def _punctuate(words: Words, at: int, rng: random.Random, source: Source) -> Words:
+def _punctuate(words: Words, at: int, rng: random.Random, source: WordSource) -> Words:
     marked = [i for i, word in enumerate(words) if not word[-1].isalnum() and len(word) > 1]
     if marked and rng.random() < 0.6:
         at = rng.choice(marked)
@@ -164,7 +164,7 @@ def _punctuate(words: Words, at: int, rng: random.Random, source: Source) -> Wor
     return [*words[:at], words[at] + rng.choice((",", ",", ";", ":", ".", "'s")), *words[at + 1 :]]
 
 
-def _misspell(words: Words, at: int, rng: random.Random, source: Source) -> Words:
+def _misspell(words: Words, at: int, rng: random.Random, source: WordSource) -> Words:
     at = max(range(len(words)), key=lambda i: len(words[i])) if len(words[at]) < 4 else at
     word, k = words[at], rng.randrange(max(1, len(words[at]) - 1))
     wrong = rng.choice(
@@ -178,8 +178,8 @@ def _misspell(words: Words, at: int, rng: random.Random, source: Source) -> Word
     return [*words[:at], wrong or word, *words[at + 1 :]]
 
 
-def _inflect(words: Words, at: int, rng: random.Random, source: Source) -> Words:
-    """Another ending, as of number or tense."""
+def _inflect(words: Words, at: int, rng: random.Random, source: WordSource) -> Words:
+    """Change an ending, such as that of number or tense."""
     at = rng.choice([i for i, word in enumerate(words) if word.isalpha() and len(word) > 3] or [at])
     word = words[at]
     stem = re.sub(r"(ing|ed|es|s|ly)$", "", word) if len(word) > 5 else word.removesuffix("s")
@@ -187,14 +187,14 @@ def _inflect(words: Words, at: int, rng: random.Random, source: Source) -> Words
     return [*words[:at], new, *words[at + 1 :]]
 
 
-EDITS: dict[Callable[[Words, int, random.Random, Source], Words], int] = {  # and how often, in relation
+EDITS: dict[Callable[[Words, int, random.Random, WordSource], Words], int] = {  # and how often, in relation
     _drop: 4, _insert: 3, _replace: 5, _swap: 4, _inflect: 3, _misspell: 3, _punctuate: 3, _move: 2, _double: 1,
     _open: 1, _join_or_split: 2, _fact: 1, _case: 1,
 }  # fmt: skip
 
 
-def edited(text: str, others: Sequence[str], rng: random.Random, source: Source) -> str:
-    """A copy of `text` with one to six edits; some insert a clause from one of `others`, or a whole one."""
+def edited(text: str, others: Sequence[str], rng: random.Random, source: WordSource) -> str:
+    """Return a copy of `text` with one to six edits; some insert words of one of the `others`, or all of it."""
     words = text.split()
     for _ in range(rng.choice((1, 1, 1, 1, 2, 2, 3, 4, 6))):
         at = rng.randrange(len(words))
@@ -211,8 +211,8 @@ def edited(text: str, others: Sequence[str], rng: random.Random, source: Source)
     return " ".join(words)
 
 
-def pairs_of(document: str, rng: random.Random, source: Source, *, tail: bool = True) -> Iterator[str]:
-    """One pair per passage of a document, each a string with marks; `tail=False` leaves out what follows `</s>`."""
+def pairs_of(document: str, rng: random.Random, source: WordSource, *, tail: bool = True) -> Iterator[str]:
+    """Yield one pair for each passage of a document, as a string with marks; without `tail` it ends at `</s>`."""
     sentences = [s for line in document.splitlines() if line for s in SENTENCE_END.split(line)]
     at = 0
     while at < len(sentences):
@@ -223,8 +223,8 @@ def pairs_of(document: str, rng: random.Random, source: Source, *, tail: bool = 
             yield _written(passage, rest, rng, source, tail)
 
 
-def _written(passage: str, rest: Sequence[str], rng: random.Random, source: Source, tail: bool) -> str:
-    """A passage as a pair: one side empty, no edit, or edited; in one of the forms; with or without its tail."""
+def _written(passage: str, rest: Sequence[str], rng: random.Random, source: WordSource, tail: bool) -> str:
+    """Return a passage as a pair: with one side empty, without an edit, or edited, in one of the forms."""
     kind = rng.random()
     if kind < 0.25:
         sides = _styled([passage, rest[0] if rest and len(rest[0].split()) <= MOST_WORDS else ""], rng)
@@ -235,15 +235,15 @@ def _written(passage: str, rest: Sequence[str], rng: random.Random, source: Sour
     from_before = rng.random() < 0.5
     if not from_before:
         before, after = after, before
-    hunks, places, i, k = [], [], 0, 0
+    hunks, spans, i, k = [], [], 0, 0
     for operation, old, new in word_diff(before, after):
         if operation != "equal":
             hunks.append((old, new))
-            places.append(((i, i + len(old)) if old else None, (k, k + len(new)) if new else None))
+            spans.append(((i, i + len(old)) if old else None, (k, k + len(new)) if new else None))
         i, k = i + len(old), k + len(new)
     if hunks and rng.random() < 0.3:  # one edit marked, and only that one listed
         which = rng.randrange(len(hunks))
-        before, after = Revision("", before, after, "", "", *places[which]).texts()
+        before, after = Revision("", before, after, "", "", *spans[which]).texts()
         hunks = [hunks[which]]
     text = _form(before, after, rng)
     if tail and hunks:
@@ -257,7 +257,7 @@ def _listed(words: Words) -> str:
 
 
 def _styled(texts: Sequence[str], rng: random.Random) -> list[str]:
-    """All texts with typographic or straight quotes, and as written or with spaces around punctuation."""
+    """Return the texts with typographic or straight quotes, and perhaps with spaces around punctuation."""
     if rng.random() < 0.5:
         texts = [text.translate(STRAIGHT) for text in texts]
     if rng.random() < 0.25:

@@ -1,19 +1,21 @@
-"""Does the pre-training of `irtuning-mini` matter? Fine-tuning on it and on random weights, beside the floors.
+"""Fine-tune `irtuning-mini` and the same shape with random weights, to see whether the pre-training matters.
 
-`python tests/benchmarks/pretraining_pays.py --data DIR`, on a GPU, writes reports/mini/runs.json; `model_card.py` makes
-the table. Validation parts only: ArgRewrite (5 folds), arXivEdits, synthetic. Learning rate and class weights are chosen per row
-from one grid, with seed 0 on some parts and fewer steps; the table has seeds 1 to 3. Test parts are never read.
+    python reports/mini/pretraining_pays.py --data DIR
+
+Needs a GPU and writes reports/mini/runs.json, of which `model_card.py` makes the table. Only validation parts are read:
+ArgRewrite (5 folds), arXivEdits and the synthetic corpus. For each row, learning rate and class weights are chosen
+from one grid, with seed 0, on some of the parts and with fewer steps. The table has seeds 1 to 3.
 """
 
 import itertools
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from side_by_side import Plan, fine_tune
 
 from irtuning.corpora import load_corpus
 from irtuning.corpora.floors import macro_f1
@@ -21,6 +23,9 @@ from irtuning.models.loading import load_tokenizer, resolve
 from irtuning.companion.paths import REPOSITORY
 from irtuning.training.provenance import provenance
 from irtuning.training.record import write_text
+
+sys.path.append(str(REPOSITORY / "reports" / "benchmarks"))
+from side_by_side import Plan, fine_tune  # noqa: E402
 
 ROWS = {
     "LoRA on mini": ("mini", False),

@@ -1,4 +1,4 @@
-"""Text to token ids: documents, the tokenizer made from them, rows for training."""
+"""Token ids of plain text: reading of documents, the tokenizer made from them, and rows for training."""
 
 import lzma
 import os
@@ -8,23 +8,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pretrain_pairs import SPECIAL, WordSource, pairs_of
 
 from irtuning.errors import InputError
-from irtuning.pretrain.pairs import SPECIAL, Source, pairs_of
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-SOURCE_DOCUMENTS = 600  # that edits draw on: every worker gets a copy
+SOURCE_DOCUMENTS = 600  # edits draw words from so many documents; every worker gets a copy
 BEGIN = SPECIAL.index("<s>")
 
 
 def read_documents(paths: Sequence[Path]) -> list[str]:
-    """The documents of text files: paragraphs a line each, documents apart by a blank line.
+    """Read the documents of text files: one paragraph a line, a blank line between documents.
 
     Raises:
-        InputError: a file that cannot be read, is not UTF-8, or is a damaged archive; or no text at all.
+        InputError: a file cannot be read, is not UTF-8 or is a damaged archive, or there is no text.
     """
     documents = []
     for path in map(Path, paths):
@@ -42,7 +42,7 @@ def read_documents(paths: Sequence[Path]) -> list[str]:
 
 
 def make_tokenizer(documents: Sequence[str], size: int, context: int) -> "PreTrainedTokenizerBase":
-    """A byte-level BPE (any Unicode text survives it), trained on up to 30 MB; pairs as the classifier reads them."""
+    """Train a byte-level BPE, which keeps any Unicode text, on up to 30 MB; it joins pairs as the classifier does."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -72,19 +72,19 @@ def make_tokenizer(documents: Sequence[str], size: int, context: int) -> "PreTra
 
 
 def encode_documents(documents: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> np.ndarray:
-    """All documents as one row of token ids, each after a begin mark."""
+    """Return all documents as one row of token ids, each after a begin mark."""
     return _encode([[f"<s>{document}" for document in part] for part in _chunks(documents)], tokenizer)
 
 
 def encode_pairs(
     documents: Sequence[str], tokenizer: "PreTrainedTokenizerBase", tokens: int, *, seed: int = 0, tail: bool = True
 ) -> np.ndarray:
-    """At least `tokens` token ids of edited pairs: as many passes over the documents as that takes.
+    """Return at least `tokens` token ids of edited pairs, in as many passes over the documents as that takes.
 
     Raises:
-        InputError: no document has a sentence to make a pair from.
+        InputError: no document has a sentence from which a pair can be made.
     """
-    source = Source.of(random.Random(seed).sample(documents, min(len(documents), SOURCE_DOCUMENTS)))
+    source = WordSource.of(random.Random(seed).sample(documents, min(len(documents), SOURCE_DOCUMENTS)))
     rows, found, passes = [], 0, 0
     while found < tokens:
         parts = [(part, f"{seed} {passes} {n}") for n, part in enumerate(_chunks(documents))]
@@ -101,15 +101,15 @@ def _chunks(documents: Sequence[str]) -> Iterator[Sequence[str]]:
     return (documents[i : i + size] for i in range(0, len(documents), size))
 
 
-def _encode(parts, tokenizer, source: Source | None = None, tail: bool = True) -> np.ndarray:
-    """Token ids of every part's texts, in every core at once; with a source, the parts' pairs."""
+def _encode(parts, tokenizer, source: WordSource | None = None, tail: bool = True) -> np.ndarray:
+    """Return the token ids of every part's texts, or with a source of its pairs; all cores work at once."""
     from joblib import Parallel, delayed
 
     inner = tokenizer.backend_tokenizer.to_str()
     return np.concatenate(Parallel(n_jobs=-1)(delayed(_encode_part)(part, inner, source, tail) for part in parts))
 
 
-def _encode_part(part, tokenizer: str, source: Source | None, tail: bool) -> np.ndarray:
+def _encode_part(part, tokenizer: str, source: WordSource | None, tail: bool) -> np.ndarray:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the cores are busy with the other parts
     from tokenizers import Tokenizer
 
@@ -122,25 +122,25 @@ def _encode_part(part, tokenizer: str, source: Source | None, tail: bool) -> np.
 
 
 class Rows:
-    """Rows of `length` tokens drawn from one long row, each opened by a begin mark; every part once in a pass."""
+    """Rows of `length` tokens, each with a begin mark, drawn from one long row; a pass draws every part once."""
 
     def __init__(self, ids: np.ndarray, length: int, device: str, whole: bool, seed: int):
         import torch
 
         self.ids, self.length = torch.from_numpy(ids.astype(np.int32)).to(device), length
         self.rng = np.random.default_rng(seed)
-        # pairs start a row whole; documents anywhere
+        # a row of pairs starts where a pair does, a row of documents starts anywhere
         self.starts = np.flatnonzero(ids == BEGIN) if whole else np.arange(len(ids))
         self.queue = np.zeros(0, np.int64)
 
     def draw(self, count: int) -> "torch.Tensor":
-        """Token ids, shape (count, length)."""
+        """Return the token ids of new rows, shape (count, length)."""
         import torch
 
         while len(self.queue) < count:
             last = len(self.ids) - self.length
-            places = np.arange(self.rng.integers(min(self.length, last + 1)), last + 1, self.length)
-            self.queue = np.concatenate([self.queue, self.rng.permutation(places)])
+            starts = np.arange(self.rng.integers(min(self.length, last + 1)), last + 1, self.length)
+            self.queue = np.concatenate([self.queue, self.rng.permutation(starts)])
         wanted, self.queue = self.queue[:count], self.queue[count:]
         wanted = self.starts[np.searchsorted(self.starts, wanted, side="right") - 1]
         starts = torch.from_numpy(wanted).to(self.ids.device, non_blocking=True)

@@ -1,6 +1,6 @@
-"""The card of `irtuning-mini` from records: table, figures, sample loss, attributions, README.md.
+"""Write the card of `irtuning-mini` from records: table, figures, loss on the sample, attributions, README.md.
 
-    python tests/benchmarks/model_card.py --data DIR --documents documents.tsv.xz
+    python reports/mini/model_card.py --data DIR --documents documents.tsv.xz
 
 Reads irtuning/mini/training.json, reports/mini/{runs,step_speed}.json, reports/benchmarks/pretraining_choices.json;
 writes reports/mini/, figures/mini/, irtuning/mini/{README.md,ATTRIBUTION.tsv,SHA256SUMS}.
@@ -15,22 +15,22 @@ from typing import Annotated
 
 import pandas as pd
 import typer
+from pretrain_model import bits_per_byte
+from pretrain_text import read_documents
 from pretraining_pays import CHOICE_STEPS, ROWS, STEPS, load_parts
 from scipy import stats
-from side_by_side import BATCH, RANK
+from side_by_side import BATCH, RANK  # in reports/benchmarks, which pretraining_pays puts on the path
 
 from irtuning.comparison.runs import corpus_floors
 from irtuning.models.mini import CHECKSUMS
 from irtuning.analysis.figures import STYLE, to_image
 from irtuning.models.loading import load_tokenizer, resolve
 from irtuning.companion.paths import REPOSITORY
-from irtuning.pretrain.text import read_documents
-from irtuning.pretrain.training import bits_per_byte
 from irtuning.training.provenance import provenance
 from irtuning.training.record import write_bytes, write_text
 from irtuning.analysis.tables import markdown
 
-MINI, REPORTS, FIGURES = (REPOSITORY / place for place in ("irtuning/mini", "reports/mini", "figures/mini"))
+MINI, REPORTS, FIGURES = (REPOSITORY / folder for folder in ("irtuning/mini", "reports/mini", "figures/mini"))
 CORPORA = {"argrewrite": "ArgRewrite", "arxivedits": "arXivEdits", "synthetic": "synthetic"}
 FLOORS = ("operation", "edit-aware")
 STAMP = "mini · ArgRewrite (real), arXivEdits (real), SYNTHETIC corpus · validation"
