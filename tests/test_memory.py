@@ -19,7 +19,7 @@ from irtuning.models.adapters import add_adapter
 from irtuning.memory.fit import usable_bytes
 from irtuning.cli.app import app
 from irtuning.memory.estimate import LIBRARY_BYTES, layers_that_learn, trace_layers
-from irtuning.analysis.figures import memory_parts
+from irtuning.analysis.figures.memory import memory_parts
 from irtuning.method.layers import candidate_layers
 from irtuning.memory.predict import PARTS, predict_run
 from irtuning.models.loading import MODELS

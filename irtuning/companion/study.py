@@ -9,9 +9,9 @@ from dataclasses import asdict
 import numpy as np
 import pandas
 
-from irtuning.analysis.statistics import compare_methods, comparisons_table
+from irtuning.analysis.statistics import compare_methods, comparisons_table, interval
 from irtuning.errors import InputError
-from irtuning.analysis.convergence import data_curve, interval, reaching
+from irtuning.analysis.convergence import data_curve, reaching
 from irtuning.companion.benchmarks import LAYERS
 from irtuning.companion.profiles import VARIANT
 from irtuning.analysis.tables import models_of, runs_table

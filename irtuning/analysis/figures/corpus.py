@@ -1,4 +1,4 @@
-"""Figures of a corpus."""
+"""Figures of a corpus: counts of labels, sizes and kinds of edits, and confusions of a classifier."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,13 +8,15 @@ from matplotlib.figure import Figure
 
 from irtuning.analysis.figures.style import DOUBLE, canvas, styled
 
+BESIDE = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}  # the place of a legend to the right of the axes
+
 
 @styled
 def label_counts(counts: pandas.DataFrame, title: str) -> Figure:
-    """Number of revisions per intention in each split; rows are intentions, columns splits."""
+    """Draw the number of revisions of each intention (row) in each split (column)."""
     figure, axis = canvas(DOUBLE, 0.3 * len(counts) + 1)
     counts.plot.barh(ax=axis, color=seaborn.color_palette("colorblind", 3), width=0.8)
-    axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    axis.legend(**BESIDE)
     axis.invert_yaxis()
     axis.set(xlabel="revisions", ylabel="", title=title)
     return figure
@@ -22,7 +24,7 @@ def label_counts(counts: pandas.DataFrame, title: str) -> Figure:
 
 @styled
 def edit_sizes(sizes: pandas.DataFrame, title: str) -> Figure:
-    """Box plots (median, quartiles, 5 to 95 %) of each column of numbers by intention; `sizes` has a row per revision."""
+    """Draw box plots (median, quartiles, 5 to 95 %) of each column of numbers by intention, from a row per revision."""
     columns, labels = list(sizes.columns[1:]), list(sizes.intention.cat.categories)
     figure, axes = canvas(DOUBLE, 0.24 * len(labels) + 1.1, columns=len(columns), sharey=True)
     for axis, column, colour in zip(axes, columns, seaborn.color_palette("colorblind"), strict=False):
@@ -40,10 +42,10 @@ def edit_sizes(sizes: pandas.DataFrame, title: str) -> Figure:
 
 @styled
 def operation_shares(shares: pandas.DataFrame, title: str) -> Figure:
-    """Stacked bars: the share of each operation (column) in an intention's revisions (row)."""
+    """Draw the share of each operation (column) in the revisions of an intention (row) as stacked bars."""
     figure, axis = canvas(DOUBLE, 0.24 * len(shares) + 1.1)
     shares.plot.barh(ax=axis, stacked=True, color=seaborn.color_palette("colorblind", shares.shape[1]), width=0.75)
-    axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    axis.legend(**BESIDE)
     axis.invert_yaxis()
     axis.set(xlabel="share of the intention's revisions", ylabel="", xlim=(0, 1), title=title)
     return figure
@@ -51,14 +53,14 @@ def operation_shares(shares: pandas.DataFrame, title: str) -> Figure:
 
 @styled
 def confusions(gold: Sequence[str], answers: Mapping[str, Sequence[str]], labels: Sequence[str]) -> Figure:
-    """A panel per named set of answers: percentage of each intention's revisions (row) that got each answer (column).
+    """Draw a confusion matrix for each named list of answers, in percent of the revisions of each intention (row).
 
-    A cell that rounds to zero is left without a number.
+    Numbers that would be rounded to zero are left out.
     """
     from sklearn.metrics import confusion_matrix
 
-    longest = max(map(len, labels))
-    figure, axes = canvas(DOUBLE, 0.24 * len(labels) + 0.06 * longest + 1.1, columns=len(answers), sharey=True, squeeze=False)
+    height = 0.24 * len(labels) + 0.06 * max(map(len, labels)) + 1.1
+    figure, axes = canvas(DOUBLE, height, columns=len(answers), sharey=True, squeeze=False)
     for axis, (name, predicted) in zip(axes[0], answers.items(), strict=True):
         matrix = 100 * confusion_matrix(gold, predicted, labels=list(labels), normalize="true")
         numbers = [[f"{value:.0f}" if value >= 0.5 else "" for value in row] for row in matrix]
