@@ -1,6 +1,7 @@
 """Tables made from records, and the line of text that says which runs a figure or a table was made from."""
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 import pandas
 
@@ -13,21 +14,16 @@ USUAL = {"adapter": "lora", "head": "learns", "train_share": 1.0}  # a run's tit
 
 
 def runs_table(records: Sequence[dict], split: str = "validation") -> pandas.DataFrame:
-    """Return one row per run: its keys, its scores, its mean share of layers, its mean lowest layer and its seconds.
-
-    Raises:
-        InputError: a run was not scored on this split.
-    """
+    """Return one row per run: its keys, its scores, its mean share of layers, its mean lowest layer and its seconds."""
     if not all(split in record["scores"] for record in records):
         raise InputError(f"a run has no scores on {split!r}; train it with --score-test")
     rows = []
     for record in records:
         scores, steps = record["scores"][split], record["train"]["steps"]
-        rows.append(run_keys(record["run"]["config"]) | {name: scores[name] for name in METRICS} | {
-            "layer_share": mean_share(record),
-            "lowest_layer": sum(min(step["layers"]) for step in steps) / len(steps),
-            "train_seconds": sum(record["meta"]["step_seconds"]),
-        })  # fmt: skip
+        lowest = sum(min(step["layers"]) for step in steps) / len(steps)
+        seconds, scored = sum(record["meta"]["step_seconds"]), {name: scores[name] for name in METRICS}
+        costs = {"layer_share": mean_share(record), "lowest_layer": lowest, "train_seconds": seconds}
+        rows.append(run_keys(record["run"]["config"]) | scored | costs)
     return pandas.DataFrame(rows)
 
 
@@ -40,21 +36,19 @@ def summary_table(records: Sequence[dict], floors: Sequence[dict] = (), split: s
     _check_comparable(records)
     table = runs_table(records, split)
     rows = [
-        {"corpus": floor["corpus"], "model": model, "method": f"{floor['name']} floor"}
-        | {name: floor[name] for name in ("macro_f1", "accuracy")}
+        {name: floor[name] for name in ("corpus", "macro_f1", "accuracy")}
+        | {"model": model, "method": f"{floor['name']} floor"}
         for floor in floors if floor["split"] == split for model in table.model.unique()
     ]  # fmt: skip
     keys = [name for name in ("corpus", "model") if table[name].nunique() > 1]
     table = pandas.concat([pandas.DataFrame(rows), table]) if rows else table
     grouped = table.groupby([*keys, "method"], sort=False)
-    summary = pandas.DataFrame({"runs": grouped.size()})
-    for name in METRICS:
-        summary[name] = grouped[name].mean()
+    columns = {"runs": grouped.size()}
+    for name in (*METRICS, "layer_share", "lowest_layer", "train_seconds"):
+        columns[name] = grouped[name].mean()
         if name in ("macro_f1", "auprc"):
-            summary[f"{name}_sd"] = grouped[name].std(ddof=1)
-    for name in ("layer_share", "lowest_layer", "train_seconds"):
-        summary[name] = grouped[name].mean()
-    return summary
+            columns[f"{name}_sd"] = grouped[name].std(ddof=1)
+    return pandas.DataFrame(columns)
 
 
 def scores_table(record: dict, split: str = "validation") -> pandas.DataFrame:
@@ -66,9 +60,8 @@ def layer_frequency(records: Sequence[dict]) -> pandas.DataFrame:
     """Return the share of steps in which each layer (column) learned under each method (row), mean over runs."""
     rows = []
     for record in records:
-        steps = record["train"]["steps"]
-        layers = [layer for step in steps for layer in step["layers"]]
-        shares = {layer: layers.count(layer) / len(steps) for layer in range(record["run"]["depth"])}
+        chosen = [step["layers"] for step in record["train"]["steps"]]
+        shares = {i: sum(i in layers for layers in chosen) / len(chosen) for i in range(record["run"]["depth"])}
         rows.append({"method": run_title(record["run"]["config"])} | shares)
     return pandas.DataFrame(rows).groupby("method", sort=False).mean()
 
@@ -77,10 +70,9 @@ def losses_table(records: Sequence[dict]) -> pandas.DataFrame:
     """Return one row per step of every run: the run's keys, step, training loss, and seconds since the run began."""
     rows = []
     for record in records:
-        keys, seconds = run_keys(record["run"]["config"]), 0.0
-        for step, took in zip(record["train"]["steps"], record["meta"]["step_seconds"], strict=True):
-            seconds += took
-            rows.append(keys | {"step": step["step"], "loss": step["loss"], "seconds": seconds})
+        keys, ends = run_keys(record["run"]["config"]), accumulate(record["meta"]["step_seconds"])
+        steps = zip(record["train"]["steps"], ends, strict=True)
+        rows += [keys | {"step": step["step"], "loss": step["loss"], "seconds": end} for step, end in steps]
     return pandas.DataFrame(rows)
 
 
@@ -92,8 +84,8 @@ def validation_table(records: Sequence[dict]) -> pandas.DataFrame:
 
 def stamp(records: Sequence[dict], profile: str) -> str:
     """Return the line that every figure and table carries: profile, corpus, model, seeds, folds, steps, device."""
-    runs, configs = [r["run"] for r in records], [r["run"]["config"] for r in records]
-    synthetic = {run["config"]["corpus"]: run["synthetic_corpus"] for run in runs}
+    configs = [record["run"]["config"] for record in records]
+    synthetic = {record["run"]["config"]["corpus"]: record["run"]["synthetic_corpus"] for record in records}
     corpora = ", ".join("SYNTHETIC corpus" if made else f"{name} (real)" for name, made in synthetic.items())
     fields = {"seeds": "seed", "folds": "fold", "steps": "max_steps"}
     numbers = [f"{name} {_listed(sorted({config[field] for config in configs}))}" for name, field in fields.items()]

@@ -9,13 +9,10 @@ import pandas
 from irtuning.companion.paths import REPOSITORY
 from irtuning.errors import InputError
 
-LAYERS = {
-    "all": "all 32 layers", "trajectory": "200 chosen sets", "scattered": "14 scattered", "upper": "14, none below 16",
-    "last16": "the last 16", "last14": "the last 14",
-}  # fmt: skip
+LAYERS = {"all": "all 32 layers", "trajectory": "200 chosen sets", "scattered": "14 scattered",
+          "upper": "14, none below 16", "last16": "the last 16", "last14": "the last 14"}  # fmt: skip
 ENGINES = ("", "uncast", "uncast,liger", "uncast,compile", "uncast,compile,liger")  # liger was an option once
-GIVEN = ("core", "last-k", "trajectory", "eager", "liger", "checkpointing", "budget")  # groups of cases with given layers
-LATER = {"activation_budget": 1.0, "checkpointing": False, "error": None}  # columns that older rows lack
+GIVEN = ("core", "last-k", "trajectory", "eager", "liger", "checkpointing", "budget")  # cases with given layers
 GIB = 2**30
 
 
@@ -58,10 +55,10 @@ def error_summary(table: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def step_table(record: Mapping) -> pandas.DataFrame:
-    """Return time and memory of a step with given layers at batch 16 of 256 tokens: one row per set, engine and dropout.
+    """Return time and memory of a step of 16 x 256 tokens with given layers: one row per set, engine and dropout.
 
-    `step_ms` is a median, `peak_gib` that of the whole run. `roofline_share` compares the time that the necessary
-    matrix products take at the GPU's bf16 peak with the measured time.
+    `step_ms` is a median, `peak_gib` that of the whole run. `roofline_share` divides the time that the necessary matrix
+    products take at the GPU's bf16 peak by the measured time.
     """
     table = _finished(record)
     table = table[table.group.isin(GIVEN)].assign(kept=-table.activation_budget)
@@ -87,12 +84,6 @@ def case_table(record: Mapping) -> pandas.DataFrame:
     return table.sort_values(["order", "adapter", "batch", "length"], kind="stable")[names]
 
 
-def other_cards(record: Mapping) -> pandas.Series:
-    """Return how much longer each step took than on the first card of this kind that it was timed on, as shares."""
-    table = _finished(record).dropna(subset="earlier_ms").set_index("name")
-    return table.step_ms / table.earlier_ms.str[0] - 1
-
-
 def saving(table: pandas.DataFrame, layers: str, engine: str, dropout: float) -> tuple[float, float]:
     """Return the shares of time and memory that a set of layers saves of a step in which all layers learn."""
     part = table[(table.engine == engine) & (table.dropout == dropout)].set_index("layers")[["step_ms", "peak_gib"]]
@@ -101,9 +92,8 @@ def saving(table: pandas.DataFrame, layers: str, engine: str, dropout: float) ->
 
 def _finished(record: Mapping) -> pandas.DataFrame:
     """Return the rows of cases that did not fail, with the engine in words."""
-    table = pandas.DataFrame(record["rows"])
-    table = table.assign(**{n: table[n].fillna(d) if n in table else d for n, d in LATER.items()})
-    return table[table.error.isna()].assign(engine=lambda t: t.apply(_engine, axis=1))
+    table = pandas.DataFrame([row for row in record["rows"] if not row.get("error")])
+    return table.assign(engine=table.apply(_engine, axis=1))
 
 
 def _engine(row: Mapping) -> str:

@@ -43,7 +43,7 @@ def secondary_differences(records: Sequence[dict]) -> pandas.DataFrame:
 def convergence_differences(records: Sequence[dict]) -> pandas.DataFrame:
     """Return IR-Tuning minus Full PEFT in steps and seconds to Full PEFT's last loss, with a 95 % t interval over runs.
 
-    A run that never reaches that loss counts with its total length. `reached` is the share of IR-Tuning's runs that do.
+    A run that never reaches it counts with its total length. `reached` is the share of IR-Tuning's runs that do.
     """
     rows = []
     for loss in ("training", "validation"):
@@ -59,8 +59,7 @@ def convergence_differences(records: Sequence[dict]) -> pandas.DataFrame:
 def rate_differences(records: Sequence[dict]) -> pandas.DataFrame:
     """Return the steps of `convergence_differences` as text, one column for each learning rate that both methods used.
 
-    This is exploratory and not in the plan: it shows how much of a difference comes from the rate. `≥` marks a lower
-    bound, where a run never reached the loss.
+    This is exploratory, not in the plan. `≥` marks a lower bound, where a run never reached the loss.
     """
     columns = {}
     for rate in sorted({record["run"]["config"]["learning_rate"] for record in records}):
@@ -73,9 +72,9 @@ def rate_differences(records: Sequence[dict]) -> pandas.DataFrame:
 
 
 def size_differences(records: Sequence[dict]) -> pandas.DataFrame:
-    """Return IR-Tuning minus Full PEFT in macro F1 at each share of the training split, then the slope.
+    """Return IR-Tuning minus Full PEFT in macro F1 at each share of the training split, then its slope per doubling.
 
-    The slope is that of the difference per doubling of the share, one line for each fold and seed, with a t interval.
+    The slope is a mean over lines through the differences of each fold and seed, with a t interval.
     """
     rows = []
     for share in sorted({record["run"]["config"]["train_share"] for record in records}):
@@ -105,16 +104,13 @@ def memory_differences(records: Sequence[dict]) -> pandas.DataFrame:
 
 
 def _with_peaks(records: Sequence[dict]) -> pandas.DataFrame:
-    metas = [record["meta"] for record in records]
-    peaks = [m["peak_memory_bytes"] / 2**20 if m["peak_memory_kind"].startswith("GPU") else np.nan for m in metas]
-    return runs_table(records).assign(peak=peaks)
+    gpu = [record["meta"]["peak_memory_kind"].startswith("GPU") for record in records]
+    peaks = pandas.Series([record["meta"]["peak_memory_bytes"] / 2**20 for record in records], dtype=float)
+    return runs_table(records).assign(peak=peaks.where(gpu))
 
 
 def upper_half_savings(steps: pandas.DataFrame) -> pandas.DataFrame:
-    """Return what a step with layers of the upper half saves against as many scattered layers, by engine and dropout.
-
-    `cheaper` follows the plan's rule. `steps` is made by `benchmarks.step_table`.
-    """
+    """Return what a step with upper layers saves against as many scattered ones, from `benchmarks.step_table`."""
     rows = []
     for (engine, dropout), part in steps.groupby(["engine", "dropout"], sort=False):
         part = part.set_index("layers")[["step_ms", "peak_gib"]]
@@ -126,10 +122,9 @@ def upper_half_savings(steps: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def mistakes(records: Sequence[dict], method: str = "ir", most: int = 5) -> pandas.DataFrame:
-    """Return the most common confusions of a method on each corpus, mean over its runs.
+    """Return a method's most common confusions on each corpus as shares of the intention's items, mean over its runs.
 
-    `share` is the share of the intention's items. `every_run` is the share of these confusions whose item is wrong in
-    all runs of all methods.
+    `every_run` is the share of these confusions whose item is wrong in all runs of all methods.
     """
     rows = pandas.DataFrame([
         {"corpus": record["run"]["config"]["corpus"], "method": record["run"]["config"]["method"]}
@@ -155,21 +150,17 @@ def costs(experiments: Mapping[str, Sequence[dict]]) -> pandas.DataFrame:
         keys = [str(sorted(record["run"]["config"].items())) for record in records]
         new = [record for record, key in zip(records, keys, strict=True) if key not in seen]
         seen.update(keys)
-        rows.append({
-            "experiment": name, "runs": len(new), "steps": sum(len(r["train"]["steps"]) for r in new),
-            "training_hours": sum(sum(r["meta"]["step_seconds"]) for r in new) / 3600,
-            "test_scored": sum(r["scores"]["test_scored"] for r in new),
-        })  # fmt: skip
+        steps = sum(len(record["train"]["steps"]) for record in new)
+        scored = sum(record["scores"]["test_scored"] for record in new)
+        hours = sum(sum(record["meta"]["step_seconds"]) for record in new) / 3600
+        row = {"experiment": name, "runs": len(new), "steps": steps}
+        rows.append(row | {"training_hours": hours, "test_scored": scored})
     table = pandas.DataFrame(rows).set_index("experiment")
     return pandas.concat([table, table.sum().to_frame("all").T.astype(table.dtypes)]).rename_axis("experiment")
 
 
 def claims(records: Sequence[dict], of_sizes: Sequence[dict]) -> pandas.DataFrame:
-    """Return the abstract's claims with the verdict on each.
-
-    Args:
-        records: the runs that compare the methods.
-        of_sizes: the runs on shares of the training split.
+    """Return the abstract's claims with the verdict on each, from the main runs and those on shares of the data.
 
     Raises:
         InputError: the records are of a synthetic corpus, which cannot say anything about a claim.

@@ -8,13 +8,12 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from irtuning.analysis.figures.style import DOUBLE, canvas, method_colour, run_colour, styled
+from irtuning.analysis.figures.style import DOUBLE, canvas, heat_map, method_colour, run_colour, styled
 from irtuning.analysis.layers import has_scores, rank_agreement, score_matrix, score_spread
 from irtuning.analysis.tables import layer_frequency
 from irtuning.errors import InputError
 from irtuning.method.selector import MIDDLE, cut_variances, split_scores
 
-NUMBERS_UP_TO = 16  # a heat map with more columns has no room for numbers
 EXTRA = "kept by the reference code:\none extra layer"
 OUTSIDE = "smallest V of all:\noutside the window"
 LAYER = "layer (0: next to the embeddings)"
@@ -47,8 +46,8 @@ def layer_shares(records: Sequence[dict]) -> Figure:
     """
     table, single = layer_frequency(records), [layer_frequency([record]) for record in records]
     figure, (axis, side) = canvas(DOUBLE, 0.24 * len(table) + 1.1, columns=2, sharey=True, width_ratios=[5, 1])
-    _numbers_map(axis, table, ".2f", "share of steps", vmin=0, vmax=1)
-    axis.set(xlabel=LAYER, ylabel="")
+    heat_map(axis, table, ".2f", "share of steps", vmin=0, vmax=1)
+    axis.set(xlabel=LAYER)
     for row, method in enumerate(table.index):
         runs = [one.loc[method] for one in single if method in one.index]
         apart = [float((one - table.loc[method]).abs().max()) for one in runs if len(runs) > 1]
@@ -115,8 +114,7 @@ def agreement_map(records: Sequence[dict], by: Sequence[str] = ("method", "seed"
     """Draw the Spearman correlation of the layers' mean scores between runs; see `rank_agreement`."""
     table = rank_agreement(records, by)
     figure, axis = canvas(min(DOUBLE, 0.4 * len(table) + 3.2), 0.24 * len(table) + 1.8)
-    _numbers_map(axis, table, ".2f", "Spearman correlation", cmap="RdBu_r", vmin=-1, vmax=1)
-    axis.set(xlabel="", ylabel="")
+    heat_map(axis, table, ".2f", "Spearman correlation", cmap="RdBu_r", vmin=-1, vmax=1)
     axis.set_xticks([i + 0.5 for i in range(len(table))], table.columns, rotation=35, ha="right")
     return figure
 
@@ -125,8 +123,8 @@ def agreement_map(records: Sequence[dict], by: Sequence[str] = ("method", "seed"
 def component_map(norms: pandas.DataFrame) -> Figure:
     """Draw the gradient norm of each adapted module (row of the figure) of each layer (column)."""
     figure, axis = canvas(DOUBLE, 0.26 * norms.shape[1] + 1.1)
-    _numbers_map(axis, norms.T, ".2g", "gradient L2 norm", vmin=0)
-    axis.set(xlabel=LAYER, ylabel="")
+    heat_map(axis, norms.T, ".2g", "gradient L2 norm", vmin=0)
+    axis.set(xlabel=LAYER)
     return figure
 
 
@@ -144,12 +142,4 @@ def _steps_map(axis: Axes, table: pandas.DataFrame, title: str, cmap: object = "
     seaborn.heatmap(table, ax=axis, cmap=cmap, **ticks, **options)
     axis.set(xlabel="", ylabel="layer", title=title)
     axis.invert_yaxis()
-    axis.tick_params(rotation=0)
-
-
-def _numbers_map(axis: Axes, table: pandas.DataFrame, form: str, name: str, cmap: str = "Blues", **limits) -> None:
-    """Draw a heat map with its numbers, if there is room for them."""
-    numbers = {"annot": table.shape[1] <= NUMBERS_UP_TO, "fmt": form, "annot_kws": {"size": 6}}
-    ticks = {"xticklabels": max(1, table.shape[1] // 20), "yticklabels": True}
-    seaborn.heatmap(table, ax=axis, cmap=cmap, cbar_kws={"label": name, "pad": 0.01}, **ticks, **numbers, **limits)
     axis.tick_params(rotation=0)

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 
 import pandas
-import seaborn
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from irtuning.analysis.convergence import class_scores, data_curve, step_cost
 from irtuning.analysis.figures.corpus import confusions
 from irtuning.analysis.figures.style import (
-    DOUBLE, LINES, canvas, corpus_panels, legend_above, method_colour, run_colour, styled,
+    DOUBLE, LINES, canvas, corpus_panels, heat_map, legend_above, method_colour, run_colour, styled,
 )  # fmt: skip
 from irtuning.analysis.statistics import half_width
 from irtuning.analysis.tables import KEYS, losses_table, run_title, runs_table, validation_table
@@ -75,10 +74,7 @@ def class_heatmap(records: Sequence[dict], split: str = "validation") -> Figure:
     """Draw the F1 of every class under every method, mean over the runs of one corpus."""
     table = class_scores(records, split)
     figure, axis = canvas(DOUBLE, 0.26 * len(table) + 1.4)
-    numbers = {"annot": True, "fmt": ".2f", "annot_kws": {"size": 7}}
-    seaborn.heatmap(table, ax=axis, cmap="Blues", vmin=0, vmax=1, cbar_kws={"label": f"F1 on {split}"}, **numbers)
-    axis.set(xlabel="", ylabel="")
-    axis.tick_params(axis="y", rotation=0)
+    heat_map(axis, table, ".2f", f"F1 on {split}", size=7, vmin=0, vmax=1)
     axis.set_xticks(axis.get_xticks(), list(table.columns), rotation=20, ha="right")
     return figure
 
@@ -91,18 +87,15 @@ def convergence(records: Sequence[dict], against: str = "step", smooth: int = 10
     """
     points = validation_table(records)[[*KEYS, "step", "macro_f1"]]
     table = losses_table(records).merge(points, how="left", on=[*KEYS, "step"])
-    running = table.groupby(list(KEYS), sort=False).loss.transform(lambda s: s.rolling(smooth, min_periods=1).mean())
-    table = table.assign(loss=running)
+    table["loss"] = table.groupby(list(KEYS)).loss.transform(lambda s: s.rolling(smooth, min_periods=1).mean())
     figure, panels = corpus_panels(table, 2.2 * table.groupby(["corpus", "model"]).ngroups + 0.6, per_corpus=2)
     for part, (left, right) in panels:
         for method, rows in part.groupby("method", sort=False):
             _band(left, rows, against, "loss", method)
             _band(right, rows.dropna(subset="macro_f1"), against, "macro_f1", method)
-        name = "step" if against == "step" else "training time (s)"
+        name = {"step": "step", "seconds": "training time (s)"}[against]
         left.set(xlabel=name, ylabel=f"training loss (mean of {smooth} steps)", yscale="log")
-        left.yaxis.set_major_formatter("{x:g}")
-        left.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
-        left.yaxis.set_minor_formatter("{x:g}")
+        left.yaxis.set(major_formatter="{x:g}", minor_locator=LogLocator(subs=(2, 5)), minor_formatter="{x:g}")
         right.set(xlabel=name, ylabel="validation macro F1", ylim=(0, None))
     legend_above(figure, panels[0][1][0])
     return figure

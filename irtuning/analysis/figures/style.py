@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping
 import matplotlib
 import matplotlib.colors
 import pandas
+import seaborn
 from matplotlib.figure import Figure
 
 from irtuning.method.registry import facts
 
 LINES = ("-", "--", ":", "-.")  # for methods of the same colour, in turn
+NUMBERS_UP_TO = 16  # a heat map with more columns has no room for numbers
 DOUBLE = 7.2  # width of a page of two columns, inches
 STYLE = {
     "font.size": 8, "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
@@ -74,6 +76,15 @@ def corpus_panels(table: pandas.DataFrame, height: float, per_corpus: int = 1, *
     for part, panel in panels if len(groups) > 1 else []:
         (panel if per_corpus == 1 else panel[0]).set_title(part.corpus.iloc[0])
     return figure, panels
+
+
+def heat_map(axis, table: pandas.DataFrame, form: str, name: str, *, size: int = 6, **options: object) -> None:
+    """Draw a table as a heat map, with its numbers if there is room for them, and `name` beside the colours."""
+    numbers = {"annot": table.shape[1] <= NUMBERS_UP_TO, "fmt": form, "annot_kws": {"size": size}}
+    options = {"cmap": "Blues", "xticklabels": max(1, table.shape[1] // 20), "yticklabels": True} | numbers | options
+    seaborn.heatmap(table, ax=axis, cbar_kws={"label": name, "pad": 0.01}, **options)
+    axis.tick_params(axis="y", rotation=0)
+    axis.set(xlabel="", ylabel="")
 
 
 def legend_above(figure: Figure, axis) -> None:
