@@ -130,10 +130,8 @@ def _jaccard(record: dict) -> float:
 
 def _groups(records: Sequence[dict], by: Sequence[str]) -> list[list[dict]]:
     """Return the records in groups that share the values of `by`, in their order."""
-    groups = {}
-    for record in records:
-        groups.setdefault(_name(record, by), []).append(record)
-    return list(groups.values())
+    names = [_name(record, by) for record in records]
+    return [[r for r, other in zip(records, names, strict=True) if other == name] for name in dict.fromkeys(names)]
 
 
 def _name(record: dict, by: Sequence[str]) -> str:

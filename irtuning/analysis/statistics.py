@@ -55,8 +55,7 @@ def compare_methods(
     """Compare two methods' runs on one corpus and model, paired by fold and seed.
 
     Raises:
-        InputError: a run has no partner, the split was not scored, there are fewer than two clusters, or the records
-            are of several corpora or models.
+        InputError: the runs do not form pairs, or there are fewer than two clusters, or several corpora or models.
     """
     if len({_setting(record) for record in records}) > 1:
         raise InputError("records of several corpora or models; compare methods on one of each")
@@ -69,10 +68,9 @@ def compare_methods(
     once = np.ones((1, clusters))
     difference = f1_of_seeds(first, once).mean() - f1_of_seeds(second, once).mean()
     low, high = np.quantile(differences, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    below, above = ((differences <= 0).sum() + 1) / (draws + 1), ((differences >= 0).sum() + 1) / (draws + 1)
-    error = float(differences.std(ddof=1))
+    fewer = min((differences <= 0).sum(), (differences >= 0).sum())  # draws on the other side of zero
+    p_value, error = float(min(1.0, 2 * ((fewer + 1) / (draws + 1)))), float(differences.std(ddof=1))
     effect = float(difference / (error * np.sqrt(clusters))) if error else 0.0
-    p_value = float(min(1.0, 2 * min(below, above)))
     return Comparison(method, against, float(difference), float(low), float(high), p_value, effect,
                       sum(NORMAL) * error, clusters, seeds)  # fmt: skip
 
@@ -86,10 +84,7 @@ def against_all(records: Sequence[dict], method: str = "ir") -> list[tuple[str, 
 def comparisons_table(
     records: Sequence[dict], pairs: Sequence[tuple[str, str]], split: str = "test", draws: int = DRAWS
 ) -> pandas.DataFrame:
-    """Return one row per corpus and pair of methods, with p values adjusted by Holm over the whole table.
-
-    Several models get rows and a column of their own.
-    """
+    """Return one row per corpus (and model) and pair of methods, p values adjusted by Holm over the whole table."""
     settings = dict.fromkeys(map(_setting, records))
     keys = ["corpus", "model"] if len({model for _, model in settings}) > 1 else ["corpus"]
     rows = []
@@ -134,11 +129,8 @@ def paired_confusions(
 def f1_of_seeds(confusions: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the macro F1 of the pooled predictions of each draw and seed, shape (draws, seeds).
 
-    A class that occurs in a draw neither as a true nor as a predicted one is left out of that draw's mean.
-
-    Args:
-        confusions: shape (seeds, clusters, K, K).
-        weights: how often each draw takes each cluster, shape (draws, clusters).
+    A class that a draw has neither among the true nor the predicted ones is left out of its mean. `confusions` has the
+    shape (seeds, clusters, K, K), and `weights`, how often each draw takes each cluster, (draws, clusters).
     """
     pooled = np.tensordot(weights, confusions, (1, 1))
     right, true, predicted = pooled.diagonal(axis1=2, axis2=3), pooled.sum(3), pooled.sum(2)

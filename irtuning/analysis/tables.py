@@ -106,7 +106,7 @@ def models_of(records: Sequence[dict]) -> str:
 
 
 def run_title(config: Mapping) -> str:
-    """Return a run's method, followed by its adapter, head and share of the training split if these are unusual.
+    """Return a run's method, and its adapter, head and share of the training split if they are not the usual ones.
 
     >>> run_title({"method": "ir", "adapter": "dora", "head": "learns", "train_share": 0.25})
     'ir, dora, 25% of train'

@@ -177,10 +177,7 @@ def verdicts(
     comparisons: pandas.DataFrame, convergence: pandas.DataFrame, memory: pandas.DataFrame,
     sizes: "pandas.DataFrame | None", setting: str,
 ) -> pandas.DataFrame:  # fmt: skip
-    """Return the verdict on each claim from the tables it rests on, with the evidence in words.
-
-    `rule` says who made the rule that a verdict follows: the plan, or we when the report was written.
-    """
+    """Return the verdict on each claim, its evidence, and whose rule it follows: the plan's or ours, made later."""
     papers, chosen = (comparisons[comparisons.against.isin(names)] for names in (LAYER_WISE, ["random-counts"]))
     small = sizes[sizes.train.isin(("5%", "10%"))] if sizes is not None else pandas.DataFrame(columns=["low", "high"])
     rows = [

@@ -40,10 +40,7 @@ def operation_shares(shares: pandas.DataFrame, title: str) -> Figure:
 
 @styled
 def confusions(gold: Sequence[str], answers: Mapping[str, Sequence[str]], labels: Sequence[str]) -> Figure:
-    """Draw a confusion matrix for each named list of answers, in percent of the revisions of each intention (row).
-
-    Numbers that would be rounded to zero are left out.
-    """
+    """Draw a confusion matrix for each named list of answers, in percent of the revisions of each intention (row)."""
     from sklearn.metrics import confusion_matrix
 
     height = 0.24 * len(labels) + 0.06 * max(map(len, labels)) + 1.1

@@ -40,10 +40,7 @@ def layer_importance(record: dict) -> Figure:
 
 @styled
 def layer_shares(records: Sequence[dict]) -> Figure:
-    """Draw the share of steps in which each layer learned under each method, mean over runs.
-
-    A dot beside it stands for a run: its largest distance from that mean over the layers.
-    """
+    """Draw the share of steps in which each layer learned, mean over runs, and each run's largest distance from it."""
     table, single = layer_frequency(records), [layer_frequency([record]) for record in records]
     figure, (axis, side) = canvas(DOUBLE, 0.24 * len(table) + 1.1, columns=2, sharey=True, width_ratios=[5, 1])
     heat_map(axis, table, ".2f", "share of steps", vmin=0, vmax=1)

@@ -46,13 +46,7 @@ def score_comparison(
 
 @styled
 def comparison_forest(table: pandas.DataFrame, margin: float | None = None, split: str = "test") -> Figure:
-    """Draw the differences in macro F1 of a table of comparisons with their 95 % intervals.
-
-    Args:
-        table: made by `statistics.comparisons_table`.
-        margin: a difference to mark with a dashed line.
-        split: the split that was scored.
-    """
+    """Draw the differences in a `comparisons_table` with their 95 % intervals, and a dashed line at `margin`."""
     pairs = list(dict.fromkeys(zip(table.method, table.against, strict=True)))
     figure, panels = corpus_panels(table, 0.22 * len(pairs) + 1.2, sharex=True, sharey=True)
     for part, axis in panels:
@@ -81,10 +75,7 @@ def class_heatmap(records: Sequence[dict], split: str = "validation") -> Figure:
 
 @styled
 def convergence(records: Sequence[dict], against: str = "step", smooth: int = 10) -> Figure:
-    """Draw the training loss (running mean) and the validation macro F1 against `step` or `seconds`.
-
-    Lines are means over runs, bands reach from the lowest to the highest run. Each corpus has a row of panels.
-    """
+    """Draw training loss (running mean) and validation macro F1 against `step` or `seconds`: mean and range of runs."""
     points = validation_table(records)[[*KEYS, "step", "macro_f1"]]
     table = losses_table(records).merge(points, how="left", on=[*KEYS, "step"])
     table["loss"] = table.groupby(list(KEYS)).loss.transform(lambda s: s.rolling(smooth, min_periods=1).mean())
@@ -124,24 +115,19 @@ def step_memory(records: Sequence[dict]) -> Figure:
     """Draw the bytes of gradients and of Adam's moments of each method, and how many layers backprop runs through."""
     table = step_cost(records)
     figure, (left, right) = canvas(DOUBLE, 0.24 * len(table) + 1.2, columns=2, sharey=True)
-    rows, colours = range(len(table)), [method_colour(name) for name in table.index]
-    gradients, moments = table.gradient_bytes / 1e6, table.optimizer_bytes / 1e6
-    left.barh(rows, gradients, color=colours)
-    left.barh(rows, moments, left=gradients, color=colours, alpha=0.4)
-    left.set_yticks(rows, table.index)
+    colours, gradients = [method_colour(name) for name in table.index], table.gradient_bytes / 1e6
+    left.barh(table.index, gradients, color=colours)
+    left.barh(table.index, table.optimizer_bytes / 1e6, left=gradients, color=colours, alpha=0.4)
     left.invert_yaxis()
     left.set(xlabel="MB: gradients (dark), Adam's moments (light)")
-    right.barh(rows, table.differentiated_layers, color=colours)
+    right.barh(table.index, table.differentiated_layers, color=colours)
     right.set(xlabel="layers backprop runs through (mean over steps)")
     return figure
 
 
 @styled
 def depth_and_time(records: Sequence[dict]) -> Figure:
-    """Draw the median time of a step against the number of layers that backprop ran through.
-
-    A dot stands for one method and number of layers; its size is the share of the method's steps.
-    """
+    """Draw the median time of a step against the number of layers that backprop ran through, by method."""
     rows = []
     for record in records:
         method, depth = run_title(record["run"]["config"]), record["run"]["depth"]
@@ -149,9 +135,8 @@ def depth_and_time(records: Sequence[dict]) -> Figure:
             rows.append({"method": method, "layers": depth - min(step["layers"]), "milliseconds": 1000 * took})
     figure, axis = canvas(DOUBLE, 2.6)
     for method, part in pandas.DataFrame(rows).groupby("method", sort=False):
-        times = part.groupby("layers").milliseconds
-        size, dots = 8 + 80 * times.size() / len(part), {"color": method_colour(method), "alpha": 0.7, "lw": 0}
-        axis.scatter(times.median().index, times.median(), s=size, label=method, **dots)
+        times, dots = part.groupby("layers").milliseconds, {"color": method_colour(method), "alpha": 0.7, "lw": 0}
+        axis.scatter(times.median().index, times.median(), s=8 + 80 * times.size() / len(part), label=method, **dots)
     axis.set(xlabel="layers backprop runs through", ylabel="median step (ms)", ylim=(0, None))
     axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), title="dot size: share of steps")
     return figure
