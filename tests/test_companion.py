@@ -19,7 +19,7 @@ from irtuning.companion import reproduce as job
 from irtuning.companion.experiments import Companion, result_hash, run_label
 from irtuning.corpora.html import FORMULA, drawn_formulas
 from irtuning.errors import InputError
-from irtuning.analysis.figures import score_comparison
+from irtuning.analysis.figures.runs import score_comparison
 from irtuning.companion.benchmarks import measurement
 from irtuning.companion.paths import NOTEBOOKS, REPOSITORY, Places, notebook_path
 from irtuning.companion.profiles import PANELS, PROFILES, comparisons

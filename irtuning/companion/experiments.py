@@ -14,7 +14,7 @@ from irtuning.companion.paths import REPOSITORY, Places
 from irtuning.companion.profiles import comparisons
 from irtuning.training.record import write_bytes, write_text
 from irtuning.companion.archive import read_store, write_store
-from irtuning.analysis.tables import label, markdown, stamp
+from irtuning.analysis.tables import markdown, run_title, stamp
 
 if TYPE_CHECKING:
     import pandas
@@ -254,7 +254,7 @@ def run_label(record: dict) -> str:
     """A run's name in a sidecar."""
     config = record["run"]["config"]
     share = "" if config["share"] is None else f" share {config['share']:g}"
-    return f"{config['corpus']} {config['model']} {label(config)}{share} fold {config['fold']} seed {config['seed']}"
+    return f"{config['corpus']} {config['model']} {run_title(config)}{share} fold {config['fold']} seed {config['seed']}"
 
 
 def result_hash(record: dict) -> str:

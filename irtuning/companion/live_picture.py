@@ -4,7 +4,8 @@ from transformers import TrainerCallback
 
 from irtuning.corpora.html import in_notebook
 from irtuning.errors import InputError
-from irtuning.analysis.figures import layer_importance, to_image
+from irtuning.analysis.figures.layers import layer_importance
+from irtuning.analysis.figures.style import to_image
 from irtuning.method.layers import find_layers
 
 

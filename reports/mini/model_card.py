@@ -23,7 +23,7 @@ from side_by_side import BATCH, RANK  # in reports/benchmarks, which pretraining
 
 from irtuning.comparison.runs import corpus_floors
 from irtuning.models.mini import CHECKSUMS
-from irtuning.analysis.figures import STYLE, to_image
+from irtuning.analysis.figures.style import STYLE, to_image
 from irtuning.models.loading import load_tokenizer, resolve
 from irtuning.companion.paths import REPOSITORY
 from irtuning.training.provenance import provenance

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from irtuning import (
     InputError, RunConfig, largest_batch, lowest_layer_that_fits, make_strategy, memory_table, predict_memory,
 )  # fmt: skip
-from irtuning.analysis.figures import memory_parts
+from irtuning.analysis.figures.memory import memory_parts
 from irtuning.cli import app
 from irtuning.memory import estimate
 from irtuning.memory.estimate import LIBRARY_BYTES, layers_that_learn, trace_layers

@@ -1,7 +1,8 @@
-"""What a training step of `mini` costs on this machine's CPU, and what each thing left out of it saves.
+"""Measure what a training step of `mini` costs on this machine's CPU, and what each saving in it is worth.
 
-Run `python tests/benchmarks/cpu_steps.py` on an idle machine (two minutes); it writes reports/benchmarks/cpu_steps.json.
-Every variant puts one saving's cost back; they take turns in one process, so that a slow minute slows all alike.
+Run `python reports/benchmarks/cpu_steps.py` on an idle machine (two minutes); it writes
+reports/benchmarks/cpu_steps.json. Every variant undoes one saving. The variants take turns in one process, so that a
+slow minute slows all of them.
 """
 
 import json
@@ -17,8 +18,7 @@ from transformers import DataCollatorWithPadding
 import irtuning.training.build
 from irtuning.method import trainer
 from irtuning.companion.paths import REPOSITORY
-from irtuning.training.provenance import provenance
-from irtuning.training.record import write_text
+from irtuning.training.record import provenance, write_text
 from irtuning.training.run import train
 
 WARM = 4
@@ -35,7 +35,7 @@ METHODS = {"full": "every layer learns", "last-k": "the upper half learns", "ir"
 
 
 class threads:
-    """Run with so many threads."""
+    """Context manager that sets the number of threads."""
 
     def __init__(self, count: int):
         self.count = count
@@ -48,7 +48,7 @@ class threads:
 
 
 def step_seconds(method: str, steps: int) -> list[float]:
-    """Of one run on the synthetic corpus, after warm-up, evaluation apart."""
+    """Return the seconds of each step of a run on the synthetic corpus, after warm-up and without evaluation."""
     run = train(
         corpus="synthetic", method=method, batch_size=6, max_steps=steps, eval_every=steps, progress=False
     )
@@ -56,7 +56,7 @@ def step_seconds(method: str, steps: int) -> list[float]:
 
 
 def main(steps: int = 24, turns: int = 4) -> None:
-    """Measure every variant of a step in turns, then the methods."""
+    """Measure every variant and every method by turns."""
     torch.set_num_threads(1)
     seconds: dict[str, list[float]] = {name: [] for name in [*VARIANTS, *METHODS.values()]}
     for _ in range(turns):

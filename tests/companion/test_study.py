@@ -6,23 +6,22 @@ import nbformat
 import numpy as np
 import pandas
 import pytest
-from test_bootstrap import LABELS
-from test_bootstrap import record as predicted
+from records import LABELS, predicted_run
 
 from irtuning.companion import study
 from irtuning.companion.experiments import Companion
 from irtuning.errors import InputError
-from irtuning.analysis.figures import comparison_forest, score_by_size, score_comparison
+from irtuning.analysis.figures.runs import comparison_forest, score_by_size, score_comparison
 from irtuning.companion.paths import notebook_path
 from irtuning.companion.profiles import VARIANT
-from irtuning.analysis.tables import runs_table
+from irtuning.analysis.tables import models_of, runs_table
 
 ALIKE = dict.fromkeys(("ir", "full", "rst", "ist", "lisa-adapters", "last-k", "random-counts"), 0.6)  # how often each is right
 
 
 def record(method, right, seed=1, fold=0, corpus="argrewrite", share=1.0, losses=None, peak=100, kind="GPU allocated by this run"):
-    """A run of `test_bootstrap` with what the other tables read."""
-    found = predicted(method, seed, [right], fold, corpus=corpus)
+    """Return a run whose predictions are right with the probability `right`, with what the other tables read."""
+    predicted = predicted_run(method, seed, [right], fold, corpus=corpus)
     rng = np.random.default_rng([seed, fold, len(method)])
     scores = dict.fromkeys(("macro_f1", "macro_precision", "macro_recall", "auprc", "accuracy"), right + rng.normal(0, 0.01))
     config = {"method": method, "seed": seed, "fold": fold, "corpus": corpus, "model": "mini", "train_share": share,
@@ -30,11 +29,11 @@ def record(method, right, seed=1, fold=0, corpus="argrewrite", share=1.0, losses
     losses = losses or [3.0, 2.0, 1.0]
     steps = [{"step": i + 1, "loss": loss, "layers": [0, 2]} for i, loss in enumerate(losses)]
     return {
-        "run": found["run"] | {"synthetic_corpus": corpus == "synthetic", "random_weights": False,
+        "run": predicted["run"] | {"synthetic_corpus": corpus == "synthetic", "random_weights": False,
             "parameters": 2_300_000, "layer_parameters": [100_000] * 3, "config": config, "depth": 3, "split_sizes": {"train": int(100 * share)}, "labels": LABELS},
         "train": {"steps": steps, "validation": [{"step": i + 1, "loss": loss} for i, loss in enumerate(losses)]},
         "scores": {"validation": scores, "test": scores, "test_scored": 1},
-        "predictions": found["predictions"],
+        "predictions": predicted["predictions"],
         "meta": {"step_seconds": [0.1] * len(losses), "peak_memory_bytes": (peak + rng.integers(3)) * 2**20,
                  "peak_memory_kind": kind},
     }
@@ -77,7 +76,7 @@ def test_claims_name_what_they_are_about_and_what_was_not_run():
     assert table.verdict[0] == "on mini (2.0 M parameters), argrewrite and arxivedits: inconclusive"
     assert table.verdict.iloc[-1].endswith(": not run") and table.evidence.iloc[-1] == ""
     assert table.evidence[0].startswith("0 of 8 differences above zero beyond chance, 0 below; ")
-    assert study.models_of([record("full-ft", 0.6)]) == "mini (2.3 M parameters)"  # no adapters to leave out
+    assert models_of([record("full-ft", 0.6)]) == "mini (2.3 M parameters)"  # no adapters to leave out
     whole = runs({"ir": 0.6, "full": 0.5}, ("argrewrite",)) + runs({"ir": 0.6, "full": 0.5}, ("argrewrite",), share=0.5)
     assert study.claims(runs(ALIKE), whole).verdict.iloc[-1].endswith(": not run")
     with pytest.raises(InputError, match="needs real corpora"):

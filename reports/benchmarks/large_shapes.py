@@ -1,9 +1,9 @@
-"""Step time and peak memory of 7B and 8B shapes with random weights, inside one Trainer run of ours per case.
+"""Measure step time and peak memory of 7B and 8B shapes with random weights, one training run for each case.
 
-Run `python tests/benchmarks/large_shapes.py --cases core` on a machine with a GPU; each case writes its row at once
-to reports/benchmarks/large_shapes_SHAPE.json, one that fails leaves its error. `--list` names the cases. Where the layers are given
-(all but `ir` and the methods), this is the cost of a given sequence of layers; which layers a trained model would
-choose, hence what it would save, is not measured here.
+Run `python reports/benchmarks/large_shapes.py --cases core` on a machine with a GPU. Each case writes its row to
+reports/benchmarks/large_shapes_SHAPE.json as soon as it ends; a case that fails leaves its error. `--list` names the
+cases. Most cases measure a given sequence of layers. Which layers a trained model would choose, and so what it would
+save, is not measured.
 """
 
 import gc
@@ -30,10 +30,9 @@ from irtuning.errors import InputError
 from irtuning.method.layers import adapter_parameters, attention_output, find_layers, linear_modules
 from irtuning.models.loading import checkpoint_layers
 from irtuning.companion.paths import REPOSITORY
-from irtuning.training.provenance import provenance
-from irtuning.training.record import write_text
+from irtuning.training.record import provenance, write_text
 from irtuning.method.selector import split_scores
-from irtuning.training.speed import accelerate, fused_kernels
+from irtuning.training.speed import accelerate
 from irtuning.method.strategies import Strategy
 from irtuning.method.registry import make_strategy
 from irtuning.method.trainer import LayerwiseTrainer
@@ -53,7 +52,7 @@ SHAPES = {  # configuration class and numbers, as the models' own config.json
     "tiny": ("LlamaConfig", {"vocab_size": 512, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4,
              "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 1024}),
 }  # fmt: skip
-# one step on the H200, dropout 0.05: the issue's targets, and what was measured of the same idea before
+# one step on the H200: targets set before the measurement, and an earlier measurement with dropout 0.05
 PREDICTED = {
     "scattered": {"step_ms": 200, "peak_gib": {0.05: 33, 0.0: 30}, "measured_before": {"step_ms": 224, "peak_gib": 33.5}},
     "upper": {"step_ms": 150, "peak_gib": {0.05: 26, 0.0: 24}, "measured_before": {"step_ms": 169, "peak_gib": 26.3}},
@@ -63,7 +62,7 @@ PREDICTED = {
 
 @dataclass
 class Case:
-    """One Trainer run. `layers` names a plan (see `plan`), or a method where `method` is set."""
+    """One training run; `layers` names a list made by `plan` and is not used if `method` is set."""
 
     name: str
     group: str
@@ -85,7 +84,7 @@ class Case:
 
 
 def all_cases() -> list[Case]:
-    """Every case, the most important first."""
+    """Return every case, the most important first."""
     cases = [Case(f"{layers}/compile", "core", layers) for layers in ("scattered", "upper", "all")]
     cases += [Case(f"{layers}/compile/dropout0", "core", layers, dropout=0.0) for layers in ("scattered", "upper", "all")]
     cases += [Case("all/compile/no-callback", "callback", "all", callback=False),
@@ -102,8 +101,6 @@ def all_cases() -> list[Case]:
     cases += [Case(f"{layers}/checkpointing", "checkpointing", layers, "uncast", checkpointing=True) for layers in ("scattered", "upper", "all")]
     cases += [Case(f"{layers}/uncast", "eager", layers, "uncast") for layers in ("scattered", "upper", "all")]
     cases += [Case(f"{layers}/plain", "eager", layers, "") for layers in ("scattered", "upper", "all")]
-    cases += [Case(f"{layers}/{speed.replace(',', '-')}", "liger", layers, speed)
-              for speed in ("uncast,liger", "uncast,compile,liger") for layers in ("scattered", "upper", "all")]
     cases += [Case(f"{spread}/{name}", "dynamic", "all", speed, spread=spread, steps=30 + 60, warm=30)
               for name, speed in (("compile", COMPILED), ("uncast", "uncast")) for spread in ("iterater", "padded")]
     cases += [Case("trajectory/compile", "trajectory", "trajectory", steps=200),
@@ -119,7 +116,7 @@ def all_cases() -> list[Case]:
 
 
 def plan(name: str, depth: int, steps: int) -> list[list[int]]:
-    """The layers that learn at each step, of `depth`; the numbers below are for 32 and scale with it."""
+    """Return the layers that learn at each step; the numbers are for 32 layers and scale with `depth`."""
     rng = np.random.default_rng(0)
     half, count = depth // 2, round(depth * 14 / 32)
     if name == "trajectory":
@@ -137,7 +134,7 @@ def plan(name: str, depth: int, steps: int) -> list[list[int]]:
 
 
 def trajectory(depth: int, steps: int) -> list[list[int]]:
-    """What the selector chooses, step by step, from made-up scores that drift; a layer is measured when it learns."""
+    """Return what the selector chooses at each step from made-up scores that drift, measured when a layer learns."""
     rng = np.random.default_rng(171)
     true, scores, sets = rng.normal(0, 0.5, depth), [None] * depth, []
     for _ in range(steps):
@@ -150,7 +147,7 @@ def trajectory(depth: int, steps: int) -> list[list[int]]:
 
 @dataclass
 class Replay(Strategy):
-    """Given layers, one set per step."""
+    """Strategy that lets a given set of layers learn at each step."""
 
     sets: list[list[int]] = field(default_factory=list)
 
@@ -159,7 +156,7 @@ class Replay(Strategy):
 
 
 class Alternating(LayerwiseTuning):
-    """The callback off for four steps and on for four, by turns, in one run whose layers all learn."""
+    """Callback that is off for four steps and on for four, by turns, in one run whose layers all learn."""
 
     def on_step_begin(self, args, state, control, **kwargs):
         self.on = state.global_step % 8 >= 4
@@ -173,7 +170,7 @@ class Alternating(LayerwiseTuning):
 
 
 class Clock(TrainerCallback):
-    """Marks where each step begins, without waiting for the device; counts graphs and, where asked, host waits."""
+    """Callback that marks the beginning of each step without waiting for the device, and counts graphs and host waits."""
 
     def __init__(self, count_from: int | None):
         self.marks, self.graphs, self.count_from = [], [], count_from
@@ -192,7 +189,7 @@ class Clock(TrainerCallback):
         self.marks.append(self._now())
 
     def milliseconds(self) -> list[float]:
-        """Of every step, from its begin to the next one's."""
+        """Return the time of each step, from its beginning to that of the next one."""
         if self.gpu:
             torch.cuda.synchronize()
             return [a.elapsed_time(b) for a, b in zip(self.marks, self.marks[1:])]
@@ -207,7 +204,7 @@ class Clock(TrainerCallback):
 
 
 class Pad:
-    """Left padding to the longest, in eights, or to a given length."""
+    """Collator that pads on the left, to the longest example (a multiple of 8) or to a given length."""
 
     def __init__(self, to: int | None):
         self.to = to
@@ -221,7 +218,7 @@ class Pad:
 
 
 def examples(case: Case, vocabulary: int) -> list[dict]:
-    """Random tokens for the whole run."""
+    """Return random tokens for all steps of a run."""
     rng, count = np.random.default_rng(0), case.batch * case.steps
     lengths = np.full(count, case.length)
     if case.spread != "all 256":
@@ -230,7 +227,7 @@ def examples(case: Case, vocabulary: int) -> list[dict]:
 
 
 def build(shape: str, case: Case) -> torch.nn.Module:
-    """A classifier with random bfloat16 weights, float32 adapters and head, accelerated."""
+    """Return a classifier with random bfloat16 weights, float32 adapters and a float32 head."""
     transformers.set_seed(0)
     kind, numbers = SHAPES[shape]
     config = getattr(transformers, kind)(**numbers, num_labels=5, pad_token_id=0, use_cache=False)
@@ -239,7 +236,7 @@ def build(shape: str, case: Case) -> torch.nn.Module:
         model = add_adapter(model, case.adapter, r=32, alpha=64, dropout=case.dropout, width=256)
     if case.checkpointing:
         checkpoint_layers(model)
-    accelerate(model, [name for name in case.speed.split(",") if name not in ("", "liger")], case.activation_budget)
+    accelerate(model, [name for name in case.speed.split(",") if name], case.activation_budget)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -247,10 +244,10 @@ def build(shape: str, case: Case) -> torch.nn.Module:
 
 
 def work(model: torch.nn.Module, layers: list[int], batch: int, length: int) -> float:
-    """Floating point operations of a step: forward, and the gradients really needed when these layers learn.
+    """Return the floating point operations of a step: the forward pass and the gradients needed by these layers.
 
-    Backprop needs the input's gradient of every linear map above the lowest layer that learns, and within that
-    layer of all but the ones attention begins with; weight gradients of the learning adapters alone.
+    Backprop needs the gradient of the input of every linear map above the lowest layer that learns, and within that
+    layer of all but the maps that attention begins with. It needs weight gradients of the learning adapters only.
     """
     tokens, stack = batch * length, find_layers(model)
     total = 0.0
@@ -269,20 +266,18 @@ def work(model: torch.nn.Module, layers: list[int], batch: int, length: int) -> 
 
 
 def measure(shape: str, case: Case) -> dict:
-    """Run a case; its row."""
+    """Run a case and return its row."""
     gpu = torch.cuda.is_available()
     before = torch.cuda.memory_allocated() if gpu else 0
     if gpu:
         torch.cuda.reset_peak_memory_stats()
     breaks = sum(counters["graph_break"].values())
-    kind, numbers = SHAPES[shape]
+    numbers = SHAPES[shape][1]
     depth, warm, started = numbers["num_hidden_layers"], min(case.warm, case.steps // 2), time.perf_counter()
     clock = Clock(warm if case.waits else None)
     strategy = make_strategy(case.method) if case.method else Replay(sets=plan(case.layers, depth, case.steps))
     callback = (Alternating if case.alternating else LayerwiseTuning)(strategy, seed=0)
     with ExitStack() as stack:
-        if "liger" in case.speed:
-            stack.enter_context(fused_kernels(getattr(transformers, kind).model_type))
         seen = stack.enter_context(warnings.catch_warnings(record=True))
         warnings.simplefilter("always" if case.waits else "ignore")
         model = build(shape, case)
@@ -313,13 +308,13 @@ def measure(shape: str, case: Case) -> dict:
 
 
 def turns(times: list[float]) -> list[float]:
-    """Median step without the callback and with it, of turns of four; their first steps, after a switch, left out."""
+    """Return the median step without and with the callback; the first of four steps after a switch is left out."""
     of_turn = np.array(times[: len(times) // 8 * 8]).reshape(-1, 2, 4)[:, :, 1:]
     return [float(np.median(of_turn[:, on])) for on in (0, 1)]
 
 
 def make_trainer(model, case: Case, vocabulary: int, callbacks: list, stack: ExitStack) -> LayerwiseTrainer:
-    """The Trainer as our runs make it, its logging on."""
+    """Return a Trainer with the settings of this package's runs and with logging."""
     gpu = torch.cuda.is_available()
     arguments = TrainingArguments(
         stack.enter_context(tempfile.TemporaryDirectory()), max_steps=case.steps, per_device_train_batch_size=case.batch,
@@ -336,7 +331,7 @@ def make_trainer(model, case: Case, vocabulary: int, callbacks: list, stack: Exi
 
 
 def attempt(shape: str, case: Case) -> dict:
-    """A case's row, or its error's first line; memory is given back in either case."""
+    """Return a case's row, or its error; its memory is given back in either case."""
     row = asdict(case)
     try:
         row |= measure(shape, case)
@@ -354,7 +349,7 @@ def attempt(shape: str, case: Case) -> dict:
 
 
 def chosen(names: str) -> list[Case]:
-    """The cases of these names or groups, in the order of importance."""
+    """Return the cases with these names or in these groups, the most important first."""
     wanted, cases = set(names.split(",")) if names else set(), all_cases()
     if unknown := wanted - {c.name for c in cases} - {c.group for c in cases}:
         raise InputError(f"no case or group {', '.join(sorted(unknown))}; see --list")
@@ -370,7 +365,7 @@ def main(
     batch: Annotated[int | None, typer.Option(help="likewise")] = None,
     list_cases: Annotated[bool, typer.Option("--list")] = False,
 ) -> None:
-    """Measure the cases chosen and write each row as it comes; rows of the same name in the file are replaced."""
+    """Measure cases and write each row at once; it replaces a row of the same name in the file."""
     path, started = output or REPOSITORY / "reports" / "benchmarks" / f"large_shapes_{shape}.json", time.perf_counter()
     for case in chosen(cases):
         if list_cases:
@@ -386,7 +381,7 @@ def main(
 
 
 def replaced(rows: list[dict], row: dict) -> list[dict]:
-    """The rows with this one in place of an earlier one of its name, whose median stays beside it if the same was timed."""
+    """Return the rows with this one instead of the earlier one of its name, whose median it keeps as `earlier_ms`."""
     for earlier in (r for r in rows if r["name"] == row["name"] and "step_ms" in r and "step_ms" in row):
         if earlier["cudnn_attention"] == row["cudnn_attention"]:
             row["earlier_ms"] = [*earlier.get("earlier_ms", []), earlier["step_ms"]]
@@ -394,7 +389,7 @@ def replaced(rows: list[dict], row: dict) -> list[dict]:
 
 
 def save(path: Path, shape: str, row: dict) -> None:
-    """Put a row into the file, in place of an earlier one of its name."""
+    """Write a row into the file; it replaces an earlier row of its name."""
     record = json.loads(path.read_text()) if path.exists() else {"rows": []}
     depth = SHAPES[shape][1]["num_hidden_layers"]
     record |= {

@@ -3,8 +3,8 @@
 import pytest
 
 from irtuning.errors import InputError
-from irtuning.analysis.figures import predicted_and_measured, step_engines
-from irtuning.companion.benchmarks import case_table, error_summary, measured_on, measurement, other_cards, prediction_errors, saving, step_table
+from irtuning.analysis.figures.memory import predicted_and_measured, step_engines
+from irtuning.companion.benchmarks import case_table, error_summary, measured_on, measurement, prediction_errors, saving, step_table
 from irtuning.memory.predict import predict_memory
 
 
@@ -44,8 +44,9 @@ def test_a_step_table_has_one_row_for_each_setting_and_savings_are_against_all_l
     for layers, name in (("14 scattered", "scattered/compile"), ("all 32 layers", "all/compile"), ("the last 14", "last14/compile")):
         assert compiled[layers] == rows[name]["step_ms"]  # not one of another question, such as `fixed/compile`
     assert {"the last 14", "the last 16", "200 chosen sets"} <= set(table.layers) and table.step_ms.max() < 1000  # no longer batch
-    bars = step_engines(table[table.dropout > 0]).axes[0].containers
-    assert sum(len(bar) for bar in bars) == (table.dropout > 0).sum()
+    plain, compiled = step_engines(table).axes[0].containers
+    assert [bar.get_width() for bar in compiled] == [rows[f"{name}/compile"]["step_ms"] for name in ("all", "scattered", "upper")]
+    assert plain[0].get_width() == rows["all/plain"]["step_ms"]
 
 
 def test_every_method_and_adapter_was_measured_at_8b():
@@ -55,5 +56,5 @@ def test_every_method_and_adapter_was_measured_at_8b():
     assert set(cases.adapter) == {"lora", "bottleneck", "dora"} and set(cases.length) == {256, 2048, 8192}
     ist = cases[cases.layers == "ist"].iloc[0]
     assert ist.step_ms_mean > 1.2 * ist.step_ms  # it measures layers between steps
-    again = other_cards(record)
-    assert 0 < again.abs().max() < 0.06  # two cards of one kind
+    again = [row["step_ms"] / row["earlier_ms"][0] - 1 for row in record["rows"] if row.get("earlier_ms")]
+    assert len(again) == 20 and 0 < max(map(abs, again)) < 0.06  # two cards of one kind

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from irtuning.errors import InputError
-from irtuning.analysis.figures import agreement_map, cut_figure, layer_importance, layer_shares, score_bands
+from irtuning.analysis.figures.layers import agreement_map, cut_figure, layer_importance, layer_shares, score_bands
 from irtuning.analysis.layers import lock_in, rank_agreement, score_matrix, score_spread, stability
 
 
@@ -79,8 +79,13 @@ def test_figures_show_the_tables():
 
 
 def test_the_cut_is_drawn_where_the_selector_cuts():
-    axis = cut_figure([0.9, 0.3, 1.1, 0.2, 0.4, 1.3, 0.25, 1.0], "exact").axes[0]
-    line = next(line for line in axis.lines if line.get_label() == "smallest V in the window")
-    assert line.get_xdata()[0] == 3.5  # between the four low and the four high scores
+    for variant, note in (("exact", []), ("reference", ["kept by the reference code:\none extra layer"])):
+        above, below = cut_figure([0.9, 0.3, 1.1, 0.2, 0.4, 1.3, 0.25, 1.0], variant).axes
+        line = next(line for line in above.lines if line.get_label() == "smallest V in the window")
+        assert line.get_xdata()[0] == 3.5  # between the four low and the four high scores
+        assert [text.get_text() for text in above.texts] == note and not below.texts
+        assert below.lines[0].get_ydata().argmin() == 3
+    (note,) = cut_figure([*range(10, 19), 90], "exact").axes[1].texts
+    assert note.xy[0] == 8.5 and note.get_text().endswith("outside the window")
     with pytest.raises(InputError, match="all of them known"):
         cut_figure([1.0, None, 2.0])

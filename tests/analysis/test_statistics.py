@@ -1,28 +1,18 @@
-"""Intervals over whole writers: no difference where there is none, wider than for independent items, p values adjusted."""
+"""Tests of the bootstrap over writers, of t intervals and of adjusted p values."""
+
+import math
 
 import numpy as np
+import pandas
 import pytest
+from records import LABELS
+from records import predicted_run as record
 
-from irtuning.analysis.statistics import compare_methods, comparisons_table, f1_of_seeds, holm, paired_confusions
+from irtuning.analysis.statistics import (
+    against_all, compare_methods, comparisons_table, f1_of_seeds, half_width, holm, interval, paired_confusions,
+)  # fmt: skip
 from irtuning.errors import InputError
 from irtuning.training.metrics import score
-
-LABELS = ["a", "b", "c"]
-
-
-def record(method, seed, right, fold=0, writers=12, items=20, corpus="essays"):
-    """A run whose predictions of a writer are right with that writer's probability."""
-    rng, rows = np.random.default_rng([seed, fold, len(method)]), []
-    for writer in range(writers):
-        for item in range(items):
-            true = LABELS[(item + writer) % 3]
-            wrong = LABELS[(item + writer + 1) % 3]
-            predicted = true if rng.random() < right[writer % len(right)] else wrong
-            name = f"{corpus}{fold}-{writer}"
-            rows.append({"id": f"{name}-{item}", "group": name, "intention": true, "predicted": predicted})
-    return {"run": {"config": {"method": method, "seed": seed, "fold": fold, "corpus": corpus, "model": "m"}, "labels": LABELS},
-            "predictions": {"test": rows}}  # fmt: skip
-
 
 def runs(right, method, seeds=(1, 2), folds=(0, 1)):
     return [record(method, seed + 10 * fold, right, fold) for fold in folds for seed in seeds]
@@ -54,9 +44,9 @@ def test_writers_that_differ_make_the_interval_wider_than_items_would():
 def test_an_interval_covers_no_difference_about_nineteen_times_in_twenty():
     covered = 0
     for trial in range(100):
-        records = [record(m, 100 * trial + s, [0.6], fold=f) for m in ("ir", "full") for s in (1, 2) for f in (0, 1)]
-        found = compare_methods(records, "ir", "full", draws=300)
-        covered += found.low <= 0 <= found.high
+        records = [record(m, 100 * trial + s, [0.6], items=10) for m in ("ir", "full") for s in (1, 2)]
+        result = compare_methods(records, "ir", "full", draws=300)
+        covered += result.low <= 0 <= result.high
     assert covered >= 88  # 95 expected; fewer than 88 of 100 has a probability of 0.2 %
 
 
@@ -78,6 +68,8 @@ def test_what_cannot_be_compared_is_said():
     other = [r | {"run": r["run"] | {"config": r["run"]["config"] | {"model": "n"}}} for r in records]
     with pytest.raises(InputError, match="several corpora or models"):
         compare_methods(records + other, "ir", "full")
+    with pytest.raises(InputError, match="ir has several runs of one fold and seed"):
+        compare_methods(runs([0.7], "ir") + records, "ir", "ir")
     alone = [record(m, 1, [0.5], writers=1) for m in ("ir", "full")]
     with pytest.raises(InputError, match="1 writer or paper"):
         compare_methods(alone, "ir", "full")
@@ -87,6 +79,17 @@ def test_holm_never_orders_otherwise_and_a_table_is_adjusted_as_a_whole():
     p = [0.001, 0.01, 0.02, 0.04, 0.5]
     assert holm(p) == pytest.approx([0.005, 0.04, 0.06, 0.08, 0.5])
     records = runs([0.9], "ir") + runs([0.6], "full") + runs([0.88], "rst")
-    table = comparisons_table(records, [("ir", "full"), ("ir", "rst")], draws=300)
+    assert against_all(records) == [("ir", "full"), ("ir", "rst")]
+    table = comparisons_table(records, against_all(records), draws=300)
     assert list(table.against) == ["full", "rst"] and (table.p_holm >= table.p_value).all()
     assert table.p_holm[0] == pytest.approx(2 * table.p_value[0])
+    other = [r | {"run": r["run"] | {"config": r["run"]["config"] | {"model": "n"}}} for r in records]
+    table = comparisons_table(records + other, [("ir", "full")], draws=300)
+    assert table.model.tolist() == ["m", "n"] and table.difference.nunique() == 1
+
+
+def test_a_t_interval_is_that_of_the_mean():
+    # mean 0.1, standard error 0.1, t quantile of one degree of freedom 12.706
+    found = interval(pandas.Series([0.0, 0.2]))
+    assert found["difference"] == pytest.approx(0.1) and found["high"] - 0.1 == pytest.approx(1.2706, abs=1e-3)
+    assert found["low"] == pytest.approx(0.2 - found["high"]) and math.isnan(half_width([1.0]))

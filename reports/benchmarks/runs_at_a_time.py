@@ -1,7 +1,7 @@
-"""How many short runs of `mini` a machine makes in a minute when 1, 4, 8 or 12 go at a time; on a GPU they share it.
+"""Measure how many short runs of `mini` a machine makes in a minute with 1, 4, 8 or 12 workers, which share its GPU.
 
-Run `python tests/benchmarks/runs_at_a_time.py`; it writes reports/benchmarks/runs_at_a_time.json, a row as soon as it is
-measured. The workers' start and imports are timed apart, as they are made once for a whole comparison.
+Run `python reports/benchmarks/runs_at_a_time.py`; it writes each row to reports/benchmarks/runs_at_a_time.json at once.
+The start of the workers is timed separately, since they start once for a comparison of many runs.
 """
 
 import json
@@ -13,13 +13,12 @@ import typer
 from irtuning.corpora import load_corpus
 from irtuning.comparison.workers import cores, outcomes
 from irtuning.companion.paths import REPOSITORY
-from irtuning.training.provenance import provenance
-from irtuning.training.record import write_text
+from irtuning.training.record import provenance, write_text
 from irtuning.training.run import train
 
 
 def one_run(seed: int, steps: int) -> float:
-    """Train once; seconds. The first call in a worker imports and, on a GPU, starts CUDA."""
+    """Train once and return the seconds; the first call in a worker also imports and starts CUDA."""
     started = time.perf_counter()
     train(corpus=CORPUS, model="mini", seed=seed, max_steps=steps, eval_every=steps, progress=False)
     return time.perf_counter() - started
@@ -28,19 +27,19 @@ def one_run(seed: int, steps: int) -> float:
 CORPUS = load_corpus("synthetic")
 
 
-def together(jobs: int, seeds: list[int], steps: int) -> tuple[float, list[float]]:
-    """Seconds for all of these runs, and for each."""
+def together(workers: int, seeds: list[int], steps: int) -> tuple[float, list[float]]:
+    """Return the seconds that all of these runs take together, and that each of them takes."""
     started = time.perf_counter()
-    found = [outcome for _, outcome in outcomes(one_run, [(seed, steps) for seed in seeds], jobs=jobs)]
-    if failed := [outcome for outcome in found if isinstance(outcome, Exception)]:
+    each = [outcome for _, outcome in outcomes(one_run, [(seed, steps) for seed in seeds], workers=workers)]
+    if failed := [outcome for outcome in each if isinstance(outcome, Exception)]:
         raise failed[0]
-    return time.perf_counter() - started, found
+    return time.perf_counter() - started, each
 
 
-def main(jobs: str = "1,4,8,12", runs: int = 24, steps: int = 60, seconds: float = 1e9) -> None:
-    """Measure each number of jobs in turn, until the seconds are spent."""
+def main(workers: str = "1,4,8,12", runs: int = 24, steps: int = 60, seconds: float = 1e9) -> None:
+    """Measure each number of workers in turn, until the seconds are spent."""
     path, rows, began = REPOSITORY / "reports" / "benchmarks" / "runs_at_a_time.json", [], time.perf_counter()
-    for count in map(int, jobs.split(",")):
+    for count in map(int, workers.split(",")):
         if time.perf_counter() - began > seconds:
             break
         start, _ = together(count, list(range(count)), 1)

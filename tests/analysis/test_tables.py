@@ -1,26 +1,12 @@
-"""Paired differences, verdicts and costs on hand-made records; the store of many records."""
-
-import json
+"""Tests of tables made from hand-made records, and of the figures that show them."""
 
 import pytest
 
-from irtuning.comparison.runs import with_budget
-from irtuning.training.config import RunConfig
+from irtuning.analysis.convergence import best_rates, step_cost, steps_to_loss
+from irtuning.analysis.figures.runs import convergence, depth_and_time, score_by_size, score_comparison, step_memory
+from irtuning.analysis.figures.style import method_colour, run_colour
+from irtuning.analysis.tables import METRICS, run_title, summary_table
 from irtuning.errors import InputError
-from irtuning.analysis.convergence import best_rates, paired_differences, step_cost, steps_to_loss
-from irtuning.analysis.figures import (
-    convergence,
-    depth_and_time,
-    difference_forest,
-    score_by_size,
-    score_comparison,
-    step_memory,
-)
-from irtuning.training.run import train
-from irtuning.companion.archive import read_store, write_store
-from irtuning.analysis.tables import label, summary_table
-
-METRICS = ("macro_f1", "macro_precision", "macro_recall", "auprc", "accuracy")
 
 
 def record(
@@ -56,17 +42,6 @@ def test_the_best_rate_is_the_one_with_the_highest_mean_over_corpora_and_the_low
     assert table.loc["full", 2e-3] == pytest.approx(0.25)
 
 
-def test_differences_are_paired_by_fold_and_seeds_are_averaged_first():
-    runs = folds("ir", (0.5, 0.6, 0.7)) + folds("ir", (0.7, 0.8, 0.9), seed=2) + folds("rst", (0.5, 0.6, 0.7))
-    (row,) = paired_differences(runs).to_dict("records")
-    assert row["difference"] == pytest.approx(0.1) and row["units"] == "3 folds"
-    assert row["low"] == pytest.approx(0.1) and row["high"] == pytest.approx(0.1)  # the same gap on every fold
-    single = [record("ir", s, seed=i) for i, s in enumerate((0.4, 0.6))] + [record("rst", 0.4, seed=i) for i in (0, 1)]
-    (row,) = paired_differences(single).to_dict("records")
-    # mean 0.1, standard error 0.1, t quantile of one degree of freedom 12.706
-    assert row["units"] == "2 seeds" and row["high"] - row["difference"] == pytest.approx(1.2706, abs=1e-3)
-
-
 def test_steps_to_the_loss_of_full_peft():
     runs = [record("full", 0.5, losses=(3.0, 2.0, 1.5)), record("ir", 0.5, losses=(3.0, 1.5, 1.0))]
     runs += [record("rst", 0.5, losses=(3.0, 2.9, 2.8))]
@@ -83,16 +58,10 @@ def test_cost_counts_what_learns_what_ever_learned_and_the_lowest_layer():
     assert table.milliseconds_per_step["ir"] == 200
 
 
-def test_an_equal_budget_is_a_share_of_the_layers_that_can_learn():
-    leader = record("ir", 0.5, layers=((0,), (1,), (1,)))
-    leader["run"]["candidate_layers"] = [0, 1]
-    assert with_budget(RunConfig(method="rst"), leader).share == 0.5
-
-
-def test_labels_tell_what_sets_runs_apart_and_corpora_get_rows_of_their_own():
+def test_titles_tell_what_sets_runs_apart_and_corpora_get_rows_of_their_own():
     base = record("ir", 0.5)["run"]["config"]
-    assert label(base) == "ir" and label(base | {"adapter": "dora"}) == "ir, dora"
-    assert label(base | {"head": "frozen", "train_share": 0.25}) == "ir, head frozen, 25% of train"
+    assert run_title(base) == "ir" and run_title(base | {"adapter": "dora"}) == "ir, dora"
+    assert run_title(base | {"head": "frozen", "train_share": 0.25}) == "ir, head frozen, 25% of train"
     runs = folds("ir", (0.5, 0.6)) + folds("ir", (0.1, 0.2), corpus="arxivedits", max_steps=4)
     table = summary_table(runs)
     assert table.macro_f1["argrewrite", "ir"] == pytest.approx(0.55) and len(table) == 2
@@ -109,8 +78,6 @@ def test_figures_show_what_their_tables_say():
     assert [t.get_text() for t in axis.get_yticklabels()] == ["ir", "rst"]
     assert any(list(line.get_xdata()) == [0.5, 0.6, 0.7] for line in axis.lines)
     assert any(list(line.get_xdata()) == [0.3, 0.3] for line in axis.lines)
-    middle = difference_forest(runs).axes[0].lines[1]
-    assert middle.get_xdata()[0] == pytest.approx(0.2)
     assert convergence(runs, smooth=1).axes[0].lines[0].get_ydata().tolist() == [3, 2, 1]
     assert step_memory(runs).axes[0].patches[0].get_width() == pytest.approx(160e-6)
     assert depth_and_time(runs).axes[0].collections[0].get_offsets().tolist() == [[3.0, 200.0]]
@@ -121,24 +88,10 @@ def test_figures_show_what_their_tables_say():
     assert line.get_xdata().tolist() == [50, 100] and line.get_ydata().tolist() == pytest.approx([0.3, 0.6])
 
 
-def test_a_stored_study_comes_back_but_for_rounding(tmp_path):
-    common = {"model": "tiny-random", "max_steps": 3, "batch_size": 4, "device": "cpu", "progress": False}
-    runs = [train(method=method, **common).record for method in ("ir", "full")]
-    floors = [{"name": "operation", "corpus": "synthetic", "fold": 0, "split": "validation", "macro_f1": 0.1}]
-    write_store(
-        tmp_path, {"methods": {"records": runs, "floors": floors}, "sizes": {"records": runs[:1], "floors": []}}
-    )
-    found, found_floors = read_store(tmp_path, "methods")
-    assert found_floors == floors and len(read_store(tmp_path, "sizes")[0]) == 1
-    for one, other in zip(runs, found, strict=True):
-        assert json.loads(json.dumps(one["run"])) == other["run"] and one["scores"] == other["scores"]
-        assert [s["layers"] for s in one["train"]["steps"]] == [s["layers"] for s in other["train"]["steps"]]
-        assert other["train"]["steps"][1]["loss"] == pytest.approx(one["train"]["steps"][1]["loss"], rel=1e-3)
-        kept = [{name: v for name, v in r.items() if name != "probabilities"} for r in one["predictions"]["validation"]]
-        assert kept == other["predictions"]["validation"]
-    assert found[0]["train"]["steps"][0]["scores"] == [None] * 12 and found[1]["train"]["steps"][0]["scores"] is None
-    assert summary_table(found).macro_f1.tolist() == summary_table(runs).macro_f1.tolist()
-    assert read_store(tmp_path, "adapters") == ([], []) == read_store(tmp_path / "none", "methods")
-    (tmp_path / "steps.parquet").write_bytes(b"PAR1")
-    with pytest.raises(InputError, match="are damaged"):
-        read_store(tmp_path, "methods")
+def test_a_method_of_ones_own_has_the_colour_that_its_record_states():
+    run = record("mine", 0.5)
+    assert run_colour(run) == method_colour("mine") == method_colour("mine:size=2, dora") != method_colour("full")
+    run["run"]["strategy"] = {"scope": "adapters", "importance": None, "keep": "high", "leads": False, "colour": "#ff0000"}
+    assert run_colour(run) == (1, 0, 0)
+    run["run"]["config"]["method"] = "ir"  # known here
+    assert run_colour(run) == method_colour("ir")
