@@ -1,12 +1,12 @@
-"""irtuning: layer-wise fine-tuning for revision intention prediction, an independent companion to IR-Tuning.
+"""Layer-wise fine-tuning for revision intention prediction: an independent companion to the paper IR-Tuning.
 
-Everything public is listed in `__all__` and imported when first used, so that `import irtuning` stays quick.
+Each public name is listed in `__all__`. It is imported when it is first used, so that `import irtuning` stays fast.
 """
 
 import importlib
 import warnings
 
-# libraries that import tqdm.auto in a notebook complain that ipywidgets is absent; our own bar needs none
+# tqdm.auto warns in a notebook without ipywidgets, which nothing here needs
 warnings.filterwarnings("ignore", message="IProgress not found")
 
 _HOMES = {

@@ -1,4 +1,4 @@
-"""The one error this package raises for bad input, naming the problem, the value and the cure; reading of texts."""
+"""The error that this package raises for bad input, and the small texts that messages are made of."""
 
 import difflib
 import reprlib
@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used; raised before any work starts, nothing has been written."""
+    """Error about something the user gave, raised before any work starts; it names the problem, the value and the cure."""
 
 
 class TrainingStopped(InputError):
-    """Training went wrong and was ended; what was learned before is kept."""
+    """Error that ends a training that went wrong; checkpoints written before it are kept."""
 
 
 _SHORT = reprlib.Repr()
@@ -19,7 +19,7 @@ _SHORT.maxlist = _SHORT.maxdict = _SHORT.maxstring = _SHORT.maxother = 60
 
 
 def brief(value: object) -> str:
-    """A value for a message: its repr, cut where it is long or deep.
+    """Return the repr of a value for a message, shortened if it is long or deep.
 
     >>> brief([[[[[[[1]]]]]]])
     '[[[[[[[...]]]]]]]'
@@ -28,7 +28,7 @@ def brief(value: object) -> str:
 
 
 def unknown(kind: str, value: object, choices: Iterable[str]) -> InputError:
-    """Return the error for a name that does not exist, with the nearest ones that do.
+    """Return the error for a name that does not exist, with the most similar names that do.
 
     >>> print(unknown("method", "rts", ["full", "ir", "rst"]))
     unknown method 'rts'; did you mean 'rst'? Choose one of: full, ir, rst
@@ -40,7 +40,7 @@ def unknown(kind: str, value: object, choices: Iterable[str]) -> InputError:
 
 
 def read_as(name: str, text: str, kind: object) -> object:
-    """Read a setting's text as the type its field is annotated with, such as `int | None` or `tuple[str, ...]`.
+    """Return a setting's text as the type its field is annotated with, such as `int | None` or `tuple[str, ...]`.
 
     >>> read_as("rank", "8", int | None)
     8
@@ -57,5 +57,5 @@ def read_as(name: str, text: str, kind: object) -> object:
 
 
 def differences(one: Mapping, other: Mapping) -> list[str]:
-    """Where two recorded configurations differ, a text each."""
+    """Return a text for each key in which two recorded configurations differ."""
     return [f"{k}: {one.get(k)!r} / {other.get(k)!r}" for k in sorted({*one, *other}) if one.get(k) != other.get(k)]

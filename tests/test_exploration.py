@@ -16,7 +16,7 @@ from irtuning.corpora.explore import (
     operation_table,
     size_table,
 )
-from irtuning.analysis.figures import confusions, edit_sizes, label_counts, operation_shares
+from irtuning.analysis.figures.corpus import confusions, edit_sizes, label_counts, operation_shares
 from irtuning.corpora.floors import operation_floor
 
 TRAIN = [Revision(f"t{i}", "We went home .", "We went home , however .", "link") for i in range(12)]

@@ -334,7 +334,7 @@ from pathlib import Path
 from irtuning.companion import reproduce
 from irtuning.cli.app import app
 from irtuning.companion.experiments import Companion
-from irtuning.analysis.figures import score_comparison
+from irtuning.analysis.figures.runs import score_comparison
 from irtuning.companion.paths import NOTEBOOKS
 from irtuning.analysis.tables import summary_table
 if __name__ == "__main__":

@@ -1,48 +1,46 @@
-"""Tables of layers from records: their scores, how runs rank them, and which were never chosen again."""
+"""Tables of layers made from records: their scores, how far runs agree on them, and which ones stopped learning."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 import pandas
 
+from irtuning.analysis.tables import KEYS, layer_frequency, run_keys
 from irtuning.errors import InputError
 from irtuning.method.registry import facts
-from irtuning.analysis.tables import KEYS, layer_frequency, run_keys
 
 SETTLED = 3  # steps after which IR-Tuning has measured (nearly) every layer
 
 
 def has_scores(record: dict) -> bool:
-    """Whether the run's method keeps scores of layers (IR-Tuning and its variants)."""
+    """Return whether the run's method gives scores to layers, as IR-Tuning and its variants do."""
     return any(step["scores"] for step in record["train"]["steps"])
 
 
 def score_matrix(record: dict) -> pandas.DataFrame:
-    """The scores each choice was made from: one row per candidate layer, one column per step, NaN: not measured yet.
+    """Return the scores before each choice: one row per candidate layer, one column per step, NaN if not measured yet.
 
     Raises:
         InputError: the run's method keeps no scores.
     """
     if not has_scores(record):
-        raise InputError(f"method {_method(record)!r} keeps no scores of layers; take a run of ir or one of its variants")
+        method = record["run"]["config"]["method"].split(":")[0]
+        raise InputError(f"method {method!r} keeps no scores of layers; take a run of ir or one of its variants")
     layers = pandas.Index(record["run"]["candidate_layers"], name="layer")
     columns = {step["step"]: step["scores"] for step in record["train"]["steps"]}
     return pandas.DataFrame(columns, index=layers, dtype=float).rename_axis(columns="step")
 
 
 def score_spread(record: dict) -> pandas.DataFrame:
-    """How the scores lie at each step, one row per step: min, q25, median, q75, max over the measured layers.
+    """Return the distribution of the layers' scores, one row per step: min, q25, median, q75, max and the cut.
 
-    `cut` is the lowest measured score that was kept (the highest where the low ones learn), `learn` and `measured`
-    the numbers of layers that learn and that have a score.
-
-    Raises:
-        InputError: the run's method keeps no scores.
+    `cut` is the lowest measured score among the layers that learn, or the highest if the method keeps low scores.
+    `learn` and `measured` count the layers that learn and those that have a score.
     """
-    scores = score_matrix(record)
+    scores, steps = score_matrix(record), record["train"]["steps"]
     table = scores.quantile([0, 0.25, 0.5, 0.75, 1]).T.set_axis(["min", "q25", "median", "q75", "max"], axis=1)
     edge = "max" if _facts(record)["keep"] == "low" else "min"
-    steps = record["train"]["steps"]
     table["cut"] = [scores.loc[step["layers"], step["step"]].agg(edge) for step in steps]
     table["learn"] = [len(step["layers"]) for step in steps]
     table["measured"] = scores.notna().sum()
@@ -50,51 +48,52 @@ def score_spread(record: dict) -> pandas.DataFrame:
 
 
 def rank_agreement(records: Sequence[dict], by: Sequence[str] = ("method", "seed")) -> pandas.DataFrame:
-    """Spearman correlation between runs of their layers' scores, mean over the steps: a square matrix.
+    """Return how far runs agree on the order of layers: Spearman correlations of their mean scores, a square matrix.
 
-    Runs alike in `by` (names of `tables.KEYS`) share a row, whose value is the mean over pairs of different runs of
-    one corpus and model; on the diagonal among its own runs, 1 where there is one. Methods without scores are left
-    out. A negative value is what gradient and cosine should show: there a *low* similarity marks an important layer.
+    Runs with the same values of `by` (names in `tables.KEYS`) share a row. Its values are means over pairs of different
+    runs of one corpus and model; on the diagonal over pairs of its own runs, or 1 if there is only one. Methods without
+    scores are left out. Gradient and cosine agree where the value is negative: important layers have a *low* cosine.
     """
     scored, pairs = [record for record in records if has_scores(record)], []
     for runs in _groups(scored, ("corpus", "model")):
         means = pandas.DataFrame({i: score_matrix(run).mean(axis=1) for i, run in enumerate(runs)})
         matrix, names = means.corr(method="spearman").to_numpy(), [_name(run, by) for run in runs]
         pairs += [(a, b, matrix[i, j]) for i, a in enumerate(names) for j, b in enumerate(names) if i != j]
-    names = pandas.Index(dict.fromkeys(_name(record, by) for record in scored), name=", ".join(by))
+    counts = pandas.Series([_name(record, by) for record in scored], dtype=object).value_counts(sort=False)
+    names = counts.index.rename(", ".join(by))
     long = pandas.DataFrame(pairs, columns=["one", "other", "rho"]).astype({"rho": float})
-    table = long.pivot_table(index="one", columns="other", values="rho").reindex(index=names, columns=names.rename(None))
-    for name in names[[_alone(name, scored, by) for name in names]]:
+    table = long.pivot_table(index="one", columns="other", values="rho")
+    table = table.reindex(index=names, columns=names.rename(None))
+    for name in names[counts == 1]:
         table.loc[name, name] = 1.0
     return table
 
 
 def stability(records: Sequence[dict]) -> pandas.DataFrame:
-    """How alike the choices of a method are, one row per method.
+    """Return how alike the choices of each method are, between seeds and from step to step.
 
-    `seed_spearman`: mean Spearman correlation, over pairs of seeds of one corpus, model and fold, of how often each
-    layer learned; NaN with one seed, or where all layers learned alike (Full PEFT). `step_jaccard`: mean over steps
-    of |A and B| / |A or B| for the sets A, B chosen at a step and at the next; 1 where nothing changes.
+    `seed_spearman`: correlation of how often each layer learned, mean over pairs of seeds of one corpus, model and
+    fold; NaN with one seed, or if all layers learned equally often. `step_jaccard`: mean of |A and B| / |A or B| for
+    the sets A and B chosen at a step and at the next; 1 if nothing changes.
     """
-    import numpy
     rows = []
     for runs in _groups(records, ("corpus", "model", "fold", "method")):
         shares = pandas.concat([layer_frequency([run])[run["run"]["candidate_layers"]] for run in runs])
         matrix = shares.reset_index(drop=True).T.corr(method="spearman").to_numpy()
-        between = pandas.Series(matrix[numpy.triu_indices(len(runs), 1)], dtype=float)
-        rows += [{"method": _name(runs[0], ("method",)), "runs": 1, "step_jaccard": _jaccard(run)} for run in runs]
-        rows += [{"method": rows[-1]["method"], "runs": 0, "seed_spearman": rho} for rho in between]
-    grouped = pandas.DataFrame(rows, columns=["method", "runs", "seed_spearman", "step_jaccard"]).groupby("method", sort=False)
-    return grouped.agg({"runs": "sum", "seed_spearman": "mean", "step_jaccard": "mean"})
+        method = _name(runs[0], ("method",))
+        rows += [{"method": method, "runs": 1, "step_jaccard": _jaccard(run)} for run in runs]
+        rows += [{"method": method, "runs": 0, "seed_spearman": rho} for rho in matrix[np.triu_indices(len(runs), 1)]]
+    table = pandas.DataFrame(rows, columns=["method", "runs", "seed_spearman", "step_jaccard"])
+    means = {"runs": "sum", "seed_spearman": "mean", "step_jaccard": "mean"}
+    return table.astype({"seed_spearman": float}).groupby("method", sort=False).agg(means)
 
 
 def lock_in(records: Sequence[dict], by: Sequence[str] = KEYS) -> pandas.DataFrame:
-    """Which layers a run has given up or holds on to: one row per run, or means over runs alike in `by`.
+    """Return how many layers each run stopped choosing or always chose, or means over runs with the same `by`.
 
-    Numbers of candidate layers, for every method: `never_after_3` and `never_after_third` were never chosen after step
-    3 and after the first third of the steps, `always` at every step, `always_after_3` at every step after step 3
-    (the first three explore); NaN for shorter runs. `score_age`: mean number of steps, over layers and steps, since a
-    layer was last measured (1: at the step before); for gradient scores only, where a layer is measured when it learns.
+    `never_after_3` and `never_after_third` count layers never chosen after step 3 (the first three explore) or after a
+    third of the steps, `always` and `always_after_3` layers chosen at every such step. `score_age` is the mean number
+    of steps since a layer was measured (1: at the step before), for gradient scores, which measure layers that learn.
     """
     rows = []
     for record in records:
@@ -103,51 +102,41 @@ def lock_in(records: Sequence[dict], by: Sequence[str] = KEYS) -> pandas.DataFra
         late, last = chosen[SETTLED:], chosen[len(chosen) // 3 :]
         counts = {
             "layers": len(layers),
-            "never_after_3": len(layers.difference(*late)) if late else None,
+            "never_after_3": len(layers.difference(*late)) if late else np.nan,
             "never_after_third": len(layers.difference(*last)),
             "always": len(layers.intersection(*chosen)),
-            "always_after_3": len(layers.intersection(*late)) if late else None,
-            "score_age": _score_age(steps) if _facts(record)["importance"] == "gradient" else None,
+            "always_after_3": len(layers.intersection(*late)) if late else np.nan,
+            "score_age": _score_age(steps) if _facts(record)["importance"] == "gradient" else np.nan,
         }
-        rows.append(run_keys(record["run"]["config"]) | {name: float("nan") if n is None else n for name, n in counts.items()})
+        rows.append(run_keys(record["run"]["config"]) | counts)
     return pandas.DataFrame(rows, columns=[*KEYS, *counts]).groupby(list(by), sort=False)[list(counts)].mean()
 
 
-def _score_age(steps: Sequence[dict]) -> float | None:
-    """Mean age of the known scores when a choice was made from them; a skipped step measures nothing."""
+def _score_age(steps: Sequence[dict]) -> float:
+    """Return the mean age of the known scores when a choice was made from them; a skipped step measures nothing."""
     measured, ages = {}, []
     for step in steps:
         ages += [step["step"] - when for when in measured.values()]
         if not step["skipped"]:
             measured |= dict.fromkeys(step["layers"], step["step"])
-    return sum(ages) / len(ages) if ages else None
+    return sum(ages) / len(ages) if ages else np.nan
 
 
 def _jaccard(record: dict) -> float:
     sets = [set(step["layers"]) for step in record["train"]["steps"]]
     shares = [len(a & b) / len(a | b) for a, b in pairwise(sets)]
-    return sum(shares) / len(shares) if shares else float("nan")
+    return sum(shares) / len(shares) if shares else np.nan
 
 
 def _groups(records: Sequence[dict], by: Sequence[str]) -> list[list[dict]]:
-    """Records alike in `by`, in their order."""
-    groups = {}
-    for record in records:
-        groups.setdefault(_name(record, by), []).append(record)
-    return list(groups.values())
-
-
-def _alone(name: str, records: Sequence[dict], by: Sequence[str]) -> bool:
-    return sum(_name(record, by) == name for record in records) == 1
+    """Return the records in groups that share the values of `by`, in their order."""
+    names = [_name(record, by) for record in records]
+    return [[r for r, other in zip(records, names, strict=True) if other == name] for name in dict.fromkeys(names)]
 
 
 def _name(record: dict, by: Sequence[str]) -> str:
     keys = run_keys(record["run"]["config"])
     return ", ".join(str(keys[key]) if key in ("method", "corpus", "model") else f"{key} {keys[key]}" for key in by)
-
-
-def _method(record: dict) -> str:
-    return record["run"]["config"]["method"].split(":")[0]
 
 
 def _facts(record: dict) -> dict:

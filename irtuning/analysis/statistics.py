@@ -1,8 +1,7 @@
-"""How sure a difference between two methods is: a bootstrap over whole writers or papers, then seeds, paired by method.
+"""How certain the difference between two methods is: intervals and p values of a bootstrap over writers or papers.
 
-Items of one writer are alike and runs of one seed share their noise, so that neither counts as independent: a draw
-takes clusters with replacement, then seeds, the same for both methods, and pools the folds' predictions, in which every
-cluster stands once a seed.
+Texts of one writer are alike, and so are predictions of one seed. So each draw of the bootstrap takes whole writers or
+papers (clusters) with replacement, then seeds, the same ones for both methods, and pools the predictions of all folds.
 """
 
 from collections.abc import Sequence
@@ -14,62 +13,85 @@ import pandas
 from irtuning.errors import InputError
 
 DRAWS = 10_000
-LEVEL = 0.95
-NORMAL = 1.96, 0.84  # quantiles of the normal distribution at a two-sided 5 % and a power of 80 %
+CONFIDENCE = 0.95  # of every interval
+ALPHA = 0.05  # a p value below it counts as evidence
+NORMAL = 1.96, 0.84  # quantiles of the normal distribution for a two-sided test at ALPHA with a power of 80 %
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One method minus another in macro F1, with what its distribution over the draws says."""
+    """Macro F1 of `method` minus that of `against`, with its interval and p value."""
 
     method: str
     against: str
     difference: float
-    low: float  # of the 95 % interval, by percentiles
+    low: float  # end of the 95 % interval, a percentile of the draws
     high: float
-    p_value: float  # two-sided, that the difference is none
-    effect_size: float  # difference over its standard deviation from cluster to cluster and seed to seed
-    detectable: float  # what a test at 5 % would find four times in five
-    clusters: int
+    p_value: float  # two-sided, of the hypothesis that there is no difference
+    effect_size: float  # the difference divided by its standard deviation between clusters and seeds
+    detectable: float  # the difference that a test at 5 % finds in four of five repetitions of the study
+    clusters: int  # writers or papers
     seeds: int
 
 
-def compare_methods(records: Sequence[dict], method: str, against: str, split: str = "test", draws: int = DRAWS) -> Comparison:
-    """Compare two methods' records of one corpus and model, paired by fold and seed.
+def interval(values: pandas.Series) -> dict[str, float]:
+    """Return the mean of paired differences and the ends of its 95 % t interval."""
+    mean, half = values.mean(), half_width(values)
+    return {"difference": mean, "low": mean - half, "high": mean + half}
+
+
+def half_width(values: pandas.Series) -> float:
+    """Return half the width of the 95 % t interval of a mean; NaN for fewer than two values."""
+    from scipy import stats
+
+    if len(values) < 2:
+        return float("nan")
+    return float(stats.sem(values) * stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+
+
+def compare_methods(
+    records: Sequence[dict], method: str, against: str, split: str = "test", draws: int = DRAWS
+) -> Comparison:
+    """Compare two methods' runs on one corpus and model, paired by fold and seed.
 
     Raises:
-        InputError: a run of one has no partner, a split was not scored, fewer than two clusters, or several corpora or
-            models.
+        InputError: the runs do not form pairs, or there are fewer than two clusters, or several corpora or models.
     """
-    if len({(record["run"]["config"]["corpus"], record["run"]["config"]["model"]) for record in records}) > 1:
+    if len({_setting(record) for record in records}) > 1:
         raise InputError("records of several corpora or models; compare methods on one of each")
     first, second, clusters = paired_confusions(records, method, against, split)
     seeds, rng = len(first), np.random.default_rng(0)
     weights = rng.multinomial(clusters, np.full(clusters, 1 / clusters), draws)  # how often each cluster was drawn
     drawn = rng.integers(0, seeds, (draws, seeds))
-    of_seed = (np.take_along_axis(f1_of_seeds(confusions, weights), drawn, axis=1) for confusions in (first, second))
-    ours, theirs = (scores.mean(1) for scores in of_seed)
-    differences = ours - theirs
-    everything = np.ones((1, clusters))
-    found = f1_of_seeds(first, everything).mean() - f1_of_seeds(second, everything).mean()
-    low, high = np.quantile(differences, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    below, above = ((differences <= 0).sum() + 1) / (draws + 1), ((differences >= 0).sum() + 1) / (draws + 1)
-    error = float(differences.std(ddof=1))
-    return Comparison(
-        method, against, float(found), float(low), float(high), float(min(1.0, 2 * min(below, above))),
-        float(found / (error * np.sqrt(clusters))) if error else 0.0, sum(NORMAL) * error, clusters, seeds,
-    )  # fmt: skip
+    scores = [np.take_along_axis(f1_of_seeds(c, weights), drawn, axis=1).mean(1) for c in (first, second)]
+    differences = scores[0] - scores[1]
+    once = np.ones((1, clusters))
+    difference = f1_of_seeds(first, once).mean() - f1_of_seeds(second, once).mean()
+    low, high = np.quantile(differences, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    fewer = min((differences <= 0).sum(), (differences >= 0).sum())  # draws on the other side of zero
+    p_value, error = float(min(1.0, 2 * ((fewer + 1) / (draws + 1)))), float(differences.std(ddof=1))
+    effect = float(difference / (error * np.sqrt(clusters))) if error else 0.0
+    return Comparison(method, against, float(difference), float(low), float(high), p_value, effect,
+                      sum(NORMAL) * error, clusters, seeds)  # fmt: skip
+
+
+def against_all(records: Sequence[dict], method: str = "ir") -> list[tuple[str, str]]:
+    """Return the pairs of `method` and each other method in the records, in their order."""
+    others = dict.fromkeys(record["run"]["config"]["method"] for record in records)
+    return [(method, other) for other in others if other != method]
 
 
 def comparisons_table(
     records: Sequence[dict], pairs: Sequence[tuple[str, str]], split: str = "test", draws: int = DRAWS
 ) -> pandas.DataFrame:
-    """Every pair of methods on every corpus, with p values adjusted by Holm over the whole table."""
-    corpora = dict.fromkeys(record["run"]["config"]["corpus"] for record in records)
+    """Return one row per corpus (and model) and pair of methods, p values adjusted by Holm over the whole table."""
+    settings = dict.fromkeys(map(_setting, records))
+    keys = ["corpus", "model"] if len({model for _, model in settings}) > 1 else ["corpus"]
     rows = []
-    for corpus in corpora:
-        own = [record for record in records if record["run"]["config"]["corpus"] == corpus]
-        rows += [{"corpus": corpus} | asdict(compare_methods(own, *pair, split, draws)) for pair in pairs]
+    for setting in settings:
+        part = [record for record in records if _setting(record) == setting]
+        named = dict(zip(keys, setting, strict=False))
+        rows += [named | asdict(compare_methods(part, *pair, split, draws)) for pair in pairs]
     table = pandas.DataFrame(rows)
     return table.assign(p_holm=holm(table.p_value))
 
@@ -77,29 +99,38 @@ def comparisons_table(
 def paired_confusions(
     records: Sequence[dict], method: str, against: str, split: str
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Confusions of both methods, shape (seeds, clusters, K, K) with the true class first, and the number of clusters.
+    """Return both methods' confusion counts, shape (seeds, clusters, K, K), true class first, and the cluster count.
 
-    The n-th seed of every fold makes one whole set of predictions.
+    The first seed of every fold together makes one complete set of predictions, then the second seed, and so on.
     """
-    runs = {name: _by_fold(records, name) for name in (method, against)}
-    if not runs[method] or {f: list(s) for f, s in runs[method].items()} != {f: list(s) for f, s in runs[against].items()}:
+    named = ([r for r in records if r["run"]["config"]["method"] == name] for name in (method, against))
+    runs = [sorted(part, key=_fold) for part in named]
+    folds = [list(map(_fold, part)) for part in runs]
+    if not runs[0] or folds[0] != folds[1]:
         raise InputError(f"{method} and {against} do not have the same folds and seeds; run what is missing")
-    labels = next(iter(next(iter(runs[method].values())).values()))["run"]["labels"]
-    groups = _groups(runs[method], split)
+    if len(set(folds[0])) < len(folds[0]):  # such as a run with LoRA and a run with DoRA
+        raise InputError(f"{method} has several runs of one fold and seed; keep one")
+    if any(split not in record["predictions"] for part in runs for record in part):
+        raise InputError(f"a run has no predictions for the {split} split; train it with score_test")
+    groups = sorted({row["group"] for record in runs[0] for row in record["predictions"][split]})
     if len(groups) < 2:
         raise InputError(f"{len(groups)} writer or paper on the {split} split; an interval needs two or more")
-    both = (_confusions(runs[name], split, labels, groups) for name in (method, against))
-    return *both, len(groups)
+    labels = runs[0][0]["run"]["labels"]
+    cluster, code = ({name: i for i, name in enumerate(names)} for names in (groups, labels))
+    seeds = [sum(fold == earlier for earlier, _ in folds[0][:i]) for i, (fold, _) in enumerate(folds[0])]
+    counts = np.zeros((2, max(seeds) + 1, len(groups), len(labels), len(labels)))
+    for of_method, part in zip(counts, runs, strict=True):
+        for seed, record in zip(seeds, part, strict=True):
+            for row in record["predictions"][split]:
+                of_method[seed, cluster[row["group"]], code[row["intention"]], code[row["predicted"]]] += 1
+    return *counts, len(groups)
 
 
 def f1_of_seeds(confusions: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Macro F1 of the pooled items, each cluster as often as its weight: shape (draws, seeds).
+    """Return the macro F1 of the pooled predictions of each draw and seed, shape (draws, seeds).
 
-    A class that a draw has neither among the true nor the predicted has no F1 there and is left out.
-
-    Args:
-        confusions: shape (seeds, clusters, K, K).
-        weights: shape (draws, clusters).
+    A class that a draw has neither among the true nor the predicted ones is left out of its mean. `confusions` has the
+    shape (seeds, clusters, K, K), and `weights`, how often each draw takes each cluster, (draws, clusters).
     """
     pooled = np.tensordot(weights, confusions, (1, 1))
     right, true, predicted = pooled.diagonal(axis1=2, axis2=3), pooled.sum(3), pooled.sum(2)
@@ -109,7 +140,7 @@ def f1_of_seeds(confusions: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P values adjusted for being many, by Holm's method.
+    """Return p values adjusted for their number by Holm's method.
 
     >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]
@@ -121,31 +152,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _by_fold(records: Sequence[dict], method: str) -> dict[int, dict[int, dict]]:
-    """A method's records by fold and seed, in order."""
-    found: dict[int, dict[int, dict]] = {}
-    for record in sorted(records, key=lambda r: (r["run"]["config"]["fold"], r["run"]["config"]["seed"])):
-        if record["run"]["config"]["method"] == method:
-            found.setdefault(record["run"]["config"]["fold"], {})[record["run"]["config"]["seed"]] = record
-    return found
+def _setting(record: dict) -> tuple[str, str]:
+    return record["run"]["config"]["corpus"], record["run"]["config"]["model"]
 
 
-def _groups(runs: dict[int, dict[int, dict]], split: str) -> list[str]:
-    names = set()
-    for seeds in runs.values():
-        for record in seeds.values():
-            if split not in record["predictions"]:
-                raise InputError(f"a run has no predictions for the {split} split; train it with score_test")
-            names |= {row["group"] for row in record["predictions"][split]}
-    return sorted(names)
-
-
-def _confusions(runs: dict[int, dict[int, dict]], split: str, labels: Sequence[str], groups: Sequence[str]) -> np.ndarray:
-    seeds, place = len(next(iter(runs.values()))), {group: i for i, group in enumerate(groups)}
-    code = {label: i for i, label in enumerate(labels)}
-    counts = np.zeros((seeds, len(groups), len(labels), len(labels)))
-    for of_fold in runs.values():
-        for seed, record in enumerate(of_fold.values()):
-            for row in record["predictions"][split]:
-                counts[seed, place[row["group"]], code[row["intention"]], code[row["predicted"]]] += 1
-    return counts
+def _fold(record: dict) -> tuple[int, int]:
+    return record["run"]["config"]["fold"], record["run"]["config"]["seed"]

@@ -1,17 +1,42 @@
-"""The command line: thin commands over the package's functions, heavy imports inside them."""
+"""The command line: thin commands over the package's functions, which import heavy libraries when they are called."""
 
 import logging
 import sys
 
 import typer
 
-from irtuning.cli import companion, memory, runs  # noqa: F401 (they register their commands)
-from irtuning.cli.app import app
+from irtuning import __version__
+from irtuning.cli import companion, memory, runs
+from irtuning.cli.options import Version
 from irtuning.errors import InputError
+
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+                  invoke_without_command=True, context_settings=HELP)  # fmt: skip
+for command in (companion.reproduce, runs.compare, runs.train, runs.predict, runs.corpus, memory.memory,
+                companion.methods, companion.settings):  # fmt: skip
+    app.command()(command)
+
+
+@app.callback()
+def start(version: Version = False) -> None:
+    """Fine-tune classifiers of revision intentions, a few layers at a time: IR-Tuning and its baselines.
+
+    These commands need no network. They use a small model that is part of the package, and a synthetic corpus:
+
+    \b
+    irtuning reproduce                                make every notebook, figure and table
+    irtuning compare --methods full,ir,rst --seeds 2  compare three methods
+    irtuning train --method ir --output runs/ir       train and save one classifier
+    irtuning predict runs/ir --before "He go home." --after "He goes home."
+    """
+    if version:
+        typer.echo(f"irtuning {__version__}")
+        raise typer.Exit
 
 
 def main() -> None:
-    """Run the command line; bad input ends with a line on standard error and exit code 2."""
+    """Run the command line; bad input ends with one line on standard error and exit code 2."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger("irtuning").setLevel(logging.INFO)
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irtuning.analysis.figures.style import to_image
-from irtuning.analysis.tables import label, markdown, stamp
+from irtuning.analysis.tables import markdown, run_title, stamp
 from irtuning.companion.archive import has_archive, read_archive, write_archive
 from irtuning.companion.paths import REPOSITORY, Folders
 from irtuning.companion.profiles import comparisons, profile_parameters
@@ -255,7 +255,7 @@ def run_label(record: dict) -> str:
     """Return the name of a run in a manifest."""
     config = record["run"]["config"]
     share = "" if config["share"] is None else f" share {config['share']:g}"
-    return f"{config['corpus']} {config['model']} {label(config)}{share} fold {config['fold']} seed {config['seed']}"
+    return f"{config['corpus']} {config['model']} {run_title(config)}{share} fold {config['fold']} seed {config['seed']}"
 
 
 def result_hash(record: dict) -> str:

@@ -3,7 +3,7 @@
 import pandas
 from transformers import DataCollatorWithPadding, set_seed
 
-from irtuning.models.adapters import add_adapter
+from irtuning.models.adapters import adapted_classifier
 from irtuning.method.batches import batch_order
 from irtuning.corpora.base import Corpus
 from irtuning.method.scores import CosineMeter, gradient_score, tensor_norms, weight_scores
@@ -63,7 +63,8 @@ def _one_batch(corpus: Corpus, name: str, adapter: str = "lora", seed: int = 171
     set_seed(seed)  # before the model is made: its head and adapters are random
     tokenizer = load_tokenizer(source)
     classifier = load_classifier(source, corpus.labels, tokenizer)
-    tuned = add_adapter(classifier, adapter, r=own["rank"], alpha=own["alpha"], width=own["width"], dropout=0.0).train()
+    settings = {name: own[name] for name in ("rank", "alpha", "width")}
+    tuned = adapted_classifier(classifier, adapter, dropout=0.0, **settings).train()
     ids = encode(corpus.train, tokenizer, corpus.labels, source.form, own["max_length"])
     first = batch_order(seed, 0, [len(row) for row in ids], batch_size)[:batch_size]
     labels = [corpus.labels.index(corpus.train[i].intention) for i in first]

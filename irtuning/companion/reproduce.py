@@ -83,7 +83,8 @@ def dry_run(profile: str, *, data: str | Path | None = None, changes: dict | Non
     With `memory` the result has the predicted peak of every kind of run on a GPU, which takes a second for each.
     Minutes are predicted from measured runs of `mini` on a GPU, if no other model and no CPU is involved.
     """
-    from irtuning.memory.predict import predicted_peaks
+    from irtuning.memory.predict import highest_peaks
+    from irtuning.training.build import predict_run
 
     parameters = profile_parameters(profile, data, None, changes)
     runs = Companion(**parameters).planned()
@@ -103,7 +104,7 @@ def dry_run(profile: str, *, data: str | Path | None = None, changes: dict | Non
         "steps": sorted({str(config.max_steps or "the model's own epochs") for config in configs}),
         "missing": missing(parameters),
         "run by us": RUN_BY_US[profile],
-    } | minutes | ({"predicted peak on a GPU, GiB": predicted_peaks(configs)} if memory else {})
+    } | minutes | ({"predicted peak on a GPU, GiB": highest_peaks(map(predict_run, configs))} if memory else {})
 
 
 def check(companion: Companion) -> None:
@@ -183,7 +184,7 @@ def write_report(folders: Folders) -> None:
 def _write_times(folder: Path, seconds: dict[str, float]) -> None:
     """Write how long training and each notebook took, and on what machine."""
     from irtuning.comparison.workers import cores
-    from irtuning.training.provenance import provenance
+    from irtuning.training.record import provenance
 
     record = {"seconds": {name: round(took) for name, took in seconds.items()}, "cores": cores(), "meta": provenance()}
     write_text(folder / "run_time.json", json.dumps(record, indent=1) + "\n")

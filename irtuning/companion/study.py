@@ -1,6 +1,6 @@
-"""What the study's records say, by the rules of its plan (reports/study/plan.md). Records in, frames out.
+"""What the study's records say by the rules of its plan, `reports/study/plan.md`: tables and verdicts from records.
 
-All scores are of the test split. A verdict is one of `consistent`, `inconsistent`, `inconclusive`.
+All scores are of the test split. A verdict is one of `consistent`, `inconsistent` and `inconclusive`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,84 +9,79 @@ from dataclasses import asdict
 import numpy as np
 import pandas
 
-from irtuning.analysis.statistics import compare_methods, comparisons_table
-from irtuning.errors import InputError
-from irtuning.analysis.convergence import data_curve, interval, reaching
+from irtuning.analysis.convergence import data_curve, reaching
+from irtuning.analysis.statistics import ALPHA, against_all, compare_methods, comparisons_table, interval
+from irtuning.analysis.tables import models_of, runs_table
 from irtuning.companion.benchmarks import LAYERS
 from irtuning.companion.profiles import VARIANT
-from irtuning.analysis.tables import models_of, runs_table
+from irtuning.errors import InputError
 
-PAPERS = ("rst", "ist", "lisa-adapters", "last-k")  # the layer-wise baselines of the claim
-PRIMARY = tuple(("ir", other) for other in ("full", *PAPERS, "random-counts"))
-AGAINST_IR = (VARIANT, "last-k:share=0.5", "last-k:share=0.33")  # ours, and the last layers: as deep, as many
+LAYER_WISE = ("rst", "ist", "lisa-adapters", "last-k")  # the baselines that the claim is about
+PRIMARY = tuple(("ir", other) for other in ("full", *LAYER_WISE, "random-counts"))
+CHEAPER_METHODS = (VARIANT, "last-k:share=0.5", "last-k:share=0.33")  # our variant; last layers: as deep, as many
 MARGIN = -0.01  # macro F1 that a method may lose and still be called non-inferior
-LEVEL = 0.05
-UPPER, SCATTERED = LAYERS["upper"], LAYERS["scattered"]
-CHEAPER = 0.15  # share of time or memory of a step that is worth a claim
+WORTH_A_CLAIM = 0.15  # share of the time or memory of a step that must be saved
 
 
 def primary_comparisons(records: Sequence[dict]) -> pandas.DataFrame:
-    """IR-Tuning minus each of six methods on each corpus; see `bootstrap.Comparison`; p values by Holm over all."""
+    """Return IR-Tuning minus each of six methods on each corpus, p values adjusted by Holm over all of them."""
     return comparisons_table(records, PRIMARY)
 
 
 def non_inferiority(records: Sequence[dict]) -> pandas.DataFrame:
-    """Our variant and the two last-k minus IR-Tuning: is the interval's lower end at or above the margin?"""
-    table = comparisons_table(records, [(method, "ir") for method in AGAINST_IR])
+    """Return three cheaper methods minus IR-Tuning, and whether the interval's lower end is at or above the margin."""
+    table = comparisons_table(records, [(method, "ir") for method in CHEAPER_METHODS])
     return table.assign(non_inferior=table.low >= MARGIN).drop(columns=["p_value", "p_holm"])
 
 
 def secondary_differences(records: Sequence[dict]) -> pandas.DataFrame:
-    """IR-Tuning minus every other method of a panel but Full PEFT: intervals; no p values, for no verdict rests on them."""
-    others = dict.fromkeys(record["run"]["config"]["method"] for record in records)
-    table = comparisons_table(records, [("ir", other) for other in others if other not in ("ir", "full")])
-    return table.drop(columns=["p_value", "p_holm"])
+    """Return IR-Tuning minus every other method but Full PEFT, without p values, since no verdict rests on them."""
+    pairs = [(method, other) for method, other in against_all(records) if other != "full"]
+    return comparisons_table(records, pairs).drop(columns=["p_value", "p_holm"])
 
 
 def convergence_differences(records: Sequence[dict]) -> pandas.DataFrame:
-    """IR-Tuning minus Full PEFT in steps and seconds to Full PEFT's last loss, over runs, with a 95 % t interval.
+    """Return IR-Tuning minus Full PEFT in steps and seconds to Full PEFT's last loss, with a 95 % t interval over runs.
 
-    A run that never gets there counts with its whole length; `reached` is the share of IR-Tuning's runs that do.
+    A run that never reaches it counts with its total length. `reached` is the share of IR-Tuning's runs that do.
     """
     rows = []
     for loss in ("training", "validation"):
-        table = reaching(records, loss)
-        for corpus, part in table.groupby("corpus", sort=False):
+        for corpus, part in reaching(records, loss).groupby("corpus", sort=False):
             runs = {name: rows.set_index(["fold", "seed"]) for name, rows in part.groupby("method")}
-            for unit, whole in (("steps", "all_steps"), ("seconds", "all_seconds")):
-                apart = runs["ir"][unit].fillna(runs["ir"][whole]) - runs["full"][unit].fillna(runs["full"][whole])
+            for unit in ("steps", "seconds"):
+                lengths = {name: table[unit].fillna(table[f"all_{unit}"]) for name, table in runs.items()}
                 row = {"corpus": corpus, "loss": loss, "unit": unit, "reached": runs["ir"].reached.mean()}
-                rows.append(row | interval(apart))
+                rows.append(row | interval(lengths["ir"] - lengths["full"]))
     return pandas.DataFrame(rows)
 
 
 def rate_differences(records: Sequence[dict]) -> pandas.DataFrame:
-    """The steps of `convergence_differences` with both methods at one learning rate: a column for each that both ran at.
+    """Return the steps of `convergence_differences` as text, one column for each learning rate that both methods used.
 
-    Exploratory, not of the plan: it tells what of a difference is the rate's. In words, for a run that never got there
-    gives a lower bound.
+    This is exploratory, not in the plan. `≥` marks a lower bound, where a run never reached the loss.
     """
     columns = {}
     for rate in sorted({record["run"]["config"]["learning_rate"] for record in records}):
-        own = [record for record in records if record["run"]["config"]["learning_rate"] == rate]
-        if {"ir", "full"} <= {record["run"]["config"]["method"] for record in own}:
-            table = convergence_differences(own).query("unit == 'steps'").set_index(["corpus", "loss"])
+        part = [record for record in records if record["run"]["config"]["learning_rate"] == rate]
+        if {"ir", "full"} <= {record["run"]["config"]["method"] for record in part}:
+            table = convergence_differences(part).query("unit == 'steps'").set_index(["corpus", "loss"])
             bound = table.reached.map(lambda share: "" if share == 1 else "≥ ")
             columns[f"{rate:g}"] = bound + table.difference.map("{:+.0f}".format)
     return pandas.DataFrame(columns)
 
 
 def size_differences(records: Sequence[dict]) -> pandas.DataFrame:
-    """IR-Tuning minus Full PEFT in macro F1 at each share of the training split, by the bootstrap; then the slope.
+    """Return IR-Tuning minus Full PEFT in macro F1 at each share of the training split, then its slope per doubling.
 
-    The slope is of the difference over the share's doublings, a line through each fold and seed, with a t interval.
+    The slope is a mean over lines through the differences of each fold and seed, with a t interval.
     """
-    shares = sorted({record["run"]["config"]["train_share"] for record in records})
     rows = []
-    for share in shares:
-        own = [record for record in records if record["run"]["config"]["train_share"] == share]
-        rows.append({"train": f"{share:.0%}"} | asdict(compare_methods(own, "ir", "full")))
-    scores = data_curve(records, "test").pivot_table(index=["fold", "seed"], columns=["method", "share"], values="macro_f1")
+    for share in sorted({record["run"]["config"]["train_share"] for record in records}):
+        part = [record for record in records if record["run"]["config"]["train_share"] == share]
+        rows.append({"train": f"{share:.0%}"} | asdict(compare_methods(part, "ir", "full")))
+    curve = data_curve(records, "test")
+    scores = curve.pivot_table(index=["fold", "seed"], columns=["method", "share"], values="macro_f1")
     apart = scores["ir"] - scores["full"]
     slopes = pandas.Series(np.polyfit(np.log2(apart.columns.to_numpy(float)), apart.to_numpy().T, 1)[0])
     slope = {"train": "slope per doubling"} | interval(slopes)
@@ -94,90 +89,81 @@ def size_differences(records: Sequence[dict]) -> pandas.DataFrame:
 
 
 def peak_memory(records: Sequence[dict]) -> pandas.DataFrame:
-    """Measured peak of GPU memory in MiB, mean over runs: a row for each method, a column for each corpus; NaN on a CPU."""
+    """Return each method's measured peak of GPU memory on each corpus in MiB, mean over runs; NaN on a CPU."""
     return _with_peaks(records).pivot_table(index="method", columns="corpus", values="peak", sort=False, dropna=False)
 
 
 def memory_differences(records: Sequence[dict]) -> pandas.DataFrame:
-    """IR-Tuning minus Full PEFT in peak GPU memory, MiB, over the runs of a corpus, with a 95 % t interval; NaN on a CPU."""
+    """Return IR-Tuning minus Full PEFT in peak GPU memory (MiB), with a 95 % t interval over runs; NaN on a CPU."""
     rows = []
     for corpus, part in _with_peaks(records).groupby("corpus", sort=False):
         peaks = part.pivot(index=["fold", "seed"], columns="method", values="peak")
-        share = {"share": (peaks["ir"] / peaks["full"] - 1).mean()}
-        rows.append({"corpus": corpus} | interval(peaks["ir"] - peaks["full"]) | share)
+        share = (peaks["ir"] / peaks["full"] - 1).mean()
+        rows.append({"corpus": corpus, **interval(peaks["ir"] - peaks["full"]), "share": share})
     return pandas.DataFrame(rows)
 
 
 def _with_peaks(records: Sequence[dict]) -> pandas.DataFrame:
-    found = [record["meta"] for record in records]
-    peaks = [m["peak_memory_bytes"] / 2**20 if m["peak_memory_kind"].startswith("GPU") else float("nan") for m in found]
-    return runs_table(records).assign(peak=peaks)
+    gpu = [record["meta"]["peak_memory_kind"].startswith("GPU") for record in records]
+    peaks = pandas.Series([record["meta"]["peak_memory_bytes"] / 2**20 for record in records], dtype=float)
+    return runs_table(records).assign(peak=peaks.where(gpu))
 
 
 def upper_half_savings(steps: pandas.DataFrame) -> pandas.DataFrame:
-    """What layers drawn among the upper half save of a step with as many scattered layers; `cheaper` by the plan's rule.
-
-    Args:
-        steps: `measured.step_table`.
-    """
+    """Return what a step with upper layers saves against as many scattered ones, from `benchmarks.step_table`."""
     rows = []
-    for (name, dropout), part in steps.groupby(["engine", "dropout"], sort=False):
+    for (engine, dropout), part in steps.groupby(["engine", "dropout"], sort=False):
         part = part.set_index("layers")[["step_ms", "peak_gib"]]
-        if {UPPER, SCATTERED} <= set(part.index):
-            time, memory = 1 - part.loc[UPPER] / part.loc[SCATTERED]
-            row = {"engine": name, "dropout": dropout, "time_saved": time, "memory_saved": memory}
-            rows.append(row | {"cheaper": max(time, memory) >= CHEAPER})
+        if {LAYERS["upper"], LAYERS["scattered"]} <= set(part.index):
+            time, memory = 1 - part.loc[LAYERS["upper"]] / part.loc[LAYERS["scattered"]]
+            row = {"engine": engine, "dropout": dropout, "time_saved": time, "memory_saved": memory}
+            rows.append(row | {"cheaper": max(time, memory) >= WORTH_A_CLAIM})
     return pandas.DataFrame(rows)
 
 
 def mistakes(records: Sequence[dict], method: str = "ir", most: int = 5) -> pandas.DataFrame:
-    """The commonest confusions of a method, mean over its runs of a corpus.
+    """Return a method's most common confusions on each corpus as shares of the intention's items, mean over its runs.
 
-    `share`: of the intention's items; `every_run`: of those mistaken so in one of the runs, how many are in all runs of
-    every method that scored the item.
+    `every_run` is the share of these confusions whose item is wrong in all runs of all methods.
     """
-    rows = pandas.DataFrame(
-        [
-            {"corpus": record["run"]["config"]["corpus"], "method": record["run"]["config"]["method"]}
-            | {name: row[name] for name in ("id", "intention", "predicted")}
-            for record in records
-            for row in record["predictions"]["test"]
-        ]
-    )
+    rows = pandas.DataFrame([
+        {"corpus": record["run"]["config"]["corpus"], "method": record["run"]["config"]["method"]}
+        | {name: row[name] for name in ("id", "intention", "predicted")}
+        for record in records for row in record["predictions"]["test"]
+    ])  # fmt: skip
     rows["wrong"] = rows.intention != rows.predicted
-    always = rows.groupby(["corpus", "id"]).wrong.transform("min")
-    own = rows.assign(always=always)[rows.method == method]
-    counts = own.groupby(["corpus", "intention"]).size()
-    found = own[own.wrong].groupby(["corpus", "intention", "predicted"]).agg(items=("id", "size"), every_run=("always", "mean"))
-    found = found.reset_index().sort_values(["corpus", "items"], ascending=[True, False], kind="stable")
-    total = counts.loc[list(zip(found.corpus, found.intention, strict=True))].to_numpy()
-    found = found.assign(share=found["items"] / total).groupby("corpus", sort=False).head(most)
-    return found[["corpus", "intention", "predicted", "share", "every_run"]].reset_index(drop=True)
+    rows["always"] = rows.groupby(["corpus", "id"]).wrong.transform("min")
+    rows = rows[rows.method == method]
+    totals = rows.groupby(["corpus", "intention"]).size()
+    pairs = rows[rows.wrong].groupby(["corpus", "intention", "predicted"])
+    table = pairs.agg(items=("id", "size"), every_run=("always", "mean")).reset_index()
+    table = table.sort_values(["corpus", "items"], ascending=[True, False], kind="stable")
+    total = totals.loc[list(zip(table.corpus, table.intention, strict=True))].to_numpy()
+    table = table.assign(share=table["items"] / total).groupby("corpus", sort=False).head(most)
+    return table[["corpus", "intention", "predicted", "share", "every_run"]].reset_index(drop=True)
 
 
-def costs(panels: Mapping[str, Sequence[dict]]) -> pandas.DataFrame:
-    """What each panel cost: runs it adds to those before, optimizer steps, hours of training, test splits scored."""
+def costs(experiments: Mapping[str, Sequence[dict]]) -> pandas.DataFrame:
+    """Return what each experiment cost; a run of several experiments counts for the first one."""
     seen, rows = set(), []
-    for name, records in panels.items():
+    for name, records in experiments.items():
         keys = [str(sorted(record["run"]["config"].items())) for record in records]
         new = [record for record, key in zip(records, keys, strict=True) if key not in seen]
         seen.update(keys)
-        rows.append({
-            "panel": name, "runs": len(new), "steps": sum(len(r["train"]["steps"]) for r in new),
-            "training_hours": sum(sum(r["meta"]["step_seconds"]) for r in new) / 3600,
-            "test_scored": sum(r["scores"]["test_scored"] for r in new),
-        })  # fmt: skip
-    table = pandas.DataFrame(rows).set_index("panel")
-    return pandas.concat([table, table.sum().to_frame("all").T.astype(table.dtypes)]).rename_axis("panel")
+        steps = sum(len(record["train"]["steps"]) for record in new)
+        scored = sum(record["scores"]["test_scored"] for record in new)
+        hours = sum(sum(record["meta"]["step_seconds"]) for record in new) / 3600
+        row = {"experiment": name, "runs": len(new), "steps": steps}
+        rows.append(row | {"training_hours": hours, "test_scored": scored})
+    table = pandas.DataFrame(rows).set_index("experiment")
+    return pandas.concat([table, table.sum().to_frame("all").T.astype(table.dtypes)]).rename_axis("experiment")
 
 
 def claims(records: Sequence[dict], of_sizes: Sequence[dict]) -> pandas.DataFrame:
-    """The abstract's claims with the verdict on each, from the headline's records and those on shares of the training split.
-
-    `rule` says whose rule a verdict follows: the plan's, or one made when the report was written.
+    """Return the abstract's claims with the verdict on each, from the main runs and those on shares of the data.
 
     Raises:
-        InputError: records of a synthetic corpus, which can say nothing about a claim.
+        InputError: the records are of a synthetic corpus, which cannot say anything about a claim.
     """
     if any(record["run"]["synthetic_corpus"] for record in records):
         raise InputError("a verdict needs real corpora, and these records are of the synthetic one")
@@ -191,46 +177,49 @@ def verdicts(
     comparisons: pandas.DataFrame, convergence: pandas.DataFrame, memory: pandas.DataFrame,
     sizes: "pandas.DataFrame | None", setting: str,
 ) -> pandas.DataFrame:  # fmt: skip
-    """The verdict on each claim from the tables that it rests on, and what it rests on in words."""
-    papers, chosen = (comparisons[comparisons.against.isin(names)] for names in (PAPERS, ["random-counts"]))
-    small = None if sizes is None else sizes[sizes.train.isin(("5%", "10%"))]
-    unrun = small is None or not len(small)
+    """Return the verdict on each claim, its evidence, and whose rule it follows: the plan's or ours, made later."""
+    papers, chosen = (comparisons[comparisons.against.isin(names)] for names in (LAYER_WISE, ["random-counts"]))
+    small = sizes[sizes.train.isin(("5%", "10%"))] if sizes is not None else pandas.DataFrame(columns=["low", "high"])
     rows = [
-        ("scores higher than layer-wise baselines", "plan", _sure(papers), _compared(papers)),
-        ("it is the choice of layers, not their number", "ours", _sure(chosen), _compared(chosen)),
-        ("converges fast: steps and seconds to Full PEFT's loss", "plan for it, ours against", _said(convergence.high < 0, convergence.low > 0),
-         _intervals(convergence, "{corpus}, {loss} loss: {difference:+.1f} {unit} [{low:+.1f}, {high:+.1f}], {reached:.0%} get there")),
-        ("low GPU memory: measured peak below Full PEFT's", "ours", _said(memory.high < 0, memory.low > 0),
+        ("scores higher than layer-wise baselines", "plan", _certain(papers), _summary(papers)),
+        ("it is the choice of layers, not their number", "ours", _certain(chosen), _summary(chosen)),
+        ("converges fast: steps and seconds to Full PEFT's loss", "plan for it, ours against",
+         _verdict(convergence.high < 0, convergence.low > 0),
+         _intervals(convergence, "{corpus}, {loss} loss: {difference:+.1f} {unit} [{low:+.1f}, {high:+.1f}], "
+                                 "{reached:.0%} get there")),
+        ("low GPU memory: measured peak below Full PEFT's", "ours", _verdict(memory.high < 0, memory.low > 0),
          _intervals(memory, "{corpus}: {difference:+.0f} MiB [{low:+.0f}, {high:+.0f}], {share:+.1%}")),
         ("works on small corpora: above Full PEFT at 5 and 10 % of train", "ours",
-         "not run" if unrun else _said(small.low > 0, small.high < 0),
-         "" if unrun else _intervals(small, "{train} of train: {difference:+.3f} [{low:+.3f}, {high:+.3f}]")),
+         _verdict(small.low > 0, small.high < 0),
+         _intervals(small, "{train} of train: {difference:+.3f} [{low:+.3f}, {high:+.3f}]")),
     ]  # fmt: skip
     table = pandas.DataFrame(rows, columns=["claim", "rule", "verdict", "evidence"])
-    return table.assign(verdict=[f"on {setting}: {said}" for said in table.verdict])
+    return table.assign(verdict=[f"on {setting}: {verdict}" for verdict in table.verdict])
 
 
-def _sure(table: pandas.DataFrame) -> str:
-    sure = table.p_holm < LEVEL
-    return _said((table.difference > 0) & sure, (table.difference < 0) & sure)
+def _certain(table: pandas.DataFrame) -> str:
+    """Return the verdict that the differences with an adjusted p value below `ALPHA` give."""
+    certain = table.p_holm < ALPHA
+    return _verdict((table.difference > 0) & certain, (table.difference < 0) & certain)
 
 
-def _compared(table: pandas.DataFrame) -> str:
+def _verdict(for_it: pandas.Series, against_it: pandas.Series) -> str:
+    """Return `consistent` if all rows speak for a claim, `inconsistent` if any speaks against it."""
+    if not len(for_it):
+        return "not run"
+    return "consistent" if for_it.all() else "inconsistent" if against_it.any() else "inconclusive"
+
+
+def _summary(table: pandas.DataFrame) -> str:
+    """Return the number of certain differences, the smallest and largest one, and what could have been detected."""
     if not len(table):
         return ""
-    sure = table[table.p_holm < LEVEL]
-    above, below = (sure.difference > 0).sum(), (sure.difference < 0).sum()
+    certain = table[table.p_holm < ALPHA].difference
     ends = (table.loc[index] for index in (table.difference.idxmin(), table.difference.idxmax()))
     least, most = (f"{row.difference:+.3f} (against {row.against}, {row.corpus})" for row in ends)
-    seen = f"{table.detectable.min():.3f} to {table.detectable.max():.3f}"
-    return f"{above} of {len(table)} differences above zero beyond chance, {below} below; {least} to {most}; detectable {seen}"
+    counts = f"{(certain > 0).sum()} of {len(table)} differences above zero beyond chance, {(certain < 0).sum()} below"
+    return f"{counts}; {least} to {most}; detectable {table.detectable.min():.3f} to {table.detectable.max():.3f}"
 
 
 def _intervals(table: pandas.DataFrame, form: str) -> str:
     return "; ".join(form.format(**row) for row in table.to_dict("records"))
-
-
-def _said(above: pandas.Series, below: pandas.Series) -> str:
-    if not len(above):
-        return "not run"
-    return "consistent" if above.all() else "inconsistent" if below.any() else "inconclusive"

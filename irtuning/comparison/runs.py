@@ -130,7 +130,7 @@ def _run_all(work: Sequence[tuple], jobs: int, scheduler: str | None) -> Iterato
     if scheduler is None and jobs == 1:
         yield from ((i, _attempt(*work[i])) for i in rest)
     elif scheduler is None:
-        yield from ((rest[at], outcome) for at, outcome in outcomes(_run_one, [work[i] for i in rest], jobs=jobs))
+        yield from ((rest[at], outcome) for at, outcome in outcomes(_run_one, [work[i] for i in rest], workers=jobs))
     elif rest:
         yield from _run_far(work, rest, scheduler)
 

@@ -1,203 +1,155 @@
-"""Independent calls, many at a time: in processes of this machine, or on the workers of a Dask cluster."""
+"""Many independent calls at a time, in processes of this machine or on the workers of a Dask cluster."""
 
 import logging
 import os
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
+
+import torch
+from joblib import cpu_count as cores
+from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor
 
 from irtuning.errors import InputError
+from irtuning.training.provenance import versions
 
 logger = logging.getLogger(__name__)
-CONNECT_SECONDS, WORKER_SECONDS = 10, 60  # how long a scheduler may take to answer, and a cluster to have a worker
-LOOK_SECONDS = 5  # how often a cluster is asked for new workers
-IDLE_SECONDS = 60  # after which a process of this machine ends
-_IDLE: dict[tuple[int, str], list] = {}  # processes by threads and GPU: they import once and outlive a comparison
+CONNECT_SECONDS, WORKER_SECONDS = 10, 60  # how long to wait for a scheduler, and for a worker of its own
+LOOK_SECONDS, IDLE_SECONDS = 5, 60  # how often to look for new workers; how long a process here waits for its next call
+_IDLE: dict[tuple[int, str], list] = defaultdict(list)  # (pool, time of its last call) by threads and GPU
 
 
 def outcomes(
-    function: Callable, items: Sequence[tuple], *, jobs: int = 1, scheduler: str | None = None
+    function: Callable, items: Sequence[tuple], *, workers: int = 1, scheduler: str | None = None
 ) -> Iterator[tuple[int, object]]:
-    """Call `function(*item)` for every item; yield its position and what it returned or raised, as they end.
+    """Call `function(*item)` for every item and yield (index, result or exception) as the calls end.
+
+    A worker that dies costs only its own call. That call is made once more, and then its outcome is an InputError.
 
     Args:
-        function: importable where it runs; its arguments and its result travel as pickles.
+        function: the function to call. It travels by value if the other side cannot import it.
         items: the arguments of each call.
-        jobs: processes of this machine, each with its share of the threads and one GPU, the least busy; unless there is
-            a `scheduler`.
-        scheduler: address of a Dask scheduler, such as `tcp://host:8786`. Calls are handed to it as workers get free.
-
-    A worker that dies costs its own call only, which is made once more; its outcome is an InputError after that.
+        workers: how many processes of this machine to use. Each has its share of the threads and the least busy GPU.
+        scheduler: address of a Dask scheduler, such as `tcp://host:8786`, whose workers are used instead.
 
     Raises:
-        InputError: no such scheduler, no worker, or workers with other versions than this process.
+        InputError: the scheduler does not answer, it has no worker, or a worker differs from this process.
     """
-    with _Cluster(scheduler) if scheduler else _Processes(jobs) as workers:
-        waiting, running, again = deque(range(len(items))), {}, set()
+    with _cluster(scheduler) if scheduler else _processes(workers) as (free, submit, death):
+        waiting, running, repeated = deque(range(len(items))), {}, set()
         while waiting or running:
-            for _ in range(min(len(waiting), workers.free(len(running)))):
-                position = waiting.popleft()
-                running[workers.submit(function, *items[position])] = position
+            for _ in range(min(len(waiting), free(len(running)))):
+                index = waiting.popleft()
+                running[submit(function, *items[index])] = index
             ended = wait(running, LOOK_SECONDS, FIRST_COMPLETED).done
-            ended = {running.pop(future): workers.outcome(future) for future in ended}  # Dask repeats what is still held
-            for position, outcome in ended.items():
-                if not isinstance(outcome, workers.death):
-                    yield position, outcome
-                    continue
-                logger.warning("a worker died: %s", outcome)
-                if position in again:
-                    yield position, InputError("its worker died twice, perhaps for want of memory; run fewer at a time")
+            # no future is kept: Dask would repeat its call if the worker that holds the result were lost
+            ended = {running.pop(future): future.exception() or future.result() for future in ended}
+            for index, outcome in ended.items():
+                if not isinstance(outcome, death):
+                    yield index, outcome
+                elif index in repeated:
+                    yield index, InputError("its worker died twice, perhaps out of memory; run fewer at a time")
                 else:
-                    again.add(position)
-                    waiting.appendleft(position)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+                    logger.warning("a worker died, its call is repeated: %s", outcome)
+                    repeated.add(index)
+                    waiting.appendleft(index)
 
 
 def gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    import torch
-
-    named, count = os.environ.get("CUDA_VISIBLE_DEVICES"), torch.cuda.device_count()
-    return named.split(",")[:count] if named else [str(i) for i in range(count)]
+    """Return the GPUs that this process may use, in the words of CUDA_VISIBLE_DEVICES."""
+    visible, count = os.environ.get("CUDA_VISIBLE_DEVICES"), torch.cuda.device_count()
+    return visible.split(",")[:count] if visible else [str(i) for i in range(count)]
 
 
-def _outcome(future: Future) -> object:
-    return future.exception() or future.result()
+@contextmanager
+def _processes(count: int) -> Iterator[tuple]:
+    """Yield what `outcomes` needs of processes here, each a pool of its own: one that dies breaks no other."""
+    threads, visible, death = max(1, cores() // count), gpus() or [""], (BrokenProcessPool, SystemExit)  # after SIGTERM
+    busy: dict[Future, tuple[ProcessPoolExecutor, str]] = {}  # the pool of each call and its GPU
 
+    def free(running: int) -> int:
+        for future in [future for future in busy if future.done()]:
+            pool, gpu = busy.pop(future)
+            if not isinstance(future.exception(), death):
+                _IDLE[threads, gpu].append((pool, time.monotonic()))
+        return count - running
 
-class _Processes(AbstractContextManager):
-    """Processes of this machine, each a pool of its own: one that dies breaks no other."""
-
-    def __init__(self, jobs: int):
-        from joblib.externals.loky import BrokenProcessPool
-
-        self.death = BrokenProcessPool, SystemExit  # killed, or told to end: a process that gets SIGTERM raises
-        self.jobs, self.threads = jobs, max(1, cores() // jobs)
-        self.busy: dict[Future, tuple[object, str]] = {}  # the pool and its GPU
-        self.gpus = gpus() or [""]
-
-    def free(self, running: int) -> int:
-        return self.jobs - running
-
-    def submit(self, function: Callable, *item: object) -> Future:
-        from joblib.externals.loky import ProcessPoolExecutor
-
-        taken = [gpu for _, gpu in self.busy.values()]
-        gpu = min(self.gpus, key=taken.count)
-        idle = _IDLE.setdefault((self.threads, gpu), [])
-        process, since = idle.pop() if idle else (None, float("-inf"))
-        if time.monotonic() - since > IDLE_SECONDS / 2:  # a pool whose process has ended may not notice the next one's death
-            own = {"OMP_NUM_THREADS": str(self.threads), "CUDA_VISIBLE_DEVICES": gpu}
-            process = ProcessPoolExecutor(1, timeout=IDLE_SECONDS, env=own)
-        future = process.submit(function, *item)
-        self.busy[future] = process, gpu
+    def submit(function: Callable, *item: object) -> Future:
+        gpu = min(visible, key=[gpu for _, gpu in busy.values()].count)
+        pool, since = _IDLE[threads, gpu].pop() if _IDLE[threads, gpu] else (None, float("-inf"))
+        if time.monotonic() - since > IDLE_SECONDS / 2:  # a pool whose process has ended can miss the next one's death
+            environment = {"OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": gpu}
+            pool = ProcessPoolExecutor(1, timeout=IDLE_SECONDS, env=environment)
+        future = pool.submit(function, *item)
+        busy[future] = pool, gpu
         return future
 
-    def outcome(self, future: Future) -> object:
-        (process, gpu), outcome = self.busy.pop(future), _outcome(future)
-        if not isinstance(outcome, self.death):
-            _IDLE[self.threads, gpu].append((process, time.monotonic()))
-        return outcome
-
-    def __exit__(self, *error: object) -> None:
-        for process, _ in self.busy.values():  # none, unless we were interrupted
-            process.shutdown(wait=False, kill_workers=True)
+    try:
+        yield free, submit, death
+    finally:
+        free(0)
+        for pool, _ in busy.values():  # only after an interruption
+            pool.shutdown(wait=False, kill_workers=True)
 
 
-class _Cluster(AbstractContextManager):
-    """The workers of a Dask cluster, checked as they join."""
+@contextmanager
+def _cluster(address: str) -> Iterator[tuple]:
+    """Yield what `outcomes` needs of a Dask cluster; each worker is checked before it gets its first call."""
+    try:
+        from distributed import Client, KilledWorker
 
-    def __init__(self, address: str):
+        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except ImportError:
+        raise InputError('a scheduler needs Dask; install it with pip install "irtuning[cluster]"') from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"no Dask scheduler answers at {address!r}: {error}; start one, or correct it") from None
+    checked: set[str] = set()
+
+    def free(running: int) -> int:  # one call a worker: the death of a worker is blamed on every call that it has
         try:
-            from distributed import Client, KilledWorker
-        except ImportError:
-            raise InputError('a scheduler needs dask: pip install "irtuning[cluster]"') from None
-        try:
-            self.client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-        except (OSError, ValueError) as error:
-            raise InputError(f"no Dask scheduler answers at {address!r}: {error}; start one, or mend --scheduler") from None
-        self.death, self.address, self.checked = KilledWorker, address, set()
-        try:
-            self.free(0)
-        except InputError:
-            self.client.close()
-            raise
-        self.tolerated = self.client.run_on_scheduler(_tolerance(0))  # the second try is ours, counted run by run
-        self.pool = self.client.get_executor(pure=False, retries=0)
-
-    def free(self, running: int) -> int:
-        """One call for each worker: a second one, waiting there, would be blamed for the death of a worker too."""
-        try:
-            self.client.wait_for_workers(1, WORKER_SECONDS)
+            client.wait_for_workers(1, WORKER_SECONDS)
         except TimeoutError:
-            raise InputError(
-                f"the Dask scheduler at {self.address!r} has had no worker for {WORKER_SECONDS} s; start some, and see "
-                "that their jobs run and reach it. Recorded runs are not run again"
-            ) from None
-        workers = self.client.nthreads()
-        self._check(set(workers.items()) - self.checked)
-        return len(workers) - running
+            raise InputError(f"{address!r} has had no worker for {WORKER_SECONDS} s; start some") from None
+        threads = client.nthreads()
+        joined = [worker for worker in threads if worker not in checked]
+        for worker, there in (client.run(versions, workers=joined, on_error="return") if joined else {}).items():
+            if not isinstance(there, OSError):  # else it has gone meanwhile
+                if problem := _problem(threads[worker], there):
+                    raise InputError(f"worker {worker} {problem}")
+                checked.add(worker)
+        return len(threads) - running
 
-    def submit(self, function: Callable, *item: object) -> Future:
-        return self.pool.submit(function, *item)
-
-    def outcome(self, future: Future) -> object:
-        return _outcome(future)
-
-    def __exit__(self, kind: object, error: object, where: object) -> None:
-        gone = isinstance(error, (CancelledError, OSError))  # a run's own errors are outcomes: these are the connection's
-        if not gone:
-            self.pool.shutdown(wait=False)  # what still runs is forgotten
-            self.client.run_on_scheduler(_tolerance(self.tolerated))
-        self.client.close()
-        if gone:
-            raise InputError(
-                f"the Dask scheduler at {self.address!r} is gone; recorded runs are kept: start one and repeat the command"
-            ) from None
-
-    def _check(self, joined: set[tuple[str, int]]) -> None:
-        """Raise InputError for a worker that would train otherwise than this process."""
-        from irtuning.training.provenance import provenance
-
-        if not joined:
-            return
-        own, addresses = _versions(provenance("cpu")), [address for address, _ in joined]
-        found = self.client.run(provenance, "cpu", workers=addresses, on_error="return")
-        for address, threads in joined:
-            if isinstance(found.get(address), (OSError, type(None))):  # gone meanwhile
-                continue
-            if isinstance(found[address], Exception):
-                raise InputError(f"worker {address} cannot load irtuning: {found[address]!r}; install it there")
-            if threads > 1:
-                raise InputError(
-                    f"worker {address} has {threads} threads, and runs in one process would share their random numbers; "
-                    "start workers with one thread (nthreads=1, or cores equal to processes)"
-                )
-            theirs = _versions(found[address])
-            for package in (name for name in own if own[name] != theirs.get(name)):
-                raise InputError(
-                    f"worker {address} has {package} {theirs.get(package)}, this process {own[package]}; install the same "
-                    "there, or start it in the same environment"
-                )
-            self.checked.add((address, threads))
+    try:
+        before = client.run_on_scheduler(_allow(0))  # `outcomes` counts the deaths and repeats calls, not the scheduler
+        try:
+            yield free, client.get_executor(pure=False, retries=0).submit, KilledWorker
+        finally:
+            client.run_on_scheduler(_allow(before))
+    except (CancelledError, OSError):  # of the connection: the errors of a call are outcomes
+        raise InputError(f"the scheduler {address!r} is gone; recorded runs are kept, start one and repeat") from None
+    finally:
+        client.close()
 
 
-def _versions(provenance: dict) -> dict[str, str]:
-    """Of each package, without the build: torch for a GPU and torch for the CPU are one version."""
-    return {name: str(version).partition("+")[0] for name, version in provenance["versions"].items()}
+def _problem(threads: int, there: dict[str, str] | Exception) -> str | None:
+    """Return why a worker with these versions would not train as this process does."""
+    if isinstance(there, Exception):
+        return f"cannot load irtuning: {there!r}; install it there"
+    if threads > 1:
+        return f"has {threads} threads, whose runs would share their random numbers; start it with --nthreads 1"
+    for package, version in versions().items():  # without the build: torch for a GPU and for the CPU are one version
+        if str(version).partition("+")[0] != str(there.get(package)).partition("+")[0]:
+            return f"has {package} {there.get(package)}, this process {version}; install the same version there"
+    return None
 
 
-def _tolerance(failures: int) -> Callable:
-    """Set how often a scheduler repeats what its worker died of; the function travels whole, a scheduler needs no irtuning."""
+def _allow(deaths: int) -> Callable:
+    """Return a function, which travels by value, that sets how many deaths a scheduler forgives a call."""
 
-    def exchange(dask_scheduler) -> int:
-        before, dask_scheduler.allowed_failures = dask_scheduler.allowed_failures, failures
+    def exchange(dask_scheduler: object) -> int:
+        before, dask_scheduler.allowed_failures = dask_scheduler.allowed_failures, deaths
         return before
 
     return exchange

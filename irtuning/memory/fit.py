@@ -1,87 +1,86 @@
-"""What a card can hold: whether a setting fits, the largest batch, the lowest layer, what to change. All *predicted*."""
+"""What fits a GPU, by prediction: whether a setting does, the largest batch, the lowest layer, what to change."""
 
-import dataclasses
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from irtuning.errors import InputError
-from irtuning.memory.predict import predict_memory, predict_run
-from irtuning.models.shapes import load_shape
+from irtuning.memory.predict import predict_memory
+from irtuning.models.loading import load_shape
 
-if TYPE_CHECKING:
-    from irtuning.training.config import RunConfig
-
-CONTEXT_BYTES, SLACK = 2**29, 0.95  # of a card: what CUDA itself takes, and the share fragmentation leaves
+CONTEXT_BYTES = 2**29  # CUDA itself takes half a GiB of a GPU's memory
+SLACK = 0.95  # share of the memory that fragmentation leaves
 
 
-def largest_batch(gpu_bytes: int, model: str = "mini", method: str = "ir", adapter: str = "lora", **settings) -> int:
-    """The largest batch, a multiple of `accumulation`, whose predicted peak fits a card; 0 when not even the least does.
+def usable_bytes(gpu_bytes: int) -> int:
+    """Return how many bytes of a GPU's memory PyTorch can hand out: not those for CUDA, nor 5 % for fragmentation."""
+    return int(gpu_bytes * SLACK) - CONTEXT_BYTES
 
-    Args:
-        gpu_bytes: of the card; half a GiB for CUDA and 5 % for fragmentation are left free.
-        settings: as for `predict_memory`, without `batch`.
+
+def largest_batch(gpu_bytes: int, model: str = "mini", method="ir", adapter: str = "lora", **settings) -> int:
+    """Return the largest batch whose predicted peak fits a GPU, a multiple of `accumulation`; 0 if none fits.
+
+    All arguments but the GPU's memory are those of `predict_memory`, without `batch`.
     """
-    whole = settings.get("accumulation", 1)
+    accumulation, room = settings.get("accumulation", 1), usable_bytes(gpu_bytes)
 
-    def peak(batch: int) -> int:
-        return predict_memory(model, method, adapter, batch * whole, **settings).peak_bytes
+    def peak(size: int) -> int:
+        return predict_memory(model, method, adapter, size * accumulation, **settings).peak_bytes
 
-    room = usable_bytes(gpu_bytes)
     if peak(1) > room:
         return 0
-    batch = 8
-    for _ in range(3):  # it grows in a nearly straight line from 4 on
-        slope = (peak(batch) - peak(4)) / (batch - 4)
-        batch = max(5, int(4 + (room - peak(4)) / max(1.0, slope)))
-    while peak(batch) > room:
-        batch -= 1
-    while peak(batch + 1) <= room:
-        batch += 1
-    return batch * whole
+    low, high = 1, 8
+    while peak(high) <= room:
+        low, high = high, 8 * high
+    while high - low > 1:  # memory grows almost in a straight line, so interpolation needs few traces
+        share = (room - peak(low)) / (peak(high) - peak(low))
+        middle = min(max(low + int(share * (high - low)), low + 1), high - 1)
+        low, high = (middle, high) if peak(middle) <= room else (low, middle)
+    return low * accumulation
 
 
-def lowest_layer_that_fits(
-    gpu_bytes: int, model: str = "mini", method: str = "ir", adapter: str = "lora", **settings
-) -> int | None:
-    """The smallest `min_layer` with which the predicted peak fits a card; None when none does.
+def lowest_layer_that_fits(gpu_bytes: int, model="mini", method="ir", adapter="lora", **settings) -> int | None:
+    """Return the smallest `min_layer` with which the predicted peak fits a GPU, or None if none does.
 
-    Args: as for `largest_batch`, with `batch`, without `min_layer`.
+    All arguments but the GPU's memory are those of `predict_memory`, without `min_layer`.
     """
     for layer in range(load_shape(model).num_hidden_layers - 1):
-        found = predict_memory(model, method, adapter, min_layer=layer, **settings)
-        if found.peak_bytes <= usable_bytes(gpu_bytes):
+        peak = predict_memory(model, method, adapter, min_layer=layer, **settings).peak_bytes
+        if peak <= usable_bytes(gpu_bytes):
             return layer
     return None
 
 
-def setting_that_fits(config: "RunConfig", gpu_bytes: int) -> str | None:
-    """The first change of a run that leaves its result as it is and whose predicted peak fits a card, in words.
+def setting_that_fits(
+    predict: Callable[[int, bool], int], accumulation: int, batch_size: int, checkpointing: bool, gpu_bytes: int
+) -> str | None:
+    """Return a change of a run that keeps its result and makes it fit a GPU, in words, or None if there is none.
 
-    More micro-batches first, then checkpointing too, which costs time; None when neither is enough.
+    More micro-batches are tried first, then checkpointing as well, which costs time.
+
+    Args:
+        predict: returns the predicted peak in bytes for a number of micro-batches, with or without checkpointing.
+        accumulation: micro-batches in a step of the run as it is.
+        batch_size: examples in a step.
+        checkpointing: whether the run uses checkpointing as it is.
+        gpu_bytes: bytes of the GPU's memory.
     """
-    splits = [n for n in range(config.accumulation, config.batch_size + 1) if config.batch_size % n == 0]
-    for checkpointing in sorted({config.checkpointing, True}):
-        for accumulation in splits:
-            changed = dataclasses.replace(config, accumulation=accumulation, checkpointing=checkpointing)
-            if changed != config and (peak := predict_run(changed).peak_bytes) <= usable_bytes(gpu_bytes):
-                change = f"accumulation={accumulation}" + ", checkpointing=true" * checkpointing
-                return f"{change} (predicted {peak / 2**30:.1f} GiB)"
+    splits = [n for n in range(accumulation, batch_size + 1) if batch_size % n == 0]
+    changes = [(n, again) for again in sorted({checkpointing, True}) for n in splits]
+    for n, again in changes:
+        if (n, again) != (accumulation, checkpointing) and (peak := predict(n, again)) <= usable_bytes(gpu_bytes):
+            return f"accumulation={n}{', checkpointing=true' * again} (predicted {peak / 2**30:.1f} GiB)"
     return None
 
 
-def card_report(
-    gpu_bytes: int | None, model: str = "mini", method: str = "ir", adapter: str = "lora", **settings
-) -> dict[str, object]:
-    """What a card can hold: whether the setting fits, the largest batch, the `min_layer` needed (None: none does).
+def fit_report(gpu_bytes: int | None, model="mini", method="ir", adapter="lora", **settings) -> dict[str, object]:
+    """Return whether a setting fits a GPU, the largest batch, and the `min_layer` it needs (None if none helps).
 
-    Without a card, nothing.
+    All arguments but the GPU's memory are those of `predict_memory`. Without a GPU the report is empty.
     """
     if gpu_bytes is None:
         return {}
-    settings = {"batch": None, "min_layer": 0} | settings
+    without_batch, without_layer = ({k: v for k, v in settings.items() if k != left} for left in ("batch", "min_layer"))
     peak = predict_memory(model, method, adapter, **settings).peak_bytes
-    without_batch = {name: value for name, value in settings.items() if name != "batch"}
-    without_layer = {name: value for name, value in settings.items() if name != "min_layer"}
     return {
         "gpu_bytes": gpu_bytes,
         "fits": peak <= usable_bytes(gpu_bytes),
@@ -91,7 +90,7 @@ def card_report(
 
 
 def parse_gpu(text: str) -> int:
-    """Bytes of a GPU's memory: GB are 10^9, GiB 2^30, a bare number means GB.
+    """Return the bytes that a text such as `24GB` or `24GiB` means; a number alone means GB.
 
     >>> parse_gpu("24GB"), parse_gpu("24 GiB"), parse_gpu("80")
     (24000000000, 25769803776, 80000000000)
@@ -100,8 +99,3 @@ def parse_gpu(text: str) -> int:
     if not found or float(found[1]) <= 0:
         raise InputError(f"GPU memory {text!r} cannot be read; write it as 24GB, 24GiB or 80")
     return int(float(found[1]) * (2**30 if found[2] == "gib" else 10**9))
-
-
-def usable_bytes(gpu_bytes: int) -> int:
-    """What of a card's memory PyTorch can be expected to hand out."""
-    return int(gpu_bytes * SLACK) - CONTEXT_BYTES

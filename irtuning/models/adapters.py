@@ -1,11 +1,10 @@
-"""Adapters: LoRA, DoRA and any other peft tuner, and the paper's parallel bottleneck as a peft tuner of our own."""
+"""Adapters: LoRA, DoRA and other peft tuners, and the paper's parallel bottleneck, written as a peft tuner."""
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
@@ -15,44 +14,61 @@ from torch import nn
 
 from irtuning.errors import InputError, unknown
 from irtuning.method.layers import adaptable_modules, candidate_layers
+from irtuning.models.loading import checkpoint_layers
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-ADAPTERS = {
-    "lora": "low-rank update of each linear map (r, alpha, dropout)",
-    "dora": "LoRA with the weight's magnitude learned apart",
-    "bottleneck": "parallel bottleneck with tanh beside each linear map (width)",
-}
-BOTTLENECK = "IRTUNING_BOTTLENECK"  # a name peft does not know: without irtuning imported it refuses to load it
+ADAPTERS = ("lora", "dora", "bottleneck")
+BOTTLENECK = "IRTUNING_BOTTLENECK"  # peft does not know this name, and refuses to load it if irtuning is not imported
 
 
-def add_adapter(model: "PreTrainedModel", adapter: str | PeftConfig, **settings: object) -> PeftModel:
-    """Wrap a classifier with adapters in every layer; the classification head learns and is saved with them.
+def add_adapter(model: nn.Module, adapter: str | PeftConfig, **settings: object) -> PeftModel:
+    """Return the classifier with an adapter in every layer. The classification head learns with the adapters.
 
     Args:
         model: any Hugging Face sequence classifier.
-        adapter: `lora`, `dora`, `bottleneck`, or any peft configuration whose tuner lives inside the layers,
-            itself or the folder of its adapter_config.json.
-        settings: r, alpha, dropout (LoRA, DoRA), width (bottleneck), target_modules (all; names or suffixes,
-            the reference's five kinds of linear map by default).
+        adapter: `lora`, `dora`, `bottleneck`, a peft configuration, or the folder of its adapter_config.json.
+        settings: `rank`, `alpha` and `dropout` of LoRA and DoRA; `width` of the bottleneck; `target_modules`, the
+            names of the linear maps with an adapter. `r` is another name of `rank`.
 
     Raises:
-        InputError: an unknown adapter, or one that matches no module inside the layers.
+        InputError: the adapter is unknown, or it matches no module inside the layers.
     """
     config = adapter if isinstance(adapter, PeftConfig) else _config(adapter, model, settings)
     try:
         with no_rename_warning():
-            wrapped = get_peft_model(model, config)
-    except ValueError as error:  # peft's own: no module of that name
+            adapted = get_peft_model(model, config)
+    except ValueError as error:  # peft found no module of such a name
         raise InputError(f"adapter {adapter!r} cannot be put on {type(model).__name__}: {error}") from None
-    candidate_layers(wrapped)
-    return wrapped
+    candidate_layers(adapted)
+    return adapted
+
+
+def adapted_classifier(
+    model: nn.Module, adapter: str | PeftConfig | None, *, checkpointing=False, freeze_head=False, **settings: object
+) -> nn.Module:
+    """Return the classifier ready for training: with its adapter, and in float32 where it learns.
+
+    Args:
+        adapter: as for `add_adapter`; with None the model gets no adapter, and all its weights learn.
+        checkpointing: whether activations are computed again in the backward pass instead of being kept.
+        freeze_head: whether the classification head keeps its first values.
+        settings: as for `add_adapter`.
+    """
+    head = {name for name, _ in model.named_children()} - {model.base_model_prefix}
+    if adapter is not None:
+        model = add_adapter(model, adapter, **settings)
+    if checkpointing:  # after the adapter: else peft adds a hook, and backpropagation always runs to the lowest layer
+        checkpoint_layers(model)
+    for name, parameter in model.named_parameters():
+        if freeze_head and head & set(name.split(".")):
+            parameter.requires_grad_(False)
+        elif parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return model
 
 
 @contextmanager
 def no_rename_warning() -> Iterator[None]:
-    """Peft reads a property that transformers has since renamed: nothing a reader could mend."""
+    """Hide a warning that peft causes: it reads a property that transformers has renamed."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         yield
@@ -63,22 +79,17 @@ def _config(adapter: str, model: nn.Module, settings: dict) -> PeftConfig:
         return PeftConfig.from_pretrained(adapter)
     if adapter not in ADAPTERS:
         raise unknown("adapter (nor a folder with an adapter_config.json)", adapter, ADAPTERS)
+    settings = {"rank": settings.get("r", 32), "alpha": 64, "dropout": 0.05, "width": 256} | settings
     targets = settings.get("target_modules") or adaptable_modules(model)
     if adapter == "bottleneck":
-        return BottleneckConfig(task_type=TaskType.SEQ_CLS, target_modules=targets, width=settings.get("width", 256))
-    return LoraConfig(
-        task_type=TaskType.SEQ_CLS,
-        target_modules=targets,
-        r=settings.get("r", 32),
-        lora_alpha=settings.get("alpha", 64),
-        lora_dropout=settings.get("dropout", 0.05),
-        use_dora=adapter == "dora",
-    )
+        return BottleneckConfig(task_type=TaskType.SEQ_CLS, target_modules=targets, width=settings["width"])
+    sizes = {"r": settings["rank"], "lora_alpha": settings["alpha"], "lora_dropout": settings["dropout"]}
+    return LoraConfig(task_type=TaskType.SEQ_CLS, target_modules=targets, use_dora=adapter == "dora", **sizes)
 
 
 @dataclass
 class BottleneckConfig(PeftConfig):
-    """The parallel bottleneck: y = Wx + scaling * up(tanh(down(x))), no bias, `up` starts at zero."""
+    """Settings of the parallel bottleneck y = Wx + scaling * up(tanh(down(x))); `up` starts at zero."""
 
     target_modules: list[str] | None = None
     exclude_modules: list[str] | None = None
@@ -96,7 +107,7 @@ class BottleneckConfig(PeftConfig):
 
 
 class BottleneckLayer(nn.Module, BaseTunerLayer):
-    """A linear map with the bottleneck beside it."""
+    """Linear map with a bottleneck beside it; neither of the bottleneck's two maps has a bias."""
 
     adapter_layer_names = ("bottleneck_down", "bottleneck_up")
 
@@ -107,7 +118,7 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         self.update_layer(adapter_name, config)
 
     def update_layer(self, adapter_name: str, config: BottleneckConfig) -> None:
-        """Make the bottleneck's two maps and place them where the base layer is."""
+        """Make the bottleneck's two maps on the device of the linear map."""
         base = self.get_base_layer()
         inputs, outputs = (base.in_features, base.out_features) if isinstance(base, nn.Linear) else base.weight.shape
         self.bottleneck_down[adapter_name] = nn.Linear(inputs, config.width, bias=False)
@@ -118,11 +129,9 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
         self.set_adapter(self.active_adapters)
 
     def forward(self, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
-        """The base layer's output plus the bottleneck's, shape (..., out features)."""
+        """Return the linear map's output plus the bottleneck's, shape (..., out features)."""
         result = self.base_layer(x, *args, **kwargs)
-        if self.disable_adapters:
-            return result
-        for name in self.active_adapters:
+        for name in [] if self.disable_adapters else self.active_adapters:
             if name in self.bottleneck_down:
                 down, up = self.bottleneck_down[name], self.bottleneck_up[name]
                 inputs = self._cast_input_dtype(x, down.weight.dtype)
@@ -131,7 +140,7 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
 
 
 class BottleneckModel(BaseTuner):
-    """Puts a `BottleneckLayer` in place of each target module."""
+    """Tuner that puts a `BottleneckLayer` in the place of each target module."""
 
     prefix = "bottleneck_"
     tuner_layer_cls = BottleneckLayer

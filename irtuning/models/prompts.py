@@ -1,4 +1,4 @@
-"""From revisions to token ids: the instruction form for large models, the plain pair for small ones."""
+"""Token ids of revisions: the instruction form for large models, the plain pair for small ones."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -17,68 +17,61 @@ INSTRUCTION = (
 
 
 def instruction(before: str, after: str, labels: Sequence[str]) -> str:
-    """The instruction form: the task with its classes, then both texts, each under its own heading."""
+    """Return the instruction form: the task with its classes, then both texts, each under a heading."""
     return INSTRUCTION.format(labels=", ".join(labels), before=before, after=after)
 
 
 def encode(
-    revisions: Sequence[Revision],
-    tokenizer: "PreTrainedTokenizerBase",
-    labels: Sequence[str],
-    form: str = "pair",
-    max_length: int = 256,
-) -> list[list[int]]:
-    """Token ids of each revision's prompt, at most `max_length` long.
+    revisions: Sequence[Revision], tokenizer: "PreTrainedTokenizerBase", labels: Sequence[str],
+    form: str = "pair", max_length: int = 256,
+) -> list[list[int]]:  # fmt: skip
+    """Return the token ids of each revision, at most `max_length` of them.
 
-    A prompt that is too long loses the ends of its two texts, the longer first; the revised text keeps at least
-    half of the room.
+    Where a prompt is too long, the ends of its two texts are cut, the longer text first. The revised text keeps at
+    least half of the room.
 
     Raises:
-        InputError: an unknown form, or a form that leaves no room for the texts.
+        InputError: the form is unknown, or it leaves no room for the texts.
     """
     if form not in FORMS:
         raise unknown("input form", form, FORMS)
-    room = max_length - len(_prompt(tokenizer, [("", "")], labels, form)[0])
+    room = max_length - len(_prompts(tokenizer, [("", "")], labels, form)[0])
     if room < 8:
         raise InputError(f"max_length {max_length} leaves {room} tokens for the two texts in the {form} form; raise it")
     pairs = [revision.texts() for revision in revisions]
-    prompts = _prompt(tokenizer, pairs, labels, form)
+    prompts = _prompts(tokenizer, pairs, labels, form)
     long = [i for i, ids in enumerate(prompts) if len(ids) > max_length]
-    shortened = [_shorten(tokenizer, pairs[i], room - 2) for i in long]  # 2: cut texts may tokenise a little longer
-    for i, ids in zip(long, _prompt(tokenizer, shortened, labels, form), strict=True):
+    cut = [_shorten(tokenizer, pairs[i], room - 2) for i in long]  # a text that was cut may have a few tokens more
+    for i, ids in zip(long, _prompts(tokenizer, cut, labels, form), strict=True):
         prompts[i] = ids[:max_length]
     return prompts
 
 
-def _prompt(tokenizer, pairs: Sequence[tuple[str, str]], labels: Sequence[str], form: str) -> list[list[int]]:
-    if not pairs:
-        return []
+def _prompts(tokenizer, pairs: Sequence[tuple[str, str]], labels: Sequence[str], form: str) -> list[list[int]]:
     if form == "instruction":
-        return tokenizer([instruction(before, after, labels) for before, after in pairs], verbose=False)["input_ids"]
-    between = "" if _separates(tokenizer) else "\n"
-    return tokenizer([before for before, _ in pairs], [between + after for _, after in pairs], verbose=False)[
-        "input_ids"
-    ]
+        texts = ([instruction(before, after, labels) for before, after in pairs],)
+    else:
+        between = "" if _separates(tokenizer) else "\n"
+        texts = [before for before, _ in pairs], [between + after for _, after in pairs]
+    return tokenizer(*texts, verbose=False)["input_ids"] if pairs else []
 
 
 def _separates(tokenizer) -> bool:
-    """Whether the tokenizer puts a token of its own between the texts of a pair."""
-    alone = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a", "b")]
+    """Return whether the tokenizer puts a token of its own between the two texts of a pair."""
+    (*_, last), (first, *_) = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a", "b"))
     joined = tokenizer("a", "b")["input_ids"]
-    start = joined.index(alone[0][0])
-    return joined[start : start + 2] != [alone[0][-1], alone[1][0]]
+    return (last, first) not in zip(joined, joined[1:], strict=False)
 
 
 def _shorten(tokenizer, pair: tuple[str, str], room: int) -> tuple[str, str]:
-    """Cut the ends of two texts so that together they have at most `room` tokens."""
-    offsets = [
-        tokenizer(t, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
-        for t in pair
-    ]
-    before, after = map(len, offsets)
+    """Cut the ends of two texts, so that together they have at most `room` tokens.
+
+    The tokenizer's own truncation uses the room to its end, so it gives other ids; recorded results rest on these.
+    """
+    given = {"add_special_tokens": False, "return_offsets_mapping": True, "verbose": False}
+    spans = [tokenizer(text, **given)["offset_mapping"] for text in pair]
+    before, after = map(len, spans)
     keep_after = min(after, max(room // 2, room - before))
     keep = min(before, room - keep_after), keep_after
-    return tuple(
-        text if kept == len(spans) else text[: spans[kept - 1][1] if kept else 0]
-        for text, spans, kept in zip(pair, offsets, keep, strict=True)
-    )
+    ends = [len(t) if n == len(s) else s[n - 1][1] if n else 0 for t, s, n in zip(pair, spans, keep, strict=True)]
+    return pair[0][: ends[0]], pair[1][: ends[1]]

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,17 @@ from safetensors import SafetensorError
 from transformers import DataCollatorWithPadding, PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 from transformers.utils.logging import disable_progress_bar
 
-from irtuning.models.adapters import add_adapter
+from irtuning.models.adapters import adapted_classifier
 from irtuning.method.callback import LayerwiseTuning
 from irtuning.training.checkpoints import KEPT, Checkpoints
 from irtuning.training.config import RunConfig
 from irtuning.corpora.base import SPLITS, Corpus, Revision
 from irtuning.training.curve import ValidationCurve
 from irtuning.errors import InputError, TrainingStopped
+from irtuning.memory.predict import ADAPTER_SETTINGS, MemoryPrediction, predict_memory
 from irtuning.method.layers import find_layers
 from irtuning.training.metrics import balanced_weights, score, softmax
-from irtuning.models.loading import Source, checkpoint_layers, context_length, load_classifier, load_tokenizer
+from irtuning.models.loading import ModelSource, context_length, load_classifier, load_tokenizer
 from irtuning.models.prompts import encode
 from irtuning.training.provenance import provenance, versions
 from irtuning.method.processes import examples_each, world_size
@@ -45,7 +47,7 @@ class Job:
         config: RunConfig,
         corpus: Corpus,
         strategy: Strategy,
-        source: Source,
+        source: ModelSource,
         progress: bool,
         callbacks: Sequence[TrainerCallback] = (),
         place: Path | None = None,
@@ -150,12 +152,16 @@ class Job:
     def _no_room(self) -> str:
         """What happened on a GPU that is too small, and what to change."""
         from irtuning.memory.fit import setting_that_fits
-        from irtuning.memory.predict import predict_run
 
+        def predict(accumulation: int, checkpointing: bool) -> int:
+            return predict_run(replace(self.config, accumulation=accumulation, checkpointing=checkpointing)).peak_bytes
+
+        config = self.config
         room = torch.cuda.get_device_properties(0).total_memory
         text = f"the GPU of {room / 2**30:.1f} GiB is out of memory"
         try:
-            needed, cure = predict_run(self.config).peak_bytes / 2**30, setting_that_fits(self.config, room)
+            needed = predict_run(config).peak_bytes / 2**30
+            cure = setting_that_fits(predict, config.accumulation, config.batch_size, config.checkpointing, room)
         except InputError as error:  # a model or setting whose memory cannot be predicted
             return f"{text}; give more accumulation, or checkpointing=true ({error})"
         instead = f"set {cure}" if cure else "no split of the batch fits: a shorter max_length, a smaller model or a larger card"
@@ -172,19 +178,12 @@ class Job:
         if limit and config.max_length > limit:
             raise InputError(f"max_length {config.max_length} is beyond {config.model}'s context of {limit} tokens")
         model.config.use_cache = False
-        head = {name for name, _ in model.named_children()} - {model.base_model_prefix}
-        if adapted:
-            names = {"rank": "r", "alpha": "alpha", "dropout": "dropout", "width": "width"}
-            settings = {theirs: getattr(config, ours) for ours, theirs in names.items()}
-            model = add_adapter(model, config.adapter, target_modules=config.target_modules, **settings)
-        if config.checkpointing:  # after the adapter: before it, a hook of peft's stays and no backprop ends early
-            checkpoint_layers(model)
+        settings = {name: getattr(config, name) for name in ADAPTER_SETTINGS}
+        model = adapted_classifier(
+            model, config.adapter if adapted else None, checkpointing=config.checkpointing,
+            freeze_head=config.head == "frozen", **settings,
+        )  # fmt: skip
         accelerate(model, config.speed or (), config.activation_budget)
-        for name, parameter in model.named_parameters():
-            if config.head == "frozen" and head & set(name.split(".")):
-                parameter.requires_grad_(False)
-            elif parameter.requires_grad:
-                parameter.data = parameter.data.float()  # what learns is kept in float32
         return model
 
     def _make_trainer(
@@ -292,3 +291,19 @@ class Job:
             }
             for revision, row in zip(self.corpus.split(split), probabilities, strict=True)
         ]
+
+
+def predict_run(config: RunConfig) -> MemoryPrediction:
+    """Predict the memory of the run that a configuration describes, on a GPU.
+
+    Raises:
+        InputError: the weights are quantized, which the prediction does not know.
+    """
+    if config.quantize != "none":
+        raise InputError(f"quantize is {config.quantize!r}: its memory cannot be predicted; use none, or measure it")
+    options = {name: getattr(config, name) for name in ADAPTER_SETTINGS if getattr(config, name) is not None}
+    return predict_memory(
+        config.model, config.method, config.adapter, config.batch_size, config.max_length, share=config.share,
+        checkpointing=config.checkpointing, accumulation=config.accumulation, precision=config.precision or "bf16",
+        **options,
+    )  # fmt: skip

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from irtuning.models.mini import sha256
+from irtuning.training.saved import sha256
 from irtuning.errors import InputError, differences
 from irtuning.training.record import has_record, write_text
 

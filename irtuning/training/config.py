@@ -9,7 +9,7 @@ from pathlib import Path
 
 from irtuning.corpora import Corpus, load_corpus
 from irtuning.errors import InputError, read_as, unknown
-from irtuning.models.loading import Source
+from irtuning.models.loading import ModelSource
 from irtuning.models.prompts import FORMS
 from irtuning.training.speed import problems as speed_problems
 from irtuning.method.strategies import Strategy
@@ -85,7 +85,7 @@ class RunConfig:
         given = {n: tuple(v) if isinstance(v, list) else v for n, v in given.items()}  # a configuration can be a key
         return cls(**{n: read_as(n, v, kinds[n]) if isinstance(v, str) else v for n, v in given.items()})
 
-    def complete(self, source: Source, examples: int, full_parameters: bool, device: str) -> "RunConfig":
+    def complete(self, source: ModelSource, examples: int, full_parameters: bool, device: str) -> "RunConfig":
         """Fill in what was left to the model, for `examples` training examples on `device`; then check it all.
 
         Raises:

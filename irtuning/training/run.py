@@ -14,7 +14,7 @@ from irtuning.training.config import RunConfig, corpus_of, strategy_of
 from irtuning.corpora.base import Corpus
 from irtuning.errors import InputError, differences
 from irtuning.training.build import Job
-from irtuning.models.loading import model_type, resolve
+from irtuning.models.loading import load_shape, resolve
 from irtuning.method.processes import examples_each, is_first, refuse_sharding, wait_for_all
 from irtuning.training.record import has_record, new_folder, read_record, write_record
 from irtuning.training.saved import seal
@@ -47,7 +47,8 @@ class Run:
         return [step["layers"] for step in self.record["train"]["steps"]]
 
     def _repr_png_(self) -> bytes:
-        from irtuning.analysis.figures import run_curve, to_image
+        from irtuning.analysis.figures.runs import run_curve
+        from irtuning.analysis.figures.style import to_image
 
         return to_image(run_curve(self.record))
 
@@ -100,7 +101,7 @@ def train(
     with ExitStack() as stack:
         stack.enter_context(trackers(report_to, output))
         if "liger" in (config.speed or ()):
-            stack.enter_context(fused_kernels(model_type(source)))
+            stack.enter_context(fused_kernels(load_shape(config.model).model_type))
         if output is None:
             return Run(Job(config, corpus, strategy, source, progress, callbacks, report_to=report_to).work())
         every = config.eval_every if save_every is None else save_every

@@ -5,12 +5,13 @@ anew after it was changed, so nothing in it may be a link, a pickle, code, or na
 thing outside that a run names is its base model, read from where the user's own command once had it.
 """
 
+import hashlib
 import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from irtuning.models.mini import CHECKSUMS, checked, read_sums, sha256
+from irtuning.models.mini import CHECKSUMS
 from irtuning.errors import InputError
 from irtuning.training.record import RECORD, read_json, write_text
 
@@ -112,3 +113,35 @@ def _outside(content: object) -> Iterator[str]:
             if value and key not in NAMES_ALONE and OUTSIDE.fullmatch(key):
                 yield key
             yield from _outside(value)
+
+
+def checked(folder: Path, cure: str = CURE) -> Path:
+    """The folder, when every file in its SHA256SUMS is there and whole.
+
+    Raises:
+        InputError: names the file that is not.
+    """
+    for name, expected in read_sums(folder, cure).items():
+        path = folder / name
+        found = sha256(path) if path.is_file() else "no file"
+        if found != expected:
+            raise InputError(f"{path} fails its checksum ({found[:12]}, not {expected[:12]}): it is damaged; {cure}")
+    return folder
+
+
+def read_sums(folder: Path, cure: str) -> dict[str, str]:
+    """Checksums by file name from a folder's SHA256SUMS; InputError where it is not whole."""
+    path = folder / CHECKSUMS
+    try:
+        rows = [re.fullmatch("([0-9a-f]{64})  (.+)", line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"no {CHECKSUMS} in {folder}: {error}; {cure}") from None
+    if not rows or None in rows:
+        raise InputError(f"{path} is damaged: not a checksum and a name on every line; {cure}")
+    return {row[2]: row[1] for row in rows}
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

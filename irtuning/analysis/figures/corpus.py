@@ -1,4 +1,4 @@
-"""Figures of a corpus."""
+"""Figures of a corpus: counts of labels, sizes and kinds of edits, and confusions of a classifier."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,31 +6,25 @@ import pandas
 import seaborn
 from matplotlib.figure import Figure
 
-from irtuning.analysis.figures.style import DOUBLE, canvas, styled
+from irtuning.analysis.figures.style import DOUBLE, canvas, heat_map, styled
 
 
 @styled
 def label_counts(counts: pandas.DataFrame, title: str) -> Figure:
-    """Number of revisions per intention in each split; rows are intentions, columns splits."""
-    figure, axis = canvas(DOUBLE, 0.3 * len(counts) + 1)
-    counts.plot.barh(ax=axis, color=seaborn.color_palette("colorblind", 3), width=0.8)
-    axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
-    axis.invert_yaxis()
-    axis.set(xlabel="revisions", ylabel="", title=title)
-    return figure
+    """Draw the number of revisions of each intention (row) in each split (column)."""
+    return _bars(counts, 0.3, "revisions", title=title)
 
 
 @styled
 def edit_sizes(sizes: pandas.DataFrame, title: str) -> Figure:
-    """Box plots (median, quartiles, 5 to 95 %) of each column of numbers by intention; `sizes` has a row per revision."""
+    """Draw box plots (median, quartiles, 5 to 95 %) of each column of numbers by intention, from a row per revision."""
     columns, labels = list(sizes.columns[1:]), list(sizes.intention.cat.categories)
     figure, axes = canvas(DOUBLE, 0.24 * len(labels) + 1.1, columns=len(columns), sharey=True)
     for axis, column, colour in zip(axes, columns, seaborn.color_palette("colorblind"), strict=False):
-        axis.boxplot(
-            [sizes[column][sizes.intention == label] for label in labels], tick_labels=labels, orientation="horizontal",
-            whis=(5, 95), showfliers=False, widths=0.6, patch_artist=True, boxprops={"facecolor": colour, "lw": 0.8},
-            medianprops={"color": "black", "lw": 1.5},
-        )  # fmt: skip
+        numbers = [sizes[column][sizes.intention == label] for label in labels]
+        lines = {"boxprops": {"facecolor": colour, "lw": 0.8}, "medianprops": {"color": "black", "lw": 1.5}}
+        options = {"whis": (5, 95), "showfliers": False, "widths": 0.6, "patch_artist": True} | lines
+        axis.boxplot(numbers, tick_labels=labels, orientation="horizontal", **options)
         axis.set(xlabel=column, xlim=(0, None))
         axis.grid(axis="x", alpha=0.3)
     axes[0].invert_yaxis()
@@ -40,34 +34,35 @@ def edit_sizes(sizes: pandas.DataFrame, title: str) -> Figure:
 
 @styled
 def operation_shares(shares: pandas.DataFrame, title: str) -> Figure:
-    """Stacked bars: the share of each operation (column) in an intention's revisions (row)."""
-    figure, axis = canvas(DOUBLE, 0.24 * len(shares) + 1.1)
-    shares.plot.barh(ax=axis, stacked=True, color=seaborn.color_palette("colorblind", shares.shape[1]), width=0.75)
-    axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
-    axis.invert_yaxis()
-    axis.set(xlabel="share of the intention's revisions", ylabel="", xlim=(0, 1), title=title)
-    return figure
+    """Draw the share of each operation (column) in the revisions of an intention (row) as stacked bars."""
+    return _bars(shares, 0.24, "share of the intention's revisions", title=title, stacked=True, xlim=(0, 1))
 
 
 @styled
 def confusions(gold: Sequence[str], answers: Mapping[str, Sequence[str]], labels: Sequence[str]) -> Figure:
-    """A panel per named set of answers: percentage of each intention's revisions (row) that got each answer (column).
-
-    A cell that rounds to zero is left without a number.
-    """
+    """Draw a confusion matrix for each named list of answers, in percent of the revisions of each intention (row)."""
     from sklearn.metrics import confusion_matrix
 
-    longest = max(map(len, labels))
-    figure, axes = canvas(DOUBLE, 0.24 * len(labels) + 0.06 * longest + 1.1, columns=len(answers), sharey=True, squeeze=False)
+    height = 0.24 * len(labels) + 0.06 * max(map(len, labels)) + 1.1
+    figure, axes = canvas(DOUBLE, height, columns=len(answers), sharey=True, squeeze=False)
     for axis, (name, predicted) in zip(axes[0], answers.items(), strict=True):
         matrix = 100 * confusion_matrix(gold, predicted, labels=list(labels), normalize="true")
-        numbers = [[f"{value:.0f}" if value >= 0.5 else "" for value in row] for row in matrix]
-        seaborn.heatmap(
-            matrix, ax=axis, annot=numbers, fmt="", cmap="Blues", vmin=0, vmax=100, annot_kws={"size": 6},
-            cbar=axis is axes[0, -1], cbar_kws={"label": "% of the row"}, yticklabels=labels,
-        )  # fmt: skip
-        axis.set_xticks(axis.get_xticks(), labels, rotation=90)
-        axis.tick_params(axis="y", rotation=0)
+        table = pandas.DataFrame(matrix, labels, labels)
+        numbers = table.map(lambda value: f"{value:.0f}" if value >= 0.5 else "")
+        options = {"annot": numbers, "cbar": axis is axes[0, -1], "xticklabels": True, "vmin": 0, "vmax": 100}
+        heat_map(axis, table, "", "% of the row", **options)
+        axis.tick_params(axis="x", rotation=90)
         axis.set(xlabel="predicted", title=name)
     axes[0, 0].set(ylabel="annotated")
+    return figure
+
+
+def _bars(table: pandas.DataFrame, height: float, name: str, stacked: bool = False, **options: object) -> Figure:
+    """Draw the rows of a table from top to bottom as groups of bars, or as one stacked bar each."""
+    figure, axis = canvas(DOUBLE, height * len(table) + 1)
+    colours = seaborn.color_palette("colorblind", table.shape[1])
+    table.plot.barh(ax=axis, stacked=stacked, color=colours, width=0.8)
+    axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    axis.invert_yaxis()
+    axis.set(xlabel=name, ylabel="", **options)
     return figure

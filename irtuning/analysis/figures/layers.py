@@ -2,36 +2,37 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from irtuning.errors import InputError
-from irtuning.analysis.figures.style import DOUBLE, canvas, method_colour, styled
+from irtuning.analysis.figures.style import DOUBLE, canvas, heat_map, method_colour, run_colour, styled
 from irtuning.analysis.layers import has_scores, rank_agreement, score_matrix, score_spread
-from irtuning.method.selector import MIDDLE, cut_variances, split_scores
 from irtuning.analysis.tables import layer_frequency
+from irtuning.errors import InputError
+from irtuning.method.selector import MIDDLE, cut_variances, split_scores
 
-FROZEN = "0.75"
-NUMBERS_UP_TO = 16  # cells in a row of a heat map that still have room for a number
+EXTRA = "kept by the reference code:\none extra layer"
+OUTSIDE = "smallest V of all:\noutside the window"
+LAYER = "layer (0: next to the embeddings)"
 
 
 @styled
 def layer_importance(record: dict) -> Figure:
-    """The scores of every layer over the steps of one run, where its method keeps any, and when each learned."""
-    steps, depth = record["train"]["steps"], record["run"]["depth"]
+    """Draw which layers learned at each step of a run, below their scores if the run's method keeps any."""
+    steps, depth, scored = record["train"]["steps"], record["run"]["depth"], has_scores(record)
     learned = pandas.DataFrame({s["step"]: [i in s["layers"] for i in range(depth)] for s in steps}, dtype=float)
-    scored = has_scores(record)
-    height = max(1.7, 0.055 * depth + 1)
-    figure, axes = canvas(DOUBLE, height * (1 + scored) + 0.2, rows=1 + scored, sharex=True, squeeze=False)
+    height = max(1.7, 0.055 * depth + 1) * (1 + scored) + 0.2
+    figure, axes = canvas(DOUBLE, height, rows=1 + scored, sharex=True, squeeze=False)
     if scored:
-        axis, title = axes[0, 0], "importance score when the step began (white: not measured yet)"
-        scores = score_matrix(record).reindex(range(depth))
-        _steps_map(axis, scores, title, cmap="viridis", robust=True, cbar_kws={"label": "score", "pad": 0.01})
-    below = axes[-1, 0]
-    share = {"cmap": ["0.93", method_colour("ir")], "vmin": 0, "vmax": 1, "cbar_kws": {"ticks": [0.25, 0.75], "pad": 0.01}}
-    _steps_map(below, learned, "layers that learned", **share)
+        title = "importance score when the step began (white: not measured yet)"
+        bar = {"label": "score", "pad": 0.01}
+        _steps_map(axes[0, 0], score_matrix(record).reindex(range(depth)), title, robust=True, cbar_kws=bar)
+    below, colours = axes[-1, 0], ["0.93", method_colour("ir")]
+    bar = {"ticks": [0.25, 0.75], "pad": 0.01}
+    _steps_map(below, learned, "layers that learned", cmap=colours, vmin=0, vmax=1, cbar_kws=bar)
     below.collections[0].colorbar.set_ticklabels(["frozen", "learns"])
     below.set_xlabel("step")
     return figure
@@ -39,15 +40,11 @@ def layer_importance(record: dict) -> Figure:
 
 @styled
 def layer_shares(records: Sequence[dict]) -> Figure:
-    """Share of steps in which each layer learned: methods x layers, means over runs.
-
-    Beside it, for each of several runs, its largest distance from the mean over the layers.
-    """
-    table = layer_frequency(records)
-    single = [layer_frequency([record]) for record in records]
+    """Draw the share of steps in which each layer learned, mean over runs, and each run's largest distance from it."""
+    table, single = layer_frequency(records), [layer_frequency([record]) for record in records]
     figure, (axis, side) = canvas(DOUBLE, 0.24 * len(table) + 1.1, columns=2, sharey=True, width_ratios=[5, 1])
-    _numbers_map(axis, table, fmt=".2f", cmap="Blues", vmin=0, vmax=1, cbar_kws={"label": "share of steps", "pad": 0.01})
-    axis.set(xlabel="layer (0: next to the embeddings)", ylabel="")
+    heat_map(axis, table, ".2f", "share of steps", vmin=0, vmax=1)
+    axis.set(xlabel=LAYER)
     for row, method in enumerate(table.index):
         runs = [one.loc[method] for one in single if method in one.index]
         apart = [float((one - table.loc[method]).abs().max()) for one in runs if len(runs) > 1]
@@ -59,9 +56,8 @@ def layer_shares(records: Sequence[dict]) -> Figure:
 
 @styled
 def score_bands(record: dict) -> Figure:
-    """The distribution of the layers' scores over the steps of one run with the cut, and how many layers learn."""
-    table = score_spread(record)
-    colour = method_colour(record["run"]["config"]["method"])
+    """Draw the distribution of the layers' scores over the steps of a run with the cut, and how many layers learn."""
+    table, colour = score_spread(record), run_colour(record)
     figure, (above, below) = canvas(DOUBLE, 3.6, rows=2, sharex=True, height_ratios=[2.4, 1])
     above.fill_between(table.index, table["min"], table["max"], color="0.88", lw=0, label="lowest to highest")
     above.fill_between(table.index, table.q25, table.q75, color="0.72", lw=0, label="middle half")
@@ -76,76 +72,71 @@ def score_bands(record: dict) -> Figure:
 
 @styled
 def cut_figure(scores: Sequence[float], variant: str = "reference") -> Figure:
-    """The cut of one list of scores: sorted bars, V on its own axis, the window shaded, the smallest V as a line.
+    """Draw the cut of a list of scores: the sorted scores above, and V of every possible cut below.
 
-    V[i] stands between the bars i and i + 1 it parts. `reference` keeps one layer more than the bars right of the line.
+    V[i] stands between the bars i and i + 1 that it separates. The cut is at the smallest V in the shaded window.
 
     Raises:
-        InputError: a score that is not known, or fewer than two.
+        InputError: fewer than two scores, or one that is not known.
     """
     if len(scores) < 2 or any(score is None or score != score for score in scores):
         raise InputError("the cut is drawn of two or more scores, all of them known")
-    kept, depth = split_scores(scores, variant=variant), len(scores)
-    order = sorted(range(depth), key=lambda layer: scores[layer])  # stable, so ties go by layer as in the selector
-    ascending = [scores[layer] for layer in order]
+    depth, learns = len(scores), split_scores(scores, variant=variant)
+    order = np.argsort(scores, kind="stable")  # equal scores in the order of layers, as in the selector
+    ascending = np.asarray(scores, dtype=float)[order]
+    kept, variances = np.isin(order, learns), cut_variances(ascending)
     best = depth - len(split_scores(scores, variant="exact")) - 1
-    figure, axis = canvas(DOUBLE, 2.9)
-    axis.axvspan(int(MIDDLE[0] * depth), int(MIDDLE[1] * depth) + 1, color="0.93", lw=0, label="window of the cut")
-    for name, colour, wanted in ((f"learns ({variant})", method_colour("ir"), True), ("frozen", FROZEN, False)):
-        bars = [place for place, layer in enumerate(order) if (layer in kept) == wanted]
-        axis.bar(bars, [ascending[place] for place in bars], color=colour, width=0.75, label=name)
-    axis.axvline(best + 0.5, color="0.2", ls="--", lw=1, label="smallest V in the window")
-    axis.set_xticks(range(depth), order, fontsize=8 if depth <= 24 else 6)
-    axis.set(xlabel="layer, by score", ylabel="score", xlim=(-0.6, depth - 0.4))
-    right = axis.twinx()
-    places = [i + 0.5 for i in range(depth - 1)]
-    right.plot(places, cut_variances(_array(ascending)), "o-", color=method_colour("ist"), ms=3, lw=1, label="V (right)")
-    right.set(ylabel="V = Var(low) + Var(high)", ylim=(0, None))
-    right.spines["right"].set_visible(True)
-    handles = [sum(pair, []) for pair in zip(axis.get_legend_handles_labels(), right.get_legend_handles_labels(), strict=True)]
-    figure.legend(*handles, loc="outside upper center", ncols=5)
+    figure, (above, below) = canvas(DOUBLE, 3.6, rows=2, sharex=True, height_ratios=[1.5, 1])
+    for name, colour, which in ((f"learns ({variant})", method_colour("ir"), kept), ("frozen", "0.75", ~kept)):
+        above.bar(np.flatnonzero(which), ascending[which], color=colour, width=0.75, label=name)
+    for first in np.flatnonzero(kept)[: int(kept.sum() > depth - 1 - best)]:
+        _note(above, EXTRA, (first, ascending[first]))
+    window = int(MIDDLE[0] * depth), int(MIDDLE[1] * depth) + 1
+    below.plot(np.arange(depth - 1) + 0.5, variances, "o-", color="0.2", ms=3, lw=1)
+    for axis in (above, below):
+        axis.axvspan(*window, color="0.93", lw=0, zorder=0, label="window of the cut")
+        axis.axvline(best + 0.5, color="0.2", ls="--", lw=1, label="smallest V in the window")
+    if variances.min() < variances[best]:
+        lowest = int(variances.argmin())
+        _note(below, OUTSIDE, (lowest + 0.5, variances[lowest]))
+    above.set(ylabel="score", xlim=(-0.6, depth - 0.4))
+    below.set_xticks(range(depth), order, fontsize=8 if depth <= 24 else 6)
+    below.set(xlabel="layer, by score", ylabel="V = Var(low)\n+ Var(high)", ylim=(0, None))
+    figure.legend(*above.get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
 
 @styled
 def agreement_map(records: Sequence[dict], by: Sequence[str] = ("method", "seed")) -> Figure:
-    """Spearman correlation of the layers' mean scores between runs; see `layer_tables.rank_agreement`."""
+    """Draw the Spearman correlation of the layers' mean scores between runs; see `rank_agreement`."""
     table = rank_agreement(records, by)
     figure, axis = canvas(min(DOUBLE, 0.4 * len(table) + 3.2), 0.24 * len(table) + 1.8)
-    colours = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1, "cbar_kws": {"label": "Spearman correlation", "pad": 0.02}}
-    _numbers_map(axis, table, fmt=".2f", **colours)
-    axis.set(xlabel="", ylabel="")
+    heat_map(axis, table, ".2f", "Spearman correlation", cmap="RdBu_r", vmin=-1, vmax=1)
     axis.set_xticks([i + 0.5 for i in range(len(table))], table.columns, rotation=35, ha="right")
     return figure
 
 
 @styled
-def component_map(norms: pandas.DataFrame, title: str = "") -> Figure:
-    """Gradient norm of each adapted module of each layer: modules x layers; see `anatomy.component_norms`."""
+def component_map(norms: pandas.DataFrame) -> Figure:
+    """Draw the gradient norm of each adapted module (row of the figure) of each layer (column)."""
     figure, axis = canvas(DOUBLE, 0.26 * norms.shape[1] + 1.1)
-    colours = {"cmap": "Blues", "vmin": 0, "cbar_kws": {"label": "gradient L2 norm", "pad": 0.01}}
-    _numbers_map(axis, norms.T, fmt=".2g", **colours)
-    axis.set(xlabel="layer (0: next to the embeddings)", ylabel="", title=title)
+    heat_map(axis, norms.T, ".2g", "gradient L2 norm", vmin=0)
+    axis.set(xlabel=LAYER)
     return figure
 
 
-def _steps_map(axis: Axes, table: pandas.DataFrame, title: str, **options: object) -> None:
-    """Layers x steps, layer 0 lowest."""
+def _note(axis: Axes, text: str, point: tuple[float, float]) -> None:
+    """Write a note with an arrow to a point, to the left of it if there is room."""
+    left = point[0] > 2
+    box, arrow = {"fc": "white", "ec": "none", "pad": 1}, {"arrowstyle": "->", "lw": 0.6, "color": "0.3"}
+    place = {"xytext": (-30 if left else 30, 20), "textcoords": "offset points", "ha": "right" if left else "left"}
+    axis.annotate(text, point, size=6.5, va="center", bbox=box, arrowprops=arrow, **place)
+
+
+def _steps_map(axis: Axes, table: pandas.DataFrame, title: str, cmap: object = "viridis", **options: object) -> None:
+    """Draw layers x steps, layer 0 lowest."""
     ticks = {"xticklabels": max(1, table.shape[1] // 8), "yticklabels": max(1, len(table) // 6)}
-    seaborn.heatmap(table, ax=axis, **ticks, **options)
+    seaborn.heatmap(table, ax=axis, cmap=cmap, **ticks, **options)
     axis.set(xlabel="", ylabel="layer", title=title)
     axis.invert_yaxis()
     axis.tick_params(rotation=0)
-
-
-def _numbers_map(axis: Axes, table: pandas.DataFrame, fmt: str, **options: object) -> None:
-    """A heat map with its numbers written in where they have room."""
-    numbers = {"annot": table.shape[1] <= NUMBERS_UP_TO, "fmt": fmt, "annot_kws": {"size": 6}}
-    seaborn.heatmap(table, ax=axis, xticklabels=max(1, table.shape[1] // 20), yticklabels=True, **numbers, **options)
-    axis.tick_params(rotation=0)
-
-
-def _array(values: Sequence[float]):
-    import numpy
-
-    return numpy.array(values, dtype=float)

@@ -1,10 +1,10 @@
-"""What all figures share: style, colours, canvas, bytes. Data in, matplotlib figure out. No model, no torch."""
+"""What all figures share: the style, colours, empty axes and conversion to an image."""
 
 import colorsys
 import functools
 import io
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import matplotlib
 import matplotlib.colors
@@ -14,22 +14,17 @@ from matplotlib.figure import Figure
 
 from irtuning.method.registry import facts
 
-LINES = ("-", "--", ":", "-.")  # methods of one family, in turn
+LINES = ("-", "--", ":", "-.")  # for methods of the same colour, in turn
+NUMBERS_UP_TO = 16  # a heat map with more columns has no room for numbers
 DOUBLE = 7.2  # width of a page of two columns, inches
 STYLE = {
-    "font.size": 8,
-    "axes.titlesize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "figure.dpi": 150,
-    "savefig.dpi": 200,
-    "svg.hashsalt": "irtuning",
-}
+    "font.size": 8, "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
+    "figure.dpi": 150, "savefig.dpi": 200, "svg.hashsalt": "irtuning",
+}  # fmt: skip
 
 
 def styled(draw: Callable) -> Callable:
-    """Draw under our style, whatever the caller's."""
+    """Make a function draw in the style of this package, whatever the caller's settings are."""
 
     @functools.wraps(draw)
     def drawn(*args, **kwargs):
@@ -39,31 +34,61 @@ def styled(draw: Callable) -> Callable:
     return drawn
 
 
-def method_colour(method: str) -> tuple:
-    """The colour of a method, the same in every figure."""
+def method_colour(method: str, recorded: Mapping | None = None) -> tuple:
+    """Return the colour of a method, the same in every figure; an unknown method gets one made from its name.
+
+    `method` is a method's text or a run's title, `recorded` what its record says about the method, if anything.
+    """
     name = method.split(",")[0].split(":")[0]
-    stated = facts(name)["colour"]
+    stated = facts(name, recorded)["colour"]
     return matplotlib.colors.to_rgb(stated or colorsys.hls_to_rgb(zlib.crc32(name.encode()) % 360 / 360, 0.4, 0.35))
+
+
+def run_colour(record: dict) -> tuple:
+    """Return the colour of a record's method."""
+    return method_colour(record["run"]["config"]["method"], record["run"].get("strategy"))
 
 
 @styled
 def to_image(figure: Figure, kind: str = "png") -> bytes:
-    """The figure as `png` or `svg` bytes, without a date."""
+    """Return a figure as the bytes of a `png` or `svg` file without a date, so that equal figures are equal files."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
     return buffer.getvalue()
 
 
-def band(axis, rows: "pandas.DataFrame", x: str, y: str, method: str) -> None:
-    """Mean over runs at each step as a line, lowest to highest as a band."""
-    grouped = rows.groupby("step")
-    place, colour = grouped[x].mean() if x != "step" else list(grouped.groups), method_colour(method)
-    style = LINES[sum(line.get_color() == colour for line in axis.lines) % len(LINES)]
-    axis.plot(place, grouped[y].mean(), color=colour, lw=1.2, ls=style, label=method)
-    axis.fill_between(place, grouped[y].min(), grouped[y].max(), color=colour, alpha=0.15, lw=0)
-
-
 def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **options):
-    """A figure of our style and its axes, without pyplot's global state."""
+    """Return a new figure and its axes, without pyplot's global state."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, **options)
+
+
+def corpus_panels(table: pandas.DataFrame, height: float, per_corpus: int = 1, **options):
+    """Return a new figure, and for each corpus (and model, if there are several) its part of the table and its axes.
+
+    With several panels `per_corpus`, each corpus has a row of panels, and its axes are an array.
+    """
+    keys = ["corpus", "model"] if "model" in table and table.model.nunique() > 1 else ["corpus"]
+    groups = [part.assign(corpus=", ".join(names)) for names, part in table.groupby(keys, sort=False)]
+    shape = {"columns": len(groups)} if per_corpus == 1 else {"rows": len(groups), "columns": per_corpus}
+    figure, axes = canvas(DOUBLE, height, **shape, squeeze=False, **options)
+    panels = list(zip(groups, axes[0] if per_corpus == 1 else axes, strict=True))
+    for part, panel in panels if len(groups) > 1 else []:
+        (panel if per_corpus == 1 else panel[0]).set_title(part.corpus.iloc[0])
+    return figure, panels
+
+
+def heat_map(axis, table: pandas.DataFrame, form: str, name: str, *, size: int = 6, **options: object) -> None:
+    """Draw a table as a heat map, with its numbers if there is room for them, and `name` beside the colours."""
+    numbers = {"annot": table.shape[1] <= NUMBERS_UP_TO, "fmt": form, "annot_kws": {"size": size}}
+    options = {"cmap": "Blues", "xticklabels": max(1, table.shape[1] // 20), "yticklabels": True} | numbers | options
+    seaborn.heatmap(table, ax=axis, cbar_kws={"label": name, "pad": 0.01}, **options)
+    axis.tick_params(axis="y", rotation=0)
+    axis.set(xlabel="", ylabel="")
+
+
+def legend_above(figure: Figure, axis) -> None:
+    """Put the legend of an axis above the whole figure, if it has one."""
+    handles, labels = axis.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)))

@@ -1,0 +1,97 @@
+"""Tests of tables made from hand-made records, and of the figures that show them."""
+
+import pytest
+
+from irtuning.analysis.convergence import best_rates, step_cost, steps_to_loss
+from irtuning.analysis.figures.runs import convergence, depth_and_time, score_by_size, score_comparison, step_memory
+from irtuning.analysis.figures.style import method_colour, run_colour
+from irtuning.analysis.tables import METRICS, run_title, summary_table
+from irtuning.errors import InputError
+
+
+def record(
+    method, score, fold=0, seed=1, corpus="argrewrite", losses=(3.0, 2.0, 1.0), layers=((0, 1, 2),) * 3, **config
+):
+    """A record with what tables read, three steps long, of a model with three layers of 10, 10 and 20 parameters."""
+    settings = {"corpus": corpus, "model": "mini", "method": method, "fold": fold, "seed": seed, "adapter": "lora",
+                "head": "learns", "train_share": 1.0, "max_steps": 3, "share": None} | config  # fmt: skip
+    steps = [
+        {"step": i + 1, "loss": loss, "layers": list(chosen)}
+        for i, (loss, chosen) in enumerate(zip(losses, layers, strict=True))
+    ]
+    return {
+        "run": {"config": settings, "synthetic_corpus": corpus == "synthetic", "random_weights": False, "depth": 3,
+                "parameters": 1_000_000, "candidate_layers": [0, 1, 2], "layer_parameters": [10, 10, 20],
+                "split_sizes": {"train": 100}, "labels": ["a", "b"]},
+        "train": {"steps": steps, "validation": [{"step": 3, "macro_f1": score}]},
+        "scores": {"validation": dict.fromkeys(METRICS, score)},
+        "meta": {"step_seconds": [0.1, 0.2, 0.3], "device": "CPU", "peak_memory_bytes": 5, "peak_memory_kind": "resident"},
+    }  # fmt: skip
+
+
+def folds(method, scores, **more):
+    return [record(method, score, fold, **more) for fold, score in enumerate(scores)]
+
+
+def test_the_best_rate_is_the_one_with_the_highest_mean_over_corpora_and_the_lower_of_equals():
+    scores = {("ir", 1e-3): (0.4, 0.6), ("ir", 2e-3): (0.7, 0.3), ("full", 1e-3): (0.1, 0.2), ("full", 2e-3): (0.2, 0.3)}
+    runs = [record(method, score, corpus=corpus, learning_rate=rate)
+            for (method, rate), found in scores.items() for corpus, score in zip(("argrewrite", "arxivedits"), found)]  # fmt: skip
+    table = best_rates(runs)
+    assert table.best.to_dict() == {"ir": "0.001", "full": "0.002"} and set(table.runs) == {4}
+    assert table.loc["full", 2e-3] == pytest.approx(0.25)
+
+
+def test_steps_to_the_loss_of_full_peft():
+    runs = [record("full", 0.5, losses=(3.0, 2.0, 1.5)), record("ir", 0.5, losses=(3.0, 1.5, 1.0))]
+    runs += [record("rst", 0.5, losses=(3.0, 2.9, 2.8))]
+    table = steps_to_loss(runs, smooth=1)
+    assert table.steps["full"] == 3 and table.steps["ir"] == 2 and table.seconds["ir"] == pytest.approx(0.3)
+    assert table.reached["rst"] == 0 and table.steps.isna()["rst"]
+
+
+def test_cost_counts_what_learns_what_ever_learned_and_the_lowest_layer():
+    table = step_cost([record("ir", 0.5, layers=((0,), (2,), (2,)))])
+    assert table.gradient_bytes["ir"] == pytest.approx(4 * (10 + 20 + 20) / 3)
+    assert table.optimizer_bytes["ir"] == 8 * 30
+    assert table.differentiated_layers["ir"] == pytest.approx((3 + 1 + 1) / 3)
+    assert table.milliseconds_per_step["ir"] == 200
+
+
+def test_titles_tell_what_sets_runs_apart_and_corpora_get_rows_of_their_own():
+    base = record("ir", 0.5)["run"]["config"]
+    assert run_title(base) == "ir" and run_title(base | {"adapter": "dora"}) == "ir, dora"
+    assert run_title(base | {"head": "frozen", "train_share": 0.25}) == "ir, head frozen, 25% of train"
+    runs = folds("ir", (0.5, 0.6)) + folds("ir", (0.1, 0.2), corpus="arxivedits", max_steps=4)
+    table = summary_table(runs)
+    assert table.macro_f1["argrewrite", "ir"] == pytest.approx(0.55) and len(table) == 2
+    assert len(summary_table(folds("ir", (0.5,), epochs=2.75) + folds("ir", (0.6,), epochs=2.76))) == 1  # folds differ in size
+    assert len(summary_table(folds("ir", (0.5,)) + folds("ir", (0.6,), model="large", max_steps=4))) == 2  # batches differ too
+    with pytest.raises(InputError, match="runs differ in max_steps"):
+        summary_table(folds("ir", (0.5,)) + folds("rst", (0.5,), max_steps=4))
+
+
+def test_figures_show_what_their_tables_say():
+    runs = folds("ir", (0.5, 0.6, 0.7)) + folds("rst", (0.4, 0.4, 0.4))
+    floors = [{"name": "edit-aware", "corpus": "argrewrite", "fold": 0, "split": "validation", "macro_f1": 0.3}]
+    axis = score_comparison(runs, floors).axes[0]
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["ir", "rst"]
+    assert any(list(line.get_xdata()) == [0.5, 0.6, 0.7] for line in axis.lines)
+    assert any(list(line.get_xdata()) == [0.3, 0.3] for line in axis.lines)
+    assert convergence(runs, smooth=1).axes[0].lines[0].get_ydata().tolist() == [3, 2, 1]
+    assert step_memory(runs).axes[0].patches[0].get_width() == pytest.approx(160e-6)
+    assert depth_and_time(runs).axes[0].collections[0].get_offsets().tolist() == [[3.0, 200.0]]
+    part = folds("ir", (0.2, 0.4), train_share=0.5)
+    for run in part:
+        run["run"]["split_sizes"]["train"] = 50
+    line = score_by_size(runs[:3] + part).axes[0].lines[0]
+    assert line.get_xdata().tolist() == [50, 100] and line.get_ydata().tolist() == pytest.approx([0.3, 0.6])
+
+
+def test_a_method_of_ones_own_has_the_colour_that_its_record_states():
+    run = record("mine", 0.5)
+    assert run_colour(run) == method_colour("mine") == method_colour("mine:size=2, dora") != method_colour("full")
+    run["run"]["strategy"] = {"scope": "adapters", "importance": None, "keep": "high", "leads": False, "colour": "#ff0000"}
+    assert run_colour(run) == (1, 0, 0)
+    run["run"]["config"]["method"] = "ir"  # known here
+    assert run_colour(run) == method_colour("ir")

@@ -1,0 +1,175 @@
+"""The command line as a user meets it: help, one JSON object, errors on one line with exit code 2."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+import irtuning
+from irtuning.cli import app
+from irtuning.errors import InputError
+from irtuning.method.registry import METHODS
+
+COMMANDS = ("reproduce", "compare", "train", "predict", "corpus", "memory", "methods", "settings")
+TINY = ("--model", "tiny-random", "--set", "max_length=32", "--max-steps", "2")
+OWN = """from irtuning.method.strategies import Strategy
+
+class Mine(Strategy):
+    \"\"\"The first layer learns, alone.\"\"\"
+
+    name = "mine"
+
+    def choose(self, step, scores, rng):
+        return [0]
+"""
+
+
+def irt(*arguments, **options):
+    """Run a command in this process and return what it printed."""
+    made = CliRunner().invoke(app, arguments, catch_exceptions=False, **options)
+    assert made.exit_code == 0, made.output
+    return made.stdout
+
+
+def process(*arguments, stdin=None):
+    """Run the command as its own process."""
+    return subprocess.run([sys.executable, "-m", "irtuning", *arguments], capture_output=True, text=True, input=stdin)
+
+
+@pytest.fixture(scope="module")
+def saved_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    return folder, json.loads(irt("train", *TINY, "--output", str(folder), "--json"))
+
+
+def test_help_teaches_and_nothing_is_cut():
+    start = irt("--help", env={"COLUMNS": "80"})
+    assert all(re.search(rf"^  {name} +[A-Z].*\.$", start, re.MULTILINE) for name in COMMANDS) and start.count("...") == 1  # [ARGS]...
+    for name, command in get_command(app).commands.items():
+        assert (name in ("methods",)) or f"irtuning {name}" in command.help, "examples"
+        assert "\n".join(line.strip() for line in irt(name, "--help", env={"COLUMNS": "160"}).splitlines()).count("...") == 0
+        for option in command.params:
+            assert option.help[0].isupper() or option.name == "name", option.name
+            assert option.help.endswith("."), f"{name} --{option.name}: not a sentence"
+    assert set(get_command(app).commands) == set(COMMANDS)
+
+
+def test_version():
+    assert irt("--version") == f"irtuning {irtuning.__version__}\n"
+
+
+def test_corpus_gives_name_labels_and_splits():
+    shown = json.loads(irt("corpus", "synthetic", "--floors", "--json"))
+    assert shown["name"] == "synthetic" and shown["synthetic"] is True
+    assert shown["labels"] == ["clarity", "fluency", "coherence", "style", "meaning-changed"]
+    assert shown["splits"] == {"train": 1600, "validation": 200, "test": 200}
+    assert set(shown) == {"name", "labels", "splits", "counts", "synthetic", "fold", "licence", "citation", "checksum", "floors"}
+    text = irt("corpus", "synthetic", "--floors")
+    assert re.search(r"^clarity +325 +37 +41$", text, re.MULTILINE) and "operation validation" in text
+
+
+def test_train_prints_one_object_and_writes_the_record(saved_run):
+    folder, shown = saved_run
+    record = json.loads((folder / "record.json").read_text())
+    assert shown == {"output": str(folder), "config": record["run"]["config"], "scores": record["scores"]}
+
+
+def test_train_ends_with_what_was_asked_the_score_and_the_folder(saved_run):
+    folder, shown = saved_run
+    text = irt("train", *TINY, "--output", str(folder))  # it is recorded already
+    assert "ir on synthetic, fold 0: tiny-random with lora, seed 171, 2 steps" in text and str(folder) in text
+    assert f"macro F1 {shown['scores']['validation']['macro_f1']:.3f}" in text and len(text.splitlines()) == 4
+
+
+def test_predict_takes_a_pair_a_file_and_standard_input(saved_run, tmp_path):
+    folder = str(saved_run[0])
+    lines = "".join(json.dumps({"before": f"He go {i}.", "after": f"He goes {i}."}) + "\n" for i in range(3))
+    (tmp_path / "pairs.jsonl").write_text(lines)
+    assert re.search(r"meaning-changed 0\.\d\d", irt("predict", folder, "--before", "He go.", "--after", "He goes."))
+    file = irt("predict", folder, "--file", str(tmp_path / "pairs.jsonl"), "--json")
+    rows = [json.loads(line) for line in file.splitlines()]
+    assert len(rows) == 3 and file == irt("predict", folder, "--file", "-", "--json", input=lines)
+    assert sum(rows[0]["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+
+
+def test_like_takes_the_budget_of_a_saved_run(saved_run, tmp_path):
+    words = ["--method", "random-counts", "--like", str(saved_run[0]), "--output", str(tmp_path / "run"), "--json"]
+    counts = [len(s["layers"]) for s in json.loads((saved_run[0] / "record.json").read_text())["train"]["steps"]]
+    assert json.loads(irt("train", *TINY, *words))["config"]["counts"] == counts
+
+
+def test_compare_prints_a_table_of_scores_also_of_a_class_of_ones_own(own_corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("irtuning.method.registry.METHODS", METHODS | {})
+    (tmp_path / "mine.py").write_text(OWN)
+    words = ["compare", *TINY, "--methods", f"full, last-k:share=0.5,{tmp_path / 'mine.py'}:Mine", "--seeds", "1"]
+    words += ["--score-test", "--workers", "1", "--output", str(tmp_path / "runs")]
+    words += [word for name in ("corpus", "before", "after", "label", "group") for word in (f"--{name}", own_corpus[name])]
+    shown = json.loads(irt(*words, "--json"))
+    assert set(shown) == {"output", "table", "test"}
+    assert all(sum(method in str(row) for row in shown["test"]) == 1 for method in ("full", "last-k:share=0.5", "mine"))
+    text = irt(*words)
+    assert f"scores on validation; records in {tmp_path / 'runs'}" in text and "scores on test" in text and "edit-aware" in text
+    assert json.loads(irt("memory", "--method", f"{tmp_path / 'mine.py'}:Mine", "--json"))["layers"] >= 1
+
+
+def test_methods_and_settings_are_listed():
+    shown, text = json.loads(irt("methods", "--json")), irt("methods")
+    assert set(shown) == set(METHODS) and "options: min_layer=0 score=reference variant=reference" in text
+    assert shown["rst"].startswith("RST: ") and shown["rst"].endswith("[min_layer=0 share=0.125]")
+    assert json.loads(irt("settings", "--json"))["rank"] == 16 and "seed" not in json.loads(irt("settings", "--json"))
+    assert re.search(r"^rank +\d+ +\(int \| None\)$", irt("settings", "--model", "smollm2-135m"), re.MULTILINE)
+
+
+def test_reproduce_hands_its_options_on(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr("irtuning.companion.reproduce.reproduce", lambda profile, **options: asked.append(options) or {"runs": tmp_path})
+    assert irt("reproduce", "--set", "folds=[0]", "--update-notebooks", "--jobs", "2") == f"runs:     {tmp_path}\n"
+    assert json.loads(irt("reproduce", "--json")) == {"runs": str(tmp_path)}
+    assert (asked[0]["update_notebooks"], asked[0]["changes"], asked[0]["jobs"]) == (True, {"folds": [0]}, 2)
+    assert json.loads(irt("reproduce", "--dry-run"))["profile"] == "quick" and len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["corpus", "synthetik"], "did you mean 'synthetic'"),
+        (["train", "--method", "irr", "--output", "X"], "unknown method 'irr'"),
+        (["train", "--set", "rank", "--output", "X"], "'rank' is not name=value"),
+        (["train", "--set", "seed=3", "--output", "X"], "there is an option --seed"),
+        (["compare", "--folds", "a"], "not a list of numbers"),
+        (["compare", "--methods", "random-counts"], "add ir to the methods"),
+        (["predict", "absent"], "nothing to predict"),
+        (["predict", "absent", "--after", "x"], "no run in absent"),
+        (["reproduce", "--profile", "quikc"], "did you mean 'quick'"),
+        (["reproduce", "--set", "folds=a"], "is not JSON"),
+        (["reproduce", "--output", "/proc/none"], "cannot write to"),
+        (["reproduce", "--data", "/absent"], "is not a folder"),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
+)
+def test_bad_input_is_told_before_anything_is_written(arguments, message, tmp_path):
+    made = CliRunner().invoke(app, [a.replace("X", str(tmp_path / "run")) for a in arguments])
+    assert isinstance(made.exception, InputError) and message in str(made.exception)
+    assert "\n" not in str(made.exception) and not made.stdout and not (tmp_path / "run").exists()
+
+
+def test_an_error_is_one_line_and_exit_code_2():
+    made = process("corpus", "synthetik")
+    assert made.returncode == 2 and made.stderr.startswith("error: unknown corpus 'synthetik'") and not made.stdout
+    assert made.stderr.count("\n") == 1 and "Traceback" not in made.stderr
+
+
+def test_nothing_heavy_is_imported_before_it_is_needed():
+    code = "import irtuning, irtuning.cli, sys; print(sorted({'torch', 'transformers', 'pandas', 'sklearn'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_the_public_names_are_all_there():
+    assert dir(irtuning) == irtuning.__all__
+    assert all(getattr(irtuning, name) is not None for name in irtuning.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = irtuning.nothing

@@ -1,0 +1,206 @@
+"""The plan's rules on hand-made records: who is better, not worse, faster, smaller; what a mistake and a run cost."""
+
+import re
+
+import nbformat
+import numpy as np
+import pandas
+import pytest
+from records import LABELS, predicted_run
+
+from irtuning.companion import study
+from irtuning.companion.experiments import Companion
+from irtuning.errors import InputError
+from irtuning.analysis.figures.runs import comparison_forest, score_by_size, score_comparison
+from irtuning.companion.paths import notebook_path
+from irtuning.companion.profiles import VARIANT
+from irtuning.analysis.tables import models_of, runs_table
+
+ALIKE = dict.fromkeys(("ir", "full", "rst", "ist", "lisa-adapters", "last-k", "random-counts"), 0.6)  # how often each is right
+
+
+def record(method, right, seed=1, fold=0, corpus="argrewrite", share=1.0, losses=None, peak=100, kind="GPU allocated by this run"):
+    """Return a run whose predictions are right with the probability `right`, with what the other tables read."""
+    predicted = predicted_run(method, seed, [right], fold, corpus=corpus)
+    rng = np.random.default_rng([seed, fold, len(method)])
+    scores = dict.fromkeys(("macro_f1", "macro_precision", "macro_recall", "auprc", "accuracy"), right + rng.normal(0, 0.01))
+    config = {"method": method, "seed": seed, "fold": fold, "corpus": corpus, "model": "mini", "train_share": share,
+              "adapter": "lora", "head": "learns"}  # fmt: skip
+    losses = losses or [3.0, 2.0, 1.0]
+    steps = [{"step": i + 1, "loss": loss, "layers": [0, 2]} for i, loss in enumerate(losses)]
+    return {
+        "run": predicted["run"] | {"synthetic_corpus": corpus == "synthetic", "random_weights": False,
+            "parameters": 2_300_000, "layer_parameters": [100_000] * 3, "config": config, "depth": 3, "split_sizes": {"train": int(100 * share)}, "labels": LABELS},
+        "train": {"steps": steps, "validation": [{"step": i + 1, "loss": loss} for i, loss in enumerate(losses)]},
+        "scores": {"validation": scores, "test": scores, "test_scored": 1},
+        "predictions": predicted["predictions"],
+        "meta": {"step_seconds": [0.1] * len(losses), "peak_memory_bytes": (peak + rng.integers(3)) * 2**20,
+                 "peak_memory_kind": kind},
+    }
+
+
+def runs(right, corpora=("argrewrite", "arxivedits"), **more):
+    """Two seeds on two folds of each corpus, for every method and how often it is right."""
+    return [record(method, chance, seed + 2 * fold, fold, corpus, **more)
+            for corpus in corpora for method, chance in right.items() for fold in (0, 1) for seed in (1, 2)]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch):
+    monkeypatch.setattr("irtuning.analysis.statistics.compare_methods.__defaults__", ("test", 600))
+    monkeypatch.setattr("irtuning.analysis.statistics.comparisons_table.__defaults__", ("test", 600))
+
+
+def verdicts(comparisons, steps=(-9.0, -1.0), memory=(-9.0, -1.0), small=(0.1, 0.2)):
+    """The verdicts when the other tables hold these intervals."""
+    words = {"corpus": "argrewrite", "loss": "training", "unit": "steps", "share": -0.1, "difference": 0.0, "reached": 1.0}
+    tables = [pandas.DataFrame([words | {"low": low, "high": high}]) for low, high in (steps, memory)]
+    sizes = pandas.DataFrame({"train": ["5%", "100%"], "difference": [0, 0], "low": [small[0], -9], "high": [small[1], 9]})
+    table = study.verdicts(comparisons, *tables, sizes, "mini, two corpora")
+    assert all(text.startswith("on mini, two corpora: ") for text in table.verdict)
+    return [text.split(": ")[1] for text in table.verdict]
+
+
+@pytest.mark.parametrize(
+    ("ir", "changed", "said"),
+    [(0.9, {}, "consistent"), (0.6, {}, "inconclusive"), (0.9, {"last-k": 0.97}, "inconsistent"), (0.9, {"full": 0.99}, "consistent")],
+)
+def test_better_means_better_than_every_papers_baseline_on_every_corpus(ir, changed, said):
+    table = study.primary_comparisons(runs(ALIKE | {"ir": ir} | changed))
+    assert len(table) == 12 and verdicts(table)[0] == said
+    assert (table.p_holm >= table.p_value).all()
+
+
+def test_claims_name_what_they_are_about_and_what_was_not_run():
+    table = study.claims(runs(ALIKE), [])
+    assert table.verdict[0] == "on mini (2.0 M parameters), argrewrite and arxivedits: inconclusive"
+    assert table.verdict.iloc[-1].endswith(": not run") and table.evidence.iloc[-1] == ""
+    assert table.evidence[0].startswith("0 of 8 differences above zero beyond chance, 0 below; ")
+    assert models_of([record("full-ft", 0.6)]) == "mini (2.3 M parameters)"  # no adapters to leave out
+    whole = runs({"ir": 0.6, "full": 0.5}, ("argrewrite",)) + runs({"ir": 0.6, "full": 0.5}, ("argrewrite",), share=0.5)
+    assert study.claims(runs(ALIKE), whole).verdict.iloc[-1].endswith(": not run")
+    with pytest.raises(InputError, match="needs real corpora"):
+        study.claims(runs({"ir": 0.5}, ("synthetic",)), [])
+
+
+def test_one_corpus_is_not_enough_for_a_claim():
+    records = runs(ALIKE | {"ir": 0.9}, ("argrewrite",)) + runs(ALIKE, ("arxivedits",))
+    assert verdicts(study.primary_comparisons(records))[:2] == ["inconclusive", "inconclusive"]
+
+
+def test_intervals_of_steps_memory_and_small_corpora_decide_their_claims():
+    table = study.primary_comparisons(runs(ALIKE))
+    assert verdicts(table)[2:] == ["consistent"] * 3
+    assert verdicts(table, steps=(-1, 1), memory=(1, 2), small=(-0.1, 0.1))[2:] == ["inconclusive", "inconsistent", "inconclusive"]
+
+
+def test_not_worse_by_more_than_the_margin_is_non_inferior():
+    table = study.non_inferiority(runs({"ir": 0.7, VARIANT: 0.9, "last-k:share=0.5": 0.3, "last-k:share=0.33": 0.9}, ("argrewrite",)))
+    assert table.set_index("method").non_inferior.to_dict() == {VARIANT: True, "last-k:share=0.5": False, "last-k:share=0.33": True}
+    assert not {"p_value", "p_holm"} & set(table)
+
+
+def test_convergence_counts_a_run_that_never_gets_there_with_its_whole_length():
+    full = [record("full", 0.5, seed, losses=[3.0] * 12 + [1.0] * 10) for seed in (1, 2)]
+    fast = [record("ir", 0.5, seed, losses=[3.0] * 2 + [1.0] * 20) for seed in (1, 2)]
+    table = study.convergence_differences(full + fast).set_index(["loss", "unit"])
+    assert table.difference["training", "steps"] == -10 and table.difference["validation", "steps"] == -10
+    assert table.difference["training", "seconds"] == pytest.approx(-1)
+    never = [record("ir", 0.5, seed, losses=[3.0] * 22) for seed in (1, 2)]
+    table = study.convergence_differences(full + never).set_index(["loss", "unit"])
+    assert table.reached["training", "steps"] == 0 and table.difference["training", "steps"] == 0
+    assert table.difference["validation", "steps"] == 22 - 13
+
+
+def test_sizes_are_compared_share_by_share_and_the_slope_is_over_doublings():
+    gains = {0.25: 0.3, 0.5: 0.2, 1.0: 0.1}
+    records = [r for share, gain in gains.items() for r in runs({"ir": 0.6 + gain, "full": 0.6}, ("argrewrite",), share=share)]
+    table = study.size_differences(records).set_index("train")
+    assert list(table.index) == ["25%", "50%", "100%", "slope per doubling"]
+    assert table.difference["25%"] > table.difference["100%"] > 0 and table.low["25%"] > 0
+    assert table.difference["slope per doubling"] == pytest.approx(-0.1, abs=0.01)
+    assert len(score_by_size(records, "test").axes) == 1
+
+
+def test_memory_is_compared_run_by_run():
+    records = runs({"full": 0.5}, peak=200) + runs({"ir": 0.5}, peak=100)
+    table = study.memory_differences(records)
+    assert (table.high < -95).all() and table.share.between(-0.52, -0.48).all()
+    on_cpu = study.memory_differences(runs({"full": 0.5, "ir": 0.5}, kind="resident set of the process"))
+    assert on_cpu.difference.isna().all()
+
+
+def test_the_upper_half_is_cheaper_where_either_saving_is_worth_a_claim():
+    rows = [("a", "14 scattered", 100, 40), ("a", "14, none below 16", 80, 40), ("b", "14 scattered", 100, 40), ("b", "14, none below 16", 90, 38)]
+    steps = pandas.DataFrame(rows, columns=["engine", "layers", "step_ms", "peak_gib"]).assign(dropout=0.0)
+    table = study.upper_half_savings(steps).set_index("engine")
+    assert table.cheaper.to_dict() == {"a": True, "b": False} and table.time_saved["a"] == pytest.approx(0.2)
+
+
+def test_mistakes_are_shares_of_the_intention_and_tell_what_nobody_gets_right():
+    records = [record(m, 0.0, seed) for m in ("ir", "full") for seed in (1, 2)]
+    table = study.mistakes(records)
+    assert table.share.tolist() == [1, 1, 1] and table.every_run.tolist() == [1, 1, 1]
+    half = study.mistakes(records[:2] + [record("full", 1.0, 1)])
+    assert half.every_run.tolist() == [0, 0, 0]
+    assert set(zip(half.intention, half.predicted, strict=True)) == {("a", "b"), ("b", "c"), ("c", "a")}
+
+
+def test_a_run_of_two_panels_costs_once():
+    first, second = runs({"ir": 0.5}), runs({"ir": 0.5, "full": 0.5})
+    table = study.costs({"methods": first, "sizes": second})
+    assert table.runs.to_dict() == {"methods": 8, "sizes": 8, "all": 16}
+    assert table.steps["all"] == 48 and table.training_hours["methods"] == pytest.approx(8 * 0.3 / 3600)
+
+
+def test_figures_of_the_test_split_take_its_floors_and_show_the_margin():
+    records = runs({"ir": 0.7, VARIANT: 0.6, "last-k:share=0.5": 0.6, "last-k:share=0.33": 0.6}, ("argrewrite",))
+    floors = [{"name": "edit-aware", "corpus": "argrewrite", "split": split, "macro_f1": f1} for split, f1 in (("validation", 0.1), ("test", 0.2))]
+    (axis,) = score_comparison(records, floors, split="test").axes
+    assert axis.get_xlabel() == "test macro F1" and [line.get_xdata()[0] for line in axis.lines if line.get_label() == "edit-aware floor"] == [0.2]
+    (axis,) = comparison_forest(study.non_inferiority(records), study.MARGIN).axes
+    assert [line.get_xdata()[0] for line in axis.lines if line.get_label() == "margin"] == [-0.01]
+
+
+def test_the_reports_sentences_hold_in_the_committed_records():
+    """Notebook 5's prose names no number; what it says of them is this."""
+    companion = Companion("study", ["argrewrite", "arxivedits"])
+    headline, own, sizes, rates = (companion.experiment(n, of="study").records for n in ("methods", "own-budget", "sizes", "rates"))
+    first = study.primary_comparisons(headline).set_index(["corpus", "against"])
+    assert list(first[first.p_holm < 0.05].index) == [("arxivedits", "ist")] and (first.difference.xs("ist", level=1) > 0).all()
+    means = runs_table(headline + own, "test").groupby(["corpus", "method"])[["macro_f1", "layer_share"]].mean()
+    assert (means.layer_share.xs("ist", level=1) < means.layer_share.xs("ir", level=1) / 2).all()
+    floors = companion.experiment("methods", of="study").floors
+    linear = pandas.DataFrame(floors).query("split == 'test' and name == 'edit-aware'").groupby("corpus").macro_f1.mean()
+    assert means.macro_f1["arxivedits"].max() < linear["arxivedits"]
+    assert runs_table(headline, "test").groupby(["corpus", "method"]).macro_f1.mean()["argrewrite"].min() > linear["argrewrite"]
+    assert study.memory_differences(headline).share.between(-0.1, 0, inclusive="neither").all()
+    assert study.size_differences(sizes).iloc[-1].low < 0 < study.size_differences(sizes).iloc[-1].high
+    assert len({r["run"]["config"]["max_steps"] for r in headline + sizes}) == 1
+    rate = {r["run"]["config"]["method"]: r["run"]["config"]["learning_rate"] for r in headline}
+    assert rate["full"] == 2 * rate["ir"] and sum(value == 0.002 for value in rate.values()) > len(rate) / 2
+    beside = study.rate_differences(rates).loc["argrewrite"]
+    assert len(beside.columns) == 3 and (beside.replace("≥ ", "", regex=True).astype(int).abs() < 5).all(axis=None)
+    assert study.rate_differences(rates).loc[("arxivedits", "training")].str.startswith("≥").any()
+    reached = study.convergence_differences(headline).query("loss == 'training' and unit == 'steps'").set_index("corpus")
+    assert 0 < reached.reached["argrewrite"] < 1 and reached.reached["arxivedits"] == 0 and (reached.difference > 0).all()
+    secondary = study.secondary_differences(own).set_index(["corpus", "against"])
+    assert set(secondary.index.get_level_values(1)) == {"rst", "lisa", "lisa-adapters"} and (secondary.difference > 0).all()
+    assert (secondary.loc["arxivedits"].low > 0).all() and (first.drop(index="ist", level=1).p_holm > 0.05).all()
+    few = runs_table(own, "test").groupby("method").layer_share.mean()
+    assert few[["rst", "lisa", "lisa-adapters"]].tolist() == pytest.approx([1 / 6] * 3)
+    peaks = study.peak_memory(headline)
+    saved = 1 - peaks / peaks.loc["full"]
+    assert (saved.loc["random-counts"] / saved.loc["ir"]).between(0.9, 1.1).all() and (saved.loc["last-k"] > 3 * saved.loc["ir"]).all()
+    assert ((first.detectable / first.difference) ** 2 > 10).mean() > 0.5
+    assert not study.size_differences(sizes).iloc[:-1].low.gt(0).any()
+    ours = study.non_inferiority(headline).set_index(["method", "corpus"]).non_inferior
+    assert list(ours[ours].index) == [("last-k:share=0.5", "argrewrite")]
+    ends = [[point["loss"] for point in r["train"]["validation"]] for r in headline if r["run"]["config"]["method"] == "full"]
+    assert np.mean([min(losses) < losses[-1] for losses in ends]) > 0.5
+    found = study.mistakes(headline)
+    assert found[found.intention.isin(["General Content Development", "Warrant/Reasoning/Backing"])].every_run.min() > 0.2
+    cells = nbformat.read(notebook_path("05_the_study"), 4).cells
+    prose = "".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    rows = re.findall(r"\| (argrewrite|arxivedits) \| ([^|]*) \| ([^|]*) \|", prose)
+    assert len(rows) == 5 and set(rows) <= set(zip(found.corpus, found.intention, found.predicted, strict=True))

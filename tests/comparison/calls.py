@@ -1,0 +1,37 @@
+"""Calls that test_workers.py makes elsewhere; a process that makes them imports nothing else."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+
+def noted(folder: Path, number: int, deaths: int = 0) -> int:
+    """Note that a call began, and kill this process at the first `deaths` calls of this number."""
+    (folder / f"{number}-{time.monotonic_ns()}").touch()
+    time.sleep(0.2)
+    if len(list(folder.glob(f"{number}-*"))) <= deaths:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number * number
+
+
+def ended(folder: Path, number: int) -> int:
+    """End the first call of a number as a process does that gets SIGTERM."""
+    (folder / f"{number}-{time.monotonic_ns()}").touch()
+    if number and len(list(folder.glob(f"{number}-*"))) == 1:
+        raise SystemExit(143)
+    return number
+
+
+def inverse(number: int) -> float:
+    return 1 / number
+
+
+def process_number() -> int:
+    time.sleep(0.3)  # so that one process cannot take two of the calls
+    return os.getpid()
+
+
+def environment(seconds: float = 0.5) -> tuple[str, str]:
+    time.sleep(seconds)
+    return os.environ["CUDA_VISIBLE_DEVICES"], os.environ["OMP_NUM_THREADS"]
