@@ -197,7 +197,7 @@ class ImportanceSparseTuning(ShareStrategy):
             drawn = draw(rng, self.count, half, _sigmoid(self.values))
             if drawn not in halves:
                 halves.append(drawn)
-        rewards = np.exp(-np.array(losses_without(halves)))
+        rewards = np.exp(-np.array(losses_without(halves, self.factor)))
         if not np.isfinite(rewards).all():  # the batch was skipped, so there is nothing to learn from it
             return
         p = _sigmoid(self.values)

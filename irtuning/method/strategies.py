@@ -10,7 +10,7 @@ from irtuning.errors import InputError, unknown
 from irtuning.method.selector import MIDDLE, split_scores
 
 Scores = Sequence[float | None]
-LossesWithout = Callable[[list[list[int]]], list[float]]
+LossesWithout = Callable[[list[list[int]], float], list[float]]  # of sets of positions, and the factor that suppresses
 
 
 @dataclass
@@ -55,8 +55,11 @@ class Strategy:
         return [old if new is None else new for old, new in zip(scores, fresh, strict=True)]
 
     def probe_due(self, step: int) -> bool:
-        """Return whether `probe` has to measure losses before this step (IST alone needs it)."""
+        """Return whether to measure losses before this step (only IST does)."""
         return False
+
+    def probe(self, losses_without: LossesWithout, rng: np.random.Generator) -> None:
+        """Measure losses of the last training batch with layers suppressed; called before `choose` if it is due."""
 
     def worst_case(self, count: int) -> tuple[list[int], list[int]]:
         """Return the positions that learn at the most demanding step, and those that will ever have learned.
@@ -135,13 +138,11 @@ class IRTuningStrategy(Strategy):
 
     def update(self, scores: Scores, fresh: Scores) -> list[float | None]:
         """Return the scores after a step; a layer measured again keeps a share `smoothing` of its old score."""
-
-        def blend(old: float | None, new: float | None) -> float | None:
-            if old is None or new is None:
-                return old if new is None else new
-            return self.smoothing * old + (1 - self.smoothing) * new
-
-        return [blend(old, new) for old, new in zip(scores, fresh, strict=True)]
+        updated = super().update(scores, fresh)
+        for position, (old, new) in enumerate(zip(scores, fresh, strict=True)):
+            if old is not None and new is not None:
+                updated[position] = self.smoothing * old + (1 - self.smoothing) * new
+        return updated
 
     def worst_case(self, count: int) -> tuple[list[int], list[int]]:
         """Return the most layers the cut can keep; `exact` and refreshing let all layers learn now and then."""

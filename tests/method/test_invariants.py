@@ -102,7 +102,7 @@ def test_every_way_to_cut_a_step_gives_the_committed_trajectory(name, change, si
 
 @pytest.mark.parametrize("method", ["ir:variant=exact:score=l2", "ist:every=2:step_size=1000", "ir-cosine:score=token", "lisa"])
 def test_three_processes_train_as_one(method):
-    settings = SETTINGS | {"batch_size": 12, "max_steps": 12, "eval_every": 6, "method": method}
+    settings = SETTINGS | {"batch_size": 12, "max_steps": 8, "eval_every": 4, "method": method}
     (alone,) = train_together(1, settings)
     together = train_together(3, settings)
     for record in together:
