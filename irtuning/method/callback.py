@@ -119,11 +119,5 @@ class IRTuning(LayerwiseTuning):
     `score`, `variant`, `splits`, `refresh_every`, `smoothing`, `min_layer`.
     """
 
-    def __init__(self, seed: int | None = None, **options):
-        super().__init__(IRTuningStrategy(**options), seed)
-
-    def state(self) -> dict:
-        state = super().state()
-        options = state["args"].pop("strategy")
-        del options["spec"]
-        return {"args": state["args"] | options, "attributes": state["attributes"]}
+    def __init__(self, seed: int | None = None, *, strategy: Mapping | None = None, **options):
+        super().__init__(strategy or IRTuningStrategy(**options), seed)  # a checkpoint gives the strategy as a dict

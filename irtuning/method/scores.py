@@ -116,9 +116,7 @@ class CosineMeter:
 
 
 @torch.no_grad()
-def losses_without(
-    model: nn.Module, batch: Mapping[str, object], layers: Sequence[Sequence[int]], factor: float
-) -> list[float]:
+def losses_without(model: nn.Module, batch: Mapping, layers: Sequence[Sequence[int]], factor: float) -> list[float]:
     """Return the loss of a batch, dropout off, with the adapters of each set of layers suppressed in turn.
 
     The output of a suppressed adapter is multiplied by `factor`. With several processes a loss is the mean of theirs.

@@ -14,14 +14,9 @@ REFERENCE_UNMEASURED = 1000.0  # the authors' score of a layer without a finite 
 
 
 def split_scores(
-    scores: Sequence[float | None],
-    *,
-    variant: str = "reference",
-    splits: int = 1,
-    keep: str = "high",
-    window: tuple[int, int] | None = None,
-    rng: np.random.Generator | None = None,
-) -> list[int]:
+    scores: Sequence[float | None], *, variant: str = "reference", splits: int = 1, keep: str = "high",
+    window: tuple[int, int] | None = None, rng: np.random.Generator | None = None,
+) -> list[int]:  # fmt: skip
     """Choose the layers that learn from one score per layer.
 
     With the L scores sorted ascending, `V[i] = Var(first i + 1) + Var(rest)` for i = 0..L-2 (population variances,
@@ -81,9 +76,7 @@ def split_scores(
     return sorted(int(layer) for layer in (*always, *order))
 
 
-def _keep_part(
-    order: np.ndarray, ascending: np.ndarray, variant: str, keep: str, window: tuple[int, int] | None
-) -> np.ndarray:
+def _keep_part(order: np.ndarray, ascending: np.ndarray, variant: str, keep: str, window: tuple | None) -> np.ndarray:
     """Return the part of `order` (layers by ascending score) on the wanted side of the best cut."""
     depth = len(order)
     if depth < 2:

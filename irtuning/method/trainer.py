@@ -64,9 +64,7 @@ class LayerwiseTrainer(Trainer):
 
     def step_losses(self) -> list[float]:
         """Return the training loss of each optimizer step so far, the mean over its examples."""
-        if not self._losses:
-            return []
-        values = mean(torch.stack([loss for _, loss in self._losses])).tolist()
+        values = mean(torch.stack([loss for _, loss in self._losses])).tolist() if self._losses else []
         sums: dict[int, float] = {}
         for (step, _), value in zip(self._losses, values, strict=True):
             sums[step] = sums.get(step, 0.0) + value

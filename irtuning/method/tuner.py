@@ -52,14 +52,8 @@ class LayerTuner:
         InputError: the model does not suit the strategy, the adapters match no layer, or the optimizer lacks one.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        strategy: str | type[Strategy] | Strategy,
-        optimizer: torch.optim.Optimizer,
-        seed: int = 171,
-        steps: int | None = None,
-    ):
+    def __init__(self, model: nn.Module, strategy: str | type[Strategy] | Strategy, optimizer: torch.optim.Optimizer,
+                 seed: int = 171, steps: int | None = None):  # fmt: skip
         self.model, self.strategy, self.optimizer = model, as_strategy(strategy), optimizer
         self._check_scope()
         self.layers = candidate_layers(model, self.strategy.min_layer)
@@ -115,20 +109,20 @@ class LayerTuner:
                              "optimizer.step() and zero_grad() after it")  # fmt: skip
         norms, similarities = self._read(learning)
         total = scale * math.sqrt(sum(norm * norm for norm in norms.values()))
-        self._remember(total)
-        chosen, self._chosen = self._chosen, None
-        if not math.isfinite(total):
+        chosen, self._chosen, finite = self._chosen, None, math.isfinite(total)
+        self.history.append({
+            "step": len(self.history) + 1, "layers": self._numbers(chosen),
+            "scores": list(self.scores) if self.strategy.importance else None,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "gradient_norm": total if finite else None, "skipped": not finite,
+        })  # fmt: skip
+        if not finite:
             logger.warning("step %d skipped: its gradient is not finite", len(self.history))
             for parameter in learning:
                 parameter.grad = None
             return total
         if self.strategy.importance:
-            fresh = similarities or [None] * len(self.scores)
-            if self.strategy.importance == "gradient":
-                for position in chosen:
-                    layer = [norms[id(p)] * scale for p in self.layers.parameters[position] if id(p) in norms]
-                    fresh[position] = gradient_score(layer, self.strategy.score) if layer else None
-            self.scores = self.strategy.update(self.scores, fresh)
+            self.scores = self.strategy.update(self.scores, similarities or self._gradient_scores(chosen, norms, scale))
         if max_norm:
             scale *= min(1.0, max_norm / (total + 1e-6))
         if scale != 1.0:
@@ -138,14 +132,10 @@ class LayerTuner:
     def state_dict(self) -> dict:
         """Return all that changes during training as a JSON object; take it between two steps."""
         state = {
-            "identity": self._identity(),
-            "history": self.history,
-            "scores": self.scores,
-            "generator": self.rng.bit_generator.state,
-            "strategy": self.strategy.state(),
-            "hidden_states": self._meter.state() if self._meter else [],
-            "batch": self._batch_state(),
-        }
+            "identity": self._identity(), "history": self.history, "scores": self.scores,
+            "generator": self.rng.bit_generator.state, "strategy": self.strategy.state(),
+            "hidden_states": self._meter.state() if self._meter else [], "batch": self._batch_state(),
+        }  # fmt: skip
         return copy.deepcopy(state)
 
     def load_state_dict(self, state: Mapping) -> None:
@@ -203,18 +193,13 @@ class LayerTuner:
         check_votes(values[count:], self.layers.indices)
         return {id(p): norm for p, norm in zip(learning, values, strict=False)}, values[len(learning) : count]
 
-    def _remember(self, total: float) -> None:
-        finite = math.isfinite(total)
-        self.history.append(
-            {
-                "step": len(self.history) + 1,
-                "layers": self._numbers(self._chosen),
-                "scores": list(self.scores) if self.strategy.importance else None,
-                "learning_rate": self.optimizer.param_groups[0]["lr"],
-                "gradient_norm": total if finite else None,
-                "skipped": not finite,
-            }
-        )
+    def _gradient_scores(self, chosen: list[int], norms: dict[int, float], scale: float) -> list[float | None]:
+        """Return one score per candidate from the gradient; None for the layers that did not learn."""
+        fresh: list[float | None] = [None] * len(self.scores)
+        for position in chosen if self.strategy.importance == "gradient" else ():
+            if layer := [norms[id(p)] * scale for p in self.layers.parameters[position] if id(p) in norms]:
+                fresh[position] = gradient_score(layer, self.strategy.score)
+        return fresh
 
     def _keep_batch(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         if module.training and torch.is_grad_enabled():

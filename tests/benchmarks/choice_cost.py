@@ -41,16 +41,22 @@ class Clocked(IRTuning):
 
     def on_step_begin(self, *args, **kwargs):
         started = time.perf_counter()
-        self.strategy.choose(1, [float(i) for i in range(12)], self.rng)
+        self.strategy.choose(1, [float(i) for i in range(12)], self.tuner.rng)
         self.seconds += time.perf_counter() - started
         super().on_step_begin(*args, **kwargs)
 
-    def _fresh_scores(self, norms, similarities):
-        started = time.perf_counter()
-        fresh = super()._fresh_scores(norms, similarities)
-        self.strategy.update(self.scores, fresh)
-        self.seconds += time.perf_counter() - started
-        return fresh
+    def on_train_begin(self, *args, **kwargs):
+        super().on_train_begin(*args, **kwargs)
+        original = self.tuner._gradient_scores
+
+        def clocked(*arguments):
+            started = time.perf_counter()
+            fresh = original(*arguments)
+            self.strategy.update(self.tuner.scores, fresh)
+            self.seconds += time.perf_counter() - started
+            return fresh
+
+        self.tuner._gradient_scores = clocked
 
 
 def train(callback: LayerwiseTuning) -> list[float]:
