@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import collate, make_classifier, make_examples
+from conftest import make_classifier, make_examples
 from safetensors.torch import load_file
+from test_callback import STEPS, collate
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from irtuning.models.adapters import add_adapter
-from irtuning.method.trainer import batch_order
+from irtuning.method.batches import batch_order
 from irtuning.method.callback import IRTuning, LayerwiseTuning
 from irtuning.training.checkpoints import unfinished
 from irtuning.comparison.runs import run_comparison
@@ -31,7 +32,6 @@ from irtuning.method.trainer import LayerwiseTrainer
 BLOCKS = ("run", "train", "scores", "predictions")
 SHORT = {"max_steps": 14, "batch_size": 16, "eval_every": 4}  # 6 steps an epoch
 EVERY = 2
-STEPS = 8
 FORKS = multiprocessing.get_context(
     "forkserver"
 )  # its server has imported torch and computed nothing, so has no threads
@@ -361,7 +361,7 @@ def test_the_callback_alone_goes_on_exactly(tmp_path, method, restore):
         callback = next(c for c in trainer.callback_handler.callbacks if isinstance(c, LayerwiseTuning))
         states.append(json.loads(json.dumps(callback.state())))
         weights.append(trainer.model.state_dict())
-    assert len(states[0]["attributes"]["saved"]["history"]) == STEPS and states[0] == states[1]
+    assert len(states[0]["attributes"]["kept"]["history"]) == STEPS and states[0] == states[1]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 

@@ -68,10 +68,10 @@ class LayerwiseTuning(TrainerCallback, ExportableState):
         self._clip = args._clip_taken_over = getattr(args, "_clip_taken_over", args.max_grad_norm)
         args.max_grad_norm = 0.0
         if state.global_step:
-            saved = state.stateful_callbacks.get(type(self).__name__, {}).get("attributes", {}).get("saved")
-            if saved is None:
+            kept = state.stateful_callbacks.get(type(self).__name__, {}).get("attributes", {}).get("kept")
+            if kept is None:
                 raise InputError("the checkpoint holds no state of this callback: it was made without; start over")
-            self.tuner.load_state_dict(saved)
+            self.tuner.load_state_dict(kept)
 
     def on_step_begin(self, args, state, control, **kwargs):
         """Choose the layers that learn at this step."""
@@ -97,8 +97,8 @@ class LayerwiseTuning(TrainerCallback, ExportableState):
 
     def state(self) -> dict:
         """Return what the Trainer writes into a checkpoint."""
-        saved = self.tuner.state_dict() if self.tuner else None
-        return {"args": {"strategy": describe(self.strategy), "seed": self.seed}, "attributes": {"saved": saved}}
+        kept = self.tuner.state_dict() if self.tuner else None
+        return {"args": {"strategy": describe(self.strategy), "seed": self.seed}, "attributes": {"kept": kept}}
 
     def _scale(self, args) -> float:
         """Return the factor that makes the gradient that of the mean loss over the micro-batches.

@@ -3,13 +3,14 @@
 import copy
 import logging
 import math
+import operator
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import nn
 
-from irtuning.errors import InputError, differences
+from irtuning.errors import InputError, brief, differences
 from irtuning.method.layers import candidate_layers, let_backprop_end_early
 from irtuning.method.processes import check_votes, votes
 from irtuning.method.registry import as_strategy, describe
@@ -34,7 +35,8 @@ class LayerTuner:
 
     A step may have several backward passes. Scores come from the gradient as it is at the end of them, before
     clipping, so divide each loss by their number for the gradient of a mean. Unscale a GradScaler's gradients first.
-    In several processes (DDP) all must choose the same layers, so give all the same seed.
+    With DDP, pass the model inside the wrapper, make the wrapper with `find_unused_parameters=True`, and give all
+    processes the same seed, so that they choose the same layers.
 
     Args:
         model: a classifier with peft adapters; without them for a strategy whose scope is `parameters`.
@@ -173,9 +175,14 @@ class LayerTuner:
 
     def _checked(self, chosen: Sequence[int]) -> list[int]:
         """Return the positions that a strategy chose as a list of integers."""
-        positions, count = [int(position) for position in chosen], len(self.layers.indices)
-        if positions != list(chosen) or positions != sorted({*positions} & {*range(count)}):
-            raise InputError(f"{type(self.strategy).__name__}.choose returned {list(chosen)}; return different "
+        count = len(self.layers.indices)
+        try:
+            positions = [operator.index(position) for position in chosen]
+            valid = positions == sorted({*positions} & {*range(count)})
+        except TypeError:  # None, or something that is not an integer
+            valid = False
+        if not valid:
+            raise InputError(f"{type(self.strategy).__name__}.choose returned {brief(chosen)}; return different "
                              f"positions from 0 to {count - 1} in ascending order")  # fmt: skip
         return positions
 
