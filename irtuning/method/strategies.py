@@ -190,7 +190,8 @@ class UpperTuning(IRTuningStrategy):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.floor < 1 or self.horizon < 1:
-            raise InputError(f"floor is {self.floor}, give 0 or more, below 1; horizon is {self.horizon}, give 1 or more")
+            raise InputError(f"floor is {self.floor}, give 0 or more, below 1; horizon is {self.horizon}, give 1 "
+                             "or more")  # fmt: skip
         if self.refresh_every:
             raise InputError(f"refresh_every is {self.refresh_every}: here horizon refreshes the scores; leave it out")
 

@@ -58,7 +58,7 @@ def one_rank(rank, size, port, settings, options, answers):
 
 
 def train_together(size, settings, **options):
-    """Return what each of `size` processes ends with: a record or an error. A list in the settings has one value per rank."""
+    """Return what each of `size` processes ends with: a record or an error. A list of settings is one per rank."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -83,7 +83,7 @@ def margin(scores):
 
 
 def assert_same_trajectory(found, expected):
-    """Assert equal losses (to 1e-5) and layers; skip from where the choices part because two cuts are as good as equal."""
+    """Assert equal losses (to 1e-5) and layers; skip where two cuts are as good as equal."""
     for step, (mine, theirs) in enumerate(zip(found, expected, strict=True), 1):
         if mine["layers"] != theirs["layers"]:
             gap = margin(theirs["scores"])
