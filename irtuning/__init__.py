@@ -13,6 +13,7 @@ _HOMES = {
     "Corpus": "corpora.base",
     "IRTuning": "method.callback",
     "InputError": "errors",
+    "LayerTuner": "method.tuner",
     "LayerwiseTrainer": "method.trainer",
     "LayerwiseTuning": "method.callback",
     "Revision": "corpora.base",
