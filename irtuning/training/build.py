@@ -29,22 +29,18 @@ from irtuning.training.speed import accelerate
 
 @dataclass
 class Split:
-    """Revisions and their encoded examples; `order` gives the example's position of each revision."""
+    """Revisions, their encoded examples in another order, and the position of each revision's example, shape (n,)."""
 
     revisions: list[Revision]
-    order: np.ndarray
     examples: list[dict]
-
-    def restore(self, rows: np.ndarray) -> np.ndarray:
-        """Return rows that follow the examples, shape (n, K), in the order of the revisions."""
-        return rows[self.order]
+    order: np.ndarray
 
 
 class Scorer:
     """Function that scores an evaluation for the Trainer; it keeps the class probabilities, shape (n, K)."""
 
     def __init__(self, labels: Sequence[str]):
-        self.labels, self.probabilities = labels, np.empty((0, len(labels)))
+        self.labels, self.probabilities = labels, None
 
     def __call__(self, prediction) -> dict[str, float]:
         self.probabilities = softmax(prediction.predictions)
@@ -100,20 +96,14 @@ def build(
     clock = Progress(save_every)
     identity = config.to_dict() | {"corpus_checksum": corpus.checksum, "processes": world_size()} | versions()
     checkpoints = Checkpoints(folder, identity) if folder and save_every else None
+    eights = 8 if "compile" in (config.speed or ()) else None  # else chance lengths would be compiled again
     trainer = ResumableTrainer(
-        model,
-        make_arguments(prepared, checkpoints, progress, report_to),
-        train_dataset=splits["train"].examples,
-        eval_dataset=splits["validation"].examples,
-        # attention is fast at lengths that are multiples of 8, and other lengths could be compiled again
-        data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8 if "compile" in (config.speed or ()) else None),
-        compute_metrics=scorer,
+        model, make_arguments(prepared, checkpoints, progress, report_to), train_dataset=splits["train"].examples,
+        eval_dataset=splits["validation"].examples, compute_metrics=scorer, progress=clock, layerwise=layerwise,
+        data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=eights), checkpoints=checkpoints,
         callbacks=[clock, layerwise, *callbacks],  # the clock first: the choice of layers is a part of a step's time
-        checkpoints=checkpoints,
-        layerwise=layerwise,
-        progress=clock,
         class_weights=_class_weights(config.class_weights, revisions["train"], corpus),
-    )
+    )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     return Parts(prepared, started, tokenizer, model, splits, scorer, layerwise, clock, checkpoints, trainer)
 
@@ -137,7 +127,7 @@ def make_model(prepared: Prepared, tokenizer: PreTrainedTokenizerBase) -> torch.
     if adapted:
         sizes = {"r": config.rank, "alpha": config.alpha, "dropout": config.dropout, "width": config.width}
         model = add_adapter(model, config.adapter, target_modules=config.target_modules, **sizes)
-    if config.checkpointing:  # after the adapter: else peft adds a hook, and backpropagation always runs to the lowest layer
+    if config.checkpointing:  # after the adapter: else peft adds a hook with which no backpropagation ends early
         checkpoint_layers(model)
     accelerate(model, config.speed or (), config.activation_budget)
     for name, parameter in model.named_parameters():
@@ -153,34 +143,21 @@ def make_arguments(
 ) -> TrainingArguments:
     """Return the Trainer's arguments for a run."""
     config, on_gpu = prepared.config, prepared.device == "cuda"
+    # the Trainer wants a folder even if nothing is written to it
+    folder = str(checkpoints.new) if checkpoints else str(Path(tempfile.gettempdir()) / "irtuning-unused")
+    batch = examples_each(config.batch_size, config.accumulation)
     arguments = TrainingArguments(
-        # the Trainer wants a folder even if nothing is written to it
-        output_dir=str(checkpoints.new) if checkpoints else str(Path(tempfile.gettempdir()) / "irtuning-unused"),
-        max_steps=config.max_steps,
-        per_device_train_batch_size=examples_each(config.batch_size, config.accumulation),
-        per_device_eval_batch_size=64,
-        gradient_accumulation_steps=config.accumulation,
-        learning_rate=config.learning_rate,
-        warmup_steps=config.warmup_steps,
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.clip,
-        bf16=config.precision == "bf16",
-        use_cpu=not on_gpu,
+        folder, seed=config.seed, max_steps=config.max_steps, per_device_train_batch_size=batch,
+        per_device_eval_batch_size=64, gradient_accumulation_steps=config.accumulation, max_grad_norm=config.clip,
+        learning_rate=config.learning_rate, warmup_steps=config.warmup_steps, weight_decay=config.weight_decay,
+        bf16=config.precision == "bf16", use_cpu=not on_gpu, dataloader_pin_memory=on_gpu, label_names=["labels"],
         ddp_backend="gloo" if world_size() > 1 and not on_gpu else None,
         ddp_find_unused_parameters=True,  # the layers that are frozen at this step
-        eval_strategy="steps",
-        eval_steps=config.eval_every,
-        save_strategy="no",
-        logging_strategy="steps" if report_to else "no",
-        logging_steps=1,
+        eval_strategy="steps", eval_steps=config.eval_every, save_strategy="no",
+        logging_strategy="steps" if report_to else "no", logging_steps=1, report_to=list(report_to) or "none",
         logging_nan_inf_filter=False,  # it would wait for the device at every micro-batch
-        report_to=list(report_to) or "none",
-        run_name=f"{config.method} {config.corpus} seed {config.seed}",
-        seed=config.seed,
-        disable_tqdm=not progress,
-        dataloader_pin_memory=on_gpu,
-        label_names=["labels"],
-    )
+        run_name=f"{config.method} {config.corpus} seed {config.seed}", disable_tqdm=not progress,
+    )  # fmt: skip
     arguments._n_gpu = min(1, arguments.n_gpu)  # the Trainer would spread the batch over all GPUs of a process
     return arguments
 
@@ -191,7 +168,7 @@ def _encoded(revisions: Sequence[Revision], prepared: Prepared, tokenizer, by_le
     ids = encode(revisions, tokenizer, labels, config.form, config.max_length)
     indices = sorted(range(len(ids)), key=lambda i: len(ids[i])) if by_length else list(range(len(ids)))
     examples = [{"input_ids": ids[i], "labels": labels.index(revisions[i].intention)} for i in indices]
-    return Split(list(revisions), np.argsort(indices), examples)
+    return Split(list(revisions), examples, np.argsort(indices))
 
 
 def _class_weights(kind: str, revisions: Sequence[Revision], corpus: Corpus) -> torch.Tensor | None:

@@ -51,14 +51,13 @@ class RevisionClassifier:
         folder, run = Path(folder), read_record(Path(folder))["run"]
         try:
             config, labels = run["config"], run["labels"]
-            source, form, max_length = resolve(config["model"], config["form"]), config["form"], config["max_length"]
             tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", trust_remote_code=False)
-            model = _load_model(folder, source, labels, tokenizer, config)
+            model = _load_model(folder, labels, tokenizer, config).to(available_device())
+            return cls(model, tokenizer, labels, config["form"], config["max_length"])
         except InputError:
             raise
         except Exception as error:  # of many kinds, from the libraries that read the files
             raise InputError(f"{folder} cannot be loaded: {error!r}; train the run again") from error
-        return cls(model.to(available_device()), tokenizer, labels, form, max_length)
 
     def predict(self, pairs: Iterable[tuple[str, str] | Revision], batch_size: int = 64) -> list[Prediction]:
         """Return the predicted intention of each (before, after) pair, in order; "" is a side that does not exist.
@@ -67,8 +66,7 @@ class RevisionClassifier:
             InputError: both sides of a pair are empty.
         """
         revisions = [p if isinstance(p, Revision) else Revision(str(i), p[0], p[1], "") for i, p in enumerate(pairs)]
-        empty = [i for i, r in enumerate(revisions) if not r.before.strip() and not r.after.strip()]
-        if empty:
+        if empty := [i for i, r in enumerate(revisions) if not r.before.strip() and not r.after.strip()]:
             raise InputError(f"pairs {empty[:3]} have two empty sides; nothing was revised")
         ids = encode(revisions, self.tokenizer, self.labels, self.form, self.max_length)
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # similar lengths together: little padding
@@ -76,10 +74,8 @@ class RevisionClassifier:
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             rows |= zip(batch, self._probabilities([ids[i] for i in batch]), strict=True)
-        return [
-            Prediction(self.labels[row.index(max(row))], dict(zip(self.labels, row, strict=True)))
-            for row in (rows[i] for i in range(len(ids)))
-        ]
+        by_label = [dict(zip(self.labels, rows[i], strict=True)) for i in range(len(ids))]
+        return [Prediction(max(row, key=row.get), row) for row in by_label]
 
     def _probabilities(self, ids: list[list[int]]) -> list[list[float]]:
         import torch
@@ -100,16 +96,16 @@ def read_pairs(file: str) -> list[tuple[str, str]]:
         require(rows, ("before", "after"))
         return [(row.text("before"), row.text("after")) for row in rows]
     pairs = []
-    for number, line in enumerate(sys.stdin, 1):
+    for number, line in ((n, line) for n, line in enumerate(sys.stdin, 1) if line.strip()):
         try:
-            row = json.loads(line) if line.strip() else None
-            pairs += [(str(row["before"] or ""), str(row["after"] or ""))] if row is not None else []
+            row = json.loads(line)
+            pairs.append((str(row["before"] or ""), str(row["after"] or "")))
         except (ValueError, KeyError, TypeError):
             raise InputError(f'line {number} is not an object like {{"before": "...", "after": "..."}}') from None
     return pairs
 
 
-def _load_model(folder: Path, source, labels: list[str], tokenizer, config: dict):
+def _load_model(folder: Path, labels: list[str], tokenizer, config: dict):
     """Return the full model, or the base model with its adapter, whose weights must all be in the folder."""
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors.torch import load_file
@@ -123,7 +119,8 @@ def _load_model(folder: Path, source, labels: list[str], tokenizer, config: dict
         )
         missing = report["missing_keys"]
     else:
-        base = load_classifier(source, labels, tokenizer, precision=config["precision"], quantize=config["quantize"])
+        loading = {"precision": config["precision"], "quantize": config["quantize"]}
+        base = load_classifier(resolve(config["model"], config["form"]), labels, tokenizer, **loading)
         stored = load_file(folder / "adapter" / "adapter_model.safetensors")
         with no_rename_warning():
             model = PeftModel.from_pretrained(base, folder / "adapter")

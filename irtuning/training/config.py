@@ -13,14 +13,8 @@ from irtuning.models.loading import Source
 from irtuning.models.prompts import FORMS
 from irtuning.training.speed import problems as speed_problems
 
-CHOICES = {
-    "head": ("learns", "frozen"),
-    "class_weights": ("none", "balanced"),
-    "precision": ("fp32", "bf16"),
-    "quantize": ("none", "8bit", "4bit"),
-    "device": ("auto", "cpu"),
-    "form": FORMS,
-}
+CHOICES = {"head": ("learns", "frozen"), "class_weights": ("none", "balanced"), "precision": ("fp32", "bf16"),
+           "quantize": ("none", "8bit", "4bit"), "device": ("auto", "cpu"), "form": FORMS}  # fmt: skip
 AT_LEAST = {"rank": 1, "width": 1, "batch_size": 1, "accumulation": 1, "max_length": 16, "seed": 0, "weight_decay": 0,
             "clip": 0, "max_steps": 1, "eval_every": 1, "warmup_steps": 0}  # fmt: skip
 
@@ -102,7 +96,7 @@ class RunConfig:
         own = dict(source.settings)
         if full_parameters:
             own["learning_rate"] = own["full_learning_rate"]
-        values = {n: own[n] for n in (f.name for f in dataclasses.fields(self)) if n in own and getattr(self, n) is None}
+        values = {name: value for name, value in own.items() if getattr(self, name, "") is None}
         precision = self.precision or ("fp32" if device == "cpu" else "bf16")
         values |= {"corpus": Path(self.corpus).name, "form": source.form, "precision": precision}
         config = dataclasses.replace(self, **values)
@@ -128,27 +122,20 @@ class RunConfig:
     def _check(self) -> None:
         values = dataclasses.asdict(self)
         problems = [f"{n} is {values[n]!r}, give one of {c}" for n, c in CHOICES.items() if values[n] not in c]
-        problems += [
-            f"{n} is {values[n]}, give {least} or more"
-            for n, least in AT_LEAST.items()
-            if values[n] is not None and values[n] < least
-        ]
-        if not 0 < self.learning_rate < 1:
-            problems.append(f"learning_rate is {self.learning_rate}, give a number above 0 and below 1")
-        if self.max_steps is None and not self.epochs > 0:
-            problems.append(f"epochs is {self.epochs}, give more than 0")
-        if not 0 <= self.dropout < 1:
-            problems.append(f"dropout is {self.dropout}, give 0 or more and below 1")
-        if not 0 < self.train_share <= 1:
-            problems.append(f"train_share is {self.train_share}, give more than 0, at most 1")
+        given = {n: values[n] for n in AT_LEAST if values[n] is not None}
+        problems += [f"{n} is {v}, give {AT_LEAST[n]} or more" for n, v in given.items() if v < AT_LEAST[n]]
+        for name, possible, text in (
+            ("learning_rate", 0 < self.learning_rate < 1, "a number above 0 and below 1"),
+            ("epochs", self.max_steps is not None or self.epochs > 0, "more than 0"),
+            ("dropout", 0 <= self.dropout < 1, "0 or more and below 1"),
+            ("train_share", 0 < self.train_share <= 1, "more than 0, at most 1"),
+        ):
+            problems += [] if possible else [f"{name} is {values[name]}, give {text}"]
         if self.accumulation > 0 and self.batch_size % self.accumulation:
             problems.append(f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}")
         problems += speed_problems(self.speed or (), self.activation_budget)
-        problems += [
-            f"{name} is {value}, give a finite number"
-            for name, value in values.items()
-            if isinstance(value, float) and not math.isfinite(value)
-        ]
+        numbers = {name: value for name, value in values.items() if isinstance(value, float)}
+        problems += [f"{n} is {v}, give a finite number" for n, v in numbers.items() if not math.isfinite(v)]
         if problems:
             raise InputError("; ".join(problems))
 

@@ -42,7 +42,7 @@ class Prepared:
 
         config = dataclasses.replace(self.config, **changes)
         if config.quantize != "none":
-            raise InputError(f"quantize is {config.quantize!r}: its memory cannot be predicted; use none, or measure it")
+            raise InputError(f"quantize is {config.quantize!r}: its memory cannot be predicted; use none or measure it")
         options = {name: value for name in ADAPTER_SETTINGS if (value := getattr(config, name)) is not None}
         return predict_memory(
             config.model, self.strategy, config.adapter, config.batch_size, config.max_length,
@@ -56,8 +56,8 @@ class Prepared:
         def predict(accumulation: int, checkpointing: bool) -> int:
             return self.predicted_memory(accumulation=accumulation, checkpointing=checkpointing).peak_bytes
 
-        config = self.config
-        return setting_that_fits(predict, config.accumulation, config.batch_size, config.checkpointing, gpu_bytes)
+        now = self.config
+        return setting_that_fits(predict, now.accumulation, now.batch_size, now.checkpointing, gpu_bytes)
 
 
 def prepare(

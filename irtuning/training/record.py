@@ -57,15 +57,8 @@ def finite(row: dict) -> dict:
 
 
 def has_record(folder: Path) -> bool:
-    """Return whether a folder holds a record, complete or not.
-
-    Raises:
-        InputError: the path cannot be read.
-    """
-    try:
-        return (Path(folder) / RECORD).exists()
-    except OSError as error:
-        raise InputError(f"cannot look into {folder}: {error.strerror}; give another folder") from None
+    """Return whether a folder holds a record, complete or not."""
+    return os.path.exists(Path(folder) / RECORD)  # unlike Path.exists, False for a folder that may not be read
 
 
 def read_record(folder: Path) -> dict:
@@ -120,7 +113,8 @@ def new_folder(folder: Path, within: Path | None = None) -> Iterator[Path]:
         temporary.chmod(0o755)
         os.replace(temporary, folder)
     except OSError as error:
-        raise InputError(f"cannot rename {temporary}, a complete run, to {folder}: {error.strerror}; move it by hand") from None
+        problem = f"cannot rename {temporary}, a complete run, to {folder}: {error.strerror}"
+        raise InputError(f"{problem}; move it by hand") from None
 
 
 def provenance(device: str = "auto") -> dict:

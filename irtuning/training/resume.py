@@ -90,10 +90,8 @@ class ResumableTrainer(LayerwiseTrainer):
         progress: the callback that asks for checkpoints.
     """
 
-    def __init__(
-        self, *args, checkpoints: Checkpoints | None, layerwise: LayerwiseTuning, progress: Progress, **kwargs
-    ):
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args, checkpoints: Checkpoints | None, layerwise: LayerwiseTuning, progress: Progress, **named):
+        super().__init__(*args, **named)
         self._checkpoints, self._layerwise, self._progress = checkpoints, layerwise, progress
         self._earlier: list[float] = []
 
@@ -121,7 +119,8 @@ class ResumableTrainer(LayerwiseTrainer):
     def save_model(self, output_dir=None, _internal_call=False) -> None:
         """Write the weights that learn and the losses. Every process adds its losses, the first one writes."""
         learning = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
-        tensors = {f"weight.{n}": p.detach().contiguous() for n, p in self.model.named_parameters() if id(p) in learning}
+        weights = {name: p.detach().contiguous() for name, p in self.model.named_parameters() if id(p) in learning}
+        tensors = {f"weight.{name}": value for name, value in weights.items()}
         losses = torch.tensor(self.step_losses(), dtype=torch.float64)
         if is_first():
             Path(output_dir).mkdir(parents=True, exist_ok=True)

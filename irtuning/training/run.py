@@ -1,7 +1,6 @@
 """One run from its configuration to its record: read if it is finished, resumed if it was interrupted."""
 
 import logging
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,12 +12,12 @@ from safetensors import SafetensorError
 from transformers import TrainerCallback
 from transformers.utils.logging import disable_progress_bar
 
-from irtuning.corpora.base import SPLITS, Corpus
+from irtuning.corpora.base import SPLITS, Corpus, Revision
 from irtuning.errors import InputError, TrainingStopped, differences
 from irtuning.method.layers import find_layers
 from irtuning.method.processes import examples_each, is_first, refuse_sharding, wait_for_all, world_size
 from irtuning.method.registry import facts
-from irtuning.training.build import Parts, Split, build
+from irtuning.training.build import Parts, build
 from irtuning.training.checkpoints import unfinished, unfinished_folder
 from irtuning.training.config import RunConfig
 from irtuning.training.metrics import score, softmax
@@ -81,7 +80,7 @@ def train(
             holds this very run is read, and a run that was interrupted resumes exactly.
         save_every: steps between two checkpoints of a run with an `output`. None: at each evaluation. 0: never.
         report_to: trackers by the Trainer's names, such as `tensorboard`. They receive losses, scores, the number of
-            layers that learn and every layer's score. TensorBoard writes to TENSORBOARD_LOGGING_DIR, or beside `output`.
+            layers that learn and every layer's score. TensorBoard writes to TENSORBOARD_LOGGING_DIR or beside `output`.
         progress: whether to show a progress bar.
         callbacks: further callbacks of the Trainer, called after this package's; not called if a finished run is read.
 
@@ -103,10 +102,8 @@ def train(
         return Run(finished_run(folder, prepared), folder)
     options = {"callbacks": callbacks, "report_to": report_to, "folder": unfinished_folder(folder), "save_every": every}
     with trackers(report_to, output):
-        if is_first():
-            record = _fit_and_save(prepared, folder, options | {"progress": progress})
-        else:
-            record = fit(build(prepared, progress=False, **options))
+        options["progress"] = progress and is_first()
+        record = _fit_and_save(prepared, folder, options) if is_first() else fit(build(prepared, **options))
     wait_for_all()
     return Run(record, folder)
 
@@ -132,9 +129,10 @@ def fit(parts: Parts) -> dict:
     begun = time.perf_counter()
     _train(parts)
     trained = time.perf_counter()
-    probabilities = {"validation": parts.splits["validation"].restore(parts.scorer.probabilities)}
-    if test := parts.splits.get("test"):  # of the validation split, the evaluation after the last step is kept
-        probabilities["test"] = test.restore(softmax(parts.trainer.predict(test.examples).predictions))
+    # of the validation split, the scorer has kept the evaluation after the last step
+    probabilities = {"validation": parts.scorer.probabilities[parts.splits["validation"].order]}
+    if test := parts.splits.get("test"):
+        probabilities["test"] = softmax(parts.trainer.predict(test.examples).predictions)[test.order]
     earlier = parts.progress.earlier
     seconds = {"setup": begun - parts.started, "train": earlier + trained - begun}
     return make_record(parts, probabilities, seconds | {"total": earlier + time.perf_counter() - parts.started})
@@ -144,7 +142,11 @@ def make_record(parts: Parts, probabilities: dict[str, np.ndarray], seconds: dic
     """Return the record of a run from what it trained with, its class probabilities by split, and its times."""
     prepared, layers = parts.prepared, parts.layerwise.layers
     corpus, labels = prepared.corpus, prepared.corpus.labels
-    gold = {split: [labels.index(r.intention) for r in parts.splits[split].revisions] for split in probabilities}
+    scores, predictions = {}, {}
+    for split, rows in probabilities.items():
+        revisions = parts.splits[split].revisions
+        scores[split] = score([labels.index(r.intention) for r in revisions], rows, labels)
+        predictions[split] = _predictions(revisions, rows, labels)
     meta = {"status": "complete", "starts": parts.progress.starts, "processes": world_size(), "seconds": seconds}
     return {
         "schema": SCHEMA,
@@ -162,9 +164,8 @@ def make_record(parts: Parts, probabilities: dict[str, np.ndarray], seconds: dic
             "layer_parameters": [sum(p.numel() for p in layer) for layer in layers.parameters],
         },
         "train": _train_block(parts),
-        "scores": {split: score(gold[split], rows, labels) for split, rows in probabilities.items()}
-        | {"test_scored": int(prepared.config.score_test)},
-        "predictions": {split: _predictions(parts.splits[split], rows, labels) for split, rows in probabilities.items()},
+        "scores": scores | {"test_scored": int(prepared.config.score_test)},
+        "predictions": predictions,
         "meta": provenance(prepared.device) | meta | {"step_seconds": parts.progress.seconds},
     }
 
@@ -176,20 +177,10 @@ def _fit_and_save(prepared: Prepared, folder: Path, options: dict) -> dict:
             return finished_run(folder, prepared)
         with new_folder(folder, within=work) as temporary:
             parts = build(prepared, **options)
-            _check_space(parts, work)
             record = fit(parts)
             _save(parts, temporary)
             write_record(temporary, record)
     return record
-
-
-def _check_space(parts: Parts, folder: Path) -> None:
-    """Raise InputError if there is no room for the weights, and for two checkpoints of them with two moments each."""
-    learning = sum(p.numel() * p.element_size() for p in parts.model.parameters() if p.requires_grad)
-    needed = learning * (1 + 3 * 2 * bool(parts.checkpoints)) + 2**24
-    if (free := shutil.disk_usage(folder).free) < needed:
-        cure = "free some space, or set save_every to 0" if parts.checkpoints else "free some space"
-        raise InputError(f"{free:,} bytes free for the run's folder, about {needed:,} needed; {cure}")
 
 
 def _save(parts: Parts, folder: Path) -> None:
@@ -231,30 +222,24 @@ def _out_of_memory(prepared: Prepared) -> str:
         needed, change = prepared.predicted_memory().peak_bytes / 2**30, prepared.setting_that_fits(gpu_bytes)
     except Exception as error:  # whatever a model or a user's strategy raises must not hide what happened
         return f"{text}; give more accumulation, or checkpointing=true (memory could not be predicted: {error})"
-    cure = f"set {change}" if change else "no split of the batch fits: a shorter max_length, a smaller model or a larger GPU"
+    cure = f"set {change}" if change else "no split fits, so use a shorter max_length, a smaller model or a larger GPU"
     return f"{text}: predicted for this run are {needed:.1f} GiB, without other processes on it; {cure}"
 
 
 def _train_block(parts: Parts) -> dict:
     """Return loss, learning rate, layers and scores of each step, and the scores on validation over training."""
     history, log = parts.layerwise.history, parts.trainer.state.log_history
-    points = [{"step": row["step"]} | {name: row[f"eval_{name}"] for name in CURVE} for row in log if "eval_loss" in row]
-    losses = parts.trainer.step_losses()
+    evaluations, losses = [row for row in log if "eval_loss" in row], parts.trainer.step_losses()
     return {
         "steps": [finite(row | {"loss": loss}) for row, loss in zip(history, losses, strict=True)],
-        "validation": [finite(point) for point in points],
+        "validation": [finite({"step": row["step"]} | {n: row[f"eval_{n}"] for n in CURVE}) for row in evaluations],
         "skipped_steps": sum(row["skipped"] for row in history),
     }
 
 
-def _predictions(split: Split, probabilities: np.ndarray, labels: Sequence[str]) -> list[dict]:
+def _predictions(revisions: Sequence[Revision], probabilities: np.ndarray, labels: Sequence[str]) -> list[dict]:
     return [
-        {
-            "id": revision.id,
-            "group": revision.group,  # a writer or a document, over which intervals are computed
-            "intention": revision.intention,
-            "predicted": labels[int(row.argmax())],
-            "probabilities": [round(float(p), 6) for p in row],
-        }
-        for revision, row in zip(split.revisions, probabilities, strict=True)
+        {name: getattr(revision, name) for name in ("id", "group", "intention")}  # intervals are computed over groups
+        | {"predicted": labels[int(row.argmax())], "probabilities": [round(float(p), 6) for p in row]}
+        for revision, row in zip(revisions, probabilities, strict=True)
     ]

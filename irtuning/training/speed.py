@@ -44,8 +44,8 @@ def accelerate(model: "nn.Module", names: Collection[str], activation_budget: fl
         raise InputError("; ".join(wrong))
     if 0 < activation_budget < 1 and not _can_weigh(model.config):
         raise InputError(
-            f"activation_budget is {activation_budget}, and this torch cannot weigh attention with fewer key heads than "
-            "query heads (2.11 cannot, 2.13 can); give 0 or 1, or a newer torch"
+            f"activation_budget is {activation_budget}, and this torch cannot weigh attention with fewer key heads "
+            "than query heads (2.11 cannot, 2.13 can); give 0 or 1, or a newer torch"
         )
     if "uncast" in names:
         for _, module in adapter_modules(model):
