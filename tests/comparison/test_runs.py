@@ -122,6 +122,6 @@ def test_a_run_that_fails_stops_no_other(own_corpus, tmp_path, monkeypatch):
         return original(prepared, **options)
 
     monkeypatch.setattr(runs, "train", fails)
-    with pytest.raises(InputError, match=r"^1 run failed, and 1 wait for their layer budget; .*ir-fold0-seed1-\w+: Runtime"):
+    with pytest.raises(InputError, match=r"^1 run failed, and 1 wait for .*ir-fold0-seed1-\w+: Runtime"):
         compare(["ir", "full", "rst"], **own_corpus, seeds=[1], output=tmp_path, workers=1, max_steps=2, progress=False)
     assert [path.name[:5] for path in tmp_path.iterdir()] == ["full-"]

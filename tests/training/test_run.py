@@ -57,7 +57,8 @@ def test_the_record_keeps_its_contract(own_corpus, tmp_path):
     for step in record["train"]["steps"]:
         assert {"loss", "learning_rate", "layers", "scores"} <= set(step) and np.isfinite(step["loss"])
     assert [point["step"] for point in record["train"]["validation"]] == [2, 4]
-    assert config["device"] == "auto" and list(record["predictions"]) == ["validation", "test"] and record["scores"]["test_scored"] == 1
+    assert config["device"] == "auto" and list(record["predictions"]) == ["validation", "test"]
+    assert record["scores"]["test_scored"] == 1
     for split, rows in record["predictions"].items():
         right = np.mean([row["intention"] == row["predicted"] for row in rows])
         assert right == record["scores"][split]["accuracy"]
@@ -84,7 +85,8 @@ def test_a_model_learns(own_corpus):
 def test_a_strategy_of_ones_own_trains_and_its_record_names_it(own_corpus, tmp_path, kind):
     (tmp_path / "mine.py").write_text(
         "from irtuning.method.strategies import Strategy\n"
-        "class EveryOther(Strategy):\n    colour = '#123456'\n    def choose(self, *_): return list(range(0, self.count, 2))\n"
+        "class EveryOther(Strategy):\n    colour = '#123456'\n"
+        "    def choose(self, *_): return list(range(0, self.count, 2))\n"
     )
     method = {"class": EveryOther, "instance": EveryOther(offset=1), "file": f"{tmp_path}/mine.py:EveryOther"}[kind]
     run = quick(own_corpus, method=method, max_steps=2)
@@ -125,7 +127,8 @@ def test_the_seed_makes_the_adapters(own_corpus, tmp_path):
 
 
 def test_class_weights_change_the_loss(own_corpus):
-    plain, weighted = (quick(own_corpus, max_steps=1, method="full", class_weights=kind) for kind in ("none", "balanced"))
+    settings = {"max_steps": 1, "method": "full"}
+    plain, weighted = (quick(own_corpus, class_weights=kind, **settings) for kind in ("none", "balanced"))
     assert plain.record["train"]["steps"][0]["loss"] != weighted.record["train"]["steps"][0]["loss"]
     corpus = load_corpus(own_corpus["corpus"], **columns(own_corpus))
     counts = [sum(r.intention == label for r in corpus.train) for label in corpus.labels]

@@ -77,7 +77,8 @@ DAMAGE = {
 def test_a_damaged_folder_is_named(copy, name, damage):
     folder, (file, change) = copy(name), DAMAGE[damage]
     settings = {"ir": "adapter/adapter_config.json", "full-ft": "model/config.json"}[name]
-    path = next(folder.glob("*/*.safetensors")) if file == "weights" else folder / (settings if file == "settings" else file)
+    file = {"weights": next(folder.glob("*/*.safetensors")), "settings": settings}.get(file, file)
+    path = folder / file
     change(path)
     with pytest.raises(InputError, match=str(folder)):
         RevisionClassifier.load(folder)
@@ -122,6 +123,7 @@ def test_no_secret_and_no_name_of_the_machine_is_written(own_corpus, tmp_path):
     assert done.returncode == 0, done.stderr
     files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
     assert {".json", ".safetensors"} <= {path.suffix for path in files}
-    words = [*planted.values(), str(Path(own_corpus["corpus"]).parent), *([socket.gethostname()] * (len(socket.gethostname()) > 6))]
+    words = [*planted.values(), str(Path(own_corpus["corpus"]).parent)]
+    words += [socket.gethostname()] if len(socket.gethostname()) > 6 else []
     for path in files:
         assert not [word for word in words if word.encode() in path.read_bytes()], path
