@@ -197,7 +197,7 @@ def _check(companion: "Companion", data: str | Path | None) -> None:
 def _note_time(places: Places, seconds: dict[str, float]) -> None:
     """Record how long each part of the job took, and on what."""
     from irtuning.comparison.workers import cores
-    from irtuning.training.provenance import provenance
+    from irtuning.training.record import provenance
 
     record = {"seconds": {name: round(took) for name, took in seconds.items()}, "cores": cores(), "meta": provenance()}
     write_text(places.reports / "run_time.json", json.dumps(record, indent=1) + "\n")

@@ -26,7 +26,7 @@ from irtuning.models.mini import CHECKSUMS
 from irtuning.analysis.figures.style import STYLE, to_image
 from irtuning.models.loading import load_tokenizer, resolve
 from irtuning.companion.paths import REPOSITORY
-from irtuning.training.provenance import provenance
+from irtuning.training.record import provenance
 from irtuning.training.record import write_bytes, write_text
 from irtuning.analysis.tables import markdown
 

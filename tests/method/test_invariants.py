@@ -124,7 +124,7 @@ def test_processes_that_choose_differently_stop_at_once():
     reason="transformers 5.17 asks torch.load for device cpu:0 where several processes resume on a CPU; 5.23 does not",
 )
 def test_processes_share_one_folder_and_go_on_together_from_a_checkpoint(tmp_path):
-    settings = SETTINGS | {"max_steps": 8, "eval_every": 4, "checkpoint": "best"}
+    settings = SETTINGS | {"max_steps": 8, "eval_every": 4}
     whole = train_together(2, settings, output=tmp_path / "whole", save_every=3)
     assert read_record(tmp_path / "whole") == whole[0]
     ended = train_together(2, settings, output=tmp_path / "ended", save_every=3, callbacks=[Ends(5)])
