@@ -6,7 +6,7 @@ Everything public is listed in `__all__` and imported when first used, so that `
 import importlib
 import warnings
 
-# libraries that import tqdm.auto in a notebook complain that ipywidgets is absent; our own bar needs none
+# libraries that import tqdm.auto in a notebook warn that ipywidgets is absent, but this package needs none
 warnings.filterwarnings("ignore", message="IProgress not found")
 
 _HOMES = {
@@ -25,7 +25,7 @@ _HOMES = {
     "embedded_model_path": "models.mini",
     "find_layers": "method.layers",
     "largest_batch": "memory.fit",
-    "load_corpus": "corpora",
+    "load_corpus": "corpora.load",
     "lowest_layer_that_fits": "memory.fit",
     "make_strategy": "method.registry",
     "memory_table": "memory.predict",

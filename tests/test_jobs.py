@@ -16,7 +16,7 @@ from irtuning.cli import app
 from irtuning.comparison import runs as comparison
 from irtuning.comparison import workers as jobs
 from irtuning.comparison.runs import run_comparison
-from irtuning.corpora import load_corpus
+from irtuning.corpora.load import load_corpus
 from irtuning.errors import InputError
 from irtuning.comparison.workers import outcomes
 from irtuning.training.record import read_record

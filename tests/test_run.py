@@ -14,7 +14,8 @@ from transformers import TrainerCallback
 from irtuning.training.classifier import RevisionClassifier
 from irtuning.comparison.runs import compare, run_comparison
 from irtuning.training.config import RunConfig
-from irtuning.corpora import Revision, load_corpus
+from irtuning.corpora.base import Revision
+from irtuning.corpora.load import load_corpus
 from irtuning.training.curve import ValidationCurve
 from irtuning.errors import InputError, TrainingStopped
 from irtuning.training.metrics import balanced_weights

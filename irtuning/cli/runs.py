@@ -34,7 +34,7 @@ def corpus(
     irtuning corpus argrewrite --data DIR --fold 2 --labels coarse
     irtuning corpus mine.csv --before old --after new --label why --group writer
     """
-    from irtuning.corpora import load_corpus
+    from irtuning.corpora.load import load_corpus
 
     found = load_corpus(name, data, fold, labels=labels, before=before, after=after, label=label, group=group)
     shown = {

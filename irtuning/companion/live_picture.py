@@ -2,7 +2,7 @@
 
 from transformers import TrainerCallback
 
-from irtuning.corpora.html import in_notebook
+from irtuning.comparison.progress import in_notebook
 from irtuning.errors import InputError
 from irtuning.analysis.figures import layer_importance, to_image
 from irtuning.method.layers import find_layers

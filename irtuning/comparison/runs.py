@@ -11,7 +11,7 @@ import pandas
 
 from irtuning.training.config import RunConfig, corpus_of, strategy_of
 from irtuning.corpora.base import Corpus
-from irtuning.corpora.html import progress_bar
+from irtuning.comparison.progress import progress_bar
 from irtuning.errors import InputError
 from irtuning.comparison.workers import cores, outcomes
 from irtuning.models.loading import MINI, RANDOM, resolve

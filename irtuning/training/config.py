@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from irtuning.corpora import Corpus, load_corpus
+from irtuning.corpora.base import Corpus
+from irtuning.corpora.load import load_corpus
 from irtuning.errors import InputError, read_as, unknown
 from irtuning.models.loading import Source
 from irtuning.models.prompts import FORMS

@@ -15,7 +15,7 @@ import torch
 import typer
 from side_by_side import Plan, fine_tune
 
-from irtuning.corpora import load_corpus
+from irtuning.corpora.load import load_corpus
 from irtuning.corpora.floors import macro_f1
 from irtuning.models.loading import load_tokenizer, resolve
 from irtuning.companion.paths import REPOSITORY

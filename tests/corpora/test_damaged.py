@@ -15,7 +15,7 @@ from pathlib import Path
 import openpyxl
 import pytest
 
-from irtuning.corpora import load_corpus
+from irtuning.corpora.load import load_corpus
 from irtuning.corpora.argrewrite import COLUMNS, EDITS, read_workbook
 from irtuning.corpora.arxivedits import COARSE, GOLD, read_edits
 from irtuning.corpora.public import ARGREVISION_LABELS, ITERATER_LABELS
