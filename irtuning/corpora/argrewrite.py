@@ -5,9 +5,9 @@ both sheets: `before` is every old sentence with that index, `after` every new o
 """
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from irtuning.corpora.base import Corpus, Revision
 from irtuning.corpora.folds import cut
@@ -15,22 +15,14 @@ from irtuning.corpora.reading import Row, read_sheets, require
 from irtuning.errors import InputError, brief, unknown
 
 PATTERN = "dataset/annotations/*/*/Annotation_*.xlsx"
-# The authors count Precision as content and Organization as surface.
-COARSE = {
-    "Word-Usage/Clarity": "surface",
-    "General Content Development": "content",
-    "Warrant/Reasoning/Backing": "content",
-    "Conventions/Grammar/Spelling": "surface",
-    "Claims/Ideas": "content",
-    "Evidence": "content",
-    "Precision": "content",
-    "Organization": "surface",
-    "Rebuttal/Reservation": "content",
-}
-FINE_LABELS = tuple(COARSE)
+FINE_LABELS = (
+    "Word-Usage/Clarity", "General Content Development", "Warrant/Reasoning/Backing", "Conventions/Grammar/Spelling",
+    "Claims/Ideas", "Evidence", "Precision", "Organization", "Rebuttal/Reservation",
+)  # fmt: skip
 COARSE_LABELS = ("surface", "content")
+SURFACE = ("Word-Usage/Clarity", "Conventions/Grammar/Spelling", "Organization")  # after the authors' own grouping
+COARSE = {label: "surface" if label in SURFACE else "content" for label in FINE_LABELS}
 UNANNOTATED = "Unannotated"  # one revision has no purpose and is dropped
-OPERATIONS = ("add", "delete", "modify")
 SIDES = {"before": "Old Draft", "after": "New Draft"}
 COLUMNS = (
     "Sentence Index", "Sentence Content", "Aligned Index", "Identical?",
@@ -54,13 +46,12 @@ def load_argrewrite(folder: Path, fold: int = 0, labels: str | None = None) -> C
     return Corpus("argrewrite", COARSE_LABELS if labels == "coarse" else FINE_LABELS, *parts, fold=fold)
 
 
-@dataclass(slots=True)
-class Sentence:
+class Sentence(NamedTuple):
     """Row of a sheet. `marks` holds (revision index, purpose, operation) for each revision it belongs to."""
 
     number: int
     text: str
-    aligned: tuple[int, ...]
+    aligned: set[str]
     identical: bool
     marks: list[tuple[str, str, str]]
 
@@ -75,7 +66,7 @@ class Joined:
     after: list[int] = field(default_factory=list)
 
 
-Draft = dict[int, Sentence]
+Drafts = dict[str, dict[int, Sentence]]  # by side and number
 
 
 def read_workbook(path: Path) -> list[Revision]:
@@ -89,58 +80,37 @@ def read_workbook(path: Path) -> list[Revision]:
     essay = re.search(r"2018argrewrite_\d+", path.name)
     if essay is None:
         raise InputError(f"{path}: no writer (2018argrewrite_<number>) in the file name")
-    sheets = read_sheets(path)
-    missing = [title for title in SIDES.values() if title not in sheets]
-    if missing:
-        raise InputError(f"{path}: no sheet {', '.join(map(repr, missing))}; found {brief(list(sheets))}")
-    drafts = {side: _draft(sheets[title]) for side, title in SIDES.items()}
-    revisions = []
+    sheets, drafts, revisions = read_sheets(path), {}, []
+    for side, title in SIDES.items():
+        if title not in sheets:
+            raise InputError(f"{path}: no sheet {title!r}; found {brief(list(sheets))}")
+        require(sheets[title], COLUMNS)
+        drafts[side] = {sentence.number: sentence for sentence in map(_sentence, sheets[title])}
     for index, joined in _join(drafts, path).items():
         before, after = (" ".join(drafts[side][n].text for n in getattr(joined, side)) for side in SIDES)
         if joined.purpose != UNANNOTATED:
-            identity = f"{essay[0]}_{path.parts[-2]}_{index}"
-            extra = {"labels": joined.purpose}  # the coarse labels replace the intention, not this
+            identity, extra = f"{essay[0]}_{path.parts[-2]}_{index}", {"labels": joined.purpose}
             revisions.append(Revision(identity, before, after, joined.purpose, essay[0], extra=extra))
     return revisions
 
 
-def _draft(rows: list[Row]) -> Draft:
-    require(rows, COLUMNS)
-    draft = {}
-    for row in rows:
-        sentence = _sentence(row)
-        if sentence.number in draft:
-            raise InputError(f"{row.where}: sentence {sentence.number} occurs twice")
-        draft[sentence.number] = sentence
-    return draft
-
-
 def _sentence(row: Row) -> Sentence:
-    number = row.integer("Sentence Index")
-    if number is None:
-        raise InputError(f"{row.where}: 'Sentence Index' is blank")
-    aligned = [part for part in row.text("Aligned Index").split(",") if part not in ("", "ADD", "DELETE")]
-    if not all(re.fullmatch("[0-9]{1,9}", part) for part in aligned):
-        raise InputError(f"{row.where}: 'Aligned Index' must be ADD, DELETE or sentence numbers, got {brief(aligned)}")
-    text = " ".join(row.text("Sentence Content").split())
-    return Sentence(number, text, tuple(map(int, aligned)), row.integer("Identical?") == 1, _marks(row))
+    number, text = row.text("Sentence Index"), " ".join(row.text("Sentence Content").split())
+    if not number.isdecimal():
+        raise InputError(f"{row.where}: 'Sentence Index' must be a whole number, got {number!r}")
+    return Sentence(int(number), text, set(row.parts("Aligned Index")), row.text("Identical?") == "1", _marks(row))
 
 
 def _marks(row: Row) -> list[tuple[str, str, str]]:
-    cells = [row.text(f"Revision {name} Level 0") for name in ("Index", "Purpose", "Operation")]
-    lists = [cell.split(",") if cell else [] for cell in cells]
+    lists = [row.parts(f"Revision {name} Level 0") for name in ("Index", "Purpose", "Operation")]
     if len({len(values) for values in lists}) > 1:
         raise InputError(f"{row.where}: index, purpose and operation must list as many revisions each, got {brief(lists)}")
-    marks = list(zip(*lists, strict=True))
-    for _, purpose, operation in marks:
-        if purpose not in COARSE and purpose != UNANNOTATED:
-            raise unknown(f"purpose in {row.where}:", purpose, COARSE)
-        if operation.lower() not in OPERATIONS:
-            raise unknown(f"operation in {row.where}:", operation, OPERATIONS)
-    return marks
+    if strange := set(lists[1]) - {*FINE_LABELS, UNANNOTATED}:
+        raise unknown(f"purpose in {row.where}:", min(strange), FINE_LABELS)
+    return list(zip(*lists, strict=True))
 
 
-def _join(drafts: dict[str, Draft], path: Path) -> dict[str, Joined]:
+def _join(drafts: Drafts, path: Path) -> dict[str, Joined]:
     """Return the sentences of both drafts under their revision index, plus those that only the alignment assigns."""
     revisions: dict[str, Joined] = {}
     for side, draft in drafts.items():
@@ -152,13 +122,7 @@ def _join(drafts: dict[str, Draft], path: Path) -> dict[str, Joined]:
                 getattr(joined, side).append(sentence.number)
     for joined in revisions.values():
         if joined.operation == "modify":
-            _extend(joined.before, joined.after, drafts["before"])
-            _extend(joined.after, joined.before, drafts["after"])
+            for numbers, opposite, side in ((joined.before, joined.after, "before"), (joined.after, joined.before, "after")):
+                free = (s for s in drafts[side].values() if not s.marks and not s.identical)
+                numbers[:] = sorted([*numbers, *(s.number for s in free if s.aligned & set(map(str, opposite)))])
     return revisions
-
-
-def _extend(numbers: list[int], opposite: Iterable[int], draft: Draft) -> None:
-    """Add the changed sentences that have no index of their own and are aligned to the revision's other side."""
-    others = set(opposite)
-    numbers += [s.number for s in draft.values() if not s.marks and not s.identical and others.intersection(s.aligned)]
-    numbers.sort()

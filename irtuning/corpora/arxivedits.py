@@ -5,20 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from irtuning.corpora.base import Corpus, Revision
-from irtuning.corpora.reading import as_text, read_json
+from irtuning.corpora.reading import parse_json, read_text
 from irtuning.errors import InputError, brief, unknown
 
 # The grouping is the authors' own (`arxiv_rel_mapping` in their code), and so is the spelling "spefific".
-COARSE = {
-    "Content": "Content",
-    "Improve-grammar-Typo": "Improve-grammar-Typo",
-    "Format": "Format",
-    "Lang-accurate-spefific": "Language",
-    "Lang-professional-Improve-style": "Language",
-    "Lang-improve-readability-Simplify": "Language",
-    "Lang-other": "Language",
-}
-FINE_LABELS = tuple(COARSE)
+FINE_LABELS = (
+    "Content", "Improve-grammar-Typo", "Format", "Lang-accurate-spefific", "Lang-professional-Improve-style",
+    "Lang-improve-readability-Simplify", "Lang-other",
+)  # fmt: skip
+COARSE = {label: "Language" if label.startswith("Lang-") else label for label in FINE_LABELS}
 COARSE_LABELS = ("Content", "Language", "Improve-grammar-Typo", "Format")
 GOLD = "edits-combination-0"  # the authors' reader uses no other; most edits of the others have no intention
 
@@ -39,7 +34,7 @@ def load_arxivedits(folder: Path, fold: int = 0, labels: str | None = None) -> C
 
 def read_edits(path: Path) -> Iterator[Revision]:
     """Yield the gold edits of one published file. Before and after are full sentences; spans mark the changed words."""
-    pairs = read_json(path)
+    pairs = parse_json(read_text(path), str(path))
     if not isinstance(pairs, dict):
         raise InputError(f"{path} must hold an object of sentence pairs, got {type(pairs).__name__}")
     for key, pair in pairs.items():
@@ -50,7 +45,7 @@ def read_edits(path: Path) -> Iterator[Revision]:
 
 def _revision(pair: Mapping, edit: Mapping, where: str, identity: str) -> Revision:
     names = ("sentence-1", "sentence-2", "arxiv-id")
-    before, after, group = (as_text(_field(pair, name, where, str), where) for name in names)
+    before, after, group = (_field(pair, name, where, str).strip() for name in names)
     before_span = _span(edit, "sentence-1-token-indices", before, where)
     after_span = _span(edit, "sentence-2-token-indices", after, where)
     if before_span is None and after_span is None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -74,7 +74,7 @@ class Corpus:
     fold: int = 0
 
     def __post_init__(self) -> None:
-        problems = _problems(self)
+        problems = list(_problems(self))
         if problems:
             more = f"; and {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else ""
             raise InputError(f"corpus {self.name!r} cannot be used: {'; '.join(problems[:MOST_PROBLEMS])}{more}")
@@ -86,12 +86,12 @@ class Corpus:
     @cached_property
     def checksum(self) -> str:
         """SHA-256 over labels and every revision's id, texts, spans, intention, group and split."""
-        digest = hashlib.sha256(_bytes([self.name, self.labels]))
+        rows = [[self.name, self.labels]]
         for split in SPLITS:
             for r in self.split(split):
-                row = [split, r.id, r.before, r.after, r.intention, r.group, r.before_span, r.after_span]
-                digest.update(_bytes(row))
-        return digest.hexdigest()
+                rows.append([split, r.id, r.before, r.after, r.intention, r.group, r.before_span, r.after_span])
+        text = "".join(json.dumps(row, ensure_ascii=False) for row in rows)
+        return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()  # a text may hold half a character
 
     def split(self, name: str) -> list[Revision]:
         """Return the revisions of `train`, `validation` or `test`."""
@@ -122,11 +122,6 @@ class Corpus:
         return counts_html(self.name, [kind, self.licence, f"checksum {self.checksum[:12]}"], self.counts())
 
 
-def _bytes(row: list) -> bytes:
-    """Return a row as JSON in UTF-8. Broken characters, which a file name or text may hold, do not raise an error."""
-    return json.dumps(row, ensure_ascii=False).encode(errors="surrogatepass")
-
-
 def _mark(text: str, span: tuple[int, int] | None) -> str:
     if span is None:
         return text
@@ -134,31 +129,21 @@ def _mark(text: str, span: tuple[int, int] | None) -> str:
     return " ".join([*words[:start], EDIT_MARKS[0], *words[start:end], EDIT_MARKS[1], *words[end:]])
 
 
-def _problems(corpus: Corpus) -> list[str]:
-    """Return everything that is wrong with a corpus, one sentence each."""
-    problems = [f"split {s!r} is empty" for s in SPLITS if not corpus.split(s)]
+def _problems(corpus: Corpus):
+    """Yield everything that is wrong with a corpus, one sentence each."""
+    counts, ids = corpus.counts(), Counter(r.id for s in SPLITS for r in corpus.split(s))
+    yield from (f"split {s!r} is empty" for s in SPLITS if not corpus.split(s))
     if len(corpus.labels) < 2:
-        problems.append(f"it has {len(corpus.labels)} label(s) {brief(list(corpus.labels))}; a classifier needs two or more")
-    counts = corpus.counts()
+        yield f"it has {len(corpus.labels)} label(s) {brief(list(corpus.labels))}; a classifier needs two or more"
     for label in corpus.labels:
-        total = sum(counts[s][label] for s in SPLITS)
-        if total == 1:
-            problems.append(f"label {brief(label)} has one example; drop that row or merge the label into another")
+        if sum(counts[s][label] for s in SPLITS) == 1:
+            yield f"label {brief(label)} has one example; drop that row or merge the label into another"
         elif counts["train"][label] == 0:
-            problems.append(f"label {brief(label)} never occurs in train; merge it into another or drop its rows")
+            yield f"label {brief(label)} never occurs in train; merge it into another or drop its rows"
     for split in SPLITS:
-        problems += _row_problems(split, corpus.split(split), corpus.labels)
-    seen: set[str] = set()
-    repeated = {r.id for s in SPLITS for r in corpus.split(s) if r.id in seen or seen.add(r.id)}
-    if repeated:
-        problems.append(f"ids occur twice: {sorted(repeated)[:3]}")
-    return problems
-
-
-def _row_problems(split: str, rows: Sequence[Revision], labels: Sequence[str]) -> list[str]:
-    empty = [r.id for r in rows if not r.before.strip() and not r.after.strip()]
-    strange = sorted({r.intention for r in rows} - set(labels))
-    problems = [f"{split}: both sides are empty in {empty[:3]}"] if empty else []
-    if strange:
-        problems.append(f"{split}: unknown label(s) {brief(strange)}; known are {brief(list(labels))}")
-    return problems
+        if empty := [r.id for r in corpus.split(split) if not r.before.strip() and not r.after.strip()]:
+            yield f"{split}: both sides are empty in {empty[:3]}"
+        if strange := sorted({r.intention for r in corpus.split(split)} - set(corpus.labels)):
+            yield f"{split}: unknown label(s) {brief(strange)}; known are {brief(list(corpus.labels))}"
+    if repeated := sorted(id for id, count in ids.items() if count > 1):
+        yield f"ids occur twice: {repeated[:3]}"

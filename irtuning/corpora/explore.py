@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy
 import pandas
 
-from irtuning.corpora.argrewrite import OPERATIONS
 from irtuning.corpora.base import SPLITS, Corpus, Revision
 from irtuning.corpora.edits import edit_of
 from irtuning.corpora.floors import Floor
 from irtuning.corpora.sources import CORPORA, CorpusSource
 
+OPERATIONS = ("add", "delete", "modify")
 SIDES = ("inserted", "deleted")
 WORD_OR_MARK = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
 SMOOTHING = 0.5  # added to every count, so that a word that never occurs has finite odds

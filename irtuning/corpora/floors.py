@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas
@@ -18,21 +19,14 @@ WORDS_OR_MARKS = r"\w+|[^\w\s]"
 
 @dataclass(frozen=True)
 class Floor:
-    """Score of one floor on one split, with its answers.
-
-    Attributes:
-        predictions: a label per revision.
-        probabilities: shape (revisions, labels) in label order, or None where the floor gives labels alone.
-        settings: what was chosen or fitted.
-    """
+    """Score of one floor on one split, with a prediction per revision and what was chosen or fitted."""
 
     name: str
     split: str
     macro_f1: float
     accuracy: float
     predictions: list[str]
-    probabilities: np.ndarray | None = None
-    settings: Mapping[str, object] = field(default_factory=dict)
+    settings: Mapping[str, object]
 
 
 def macro_f1(labels: Sequence[str], truth: Sequence[str], predictions: Sequence[str]) -> float:
@@ -53,7 +47,7 @@ def operation_floor(corpus: Corpus, split: str = "validation") -> Floor:
         for operation in sorted({r.operation for r in corpus.train})
     }
     predictions = [table.get(r.operation, overall) for r in corpus.split(split)]
-    return _floor("operation", corpus, split, predictions, settings={"answers": table})
+    return _floor("operation", corpus, split, predictions, {"answers": table})
 
 
 def edit_aware_floor(corpus: Corpus, split: str = "validation") -> Floor:
@@ -68,9 +62,8 @@ def edit_aware_floor(corpus: Corpus, split: str = "validation") -> Floor:
     validation = features.transform(_table(corpus.validation))
     model = _best_regression(corpus, rows, truth, validation)
     scored = validation if split == "validation" else features.transform(_table(corpus.split(split)))
-    predictions, probabilities = _answers(model, corpus.labels, scored)
     settings = {"C": model.C, "features": rows.shape[1]}
-    return _floor("edit-aware", corpus, split, predictions, probabilities, settings)
+    return _floor("edit-aware", corpus, split, model.predict(scored).tolist(), settings)
 
 
 def _best_regression(corpus: Corpus, rows, truth: Sequence[str], validation):
@@ -79,11 +72,9 @@ def _best_regression(corpus: Corpus, rows, truth: Sequence[str], validation):
     from threadpoolctl import threadpool_limits
 
     expected = [r.intention for r in corpus.validation]
-    with threadpool_limits(1):  # the products are small, and waiting for threads on a busy machine takes up to 30 times as long
-        models = [
-            LogisticRegression(C=strength, class_weight="balanced", max_iter=1000, tol=1e-3).fit(rows, truth)
-            for strength in REGULARISATION
-        ]
+    make = partial(LogisticRegression, class_weight="balanced", max_iter=1000, tol=1e-3)
+    with threadpool_limits(1):  # the products are small, and waiting for threads takes up to 30 times as long
+        models = [make(C=strength).fit(rows, truth) for strength in REGULARISATION]
     return max(models, key=lambda model: macro_f1(corpus.labels, expected, model.predict(validation)))
 
 
@@ -111,21 +102,13 @@ def _table(revisions: Sequence[Revision]) -> pandas.DataFrame:
     return pandas.DataFrame(rows).astype(dict.fromkeys(SHAPE_NAMES, np.float32))  # fits twice as fast as float64
 
 
-def _answers(model, labels: Sequence[str], rows) -> tuple[list[str], np.ndarray]:
-    """Return the model's label per row, and its probabilities of shape (rows, labels) in label order."""
-    columns = [list(model.classes_).index(label) for label in labels]
-    probabilities = model.predict_proba(rows)[:, columns]
-    return [labels[best] for best in probabilities.argmax(axis=1)], probabilities
-
-
 def _most_frequent(labels: Sequence[str], revisions: Sequence[Revision]) -> str:
     counts = Counter(r.intention for r in revisions)
     return max(labels, key=lambda label: counts[label])
 
 
-def _floor(name, corpus, split, predictions, probabilities=None, settings=None) -> Floor:
+def _floor(name: str, corpus: Corpus, split: str, predictions: list[str], settings: Mapping[str, object]) -> Floor:
     """Return a floor with its scores."""
     truth = [r.intention for r in corpus.split(split)]
     accuracy = float(np.mean([t == p for t, p in zip(truth, predictions, strict=True)]))
-    score = macro_f1(corpus.labels, truth, predictions)
-    return Floor(name, split, score, accuracy, predictions, probabilities, settings or {})
+    return Floor(name, split, macro_f1(corpus.labels, truth, predictions), accuracy, predictions, settings)

@@ -2,18 +2,11 @@
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
 
 from irtuning.corpora.diff import word_diff
 
 DELETED = "background:#fbe3d6;text-decoration:line-through;color:#8a3b00"
 INSERTED = "background:#d6e9f8;color:#003f72;font-weight:600"
-
-
-class ShowsItself(Protocol):
-    """Object with an HTML view of itself, such as a `Revision`."""
-
-    def _repr_html_(self) -> str: ...
 
 
 def revision_html(before: str, after: str, intention: str = "") -> str:
@@ -23,13 +16,12 @@ def revision_html(before: str, after: str, intention: str = "") -> str:
         if operation == "equal":
             parts.append(html.escape(" ".join(new)))
             continue
-        parts += [_span(old, DELETED)] if old else []
-        parts += [_span(new, INSERTED)] if new else []
+        parts += [_span(words, style) for words, style in ((old, DELETED), (new, INSERTED)) if words]
     name = f"<b>{html.escape(intention)}</b>" if intention else ""
     return f"<div style='max-width:60em;margin:0.3em 0'>{name} {' '.join(parts)}</div>"
 
 
-def revisions_html(revisions: Iterable[ShowsItself]) -> str:
+def revisions_html(revisions: Iterable) -> str:
     """Return the HTML of several revisions, one below the other."""
     return "".join(revision._repr_html_() for revision in revisions)
 
@@ -44,11 +36,8 @@ def counts_html(title: str, facts: Sequence[str], counts: Mapping[str, Mapping[s
         for name, cells in rows
     )
     head = "".join(f"<th>{split}</th>" for split in counts)
-    line = " · ".join(html.escape(fact) for fact in facts)
-    return (
-        f"<p><b>{html.escape(title)}</b> {line}</p>"
-        f"<table><tr><th style='text-align:left'>intention</th>{head}</tr>{body}</table>"
-    )
+    line = f"<p><b>{html.escape(title)}</b> {html.escape(' · '.join(facts))}</p>"
+    return f"{line}<table><tr><th style='text-align:left'>intention</th>{head}</tr>{body}</table>"
 
 
 def _span(words: list[str], style: str) -> str:

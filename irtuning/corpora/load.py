@@ -9,8 +9,6 @@ from irtuning.corpora.sources import CORPORA, locate
 from irtuning.corpora.tabular import Columns, load_own
 from irtuning.errors import InputError, unknown
 
-LABEL_SETS = ("fine", "coarse")
-
 
 def load_corpus(
     name_or_path: str | Path,
@@ -35,19 +33,23 @@ def load_corpus(
     Raises:
         InputError: the corpus does not exist or cannot be read. The message says what would work.
     """
-    columns = Columns(before, after, label, group)
-    if name_or_path in CORPORA:
-        name, source = str(name_or_path), CORPORA[name_or_path]
-        if columns != Columns():
-            raise InputError(f"corpus {name!r} has its own columns; leave before, after, label and group at their defaults")
-        _check_fold(name, fold, fixed=not source.split_by_us)
-        _check_labels(name, labels, source.has_coarse)
-        corpus = source.load(locate(name, data_dir), fold, labels)
-        return replace(corpus, name=name, licence=source.licence, citation=source.citation)
-    path = _existing(name_or_path)
-    _check_fold(str(path), fold, fixed=path.is_dir())
-    _check_labels(str(path), labels, has_coarse=False)
-    return load_own(path, fold, columns)
+    columns, source = Columns(before, after, label, group), CORPORA.get(name_or_path)
+    path = None if source else _existing(name_or_path)
+    name = str(path or name_or_path)
+    if source and columns != Columns():
+        raise InputError(f"corpus {name!r} has its own columns; leave before, after, label and group at their defaults")
+    if fold != 0 and has_fixed_splits(name):
+        raise InputError(f"corpus {name!r} has fixed splits, so fold {fold!r} does not exist; leave it at 0")
+    if fold not in range(FOLDS):
+        raise InputError(f"fold must be 0 to {FOLDS - 1}, got {fold!r}")
+    if labels not in (None, "fine", "coarse"):
+        raise unknown("label set", labels, ("fine", "coarse"))
+    if labels == "coarse" and not (source and source.has_coarse):
+        raise InputError(f"corpus {name!r} has one label set, so 'coarse' does not exist; leave labels at None")
+    if source is None:
+        return load_own(path, fold, columns)
+    corpus = source.load(locate(name, data_dir), fold, labels)
+    return replace(corpus, name=name, licence=source.licence, citation=source.citation)
 
 
 def corpus_names() -> tuple[str, ...]:
@@ -60,29 +62,11 @@ def has_fixed_splits(name: str) -> bool:
     return not CORPORA[name].split_by_us if name in CORPORA else Path(name).is_dir()
 
 
-def _check_fold(name: str, fold: int, fixed: bool) -> None:
-    if fixed and fold != 0:
-        raise InputError(f"corpus {name!r} has fixed splits, so fold {fold!r} does not exist; leave it at 0")
-    if fold not in range(FOLDS):
-        raise InputError(f"fold must be 0 to {FOLDS - 1}, got {fold!r}")
-
-
-def _check_labels(name: str, labels: str | None, has_coarse: bool) -> None:
-    if labels is not None and labels not in LABEL_SETS:
-        raise unknown("label set", labels, LABEL_SETS)
-    if labels == "coarse" and not has_coarse:
-        raise InputError(f"corpus {name!r} has one label set, so 'coarse' does not exist; leave labels at None")
-
-
 def _existing(name_or_path: str | Path) -> Path:
     """Return the path, or raise the error that fits a mistyped name or a missing file."""
-    try:
-        path = Path(name_or_path).expanduser()
-        if str(name_or_path) and path.exists():
-            return path
-    except (OSError, RuntimeError, ValueError) as error:  # too long, a zero byte, or the home of an unknown user
-        raise InputError(f"{str(name_or_path)!r} is no corpus and no possible path: {error}") from error
-    looks_like_path = isinstance(name_or_path, Path) or path.suffix or len(path.parts) > 1
-    if looks_like_path:
+    path = Path(name_or_path).expanduser()
+    if str(name_or_path) and path.exists():
+        return path
+    if isinstance(name_or_path, Path) or path.suffix or len(path.parts) > 1:
         raise InputError(f"no file or folder {str(path)!r}; give an existing one, or a corpus: {', '.join(CORPORA)}")
     raise unknown("corpus", name_or_path, CORPORA)

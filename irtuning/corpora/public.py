@@ -1,21 +1,19 @@
 """The two corpora of the paper: ITERATER-human (from disk or the Hub) and ArgRevision (from a spreadsheet)."""
 
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from irtuning.corpora.base import SPLITS, Corpus, Revision
-from irtuning.corpora.reading import Row, read_rows, require
+from irtuning.corpora.base import SPLITS, Corpus
+from irtuning.corpora.reading import Row, read_rows
 from irtuning.corpora.tabular import Columns, read_splits
 from irtuning.errors import InputError
 
 ITERATER_HUB = "wanyu/IteraTeR_human_sent"
 ITERATER_LABELS = ("clarity", "fluency", "coherence", "style", "meaning-changed")
-ITERATER_DROPPED = "others"
 ITERATER_COLUMNS = Columns("before_sent", "after_sent", "labels", "doc_id")
 
 ARGREVISION_FILES = ("argrevision.csv", "argrevision.xlsx")
 ARGREVISION_LABELS = ("relevant", "irrelevant", "already exists", "LCE", "not LCE", "commentary")
-ARGREVISION_DROPPED = "claim"
 ARGREVISION_COLUMNS = Columns("old_sentences", "new_sentences", "purpose_labels")
 ARGREVISION_SEED = 171  # the paper's seed, for the shuffle and for both cuts
 
@@ -28,11 +26,8 @@ def load_iterater(folder: Path | None, fold: int = 0, labels: str | None = None)
         fold, labels: ignored, since splits and labels are fixed.
     """
     tables = read_splits(folder) if folder else {split: _hub_rows(split) for split in SPLITS}
-    parts = [
-        _revisions(rows, ITERATER_COLUMNS, f"iterater_{split}", ITERATER_LABELS, ITERATER_DROPPED)
-        for split, rows in tables.items()
-    ]
-    return Corpus("iterater", ITERATER_LABELS, *parts)
+    read = partial(ITERATER_COLUMNS.revisions, labels=ITERATER_LABELS, dropped="others")
+    return Corpus("iterater", ITERATER_LABELS, *(read(rows, f"iterater_{split}") for split, rows in tables.items()))
 
 
 def load_argrevision(path: Path, fold: int = 0, labels: str | None = None) -> Corpus:
@@ -48,24 +43,13 @@ def load_argrevision(path: Path, fold: int = 0, labels: str | None = None) -> Co
     from sklearn.model_selection import train_test_split
 
     file = path if path.is_file() else next(path / name for name in ARGREVISION_FILES if (path / name).is_file())
-    revisions = _revisions(
-        read_rows(file), ARGREVISION_COLUMNS, "argrevision", ARGREVISION_LABELS, ARGREVISION_DROPPED
-    )
+    revisions = ARGREVISION_COLUMNS.revisions(read_rows(file), "argrevision", ARGREVISION_LABELS, dropped="claim")
     if len(revisions) < 10:
         raise InputError(f"{file} holds {len(revisions)} usable rows; a split in 80/10/10 needs 10 or more")
     shuffled = [revisions[row] for row in RandomState(ARGREVISION_SEED).permutation(len(revisions))]
     train, rest = train_test_split(shuffled, test_size=0.2, random_state=ARGREVISION_SEED)
     validation, test = train_test_split(rest, test_size=0.5, random_state=ARGREVISION_SEED)
     return Corpus("argrevision", ARGREVISION_LABELS, train, validation, test)
-
-
-def _revisions(
-    rows: Sequence[Row], columns: Columns, source: str, labels: Sequence[str], dropped: str
-) -> list[Revision]:
-    """Return the revisions of the rows that are not labelled `dropped`."""
-    require(rows, columns.names())
-    wanted = (row for row in rows if row.text(columns.label) != dropped)
-    return [columns.revision(row, f"{source}:{row.line}", labels) for row in wanted]
 
 
 def _hub_rows(split: str) -> list[Row]:
@@ -75,8 +59,7 @@ def _hub_rows(split: str) -> list[Row]:
         examples = load_dataset(ITERATER_HUB, split=split)
     except Exception as error:  # the Hub's client raises many classes of error
         raise InputError(
-            f"corpus 'iterater' could not be fetched from the Hub data set {ITERATER_HUB} ({error}). Put its train, "
-            "validation and test .json files in a folder and name that as the data folder (data_dir, --data) or in "
-            "the environment variable IRTUNING_DATA"
+            f"corpus 'iterater' could not be fetched from the Hub data set {ITERATER_HUB} ({error}). Put its train, validation "
+            "and test .json files in a folder and name that as the data folder (data_dir, --data) or in IRTUNING_DATA"
         ) from error
     return [Row(f"{ITERATER_HUB}, {split}, row {n}", n, example) for n, example in enumerate(examples, start=1)]

@@ -3,10 +3,9 @@
 import csv
 import io
 import json
-import math
 import warnings
 from collections.abc import Iterable, Mapping
-from itertools import zip_longest
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,32 +20,17 @@ class Row(NamedTuple):
     cells: Mapping[str, object]
 
     def text(self, column: str) -> str:
-        """Return a cell as stripped text, "" where it is missing."""
-        return as_text(self.cells.get(column), f"{self.where}: {column!r}")
-
-    def integer(self, column: str) -> int | None:
-        """Return a cell as a whole number, None where it is missing."""
+        """Return a cell as stripped text, "" for a missing one (None or NaN)."""
         value = self.cells.get(column)
-        if value is None or value == "":
-            return None
-        if isinstance(value, int | float) and math.isfinite(value) and value == int(value):
-            return int(value)
-        raise InputError(f"{self.where}: {column!r} must be a whole number, got {value!r}")
+        if value is None or value != value:
+            return ""
+        if not isinstance(value, str | int | float):
+            raise InputError(f"{self.where}: {column!r} must be text, got {type(value).__name__} {brief(value)}")
+        return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
 
-
-def as_text(value: object, where: str) -> str:
-    """Return a spreadsheet's or JSON value as stripped text, "" for a missing one (None or NaN).
-
-    Raises:
-        InputError: the value is neither text nor a number.
-    """
-    if value is None or isinstance(value, float) and math.isnan(value):
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if not isinstance(value, str | int | float):
-        raise InputError(f"{where} must be text, got {type(value).__name__} {brief(value)}")
-    return str(value).strip()
+    def parts(self, column: str) -> list[str]:
+        """Return the parts of a cell that lists texts with commas between them."""
+        return [part for part in self.text(column).split(",") if part]
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -68,25 +52,16 @@ def read_sheets(path: Path) -> dict[str, list[Row]]:
     """Return the rows of every sheet of an .xlsx workbook by title. The first row of a sheet names the columns."""
     import pandas
 
+    options = {"sheet_name": None, "header": None, "dtype": object, "keep_default_na": False, "engine": "openpyxl"}
     content = io.BytesIO(_read(path))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # openpyxl warns of unknown styles, which do not change the values
-            grids = pandas.read_excel(
-                content, sheet_name=None, header=None, dtype=object, keep_default_na=False, engine="openpyxl"
-            )
+            grids = pandas.read_excel(content, **options)
     except Exception as error:  # a damaged workbook raises errors of zipfile, the XML parser or openpyxl
         cause = str(error)[:200]
         raise InputError(f"{path} is not an .xlsx workbook that can be read ({cause}); save it again as .xlsx") from error
-    return {
-        title: _table(enumerate(grid.values.tolist(), start=1), f"{path}, sheet {title!r}, row")
-        for title, grid in grids.items()
-    }
-
-
-def read_json(path: Path) -> object:
-    """Return the content of a JSON file."""
-    return _parse(read_text(path), str(path))
+    return {title: _table(enumerate(grid.values.tolist(), 1), f"{path}, sheet {title!r}, row") for title, grid in grids.items()}
 
 
 def read_text(path: Path) -> str:
@@ -97,14 +72,20 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path} is not UTF-8 (byte {error.start}: {error.reason}); save it as UTF-8") from error
 
 
+def parse_json(text: str, where: str) -> object:
+    """Return the value of a JSON text. `where` names it in the error message."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where} is not JSON: {error}") from error
+
+
 def require(rows: Iterable[Row], columns: Iterable[str]) -> None:
     """Raise InputError for the first row that lacks one of the columns. A cell may be empty."""
     columns = list(columns)
     for row in rows:
-        missing = [column for column in columns if column not in row.cells]
-        if missing:
-            names = ", ".join(map(repr, missing))
-            raise InputError(f"{row.where}: no column {names}; expected {columns}, found {brief(list(row.cells))}")
+        if missing := ", ".join(repr(column) for column in columns if column not in row.cells):
+            raise InputError(f"{row.where}: no column {missing}; expected {columns}, found {brief(list(row.cells))}")
 
 
 def _read(path: Path) -> bytes:
@@ -114,26 +95,19 @@ def _read(path: Path) -> bytes:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _parse(text: str, where: str) -> object:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} is not JSON: {error}") from error
-
-
 def _read_jsonl(path: Path) -> list[Row]:
     rows = []
     for line, text in enumerate(read_text(path).split("\n"), start=1):
         if text.strip():
-            cells = _parse(text, f"{path}, line {line}")
+            cells, where = parse_json(text, f"{path}, line {line}"), f"{path}, line {line}"
             if not isinstance(cells, dict):
-                raise InputError(f"{path}, line {line} is not a JSON object; write one object per line")
-            rows.append(Row(f"{path}, line {line}", line, cells))
+                raise InputError(f"{where} is not a JSON object; write one object per line")
+            rows.append(Row(where, line, cells))
     return rows
 
 
 def _read_csv(path: Path, delimiter: str = ",") -> list[Row]:
-    # pandas does not say on which line of the file a row is
+    # not through pandas, which does not say on which line of the file a row is
     lines = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True)
     try:
         return _table(((lines.line_num, cells) for cells in lines), f"{path}, line")
@@ -141,34 +115,30 @@ def _read_csv(path: Path, delimiter: str = ",") -> list[Row]:
         raise InputError(f"{path}, line {lines.line_num} is malformed: {error}; correct that line") from error
 
 
-def _read_first_sheet(path: Path) -> list[Row]:
-    return next(iter(read_sheets(path).values()), [])
-
-
 def _table(numbered: Iterable[tuple[int, list]], where: str) -> list[Row]:
     """Return rows under the column names of the first row that is not empty. Empty rows are left out."""
-    columns: list[str] | None = None
+    columns: list[str] = []
     rows = []
     for line, cells in numbered:
-        filled = [number for number, cell in enumerate(cells, start=1) if cell not in (None, "")]
-        if columns is None and filled:
-            columns = [as_text(cell, f"{where} {line}: a column name") for cell in cells[: filled[-1]]]
+        while cells and cells[-1] in (None, ""):
+            cells.pop()
+        if not columns:
+            columns = [str(cell or "").strip() for cell in cells]
             if len(set(columns)) < len(columns):
                 raise InputError(f"{where} {line}: column names occur twice in {brief(columns)}; rename them")
-        elif filled:
-            if filled[-1] > len(columns):
-                raise InputError(
-                    f"{where} {line} has {filled[-1]} cells for {len(columns)} columns {brief(columns)}; "
-                    "quote a text that holds the separator"
-                )
-            rows.append(Row(f"{where} {line}", line, dict(zip_longest(columns, cells[: len(columns)]))))
+        elif len(cells) > len(columns):
+            problem = f"has {len(cells)} cells for {len(columns)} columns {brief(columns)}"
+            raise InputError(f"{where} {line} {problem}; quote a text that holds the separator")
+        elif cells:
+            padded = [*cells, *[None] * (len(columns) - len(cells))]
+            rows.append(Row(f"{where} {line}", line, dict(zip(columns, padded, strict=True))))
     return rows
 
 
 READERS = {
     ".csv": _read_csv,
-    ".tsv": lambda path: _read_csv(path, "\t"),
+    ".tsv": partial(_read_csv, delimiter="\t"),
     ".jsonl": _read_jsonl,
     ".json": _read_jsonl,
-    ".xlsx": _read_first_sheet,
+    ".xlsx": lambda path: next(iter(read_sheets(path).values()), []),
 }

@@ -14,92 +14,61 @@ from irtuning.errors import InputError, unknown
 ENVIRONMENT_VARIABLE = "IRTUNING_DATA"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CorpusSource:
-    """Everything that a named corpus states, in one row of `CORPORA`.
+    """Everything that a named corpus states, in one row of `CORPORA`. Only `load`, `labels` and `home` are required."""
 
-    Attributes:
-        load: function of the folder (or None), the fold and the label set ("fine", "coarse" or None for the default)
-            that returns the `Corpus`. `load_corpus` adds the name, licence and citation to it.
-        labels: the default label set, in index order.
-        home: where people get the corpus.
-        licence, citation: its licence, and the publication to cite.
-        has_coarse: whether it has a fine and a coarse label set.
-        split_by_us: whether this package splits it in five folds; otherwise its splits are fixed.
-        patterns: its files, relative to its folder. They mark a folder as this corpus. Empty if it needs no files.
-        may_be_file: whether the data folder may also be the corpus's only file.
-        hub: Hub data set that `load` reads where the folder is None.
-        url: a zip archive of the public repository at one commit, or the address below which `files` lie.
-        files: SHA-256 of each file to download, by its path relative to the folder.
-        checksum: SHA-256 over the files of the archive (see `digest`), since GitHub may change the bytes of a zip.
-    """
-
-    load: Callable[[Path | None, int, str | None], Corpus]
-    labels: tuple[str, ...]
-    home: str
+    load: Callable[[Path | None, int, str | None], Corpus]  # of its folder, the fold, and "fine", "coarse" or None
+    labels: tuple[str, ...]  # the default label set, in index order
+    home: str  # where people get it
     licence: str = "unknown"
     citation: str = ""
-    has_coarse: bool = False
-    split_by_us: bool = False
-    patterns: tuple[str, ...] = ()
-    may_be_file: bool = False
-    hub: str = ""
-    url: str = ""
-    files: Mapping[str, str] = field(default_factory=dict)
-    checksum: str = ""
+    has_coarse: bool = False  # whether it has a fine and a coarse label set
+    split_by_us: bool = False  # whether this package splits it in five folds; otherwise its splits are fixed
+    patterns: tuple[str, ...] = ()  # its files, which mark a folder as this corpus; empty if it needs none
+    may_be_file: bool = False  # whether the data folder may also be its only file
+    hub: str = ""  # the Hub data set that `load` reads where the folder is None
+    url: str = ""  # a zip archive of its repository at one commit, or the address below which `files` lie
+    files: Mapping[str, str] = field(default_factory=dict)  # SHA-256 by path, of the single files to download
+    checksum: str = ""  # `digest` of the archive's files, since GitHub may change the bytes of a zip
 
 
+_ARXIVEDITS_FILES = {
+    "data/edits/train.json": "22b8e4b8f2e5dd4710665bc5077456b4f455fa2d0e07b31635f5dc89a99e44d1",
+    "data/edits/dev.json": "2280be90e03f7cb794769d82b92b1769fa8ec84fa0e563df6a9a3a3a1a8840a6",
+    "data/edits/test.json": "d0db73e78cf0c3086146d7339307a870769f5a50b0e0a969478b45041bb9ece3",
+}
 CORPORA = {
     "iterater": CorpusSource(
-        load=public.load_iterater,
-        labels=public.ITERATER_LABELS,
-        home=f"https://huggingface.co/datasets/{public.ITERATER_HUB}",
-        licence="Apache-2.0",
+        load=public.load_iterater, labels=public.ITERATER_LABELS, patterns=("train.json", "train.jsonl"),
+        hub=public.ITERATER_HUB, home=f"https://huggingface.co/datasets/{public.ITERATER_HUB}", licence="Apache-2.0",
         citation="Du et al., Understanding Iterative Revision from Human-Written Text, ACL 2022",
-        patterns=("train.json", "train.jsonl"),
-        hub=public.ITERATER_HUB,
     ),
     "argrevision": CorpusSource(
-        load=public.load_argrevision,
-        labels=public.ARGREVISION_LABELS,
+        load=public.load_argrevision, labels=public.ARGREVISION_LABELS,
+        patterns=("argrevision.xlsx", "argrevision.csv"), may_be_file=True, licence="not public",
         home="its authors (the ArgRevision corpus is not public); save their spreadsheet as argrevision.xlsx or .csv",
-        licence="not public",
         citation="ArgRevision, as used by Liu & Litman, Findings of EMNLP 2025",
-        patterns=public.ARGREVISION_FILES[::-1],
-        may_be_file=True,
     ),
     "argrewrite": CorpusSource(
-        load=argrewrite.load_argrewrite,
-        labels=argrewrite.FINE_LABELS,
+        load=argrewrite.load_argrewrite, labels=argrewrite.FINE_LABELS, has_coarse=True, split_by_us=True,
+        patterns=(argrewrite.PATTERN,), licence="CC BY 4.0",
         home="https://github.com/omidkashefi/ArgRewrite (commit a433be296c3d)",
-        licence="CC BY 4.0",
-        citation="Kashefi et al., ArgRewrite V.2: an annotated argumentative revisions corpus, LRE 56(3), 2022",
-        has_coarse=True,
-        split_by_us=True,
-        patterns=(argrewrite.PATTERN,),
         url="https://github.com/omidkashefi/ArgRewrite/archive/a433be296c3d.zip",
         checksum="b16470e0cd81d56d0f7dcecd0eb1fae8ca3989a36cd979e9426656695b85f7aa",
+        citation="Kashefi et al., ArgRewrite V.2: an annotated argumentative revisions corpus, LRE 56(3), 2022",
     ),
     "arxivedits": CorpusSource(
-        load=arxivedits.load_arxivedits,
-        labels=arxivedits.COARSE_LABELS,
-        home="https://github.com/chaojiang06/arXivEdits (commit 113913d68522)",
-        licence="none stated",
+        load=arxivedits.load_arxivedits, labels=arxivedits.COARSE_LABELS, has_coarse=True, licence="none stated",
+        home="https://github.com/chaojiang06/arXivEdits (commit 113913d68522)", patterns=tuple(_ARXIVEDITS_FILES),
+        url="https://github.com/chaojiang06/arXivEdits/raw/113913d68522/", files=_ARXIVEDITS_FILES,
         citation="Jiang, Xu & Stevens, arXivEdits: Understanding the Human Revision Process in Scientific Writing, "
         "EMNLP 2022",
-        has_coarse=True,
-        patterns=("data/edits/train.json", "data/edits/dev.json", "data/edits/test.json"),
-        url="https://github.com/chaojiang06/arXivEdits/raw/113913d68522/",
-        files={
-            "data/edits/train.json": "22b8e4b8f2e5dd4710665bc5077456b4f455fa2d0e07b31635f5dc89a99e44d1",
-            "data/edits/dev.json": "2280be90e03f7cb794769d82b92b1769fa8ec84fa0e563df6a9a3a3a1a8840a6",
-            "data/edits/test.json": "d0db73e78cf0c3086146d7339307a870769f5a50b0e0a969478b45041bb9ece3",
-        },
     ),
     "synthetic": CorpusSource(
         load=synthetic.load_synthetic, labels=synthetic.LABELS, home="made by the package", licence="Apache-2.0"
     ),
-}
+}  # fmt: skip
 
 
 def register_corpus(name: str, source: CorpusSource) -> None:
@@ -135,10 +104,8 @@ def find(name: str, data_dir: str | Path | None = None) -> Path | None:
         if _files(source, folder):
             return folder
     if data_dir:
-        raise InputError(
-            f"{origin} {str(base)!r} does not hold {name!r}: neither it nor its subfolder {name!r} has "
-            f"{' or '.join(source.patterns)}. {_cure(source)}"
-        )
+        problem = f"neither it nor its subfolder {name!r} has {' or '.join(source.patterns)}"
+        raise InputError(f"{origin} {str(base)!r} does not hold {name!r}: {problem}. {_cure(source)}")
     return None
 
 
@@ -178,15 +145,10 @@ def _download(name: str, source: CorpusSource) -> Path:
             registry.fetch(file)
         return cache
     pooch.retrieve(source.url, known_hash=None, fname="archive.zip", path=cache, processor=pooch.Unzip(extract_dir="."))
-    folder = next((path for path in cache.iterdir() if path.is_dir() and _files(source, path)), None)
-    if folder is None:
-        raise ValueError(f"the archive holds no {' or '.join(source.patterns)}; delete {cache} to fetch it again")
-    if (found := digest(source, folder)) != source.checksum:
-        raise ValueError(
-            f"what it holds is not the published release: SHA-256 {found}, expected {source.checksum}; "
-            f"delete {cache} to fetch it again"
-        )
-    return folder
+    for folder in cache.iterdir():
+        if folder.is_dir() and digest(source, folder) == source.checksum:
+            return folder
+    raise ValueError(f"the archive does not hold the published release; delete {cache} to fetch it again")
 
 
 def _files(source: CorpusSource, folder: Path) -> list[Path]:
@@ -194,7 +156,5 @@ def _files(source: CorpusSource, folder: Path) -> list[Path]:
 
 
 def _cure(source: CorpusSource) -> str:
-    return (
-        f"Get it from {source.home} and name its folder as the data folder (data_dir, --data) "
-        f"or in the environment variable {ENVIRONMENT_VARIABLE}"
-    )
+    way = f"as the data folder (data_dir, --data) or in the environment variable {ENVIRONMENT_VARIABLE}"
+    return f"Get it from {source.home} and name its folder {way}"

@@ -43,6 +43,14 @@ class Columns:
         extra = {name: value for name, value in row.cells.items() if name not in self.names()}
         return Revision(id, before, after, label, group, extra=extra)
 
+    def revisions(
+        self, rows: Sequence[Row], source: str, labels: Sequence[str] | None = None, dropped: str | None = None
+    ) -> list[Revision]:
+        """Return the revisions of the rows without those labelled `dropped`. An id is `source` and the line."""
+        require(rows, self.names())
+        wanted = (row for row in rows if dropped is None or row.text(self.label) != dropped)
+        return [self.revision(row, f"{source}:{row.line}", labels) for row in wanted]
+
 
 def load_own(path: str | Path, fold: int = 0, columns: Columns = Columns()) -> Corpus:
     """Return a corpus from one file, which is split in folds, or from a folder with one file per split.
@@ -56,15 +64,13 @@ def load_own(path: str | Path, fold: int = 0, columns: Columns = Columns()) -> C
     path = Path(path).expanduser()
     try:
         if path.is_dir():
-            parts = [_revisions(rows, columns, split) for split, rows in read_splits(path).items()]
+            parts = [columns.revisions(rows, split) for split, rows in read_splits(path).items()]
         else:
-            parts = cut(_revisions(read_rows(path), columns, path.stem), fold)
+            parts = cut(columns.revisions(read_rows(path), path.stem), fold)
         labels = tuple(sorted({r.intention for part in parts for r in part}))
         return Corpus(path.stem, labels, *parts, fold=fold)
     except InputError as error:
-        if str(path) in str(error):
-            raise
-        raise InputError(f"{path}: {error}") from None
+        raise error if str(path) in str(error) else InputError(f"{path}: {error}") from None
 
 
 def read_splits(folder: Path) -> dict[str, list[Row]]:
@@ -72,17 +78,12 @@ def read_splits(folder: Path) -> dict[str, list[Row]]:
     return {split: read_rows(_split_file(folder, split)) for split in SPLITS}
 
 
-def _revisions(rows: Sequence[Row], columns: Columns, source: str) -> list[Revision]:
-    require(rows, columns.names())
-    return [columns.revision(row, f"{source}:{row.line}") for row in rows]
-
-
 def _split_file(folder: Path, split: str) -> Path:
-    wanted = [f"{name}{ending}" for name in SPLIT_NAMES[split] for ending in READERS]
-    found = [folder / name for name in wanted if (folder / name).is_file()]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise InputError(f"{folder} holds {[p.name for p in found]} for split {split!r}; keep one of them")
-    names = " or ".join(SPLIT_NAMES[split])
-    raise InputError(f"{folder} holds no file for split {split!r}; name it {names} with one of {', '.join(READERS)}")
+    paths = [folder / f"{name}{ending}" for name in SPLIT_NAMES[split] for ending in READERS]
+    paths = [path for path in paths if path.is_file()]
+    if len(paths) == 1:
+        return paths[0]
+    if paths:
+        raise InputError(f"{folder} holds {[path.name for path in paths]} for split {split!r}; keep one of them")
+    name = f"{' or '.join(SPLIT_NAMES[split])} with one of {', '.join(READERS)}"
+    raise InputError(f"{folder} holds no file for split {split!r}; name it {name}")
