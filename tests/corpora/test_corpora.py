@@ -1,26 +1,45 @@
-"""The corpus loaders: the published corpora row by row, the paper's two in their published shape, and one's own tables."""
+"""The corpus loaders: the published corpora row by row, the paper's two in their published shape, and your own tables."""
 
-import ast
 import hashlib
 import json
 import subprocess
 import sys
+import threading
 import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import openpyxl
 import pytest
 
-import irtuning.corpora
-from irtuning.corpora import SPLITS, load_corpus, sources
+from irtuning.corpora import sources
 from irtuning.corpora.argrewrite import COARSE, FINE_LABELS, read_workbook
 from irtuning.corpora.arxivedits import read_edits
+from irtuning.corpora.base import SPLITS, Corpus, Revision
+from irtuning.corpora.explore import corpora_table
 from irtuning.corpora.folds import assign_folds, cut
+from irtuning.corpora.load import corpus_names, has_fixed_splits, load_corpus
 from irtuning.corpora.public import ARGREVISION_LABELS, ITERATER_LABELS
 from irtuning.corpora.reading import read_rows
+from irtuning.corpora.sources import CORPORA, CorpusSource, register_corpus
 from irtuning.errors import InputError
 
-PACKAGE = Path(irtuning.corpora.__file__).parent
+# Runs of these corpora are recorded, so they must never change: by name, fold and label set.
+CHECKSUMS = {
+    ("argrewrite", 0, "fine"): "e25b02e568c051e9f581e9b5a79bb80481ebc8603e1d5416b69884567fc8c176",
+    ("argrewrite", 0, "coarse"): "44d5979be7111111952e580ec995a67e222254bfc2706b162a5542b2da907569",
+    ("argrewrite", 1, "fine"): "3920dc925117fa0fd4485a687f260c00fe9cc1a7e54b40e4c6f7e268e9505932",
+    ("argrewrite", 1, "coarse"): "88d61786c241e3f7689c2c52693b9024b9fa77520fecb99c0605a0ae31279266",
+    ("argrewrite", 2, "fine"): "c68c0b5b1bd9e808bef57808746217e6c24b4ace80ca033a2ff7b465e6ec6fa1",
+    ("argrewrite", 2, "coarse"): "12247eef6665acfbfed8b5415c4af4438810152336244ceb891821e09fc83933",
+    ("argrewrite", 3, "fine"): "c12e1a2aaba5574c51203b5df5ea0bbc8f2270b7366c4a85a4f39873edf175f5",
+    ("argrewrite", 3, "coarse"): "c5e563d5aa88ce449bc2a4a603f5f822a42f85a94e738f2e9337ff79dc421cc2",
+    ("argrewrite", 4, "fine"): "f1db14a07d9f5811bb462a8f2bf7121f5b573b5617e2cb17bca2b4e11ff330b9",
+    ("argrewrite", 4, "coarse"): "447230d475cb5db60756f1b60cdca0a8deb4b0a2e70579c189c306a2e4158fcc",
+    ("arxivedits", 0, "fine"): "03e675ecb5a0ec0afb41c1ff0dfcd5a4493f5b31db8b8201eecd5904383d2a4e",
+    ("arxivedits", 0, "coarse"): "15b2e2532d5ae77c05c6d7f705fb4324d11488a5226c70e7bb589c3fbf437342",
+}  # fmt: skip
 
 
 # ---- helpers: small files in the shape of the real ones
@@ -69,17 +88,17 @@ def iterater_folder(folder: Path, validation: str = "dev") -> Path:
 
 
 HEADER = [
-    "Sentence Index", "Sentence Content", "Aligned Index", "Identical?", "Original Paragraph No", "New Paragraph No",
+    "Sentence Index", "Sentence Content", "Aligned Index", "Identical?",
     "Revision Purpose Level 0", "Revision Operation Level 0", "Revision Index Level 0",
 ]  # fmt: skip
 
 
 def argrewrite_book(path: Path, old: list[list] | None = None, new: list[list] | None = None) -> Path:
-    old = old or [[1, "Same.", "1", 1, 1], [2, "An old  claim.", "2", 0, 1, None, "Claims/Ideas", "Modify", "7"]]
+    old = old or [[1, "Same.", "1", 1], [2, "An old  claim.", "2", 0, "Claims/Ideas", "Modify", "7"]]
     new = new or [
-        [1, "Same.", "1", 1, None, 1],
-        [2, "A new claim.", "2", 0, None, 1, "Claims/Ideas", "Modify", "7"],
-        [3, "Proof.", "ADD", None, None, 2, "Evidence,Precision", "Add,Add", "8,9"],
+        [1, "Same.", "1", 1],
+        [2, "A new claim.", "2", 0, "Claims/Ideas", "Modify", "7"],
+        [3, "Proof.", "ADD", None, "Evidence,Precision", "Add,Add", "8,9"],
     ]
     return write_book(path, Old_Draft=[HEADER, *old], New_Draft=[HEADER, *new])
 
@@ -97,39 +116,51 @@ def reference(real_data: Path, name: str) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def as_reference(revision, group: str) -> dict:
-    spans = {side: span and list(span) for side, span in
+def compared(revision, group: str) -> dict:
+    """The fields of a revision under the names of the reference."""
+    spans = {name: span and list(span) for name, span in
              (("before_span", revision.before_span), ("after_span", revision.after_span))}  # fmt: skip
-    return {
-        "id": revision.id,
-        "before": revision.before,
-        "after": revision.after,
-        group: revision.group,
-        **(spans if group == "arxiv_id" else {}),
-        **revision.extra,
-    }
+    texts = {"id": revision.id, "before": revision.before, "after": revision.after, group: revision.group}
+    return texts | {"labels": revision.extra["labels"]} | (spans if group == "arxiv_id" else {})
+
+
+def agree(revisions: list, expected: list[dict], group: str) -> bool:
+    rows = [compared(revision, group) for revision in revisions]
+    return rows == [{name: row[name] for name in rows[0]} for row in expected]
 
 
 @pytest.fixture(scope="module")
 def argrewrite_rows(real_data) -> list:
     folder = sources.locate("argrewrite", real_data)
-    return [r for path in sources.files("argrewrite", folder) for r in read_workbook(path)]
+    paths = sorted(folder.glob(CORPORA["argrewrite"].patterns[0]), key=Path.as_posix)
+    return [r for path in paths for r in read_workbook(path)]
 
 
 def test_argrewrite_is_the_reference_row_by_row(real_data, argrewrite_rows):
-    rows = argrewrite_rows
-    assert [as_reference(r, "essay_id") for r in rows] == reference(real_data, "argrewrite_v2")
-    assert len(rows) == 3320
-    assert all(r.intention == r.extra["labels"] and r.operation == r.extra["operation"] for r in rows)
+    expected = reference(real_data, "argrewrite_v2")
+    assert agree(argrewrite_rows, expected, "essay_id") and len(argrewrite_rows) == 3320
+    assert [r.operation for r in argrewrite_rows] == [row["operation"] for row in expected]
+    assert all(r.intention == r.extra["labels"] for r in argrewrite_rows)
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 1254), ("dev", 438), ("test", 430)])
 def test_arxivedits_is_the_reference_row_by_row(real_data, split, count):
     rows = list(read_edits(sources.locate("arxivedits", real_data) / "data" / "edits" / f"{split}.json"))
-    assert [as_reference(r, "arxiv_id") for r in rows] == reference(real_data, f"arxivedits_{split}")
-    assert len(rows) == count
+    expected = reference(real_data, f"arxivedits_{split}")
+    assert agree(rows, expected, "arxiv_id") and len(rows) == count
     named = {"add": "Insertion", "delete": "Deletion", "modify": "Substitute"}
-    assert all(named[r.operation] == r.extra["edit_type"] for r in rows)
+    assert [named[r.operation] for r in rows] == [row["edit_type"] for row in expected]
+
+
+def test_published_corpora_have_their_recorded_checksums(real_data, argrewrite_rows):
+    """The workbooks are read once for the ten corpora made from them, as `load_argrewrite` makes them."""
+    for (name, fold, labels), checksum in CHECKSUMS.items():
+        if name == "arxivedits":
+            assert load_corpus(name, real_data, fold, labels=labels).checksum == checksum
+            continue
+        parts = [[Revision(r.id, r.before, r.after, COARSE[r.intention] if labels == "coarse" else r.intention, r.group)
+                  for r in part] for part in cut(argrewrite_rows, fold)]  # fmt: skip
+        assert Corpus(name, ("surface", "content") if labels == "coarse" else FINE_LABELS, *parts).checksum == checksum
 
 
 def test_arxivedits_marks_the_edit_at_hand(real_data):
@@ -167,6 +198,7 @@ def test_argrewrite_folds_are_disjoint_cover_everything_and_are_fixed(argrewrite
 
 def test_argrewrite_label_sets_share_their_splits(real_data, argrewrite_rows):
     coarse = load_corpus("argrewrite", real_data, 2, labels="coarse")
+    assert coarse.checksum == CHECKSUMS["argrewrite", 2, "coarse"]
     assert (coarse.labels, coarse.fold, coarse.licence) == (("surface", "content"), 2, "CC BY 4.0")
     for part, split in zip(cut(argrewrite_rows, 2), SPLITS, strict=True):
         assert [r.id for r in part] == [r.id for r in coarse.split(split)]
@@ -210,34 +242,26 @@ def test_workbook_joins_both_sheets_by_revision_index(tmp_path):
         ("2018argrewrite_1_12_8", "", "Proof.", "Evidence"),
         ("2018argrewrite_1_12_9", "", "Proof.", "Precision"),
     ]
-    assert rows[1].extra["all_labels"] == ["Evidence", "Precision"]
-    assert rows[1].extra["prev_after"] == "A new claim." and rows[1].extra["subsentential"] is None
-    assert rows[0].extra["flags"] == [] and rows[0].extra["condition"] == "A"
 
 
 def test_workbook_adds_changed_sentences_by_alignment_alone(tmp_path):
     new = [
-        [1, "A new", "2", 0, None, 1, "Claims/Ideas", "Modify", "7"],
-        [2, "claim, cut.", "2", 0, None, 1],
-        [3, "Unrevised.", "2", 1, None, 1],
+        [1, "A new", "2", 0, "Claims/Ideas", "Modify", "7"],
+        [2, "claim, cut.", "2", 0],
+        [3, "Unrevised.", "2", 1],
     ]
     (row,) = read_workbook(argrewrite_book(tmp_path / BOOK, new=new))
-    assert row.after == "A new claim, cut." and "extended_by_alignment" in row.extra["flags"]
+    assert row.after == "A new claim, cut."
 
 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (
-            [2, "x", "2", 0, 1, None, "Claims", "Modify", "7"],
-            "unknown purpose in .*Old Draft', row 2: 'Claims'; did you",
-        ),
-        ([2, "x", "2", 0, 1, None, "Evidence", "Move", "7"], "unknown operation in .*row 2"),
-        ([2, "x", "2", 0, 1, None, "Evidence", "Modify", "7,8"], "as many revisions each"),
-        ([2, "x", "2", 0, 1, None, "Evidence", "Modify", "7"], "revision 7 has two purposes"),
-        ([None, "x", "2", 0, 1], "'Sentence Index' is blank"),
-        ([1.5, "x", "2", 0, 1], "'Sentence Index' must be a whole number, got 1.5"),
-        ([1, "x", "two", 0, 1], "'Aligned Index' must be ADD, DELETE or sentence numbers"),
+        ([2, "x", "2", 0, "Claims", "Modify", "7"], "unknown purpose in .*Old Draft', row 2: 'Claims'; did you"),
+        ([2, "x", "2", 0, "Evidence", "Modify", "7,8"], "as many revisions each"),
+        ([2, "x", "2", 0, "Evidence", "Modify", "7"], "revision 7 has two purposes"),
+        ([None, "x", "2", 0], "row 2: 'Sentence Index' must be a whole number, got ''"),
+        ([1.5, "x", "2", 0], "'Sentence Index' must be a whole number, got '1.5'"),
     ],
 )
 def test_workbook_errors_name_the_row(tmp_path, row, message):
@@ -352,7 +376,7 @@ def test_argrevision_is_not_public(monkeypatch, tmp_path):
         load_corpus("argrevision", path)
 
 
-# ---- one's own tables
+# ---- your own tables
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "json", "xlsx"])
@@ -400,23 +424,14 @@ GOOD = csv_text(own_rows())
 BAD_FILES = {
     "empty": ("a.csv", b"", "holds no rows"),
     "header only": ("a.csv", b"before,after,label\n", "holds no rows"),
-    "missing column": (
-        "a.csv",
-        b"before,text,label\na,b,c\n",
-        "no column 'after'; expected .*, found .'before', 'text'",
-    ),
+    "missing column": ("a.csv", b"before,text,label\na,b,c\n", "no column 'after'; expected .*, found .'before', 'text'"),
     "missing key": ("a.jsonl", b'{"before": "a", "after": "b"}\n', "a.jsonl, line 1: no column 'label'"),
     "blank label": ("a.csv", b"before,after,label\na,b,x\na,b, \n", "a.csv, line 3: 'label' is blank; fill it in"),
     "empty sides": ("a.csv", b"before,after,label\n , ,x\n", "a.csv, line 2: both sides are empty"),
     "not UTF-8": ("a.csv", b"before,after,label\nna\xefve,b,x\n", "is not UTF-8 .byte 21"),
     "malformed JSON": ("a.jsonl", b'{"before": "a"}\n{"before": \n', "a.jsonl, line 2 is not JSON"),
     "no object": ("a.jsonl", b"[1, 2]\n", "a.jsonl, line 1 is not a JSON object"),
-    "text that is a list": (
-        "a.jsonl",
-        b'{"before": ["a"], "after": "", "label": "x"}',
-        "'before' must be text, got list",
-    ),
-    "half a character": ("a.jsonl", b'{"before": "\\ud800", "after": "", "label": "x"}', "half a character"),
+    "list": ("a.jsonl", b'{"before": ["a"], "after": "", "label": "x"}', "line 1: 'before' must be text, got list"),
     "long row": ("a.csv", b"before,after,label\na,b,x,y\n", "line 2 has 4 cells for 3 columns"),
     "open quote": ("a.csv", b'before,after,label\n"a,b,x\n', "line 2 is malformed"),
     "same name twice": ("a.csv", b"before,after,before\na,b,c\n", "occur twice"),
@@ -468,7 +483,49 @@ def test_impossible_requests(name, options, message):
 
 
 def test_every_name_is_known():
-    assert irtuning.corpora.corpus_names() == ("iterater", "argrevision", "argrewrite", "arxivedits", "synthetic")
+    assert corpus_names() == ("iterater", "argrevision", "argrewrite", "arxivedits", "synthetic")
+    assert [has_fixed_splits(name) for name in corpus_names()] == [True, True, False, True, True]
+
+
+def test_a_corpus_shows_its_sizes_and_computes_its_checksum_once():
+    corpus = load_corpus("synthetic")
+    assert repr(corpus) == "Corpus('synthetic', 5 labels, train 1,600, validation 200, test 200, fold 0)"
+    assert corpus.checksum is corpus.checksum
+    assert "SYNTHETIC" in corpus._repr_html_() and "<td><b>1,600</b></td>" in corpus._repr_html_()
+
+
+# ---- a corpus of one's own under a name
+
+
+def load_mine(folder: Path | None, fold: int, labels: str | None) -> Corpus:
+    rows = [Revision(str(i), f"old {i}", f"new {i}", "ab"[i % 2], f"w{i}") for i in range(40)]
+    return Corpus("any", ("a", "b"), *cut(rows, fold), fold=fold)
+
+
+@pytest.fixture
+def mine():
+    register_corpus("mine", CorpusSource(load=load_mine, labels=("a", "b"), home="here", licence="CC0", split_by_us=True))
+    yield
+    del CORPORA["mine"]
+
+
+def test_a_registered_corpus_works_wherever_a_name_does(mine, tmp_path):
+    from typer.testing import CliRunner
+
+    from irtuning.cli.app import app
+    from irtuning.companion.experiments import Companion
+
+    corpus = load_corpus("mine", fold=2)
+    assert (corpus.name, corpus.fold, corpus.licence) == ("mine", 2, "CC0") and "mine" in corpus_names()
+    table = corpora_table()
+    assert table.loc["mine", ["labels", "licence", "home"]].tolist() == ["a, b", "CC0", "here"]
+    assert Companion("quick", ["mine"], output=str(tmp_path)).corpora()[0].checksum == load_corpus("mine").checksum
+    import irtuning.cli.runs  # noqa: F401 (adds its commands)
+
+    shown = CliRunner().invoke(app, ["corpus", "mine", "--fold", "3", "--json"])
+    assert json.loads(shown.stdout)["checksum"] == load_corpus("mine", fold=3).checksum
+    with pytest.raises(InputError, match="named 'mine' exists already"):
+        register_corpus("mine", CORPORA["synthetic"])
 
 
 # ---- where corpora come from
@@ -481,9 +538,7 @@ def test_data_dir_itself_or_its_subfolder_or_the_environment(tmp_path, monkeypat
     assert sources.find("iterater") is None
     monkeypatch.setenv("IRTUNING_DATA", str(tmp_path))
     assert sources.locate("iterater") == folder
-    with pytest.raises(
-        InputError, match="data folder .* does not hold 'arxivedits'.*data/edits/train.json.*Get it from"
-    ):
+    with pytest.raises(InputError, match="data folder .* does not hold 'arxivedits'.*data/edits/train.json.*Get it from"):
         sources.locate("arxivedits", tmp_path)
     with pytest.raises(InputError, match="data folder .* is not a folder"):
         sources.locate("iterater", tmp_path / "nowhere")
@@ -493,89 +548,81 @@ def test_data_dir_itself_or_its_subfolder_or_the_environment(tmp_path, monkeypat
 
 
 @pytest.fixture
-def archive(tmp_path, monkeypatch):
-    """A repository's zip in place of the download; its members can be changed, its digest is pinned to the first."""
+def server(tmp_path, monkeypatch):
+    """A web server in place of GitHub: the folder it serves and its address."""
     import pooch
 
-    members = {
-        "Repo-1/data/edits/train.json": b"{}", "Repo-1/data/edits/dev.json": b"[]", "Repo-1/data/edits/test.json": b"0",
-        "Repo-1/code/run.py": b"x", "Repo-1/../../../evil/data/edits/train.json": b"outside",
-    }  # fmt: skip
-
-    def retrieve(url, known_hash, fname, path):
-        with zipfile.ZipFile(Path(path) / fname, "w") as packed:
-            for name, content in members.items():
-                packed.writestr(name, content)
-        return str(Path(path) / fname)
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
 
     monkeypatch.delenv("IRTUNING_DATA", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache" / name)
-    monkeypatch.setattr(pooch, "retrieve", retrieve)
-    content = b"data/edits/dev.json\n2\n[]data/edits/test.json\n1\n0data/edits/train.json\n2\n{}"
-    patterns = sources.SOURCES["arxivedits"].patterns
-    known = sources.Source(patterns, "home", "https://example.org/abc.zip", hashlib.sha256(content).hexdigest())
-    monkeypatch.setitem(sources.SOURCES, "arxivedits", known)
-    return members
+    folder = tmp_path / "served"
+    folder.mkdir()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder)) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{web.server_port}/"
+        web.shutdown()
 
 
-def test_download_is_unpacked_inside_its_folder_and_kept(tmp_path, archive):
-    folder = sources.locate("arxivedits")
-    assert folder == tmp_path / "cache" / "irtuning" / "arxivedits-abc"
-    kept = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert all(path.is_relative_to(folder) for path in kept) and len(kept) == 4
-    assert (folder / "data" / "edits" / "train.json").read_bytes() == b"{}"
-    archive.clear()
-    assert sources.locate("arxivedits") == folder
+def serve(monkeypatch, **changes) -> None:
+    """Register arXivEdits with another origin."""
+    source = CorpusSource(load=load_mine, labels=("a", "b"), home="home", patterns=("data/*.json",), **changes)
+    monkeypatch.setitem(CORPORA, "arxivedits", source)
 
 
-def test_download_that_is_not_the_release_is_refused(archive):
-    archive["Repo-1/data/edits/test.json"] = b"1"
-    for _ in range(2):
-        with pytest.raises(InputError, match="is not the published release: SHA-256 .*Delete that folder"):
-            sources.locate("arxivedits")
-
-
-def test_failed_download_says_how_to_get_the_corpus(archive, monkeypatch):
-    import pooch
-
-    def fail(*args, **options):
-        raise ConnectionError("no route")
-
-    archive.clear()
-    with pytest.raises(InputError, match="could not be fetched .*the archive holds no"):
-        sources.locate("arxivedits")
-    monkeypatch.setattr(pooch, "retrieve", fail)
-    with pytest.raises(InputError, match="example.org/abc.zip .no route.*Get it from home .*--data.*IRTUNING_DATA"):
+def test_single_files_are_downloaded_once_and_checked(server, monkeypatch):
+    folder, url = server
+    (folder / "data").mkdir()
+    (folder / "data" / "a.json").write_text("{}")
+    serve(monkeypatch, url=url, files={"data/a.json": hashlib.sha256(b"{}").hexdigest()})
+    found = sources.locate("arxivedits")
+    assert (found / "data" / "a.json").read_text() == "{}"
+    (folder / "data" / "a.json").write_text("[]")
+    assert sources.locate("arxivedits") == found
+    (found / "data" / "a.json").write_text("damaged")
+    with pytest.raises(InputError, match="could not be fetched from http.*hash.*Get it from home.*--data.*IRTUNING_DATA"):
         sources.locate("arxivedits")
 
 
-def test_published_files_have_the_pinned_digest(real_data):
-    for name in ("argrewrite", "arxivedits"):
-        assert sources.digest(name, sources.locate(name, real_data)) == sources.SOURCES[name].sha256
+def test_an_archive_is_unpacked_inside_its_folder_and_checked(server, tmp_path, monkeypatch):
+    folder, url = server
+    with zipfile.ZipFile(folder / "abc.zip", "w") as packed:
+        for name in ("Repo-1/data/a.json", "Repo-1/code/run.py", "Repo-1/../../../evil/data/a.json"):
+            packed.writestr(name, "{}")
+    digest = hashlib.sha256(b"data/a.json\n2\n{}").hexdigest()
+    serve(monkeypatch, url=f"{url}abc.zip", checksum=digest)
+    found = sources.locate("arxivedits")
+    assert found.name == "Repo-1" and (found / "data" / "a.json").read_text() == "{}"
+    assert all(path.is_relative_to(tmp_path / "cache") for path in tmp_path.rglob("*.json"))
+    (folder / "abc.zip").unlink()
+    assert sources.locate("arxivedits") == found
+    (found / "data" / "a.json").write_text("[]")
+    with pytest.raises(InputError, match="does not hold the published release; delete"):
+        sources.locate("arxivedits")
 
 
-# ---- what corpora may import
+def test_a_failed_download_says_how_to_get_the_corpus(server, monkeypatch):
+    serve(monkeypatch, url=f"{server[1]}absent.zip", checksum="0")
+    with pytest.raises(InputError, match="absent.zip .*404.*Get it from home .*--data.*IRTUNING_DATA"):
+        sources.locate("arxivedits")
 
 
-def imported(path: Path) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names |= {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
-        names |= {node.module or ""} if isinstance(node, ast.ImportFrom) else set()
-    return names
-
-
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.name)
-def test_corpora_know_no_torch(path):
-    assert not {name for name in imported(path) if name.split(".")[0] in ("torch", "transformers", "peft")}
+def test_published_files_have_the_pinned_digests(real_data):
+    assert sources.digest(CORPORA["argrewrite"], sources.locate("argrewrite", real_data)) == CORPORA["argrewrite"].checksum
+    folder = sources.locate("arxivedits", real_data)
+    for name, digest in CORPORA["arxivedits"].files.items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
 
 
 def test_import_is_light():
-    code = "import sys, irtuning.corpora; print([m for m in ('pandas', 'sklearn', 'openpyxl', 'numpy') if m in sys.modules])"
+    code = "import sys, irtuning.corpora.load; print([m for m in ('pandas', 'sklearn', 'openpyxl', 'numpy') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_rows_know_their_place(tmp_path):
+def test_rows_know_their_line(tmp_path):
     path = tmp_path / "own.csv"
     path.write_text('a,b\n"x\ny",1\n\n2\n', encoding="utf-8")
     rows = read_rows(path)

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from irtuning.corpora.base import Revision
-from irtuning.corpora.edits import SHAPE_NAMES, Edit, edit_of, shape_of, word_diff
+from irtuning.corpora.diff import word_diff
+from irtuning.corpora.edits import SHAPE_NAMES, Edit, edit_of, shape_of
 
 # Few different words, so that the two sides share some and repeat some.
 TEXTS = st.lists(st.sampled_from(["the", "cat", "sat", "on", "a", "mat.", "Mat", "7", "é"]), max_size=30).map(" ".join)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from irtuning.corpora import Corpus, Revision, corpus_names, load_corpus
+from irtuning.corpora.base import Corpus, Revision
 from irtuning.corpora.explore import (
     corpora_table,
     cue_table,
@@ -18,6 +18,7 @@ from irtuning.corpora.explore import (
 )
 from irtuning.analysis.figures import confusions, edit_sizes, label_counts, operation_shares
 from irtuning.corpora.floors import operation_floor
+from irtuning.corpora.load import corpus_names, load_corpus
 
 TRAIN = [Revision(f"t{i}", "We went home .", "We went home , however .", "link") for i in range(12)]
 TRAIN += [Revision(f"c{i}", "We went home .", "", "cut") for i in range(6)]
