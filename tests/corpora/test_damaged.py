@@ -95,9 +95,10 @@ def test_a_file_that_is_none_is_refused(tmp_path):
 def test_any_bytes(tmp_path, content, ending):
     path = tmp_path / f"own.{ending}"
     path.write_bytes(content)
-    for read in (read_rows, load_corpus, lambda path: list(read_edits(path))):
-        with pytest.raises(InputError, match=r".*own\.") if read is load_corpus else _nothing_else():
-            read(path)
+    with pytest.raises(InputError, match=r".*own\."):
+        load_corpus(path)
+    with pytest.raises(InputError):
+        list(read_edits(path))
 
 
 JSON = st.recursive(
@@ -112,15 +113,7 @@ JSON = st.recursive(
 def test_any_value_in_a_row(tmp_path, value, column, group, fold):
     path = tmp_path / "own.jsonl"
     path.write_text("\n".join(map(json.dumps, [*ROWS, ROWS[0] | {column: value}])), encoding="utf-8")
-    with _nothing_else():
+    try:
         assert load_corpus(path, group=group, fold=fold).checksum
-
-
-class _nothing_else:
-    """Context that lets an InputError pass and no other exception."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        return kind is not None and issubclass(kind, InputError)
+    except InputError as error:
+        assert str(path) in str(error)

@@ -6,16 +6,8 @@ import pytest
 
 from irtuning.corpora.base import Corpus, Revision
 from irtuning.corpora.explore import (
-    corpora_table,
-    cue_table,
-    edited_words,
-    first_of_each,
-    floor_table,
-    label_table,
-    log_odds,
-    operation_table,
-    size_table,
-)
+    corpora_table, cue_table, edited_words, first_of_each, floor_table, label_table, log_odds, operation_table, size_table,
+)  # fmt: skip
 from irtuning.analysis.figures import confusions, edit_sizes, label_counts, operation_shares
 from irtuning.corpora.floors import operation_floor
 from irtuning.corpora.load import corpus_names, load_corpus
