@@ -66,9 +66,6 @@ class Joined:
     after: list[int] = field(default_factory=list)
 
 
-Drafts = dict[str, dict[int, Sentence]]  # by side and number
-
-
 def read_workbook(path: Path) -> list[Revision]:
     """Return the revisions between two drafts, in the order of the old sheet and then of the new one.
 
@@ -96,21 +93,18 @@ def read_workbook(path: Path) -> list[Revision]:
 
 def _sentence(row: Row) -> Sentence:
     number, text = row.text("Sentence Index"), " ".join(row.text("Sentence Content").split())
+    lists = [row.parts(f"Revision {name} Level 0") for name in ("Index", "Purpose", "Operation")]
     if not number.isdecimal():
         raise InputError(f"{row.where}: 'Sentence Index' must be a whole number, got {number!r}")
-    return Sentence(int(number), text, set(row.parts("Aligned Index")), row.text("Identical?") == "1", _marks(row))
-
-
-def _marks(row: Row) -> list[tuple[str, str, str]]:
-    lists = [row.parts(f"Revision {name} Level 0") for name in ("Index", "Purpose", "Operation")]
     if len({len(values) for values in lists}) > 1:
         raise InputError(f"{row.where}: index, purpose and operation must list as many revisions each, got {brief(lists)}")
     if strange := set(lists[1]) - {*FINE_LABELS, UNANNOTATED}:
         raise unknown(f"purpose in {row.where}:", min(strange), FINE_LABELS)
-    return list(zip(*lists, strict=True))
+    marks, identical = list(zip(*lists, strict=True)), row.text("Identical?") == "1"
+    return Sentence(int(number), text, set(row.parts("Aligned Index")), identical, marks)
 
 
-def _join(drafts: Drafts, path: Path) -> dict[str, Joined]:
+def _join(drafts: dict[str, dict[int, Sentence]], path: Path) -> dict[str, Joined]:
     """Return the sentences of both drafts under their revision index, plus those that only the alignment assigns."""
     revisions: dict[str, Joined] = {}
     for side, draft in drafts.items():
@@ -122,7 +116,8 @@ def _join(drafts: Drafts, path: Path) -> dict[str, Joined]:
                 getattr(joined, side).append(sentence.number)
     for joined in revisions.values():
         if joined.operation == "modify":
-            for numbers, opposite, side in ((joined.before, joined.after, "before"), (joined.after, joined.before, "after")):
-                free = (s for s in drafts[side].values() if not s.marks and not s.identical)
-                numbers[:] = sorted([*numbers, *(s.number for s in free if s.aligned & set(map(str, opposite)))])
+            for side, other in (("before", "after"), ("after", "before")):
+                opposite = set(map(str, getattr(joined, other)))
+                free = (s for s in drafts[side].values() if not s.marks and not s.identical and s.aligned & opposite)
+                setattr(joined, side, sorted([*getattr(joined, side), *(s.number for s in free)]))
     return revisions

@@ -37,6 +37,7 @@ def shape_of(revision: Revision) -> dict[str, float]:
     before, after = revision.before.split(), revision.after.split()
     inserted, deleted = " ".join(edit.inserted), " ".join(edit.deleted)
     old, new = _without_punctuation(deleted), _without_punctuation(inserted)
+    bare = [_without_punctuation(text).casefold().split() for text in (revision.before, revision.after)]
     values = {
         "before_words": len(before),
         "after_words": len(after),
@@ -48,7 +49,7 @@ def shape_of(revision: Revision) -> dict[str, float]:
         "hunks": edit.hunks,
         "inserted_words": len(edit.inserted),
         "deleted_words": len(edit.deleted),
-        "reordered": _reordered(revision.before, revision.after),
+        "reordered": bare[0] != bare[1] and sorted(bare[0]) == sorted(bare[1]),
         "only_punctuation": inserted != deleted and old == new,
         "only_case": inserted != deleted and inserted.casefold() == deleted.casefold(),
         "punctuation_difference": _count(inserted, string.punctuation) - _count(deleted, string.punctuation),
@@ -61,12 +62,6 @@ def shape_of(revision: Revision) -> dict[str, float]:
 
 def _marked(text: str, span: tuple[int, int] | None) -> tuple[str, ...]:
     return tuple(text.split()[slice(*span)]) if span is not None else ()
-
-
-def _reordered(before: str, after: str) -> bool:
-    """Return whether the texts hold the same words in another order, without regard to case and punctuation."""
-    old, new = (_without_punctuation(text).casefold().split() for text in (before, after))
-    return old != new and sorted(old) == sorted(new)
 
 
 def _without_punctuation(text: str) -> str:

@@ -96,10 +96,8 @@ def corpora_table(loaded: Sequence[Corpus] = ()) -> pandas.DataFrame:
         rows[name] = {
             "labels": ", ".join(corpus.labels if corpus else source.labels),
             "revisions": str(sum(len(corpus.split(split)) for split in SPLITS)) if corpus else "not loaded",
-            "licence": source.licence,
-            "home": source.home,
-            "how to get it": _way(name, source),
         }
+        rows[name] |= {"licence": source.licence, "home": source.home, "how to get it": _way(name, source)}
     return pandas.DataFrame(rows).T.rename_axis("corpus")
 
 

@@ -41,11 +41,11 @@ def operation_floor(corpus: Corpus, split: str = "validation") -> Floor:
 
     An operation that train lacks gets the most frequent intention of all. Of equals, the earlier label counts.
     """
-    overall = _most_frequent(corpus.labels, corpus.train)
-    table = {
-        operation: _most_frequent(corpus.labels, [r for r in corpus.train if r.operation == operation])
-        for operation in sorted({r.operation for r in corpus.train})
-    }
+    counts: dict[str, Counter] = {}
+    for r in corpus.train:
+        counts.setdefault(r.operation, Counter())[r.intention] += 1
+    overall = max(corpus.labels, key=sum(counts.values(), Counter()).__getitem__)
+    table = {name: max(corpus.labels, key=counts[name].__getitem__) for name in sorted(counts)}
     predictions = [table.get(r.operation, overall) for r in corpus.split(split)]
     return _floor("operation", corpus, split, predictions, {"answers": table})
 
@@ -100,11 +100,6 @@ def _table(revisions: Sequence[Revision]) -> pandas.DataFrame:
         edited = {"inserted": " ".join(edit.inserted), "deleted": " ".join(edit.deleted)}
         rows.append({"before": revision.before, "after": revision.after, **edited, **shape_of(revision)})
     return pandas.DataFrame(rows).astype(dict.fromkeys(SHAPE_NAMES, np.float32))  # fits twice as fast as float64
-
-
-def _most_frequent(labels: Sequence[str], revisions: Sequence[Revision]) -> str:
-    counts = Counter(r.intention for r in revisions)
-    return max(labels, key=lambda label: counts[label])
 
 
 def _floor(name: str, corpus: Corpus, split: str, predictions: list[str], settings: Mapping[str, object]) -> Floor:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from irtuning.corpora.base import SPLITS, Corpus, Revision
+from irtuning.corpora.base import Corpus, Revision
 from irtuning.corpora.folds import cut
 from irtuning.corpora.reading import READERS, Row, read_rows, require
 from irtuning.errors import InputError, unknown
@@ -75,15 +75,14 @@ def load_own(path: str | Path, fold: int = 0, columns: Columns = Columns()) -> C
 
 def read_splits(folder: Path) -> dict[str, list[Row]]:
     """Return the rows of the train, validation and test files in a folder."""
-    return {split: read_rows(_split_file(folder, split)) for split in SPLITS}
-
-
-def _split_file(folder: Path, split: str) -> Path:
-    paths = [folder / f"{name}{ending}" for name in SPLIT_NAMES[split] for ending in READERS]
-    paths = [path for path in paths if path.is_file()]
-    if len(paths) == 1:
-        return paths[0]
-    if paths:
-        raise InputError(f"{folder} holds {[path.name for path in paths]} for split {split!r}; keep one of them")
-    name = f"{' or '.join(SPLIT_NAMES[split])} with one of {', '.join(READERS)}"
-    raise InputError(f"{folder} holds no file for split {split!r}; name it {name}")
+    tables = {}
+    for split, names in SPLIT_NAMES.items():
+        paths = [folder / f"{name}{ending}" for name in names for ending in READERS]
+        paths = [path for path in paths if path.is_file()]
+        if len(paths) > 1:
+            raise InputError(f"{folder} holds {[path.name for path in paths]} for split {split!r}; keep one of them")
+        if not paths:
+            name = f"{' or '.join(names)} with one of {', '.join(READERS)}"
+            raise InputError(f"{folder} holds no file for split {split!r}; name it {name}")
+        tables[split] = read_rows(paths[0])
+    return tables
