@@ -97,7 +97,7 @@ def _sentence(row: Row) -> Sentence:
     if not number.isdecimal():
         raise InputError(f"{row.where}: 'Sentence Index' must be a whole number, got {number!r}")
     if len({len(values) for values in lists}) > 1:
-        raise InputError(f"{row.where}: index, purpose and operation must list as many revisions each, got {brief(lists)}")
+        raise InputError(f"{row.where}: index, purpose, operation must list as many revisions each, got {brief(lists)}")
     if strange := set(lists[1]) - {*FINE_LABELS, UNANNOTATED}:
         raise unknown(f"purpose in {row.where}:", min(strange), FINE_LABELS)
     marks, identical = list(zip(*lists, strict=True)), row.text("Identical?") == "1"

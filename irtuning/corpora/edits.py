@@ -37,6 +37,7 @@ def shape_of(revision: Revision) -> dict[str, float]:
     before, after = revision.before.split(), revision.after.split()
     inserted, deleted = " ".join(edit.inserted), " ".join(edit.deleted)
     old, new = _without_punctuation(deleted), _without_punctuation(inserted)
+    likeness = difflib.SequenceMatcher(None, deleted, inserted, autojunk=False).ratio() if old and new else 0.0
     bare = [_without_punctuation(text).casefold().split() for text in (revision.before, revision.after)]
     values = {
         "before_words": len(before),
@@ -55,7 +56,7 @@ def shape_of(revision: Revision) -> dict[str, float]:
         "punctuation_difference": _count(inserted, string.punctuation) - _count(deleted, string.punctuation),
         "digit_difference": _count(inserted, string.digits) - _count(deleted, string.digits),
         "capital_difference": _count(inserted, string.ascii_uppercase) - _count(deleted, string.ascii_uppercase),
-        "word_likeness": difflib.SequenceMatcher(None, deleted, inserted, autojunk=False).ratio() if old and new else 0.0,
+        "word_likeness": likeness,
     }
     return {name: float(value) for name, value in values.items()}
 

@@ -59,7 +59,7 @@ def _hub_rows(split: str) -> list[Row]:
         examples = load_dataset(ITERATER_HUB, split=split)
     except Exception as error:  # the Hub's client raises many classes of error
         raise InputError(
-            f"corpus 'iterater' could not be fetched from the Hub data set {ITERATER_HUB} ({error}). Put its train, validation "
-            "and test .json files in a folder and name that as the data folder (data_dir, --data) or in IRTUNING_DATA"
+            f"corpus 'iterater' could not be fetched from the Hub data set {ITERATER_HUB} ({error}). Put its files "
+            "train, validation and test.json in a folder; name it as data folder (data_dir, --data) or in IRTUNING_DATA"
         ) from error
     return [Row(f"{ITERATER_HUB}, {split}, row {n}", n, example) for n, example in enumerate(examples, start=1)]

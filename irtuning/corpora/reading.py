@@ -59,9 +59,10 @@ def read_sheets(path: Path) -> dict[str, list[Row]]:
             warnings.simplefilter("ignore")  # openpyxl warns of unknown styles, which do not change the values
             grids = pandas.read_excel(content, **options)
     except Exception as error:  # a damaged workbook raises errors of zipfile, the XML parser or openpyxl
-        cause = str(error)[:200]
-        raise InputError(f"{path} is not an .xlsx workbook that can be read ({cause}); save it again as .xlsx") from error
-    return {title: _table(enumerate(grid.values.tolist(), 1), f"{path}, sheet {title!r}, row") for title, grid in grids.items()}
+        problem = f"{path} is not an .xlsx workbook that can be read ({str(error)[:200]})"
+        raise InputError(f"{problem}; save it again as .xlsx") from error
+    numbered = {title: enumerate(grid.values.tolist(), start=1) for title, grid in grids.items()}
+    return {title: _table(rows, f"{path}, sheet {title!r}, row") for title, rows in numbered.items()}
 
 
 def read_text(path: Path) -> str:

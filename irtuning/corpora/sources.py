@@ -123,7 +123,8 @@ def locate(name: str, data_dir: str | Path | None = None) -> Path | None:
     try:
         return _download(name, source)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"corpus {name!r} could not be fetched from {source.url} ({error}). {_cure(source)}") from error
+        problem = f"corpus {name!r} could not be fetched from {source.url} ({error})"
+        raise InputError(f"{problem}. {_cure(source)}") from error
 
 
 def digest(source: CorpusSource, folder: Path) -> str:

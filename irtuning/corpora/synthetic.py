@@ -1,4 +1,4 @@
-"""The synthetic corpus: rows made by `reports/synthetic/generate.py`, for tests and demonstrations, never for a claim."""
+"""The synthetic corpus: rows that `reports/synthetic/generate.py` made for tests and demonstrations."""
 
 from pathlib import Path
 

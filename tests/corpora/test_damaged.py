@@ -19,7 +19,7 @@ from irtuning.errors import InputError
 QUICK = settings(
     max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-ROWS = [{"before": f"Old {i}.", "after": f"New {i}, “é”.", "label": "abc"[i % 3], "who": f"w{i // 2}"} for i in range(40)]
+ROWS = [dict(before=f"Old {i}.", after=f"New {i}, “é”.", label="abc"[i % 3], who=f"w{i // 2}") for i in range(40)]
 EDIT = {"intention": FINE_LABELS[0], "sentence-1-token-indices": [0, 1], "sentence-2-token-indices": None}
 PAIR = {"sentence-1": "a b", "sentence-2": "b", "arxiv-id": "1", GOLD: {"0": EDIT}}
 
@@ -49,7 +49,7 @@ WHOLE = {
     "own.tsv": (lambda path: save_csv(path, "\t"), load_corpus),
     "own.jsonl": (lambda path: path.write_text("".join(json.dumps(row) + "\n" for row in ROWS)), load_corpus),
     "own.xlsx": (lambda path: save_book(path, {"S": [list(ROWS[0]), *(list(r.values()) for r in ROWS)]}), load_corpus),
-    "train.json": (lambda path: path.write_text(json.dumps({"0": PAIR, "1": PAIR})), lambda path: list(read_edits(path))),
+    "train.json": (lambda path: path.write_text(json.dumps({"0": PAIR})), lambda path: list(read_edits(path))),
     "Annotation_2018argrewrite_1.xlsx": (save_draft, read_workbook),
 }
 
