@@ -112,12 +112,12 @@ def generate(noise: float = 0.03, seed: int = 0) -> list[dict]:
 
 @cache
 def kinds() -> tuple[Kind, ...]:
-    """Every kind of edit of the grammar, in label order."""
+    """Return every kind of edit in the grammar, in label order."""
     return tuple(kind for label in LABELS for kind in _parse(label, GRAMMAR[label]))
 
 
 def _parse(intention: str, text: str) -> list[Kind]:
-    """The kinds written in one intention's block: a heading, then its templates indented."""
+    """Return the kinds in the block of one intention. A kind is a heading with its templates indented below it."""
     found = []
     for heading, body in re.findall(r"^(\S.*)\n((?: +.*\n)+)", text, flags=re.MULTILINE):
         lines = [line.strip() for line in body.splitlines()]
@@ -147,7 +147,7 @@ def _row(split: str, number: int, drawn: dict, noisy: bool, generator: random.Ra
 
 
 def _draw_new(kind: Kind, split: str, generator: random.Random, seen: set) -> dict:
-    """A draw of the kind whose two sides differ and are not in `seen`; adds them there."""
+    """Return a draw of the kind whose two sides differ and are new, and add them to `seen`."""
     while True:
         row = _draw(kind, split, generator)
         if row["before"] != row["after"] and (row["before"], row["after"]) not in seen:
@@ -156,7 +156,7 @@ def _draw_new(kind: Kind, split: str, generator: random.Random, seen: set) -> di
 
 
 def _draw(kind: Kind, split: str, generator: random.Random) -> dict:
-    """Choose a template, its alternatives and its words, and write both sides."""
+    """Return both sides of a template with its alternatives and words chosen at random."""
     template = generator.choice(kind.templates[split])
     text = template
     for name in PHRASES:  # one choice per phrase, so that it reads the same wherever the template repeats it
@@ -173,14 +173,14 @@ def _draw(kind: Kind, split: str, generator: random.Random) -> dict:
 
 
 def _choose(text: str, generator: random.Random) -> str:
-    """Settle every `(x/y)`, the innermost first."""
+    """Return the text with one of each `(x/y)` chosen, the innermost first."""
     while CHOICE.search(text):
         text = CHOICE.sub(lambda found: generator.choice(found[1].split("/")), text, count=1)
     return text
 
 
 def _words(text: str, split: str, generator: random.Random) -> dict[str, Word]:
-    """A different word of the right type for each slot of the text."""
+    """Return a different word of the right type for each slot of the text."""
     slots = sorted(set(SLOT.findall(text)))
     words = {}
     for letter in sorted({letter for letter, _ in slots}):
@@ -191,12 +191,12 @@ def _words(text: str, split: str, generator: random.Random) -> dict[str, Word]:
 
 
 def _pool(text: str) -> Sequence[str]:
-    """The entries of a word list; a pair may hold spaces on its left side."""
+    """Return the entries of a word list. The left half of a pair may hold spaces."""
     return re.findall(r"[^:\s][^:]*?:\S+", text) if ":" in text else text.split()
 
 
 def _sentence(text: str) -> str:
-    """Tidy spaces, capitalise each sentence and close the last one; an empty side stays empty."""
+    """Return a text with tidy spaces, capitals and a closing mark. An empty side stays empty."""
     text = re.sub(r"\s+([,.;:!?])", r"\1", " ".join(text.split())).strip()
     text = re.sub(r"^,\s*|,(?=[,.])", "", text)
     text = re.sub(r"(^|[.!?] )([a-z])", lambda found: found[1] + found[2].upper(), text)
