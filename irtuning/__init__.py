@@ -26,7 +26,7 @@ _HOMES = {
     "embedded_model_path": "models.mini",
     "find_layers": "method.layers",
     "largest_batch": "memory.fit",
-    "load_corpus": "corpora",
+    "load_corpus": "corpora.load",
     "lowest_layer_that_fits": "memory.fit",
     "make_strategy": "method.registry",
     "memory_table": "memory.predict",

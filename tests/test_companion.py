@@ -17,7 +17,6 @@ from nbclient import NotebookClient
 
 from irtuning.companion import reproduce as job
 from irtuning.companion.experiments import Companion, result_hash, run_label
-from irtuning.corpora.html import FORMULA, drawn_formulas
 from irtuning.errors import InputError
 from irtuning.analysis.figures.runs import score_comparison
 from irtuning.companion.benchmarks import measurement
@@ -208,13 +207,6 @@ def test_every_figure_and_table_of_the_readme_exists_with_the_hashes_of_its_reco
                 assert measurement(run.removesuffix(".json"))[1][run] == digest, f"{name}: {run}"
             elif hashes and run not in ("corpus", "predicted by") and not run.startswith(REAL):
                 assert hashes[run] == digest, f"{name}: {run}"
-
-
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_formulas_are_drawn_for_pages_read_without_a_network(name):
-    texts = [cell.source for cell in nbformat.read(notebook_path(name), 4).cells if cell.cell_type == "markdown"]
-    drawn = "".join(map(drawn_formulas, texts))
-    assert "$" not in drawn and drawn.count("<img") == sum(len(FORMULA.findall(text)) for text in texts)
 
 
 def tries(name):

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irtuning.corpora import SPLIT_BY_US, Corpus, corpus_names, load_corpus
+from irtuning.corpora.base import Corpus
+from irtuning.corpora.load import has_fixed_splits, load_corpus
 from irtuning.models.mini import CHECKSUMS, embedded_model_path
 from irtuning.analysis.figures.style import to_image
 from irtuning.companion.paths import REPOSITORY, Places
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from irtuning.training.config import RunConfig
 
 TRAINING_ROOMS = ("method", "models", "training")  # what decides a run's result: a change in one starts a new cache of runs
-FIXED_SPLITS = set(corpus_names()) - set(SPLIT_BY_US)
 STUDY = "study"
 Origin = Sequence[dict] | Corpus | Mapping[str, str]  # records, a corpus, or hashes by name of what else was read
 
@@ -217,7 +217,7 @@ class Companion:
         """
         for model in self.models:
             for corpus in [name for name in self.names if self.panels[panel] in ("", name)]:
-                fixed = corpus in FIXED_SPLITS
+                fixed = has_fixed_splits(corpus)
                 place = {
                     "corpus": corpus,
                     "model": model,

@@ -123,12 +123,12 @@ def comparisons(panel: str, methods: Sequence[str]) -> list[dict]:
 
 def missing(parameters: Mapping) -> list[str]:
     """What a profile needs and this machine lacks, a sentence each; nothing is loaded or downloaded."""
-    from irtuning.corpora.sources import SOURCES, find
+    from irtuning.corpora.sources import CORPORA, find
 
     problems = []
     for corpus in parameters["corpora"]:
-        if corpus in SOURCES and find(corpus, parameters["data"]) is None:
-            problems.append(f"corpus {corpus} is not on this machine; it comes from {SOURCES[corpus].home}")
+        if corpus in CORPORA and CORPORA[corpus].patterns and find(corpus, parameters["data"]) is None:
+            problems.append(f"corpus {corpus} is not on this machine; it comes from {CORPORA[corpus].home}")
     needed, found = GPU_GIB.get(parameters["profile"], 0), gpu_gib()
     if found < needed * 0.9:
         problems.append(

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irtuning.corpora.html import drawn_formulas
 from irtuning.errors import InputError, unknown
 from irtuning.companion.benchmarks import measurement
 from irtuning.companion.paths import NOTEBOOKS, Places, notebook_path
@@ -243,15 +242,12 @@ def _run(name: str, places: Places, parameters: dict, follow: bool) -> float:
 
 
 def _html(book, **options: bool) -> str:
-    """A page that is read without a network: formulas are drawn."""
+    """Return a notebook as an HTML page."""
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(**options)
     exporter.log.setLevel(logging.ERROR)  # its template drops the images' alternative text, then complains
     page = copy.deepcopy(book)
-    for cell in page.cells:
-        if cell.cell_type == "markdown":
-            cell.source = drawn_formulas(cell.source)
     return exporter.from_notebook_node(page)[0]
 
 

@@ -12,7 +12,7 @@ import pandas
 from irtuning.analysis.tables import mean_share, summary_table
 from irtuning.comparison.workers import cores, outcomes
 from irtuning.corpora.base import Corpus
-from irtuning.corpora.html import progress_bar
+from irtuning.comparison.progress import progress_bar
 from irtuning.errors import InputError
 from irtuning.method.processes import is_first, world_size
 from irtuning.method.registry import METHODS, as_strategy, method_text

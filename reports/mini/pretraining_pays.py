@@ -17,7 +17,7 @@ from typing import Annotated
 import torch
 import typer
 
-from irtuning.corpora import load_corpus
+from irtuning.corpora.load import load_corpus
 from irtuning.corpora.floors import macro_f1
 from irtuning.models.loading import load_tokenizer, resolve
 from irtuning.companion.paths import REPOSITORY

@@ -20,7 +20,7 @@ from irtuning.method.callback import IRTuning, LayerwiseTuning
 from irtuning.training.checkpoints import unfinished
 from irtuning.comparison.runs import run_comparison
 from irtuning.training.config import RunConfig
-from irtuning.corpora import load_corpus
+from irtuning.corpora.load import load_corpus
 from irtuning.errors import InputError, TrainingStopped
 from irtuning.training.record import read_record
 from irtuning.training.run import train
