@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irtuning.corpora import load_corpus
+from irtuning.corpora.load import load_corpus
 from irtuning.corpora.base import Corpus
 from irtuning.errors import InputError
 from irtuning.method.registry import METHODS, as_strategy, method_text

@@ -52,7 +52,8 @@ class Run:
         return [step["layers"] for step in self.record["train"]["steps"]]
 
     def _repr_png_(self) -> bytes:
-        from irtuning.analysis.figures import run_curve, to_image
+        from irtuning.analysis.figures.runs import run_curve
+        from irtuning.analysis.figures.style import to_image
 
         return to_image(run_curve(self.record))
 

@@ -18,7 +18,7 @@ from irtuning.cli import app
 from irtuning.comparison import runs, workers
 from irtuning.comparison.runs import run_comparison
 from irtuning.comparison.workers import outcomes
-from irtuning.corpora import load_corpus
+from irtuning.corpora.load import load_corpus
 from irtuning.errors import InputError
 from irtuning.training.record import read_record
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from irtuning.analysis.tables import layer_frequency, mean_share
-from irtuning.corpora import load_corpus
+from irtuning.corpora.load import load_corpus
 from irtuning.corpora.base import Revision
 from irtuning.errors import InputError, TrainingStopped
 from irtuning.method.strategies import Strategy

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from irtuning.corpora import load_corpus
+from irtuning.corpora.load import load_corpus
 from irtuning.errors import InputError
 from irtuning.models.loading import load_classifier, load_tokenizer, resolve
 from irtuning.training.classifier import RevisionClassifier
