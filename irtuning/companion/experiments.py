@@ -1,47 +1,49 @@
-"""What the notebooks call: load or run the records of a panel, save and show figures and tables with their origin."""
+"""Experiments of a profile: their records, and the figures and tables that the notebooks make of them."""
 
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irtuning.analysis.figures.style import to_image
+from irtuning.analysis.tables import markdown, run_title, stamp
+from irtuning.companion.archive import has_archive, read_archive, write_archive
+from irtuning.companion.paths import REPOSITORY, Folders
+from irtuning.companion.profiles import comparisons, profile_parameters
 from irtuning.corpora.base import Corpus
 from irtuning.corpora.load import has_fixed_splits, load_corpus
-from irtuning.models.mini import CHECKSUMS, embedded_model_path
-from irtuning.analysis.figures.style import to_image
-from irtuning.companion.paths import REPOSITORY, Places
-from irtuning.companion.profiles import comparisons
 from irtuning.training.record import write_bytes, write_text
-from irtuning.companion.archive import read_store, write_store
-from irtuning.analysis.tables import markdown, run_title, stamp
 
 if TYPE_CHECKING:
-    import pandas
     from IPython.display import Image, Markdown
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
     from irtuning.training.config import RunConfig
 
-TRAINING_ROOMS = ("method", "models", "training")  # what decides a run's result: a change in one starts a new cache of runs
 STUDY = "study"
-Origin = Sequence[dict] | Corpus | Mapping[str, str]  # records, a corpus, or hashes by name of what else was read
+MANIFEST = "manifest.json"
+REAL_CORPORA = ["argrewrite", "arxivedits"]  # notebook 1 of the quick profile shows them too, where there is data
+# files that decide the result of a run
+DECISIVE = ["method/*.py", "models/*.py", "training/*.py", "mini/*.safetensors", "mini/tokenizer.json"]
+Origin = Sequence[dict] | Corpus | Mapping[str, str]  # records, a corpus, or hashes of other sources by name
 
 
 def training_fingerprint() -> str:
-    """Eight hexadecimal digits that change with the source of `method`, `models` and `training` and with the embedded weights."""
-    sums = (embedded_model_path() / CHECKSUMS).read_text().splitlines()
-    digest = hashlib.sha256("".join(line for line in sums if not line.endswith((".md", ".tsv"))).encode())
-    for room in TRAINING_ROOMS:
-        for path in sorted((REPOSITORY / "irtuning" / room).glob("*.py")):
+    """Return eight hexadecimal digits that change with the code of a run and with the embedded weights."""
+    digest = hashlib.sha256()
+    for pattern in DECISIVE:
+        for path in sorted((REPOSITORY / "irtuning").glob(pattern)):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:8]
 
 
 @dataclass(frozen=True)
-class Panel:
-    """The records and floors behind some figures and tables, and whose they are."""
+class Experiment:
+    """Records and floors of one experiment, which figures and tables are made of."""
 
     companion: "Companion"
     name: str
@@ -51,213 +53,212 @@ class Panel:
 
     @property
     def corpus(self) -> str:
-        """The corpus of the records, with the model where the profile has several; `none` where there are no records."""
-        if not self.records:
-            return "none"
-        config = self.records[0]["run"]["config"]
-        return "-".join([config["corpus"], *[config["model"].replace("/", "-")] * (len(self.companion.models) > 1)])
+        """Name of the corpus, with the model if the profile has several, or `none` without records."""
+        names = [r["run"]["config"]["corpus"] for r in self.records[:1]] or ["none"]
+        if self.records and len(self.companion.models) > 1:
+            names.append(self.records[0]["run"]["config"]["model"].replace("/", "-"))
+        return "-".join(names)
 
     def figure(self, draw: Callable[..., "Figure"], name: str, *more: object, **options: object) -> "Image | Markdown":
-        """Draw `draw(records, ...)`, save it and return it to be shown; a note where the panel was not run."""
-        if not self.records:
-            return self._absent(name)
-        return self.companion.figure(draw(self.records, *more, **options), name, self.records, self.profile)
+        """Draw `draw(records, ...)`, save it and return it, or return a note if there are no records."""
+        return self._save(self.companion.figure, draw, name, more, options)
 
-    def table(self, make: Callable[..., "pandas.DataFrame"], name: str, *more: object, **options: object):
-        """Make `make(records, ...)`, save it and return it to be shown; a note where the panel was not run."""
-        if not self.records:
-            return self._absent(name)
-        return self.companion.table(make(self.records, *more, **options), name, self.records, self.profile)
+    def table(self, make: Callable[..., "DataFrame"], name: str, *more: object, **options: object):
+        """Make the table `make(records, ...)`, save it and return it, or return a note if there are no records."""
+        return self._save(self.companion.table, make, name, more, options)
 
-    def by_corpus(self) -> Iterator["Panel"]:
-        """The panel's part of each corpus and model; itself where it was not run."""
-        parts: dict[tuple, list[dict]] = {}
-        for record in self.records:
-            parts.setdefault((record["run"]["config"]["corpus"], record["run"]["config"]["model"]), []).append(record)
-        for (name, _), own in parts.items():
-            yield replace(self, records=own, floors=[floor for floor in self.floors if floor["corpus"] == name])
-        if not parts:
-            yield self
+    def by_corpus(self) -> Iterator["Experiment"]:
+        """Yield the part of each corpus and model, or the experiment itself without records."""
+        configs = [record["run"]["config"] for record in self.records]
+        for corpus, model in dict.fromkeys((c["corpus"], c["model"]) for c in configs) or [(None, None)]:
+            pairs = zip(self.records, configs, strict=True)
+            records = [record for record, c in pairs if (c["corpus"], c["model"]) == (corpus, model)]
+            yield replace(self, records=records, floors=[floor for floor in self.floors if floor["corpus"] == corpus])
 
-    def only(self, methods: Sequence[str]) -> "Panel":
-        """The panel's records of these methods alone."""
+    def only(self, methods: Sequence[str]) -> "Experiment":
+        """Return the experiment with the records of these methods alone."""
         return replace(self, records=[r for r in self.records if r["run"]["config"]["method"] in methods])
 
-    def _absent(self, name: str) -> "Markdown":
+    def _save(self, save: Callable, make: Callable, name: str, more: Sequence, options: dict):
         from IPython.display import Markdown
 
+        if self.records:
+            return save(make(self.records, *more, **options), name, self.records, self.profile)
         return Markdown(f"*`{name}`: not run yet. `irtuning reproduce --profile {self.profile} --data DIR` runs it.*")
 
 
+@dataclass
 class Companion:
-    """One profile's corpora, runs, figures and tables.
+    """Corpora, experiments, figures and tables of one profile.
 
     Args:
-        profile: names the folders and stands in every stamp.
-        corpora, data: the corpora by name and the folder of their files.
-        output: where everything goes; the repository's own folders when None.
-        models, methods, panels, folds, seeds, max_steps: what is run; see `profiles.PROFILES`. A panel may name the
-            one corpus it is for: `sizes@argrewrite`.
-        settings: fields of `RunConfig`, the same for every run.
-        jobs, scheduler: where runs are made; see `run_comparison`.
+        profile: Name of the profile. It names the folders and stands in every stamp.
+        corpora, data: Names of the corpora, and the folder of their files.
+        output: Folder for everything that is written; the repository's own folders if None.
+        models, methods, folds, seeds, max_steps: What an experiment runs; see `profiles.PROFILES`.
+        experiments: Names of the experiments. `sizes@argrewrite` limits one to a corpus.
+        settings: Fields of `RunConfig` for every run.
+        workers, scheduler: Where the runs are made; see `run_comparison`.
     """
 
-    def __init__(
-        self,
-        profile: str,
-        corpora: Sequence[str],
-        data: str | None = None,
-        output: str | None = None,
-        *,
-        models: Sequence[str] = ("mini",),
-        methods: Sequence[str] = (),
-        panels: Sequence[str] = (),
-        folds: Sequence[int] = (0,),
-        seeds: int = 2,
-        max_steps: int | None = None,
-        settings: dict | None = None,
-        jobs: int | None = None,
-        scheduler: str | None = None,
-    ):
+    profile: str
+    corpora: Sequence[str]
+    data: str | None = None
+    output: str | None = None
+    models: Sequence[str] = ("mini",)
+    methods: Sequence[str] = ()
+    experiments: Sequence[str] = ()
+    folds: Sequence[int] = (0,)
+    seeds: int = 2
+    max_steps: int | None = None
+    settings: dict = field(default_factory=dict)
+    workers: int | None = None
+    scheduler: str | None = None
+
+    def __post_init__(self):
         import pandas
 
-        pandas.set_option("display.max_colwidth", None)  # a table in a notebook shows its cells whole
-        self.profile, self.names, self.data = profile, list(corpora), data
-        self.models, self.methods = list(models), list(methods)
-        self.panels = {name: only for name, _, only in (panel.partition("@") for panel in panels)}
-        self.folds, self.seeds = list(folds), seeds
-        self.place = {"jobs": jobs, "scheduler": scheduler}
-        self.settings = (settings or {}) | ({} if max_steps is None else {"max_steps": max_steps})
-        self.places = Places(profile, Path(output) if output else None)
+        pandas.set_option("display.max_colwidth", None)  # a notebook shows long cells in full
+        self.corpus_of = {name: corpus for name, _, corpus in (text.partition("@") for text in self.experiments)}
+        self.folders = Folders(self.profile, self.output)
         self._loaded: dict[tuple[str, int], Corpus] = {}
 
-    def corpora(self) -> list[Corpus]:
-        """The profile's corpora, the first fold of each."""
-        return [self._corpus(name, 0) for name in self.names]
+    @classmethod
+    def open(cls, profile: str, data=None, output=None, changes: Mapping | None = None, **where) -> "Companion":
+        """Return the companion of a named profile; see `profiles.profile_parameters` and, for `where`, `workers`."""
+        return cls(**profile_parameters(profile, data, output, changes), **where)
 
-    def panel(self, name: str, of: str | None = None) -> Panel:
-        """A panel's runs: the profile's own where it has that panel, run as needed; else the recorded study's.
+    def load_corpora(self, public: bool = False) -> list[Corpus]:
+        """Return the first fold of each corpus; with `public`, the quick profile adds the public ones from `data`."""
+        more = REAL_CORPORA if public and self.data and self.profile.startswith("quick") else []
+        return [self._corpus(name, 0) for name in dict.fromkeys([*self.corpora, *more])]
 
-        `of="study"` is the recorded study's all the same, in every profile but the study itself.
+    def experiment(self, name: str, of: str | None = None) -> Experiment:
+        """Return an experiment: read from the profile's archive, else run, else read from the recorded study.
+
+        With `of="study"` the recorded study is read also where the profile has an experiment of that name.
         """
-        if name in self.panels and (of != STUDY or self.profile.startswith(STUDY)):
-            records, floors = [], []
-            for options in self._comparisons(name):
-                found = self._run(options)
-                records += found[0]
-                floors += [floor for floor in found[1] if floor not in floors]
-            return Panel(self, name, self.profile, records, floors)
-        places = self.places if self.profile == STUDY else Places(STUDY)
-        return Panel(self, name, STUDY, *read_store(places.reports, name))
+        if (name in self.corpus_of and of != STUDY) or self.profile.startswith(STUDY):
+            if has_archive(self.folders.reports):
+                return Experiment(self, name, self.profile, *read_archive(self.folders.reports, name))
+            if name in self.corpus_of and self.profile != STUDY:
+                return self.run(name)
+        return Experiment(self, name, STUDY, *read_archive(Folders(STUDY).reports, name))
+
+    def run(self, name: str) -> Experiment:
+        """Run what is not recorded yet of an experiment and return it."""
+        from irtuning.comparison.runs import run_comparison
+
+        records, floors, where = [], [], {"workers": self.workers, "scheduler": self.scheduler}
+        for options in self._comparisons(name):
+            corpora = {fold: self._corpus(options["corpus"], fold) for fold in options["folds"]}
+            checksum = corpora[options["folds"][0]].checksum
+            folder = self.folders.runs / f"{options['corpus']}-{checksum[:8]}-{training_fingerprint()}"
+            more_records, more_floors = run_comparison(**options, corpora=corpora, output=folder, **where)
+            records += more_records
+            floors += [floor for floor in more_floors if floor not in floors]
+        return Experiment(self, name, self.profile, records, floors)
 
     def store(self) -> None:
-        """Run what is missing of every panel and pack their records for the repository."""
-        found = {name: self.panel(name) for name in self.panels}
-        write_store(self.places.reports, {n: {"records": p.records, "floors": p.floors} for n, p in found.items()})
+        """Run what is not recorded yet of every experiment and write the profile's archive."""
+        experiments = map(self.run, self.corpus_of)
+        write_archive(self.folders.reports, {e.name: {"records": e.records, "floors": e.floors} for e in experiments})
 
     def planned(self) -> list[tuple[str, "RunConfig"]]:
-        """Every run of the profile with the first panel that wants it; each once."""
+        """Return every run of the profile once, with the first experiment that needs it."""
         from irtuning.comparison.runs import planned_runs, takes_budget
 
-        found = {}
-        for panel in self.panels:
-            for options in self._comparisons(panel):
+        experiments = {}
+        for name in self.corpus_of:
+            for options in self._comparisons(name):
                 budget = options.get("budget", "equal")
-                for config in planned_runs(**options):
-                    found.setdefault((config, budget if takes_budget(config) else ""), panel)  # others do not depend on it
-        return [(panel, config) for (config, _), panel in found.items()]
+                for config in planned_runs(**options):  # only some methods depend on the kind of budget
+                    experiments.setdefault((config, budget if takes_budget(config) else ""), name)
+        return [(name, config) for (config, _), name in experiments.items()]
 
-    def figure(
-        self, figure: "Figure", name: str, origin: Origin, profile: str | None = None, note: str = ""
-    ) -> "Image":
-        """Save a figure as PNG and SVG with a sidecar that names its origin; return it to be shown.
+    def figure(self, figure: "Figure", name: str, origin: Origin, profile: str | None = None, note: str = ""):
+        """Save a figure as PNG and SVG with its stamp, enter it in the manifest, and return it as an image.
 
-        `note` says what else a figure was made with, such as the model that read one batch of a corpus.
+        Args:
+            figure, name: The figure, and its file name without ending.
+            origin: The data behind the figure.
+            profile, note: The profile of the data, if it is another one, and what else was used, for the stamp.
         """
         from IPython.display import Image
 
-        line = self.stamp(origin, profile, note)
+        path = self.folders.figures / f"{name}.png"
+        line = self._enter(path, origin, profile or self.profile, note)
         figure.supxlabel(line, fontsize=6, color="0.45", x=0.01, ha="left", wrap=True)
-        path = self.places.figures / name
-        png = to_image(figure, "png")
-        write_bytes(path.with_suffix(".png"), png)
+        png = _with_palette(to_image(figure, "png"))
+        write_bytes(path, png)
         write_bytes(path.with_suffix(".svg"), to_image(figure, "svg"))
-        self._sidecar(path, line, origin)
         return Image(png, width=round(figure.get_figwidth() * 100), alt=name)
 
-    def table(
-        self,
-        table: "pandas.DataFrame",
-        name: str,
-        origin: Origin,
-        profile: str | None = None,
-        note: str = "",
-    ) -> "pandas.DataFrame":
-        """Save a table as CSV and Markdown with a sidecar that names its origin; return it rounded."""
-        line = self.stamp(origin, profile, note)
-        path = self.places.reports / name
-        write_text(path.with_suffix(".csv"), table.to_csv(index=any(table.index.names)))
+    def table(self, table: "DataFrame", name: str, origin: Origin, profile: str | None = None, note: str = ""):
+        """Save a table as CSV and Markdown with its stamp, enter it in the manifest, and return it rounded."""
+        path = self.folders.reports / f"{name}.csv"
+        line = self._enter(path, origin, profile or self.profile, note)
+        write_text(path, table.to_csv(index=any(table.index.names)))
         write_text(path.with_suffix(".md"), f"{markdown(table.round(3))}\n{line}\n")
-        self._sidecar(path, line, origin)
         return table.round(3)
 
-    def stamp(self, origin: Origin, profile: str | None = None, note: str = "") -> str:
-        """The line that says where numbers come from."""
+    def _enter(self, path: Path, origin: Origin, profile: str, note: str) -> str:
+        """Write the stamp of a file and the hashes of its data into the manifest beside it, and return the stamp."""
         if isinstance(origin, Mapping):
-            return f"{profile or self.profile} · no corpus · {note}"
-        if isinstance(origin, Corpus):
+            line, hashes = f"{profile} · no corpus · {note}", dict(origin)
+        elif isinstance(origin, Corpus):
             kind = "SYNTHETIC corpus" if origin.synthetic else f"{origin.name} (real)"
-            return f"{self.profile} · {kind} · fold {origin.fold} · {note or 'no model, no seed, no steps'}"
-        return stamp(origin, profile or self.profile)
+            line = f"{profile} · {kind} · fold {origin.fold} · {note or 'no model, no seed, no steps'}"
+            hashes = {"corpus": origin.checksum}
+        else:
+            line, hashes = stamp(origin, profile), {run_label(record): result_hash(record) for record in origin}
+        entries = read_manifest(path.parent) | {path.name: {"stamp": line, "origin": hashes}}
+        write_text(path.parent / MANIFEST, json.dumps(dict(sorted(entries.items())), indent=1) + "\n")
+        return line
 
-    def _comparisons(self, panel: str) -> Iterator[dict]:
-        """Arguments of `run_comparison` for every model, corpus and comparison of a panel.
+    def _comparisons(self, experiment: str) -> Iterator[dict]:
+        """Yield the arguments of `run_comparison` for every model, corpus and comparison of an experiment.
 
-        A corpus with splits of its own gets as many seeds as the others get folds x seeds.
+        A corpus with published splits has one fold and gets folds x seeds runs of it, as many as the others.
         """
+        settings = self.settings | ({} if self.max_steps is None else {"max_steps": self.max_steps})
         for model in self.models:
-            for corpus in [name for name in self.names if self.panels[panel] in ("", name)]:
+            for corpus in [name for name in self.corpora if self.corpus_of[experiment] in ("", name)]:
                 fixed = has_fixed_splits(corpus)
-                place = {
-                    "corpus": corpus,
-                    "model": model,
-                    "folds": [0] if fixed else self.folds,
-                    "seeds": self.seeds * len(self.folds) if fixed else self.seeds,
-                }
-                for options in comparisons(panel, self.methods):
-                    yield self.settings | place | options
-
-    def _run(self, options: dict) -> tuple[list[dict], list[dict]]:
-        from irtuning.comparison.runs import run_comparison
-
-        name, folds = options["corpus"], options["folds"]
-        corpora = {fold: self._corpus(name, fold) for fold in folds}
-        folder = self.places.runs / f"{name}-{corpora[folds[0]].checksum[:8]}-{training_fingerprint()}"
-        return run_comparison(**options, corpora=corpora, output=folder, **self.place)
+                folds, seeds = ([0], self.seeds * len(self.folds)) if fixed else (self.folds, self.seeds)
+                for options in comparisons(experiment, self.methods):
+                    yield settings | {"corpus": corpus, "model": model, "folds": folds, "seeds": seeds} | options
 
     def _corpus(self, name: str, fold: int) -> Corpus:
         if (name, fold) not in self._loaded:
             self._loaded[name, fold] = load_corpus(name, self.data, fold, labels=self.settings.get("label_set"))
         return self._loaded[name, fold]
 
-    def _sidecar(self, path: Path, line: str, origin: Origin) -> None:
-        if isinstance(origin, Mapping):
-            hashes = dict(origin)
-        elif isinstance(origin, Corpus):
-            hashes = {"corpus": origin.checksum}
-        else:
-            hashes = {run_label(record): result_hash(record) for record in origin}
-        write_text(path.with_suffix(".origin.json"), json.dumps({"stamp": line, "origin": hashes}, indent=1) + "\n")
+
+def read_manifest(folder: Path) -> dict[str, dict]:
+    """Return stamp and origin of every figure or table in a folder by file name; empty without a manifest."""
+    path = folder / MANIFEST
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _with_palette(png: bytes) -> bytes:
+    """Return a PNG with at most 256 colours, which makes it three times smaller."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    image = Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    image.save(stream, "PNG", optimize=True)
+    return stream.getvalue()
 
 
 def run_label(record: dict) -> str:
-    """A run's name in a sidecar."""
+    """Return the name of a run in a manifest."""
     config = record["run"]["config"]
     share = "" if config["share"] is None else f" share {config['share']:g}"
     return f"{config['corpus']} {config['model']} {run_title(config)}{share} fold {config['fold']} seed {config['seed']}"
 
 
 def result_hash(record: dict) -> str:
-    """SHA-256 of all but the clock and the machine, so that the same run elsewhere has the same."""
-    kept = {name: block for name, block in record.items() if name != "meta"}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    """Return the SHA-256 of a record without clock and machine, so that an equal run elsewhere has an equal hash."""
+    result = {name: block for name, block in record.items() if name != "meta"}
+    return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()

@@ -1,8 +1,6 @@
-"""What one batch says about the layers of a classifier before it has learned anything."""
+"""Importance of the layers of a classifier on its first batch, before it has learned anything."""
 
 import pandas
-import torch
-from torch import nn
 from transformers import DataCollatorWithPadding, set_seed
 
 from irtuning.models.adapters import adapted_classifier
@@ -14,48 +12,52 @@ from irtuning.models.loading import load_classifier, load_tokenizer, resolve
 from irtuning.models.prompts import encode
 
 
-def layer_anatomy(
-    corpus: Corpus, model: str = "mini", *, adapter: str = "lora", seed: int = 171, batch_size: int = 8
-) -> pandas.DataFrame:
-    """Every importance measure of every layer on the first batch a run with this seed takes, all adapters learning.
+def layer_scores(corpus: Corpus, model: str = "mini", **options) -> pandas.DataFrame:
+    """Return every importance score of every layer on the first batch of a run with this seed.
 
-    One row per layer: the gradient score in the forms `reference` and `l2`, the `weight` score, and `cosine` (per
-    token). Model, head, adapters and batch are made as `train` makes them, on the CPU in float32; the adapters'
-    dropout is off, so that the batch alone decides. LoRA's B starts at zero, so the gradient of every A is zero at
-    this step (likewise the bottleneck's `down`): the scores are those of the B matrices. `attrs["made_with"]` is the
-    stamp's text on the model.
+    Model, head, adapters and batch are made as `train` makes them, on the CPU in float32, with all adapters trainable.
+    The dropout of the adapters is off, so that the scores depend on the batch alone. LoRA's B starts at zero, and so
+    the gradient of every A is zero at this step.
+
+    Args:
+        corpus, model: The corpus, and the name of the model.
+        options: `adapter` ("lora"), `seed` (171) and `batch_size` (8).
+
+    Returns:
+        One row per layer, with the gradient score in the forms `reference` and `l2`, the `weight` score and `cosine`
+        (per token). `attrs["made_with"]` describes the model for a stamp.
     """
-    tuned, similarities = _one_batch(corpus, model, adapter, seed, batch_size)
+    tuned, similarities, made_with = _one_batch(corpus, model, **options)
     layers = candidate_layers(tuned)
     norms = [tensor_norms([p.grad for p in tensors]).tolist() for tensors in layers.parameters]
     columns = {form: [gradient_score(layer, form) for layer in norms] for form in ("reference", "l2")}
     columns |= {"weight": weight_scores(tuned, layers), "cosine": similarities.tolist()}
     table = pandas.DataFrame(columns, index=pandas.Index(layers.indices, name="layer"))
-    table.attrs["made_with"] = _made_with(tuned, model, adapter, seed)
+    table.attrs["made_with"] = made_with
     return table
 
 
-def component_norms(
-    corpus: Corpus, model: str = "mini", *, adapter: str = "lora", seed: int = 171, batch_size: int = 8
-) -> pandas.DataFrame:
-    """L2 norm of the gradient of each adapted module: one row per layer, one column per module (q_proj, ...).
+def component_norms(corpus: Corpus, model: str = "mini", **options) -> pandas.DataFrame:
+    """Return the L2 norm of the gradient of each adapted module: one row per layer, one column per module.
 
-    The same batch as in `layer_anatomy`, whose `l2` is the root of a row's summed squares. LoRA's A has no gradient
-    there, since B starts at zero.
+    The batch and the options are those of `layer_scores`. Its `l2` is the root of a row's summed squares.
     """
-    tuned, _ = _one_batch(corpus, model, adapter, seed, batch_size)
+    tuned, _, made_with = _one_batch(corpus, model, **options)
     rows = {
-        index: {name: _gradient_norm(module) for name, module in adapter_modules(find_layers(tuned)[index])}
+        index: {
+            name: gradient_score(tensor_norms([p.grad for p in adapter_parameters(module)]).tolist(), "l2")
+            for name, module in adapter_modules(find_layers(tuned)[index])
+        }
         for index in candidate_layers(tuned).indices
     }
     table = pandas.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
-    table.attrs["made_with"] = _made_with(tuned, model, adapter, seed)
+    table.attrs["made_with"] = made_with
     short = [name.rpartition(".")[2] for name in table.columns]
     return table.set_axis(short, axis=1) if len(set(short)) == len(short) else table
 
 
-def _one_batch(corpus: Corpus, name: str, adapter: str, seed: int, size: int) -> tuple[nn.Module, torch.Tensor]:
-    """The adapted classifier after one forward and backward pass, and each layer's cosine similarity."""
+def _one_batch(corpus: Corpus, name: str, adapter: str = "lora", seed: int = 171, batch_size: int = 8):
+    """Return the adapted classifier after one backward pass, the cosine similarities and the text for a stamp."""
     source = resolve(name)
     own = source.settings
     set_seed(seed)  # before the model is made: its head and adapters are random
@@ -64,22 +66,13 @@ def _one_batch(corpus: Corpus, name: str, adapter: str, seed: int, size: int) ->
     settings = {name: own[name] for name in ("rank", "alpha", "width")}
     tuned = adapted_classifier(classifier, adapter, dropout=0.0, **settings).train()
     ids = encode(corpus.train, tokenizer, corpus.labels, source.form, own["max_length"])
-    first = batch_order(seed, 0, [len(row) for row in ids], size)[:size]
+    first = batch_order(seed, 0, [len(row) for row in ids], batch_size)[:batch_size]
     labels = [corpus.labels.index(corpus.train[i].intention) for i in first]
     rows = [{"input_ids": ids[i], "labels": label} for i, label in zip(first, labels, strict=True)]
     meter = CosineMeter(tuned, candidate_layers(tuned))
     tuned(**DataCollatorWithPadding(tokenizer)(rows)).loss.backward()
     meter.remove()
-    return tuned, meter.read()
-
-
-def _made_with(tuned: nn.Module, model: str, adapter: str, seed: int) -> str:
-    """What a stamp says of the model that read the batch."""
-    whole, adapters = (sum(p.numel() for p in found) for found in (tuned.parameters(), adapter_parameters(tuned)))
-    size = f"{(whole - adapters) / 1e6:.1f} M parameters"
-    kind = "random weights, " if resolve(model).random_weights else ""
-    return f"{model} ({kind}{size}), {adapter} · seeds {seed} · steps 0, one batch · CPU"
-
-
-def _gradient_norm(module: nn.Module) -> float:
-    return gradient_score(tensor_norms([p.grad for p in adapter_parameters(module)]).tolist(), "l2")
+    total, adapters = (sum(p.numel() for p in tensors) for tensors in (tuned.parameters(), adapter_parameters(tuned)))
+    kind = "random weights, " if source.random_weights else ""
+    model = f"{name} ({kind}{(total - adapters) / 1e6:.1f} M parameters)"
+    return tuned, meter.read(), f"{model}, {adapter} · seeds {seed} · steps 0, one batch · CPU"

@@ -1,28 +1,28 @@
-"""The layers while they learn: a picture in the notebook, drawn anew every few steps."""
+"""A picture of the scores and the chosen layers that grows in a notebook while a model trains."""
 
 from transformers import TrainerCallback
 
-from irtuning.comparison.progress import in_notebook
-from irtuning.errors import InputError
 from irtuning.analysis.figures.layers import layer_importance
 from irtuning.analysis.figures.style import to_image
+from irtuning.comparison.progress import in_notebook
+from irtuning.errors import InputError
 from irtuning.method.layers import find_layers
 
 
 class LiveLayers(TrainerCallback):
-    """Shows scores and chosen layers, layer x step, while a Trainer with a layerwise callback trains.
+    """Trainer callback that shows scores and chosen layers while a layerwise callback trains.
 
-    `train(..., callbacks=[LiveLayers()])`, or `trainer.add_callback(LiveLayers())`. One cell output is replaced in
-    place and its last picture stays. Outside a notebook nothing is shown and only the last picture is drawn.
+    Use it as `train(..., callbacks=[LiveLayers()])` or `trainer.add_callback(LiveLayers())`. The picture is replaced in
+    place. Outside a notebook only the last picture is drawn, and nothing is shown.
 
     Args:
-        every: steps between two pictures; drawing one takes about a third of a second.
+        every: Steps between two pictures. Drawing one takes about a third of a second.
 
     Attributes:
-        image: the last picture, as PNG bytes.
+        image: The last picture as PNG bytes.
 
     Raises:
-        InputError: `every` below 1, or a Trainer without a layerwise callback.
+        InputError: `every` is below 1, or the Trainer has no layerwise callback.
     """
 
     def __init__(self, every: int = 5):
@@ -31,11 +31,11 @@ class LiveLayers(TrainerCallback):
         self.every, self.image, self._handle = every, None, None
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self._handle = None  # a further training gets a picture of its own
+        self._handle = None  # every training gets its own picture
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         if getattr(state, "_layerwise", None) is None:
-            raise InputError("LiveLayers shows what a layerwise callback chooses; add IRTuning() or LayerwiseTuning(...)")
+            raise InputError("LiveLayers needs a layerwise callback; add IRTuning() or LayerwiseTuning(...)")
         if in_notebook() and state.global_step % self.every == 0:
             self._draw(state, model)
 
@@ -51,7 +51,7 @@ class LiveLayers(TrainerCallback):
         from IPython.display import Image, display
 
         picture = Image(self.image, width=720, alt="scores and chosen layers so far")
-        if self._handle is None:
-            self._handle = display(picture, display_id=True)
-        else:
+        if self._handle:
             self._handle.update(picture)
+        else:
+            self._handle = display(picture, display_id=True)

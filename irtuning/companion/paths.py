@@ -1,4 +1,4 @@
-"""Where everything lies: the one file that names folders."""
+"""Folders of the repository and of what a profile writes."""
 
 from pathlib import Path
 
@@ -15,21 +15,21 @@ NOTEBOOKS = (
 
 
 def notebook_path(name: str) -> Path:
-    """A notebook of this repository.
+    """Return the path of one of the repository's notebooks.
 
     Raises:
-        InputError: the package was installed without its checkout.
+        InputError: The package was installed without its repository.
     """
     path = REPOSITORY / "notebooks" / f"{name}.ipynb"
     if not path.exists():
-        raise InputError(f"no {path}: the notebooks lie in the repository; install with `pip install -e .` there")
+        raise InputError(f"{path} does not exist: clone the repository and install it there with `pip install -e .`")
     return path
 
 
-class Places:
-    """Where a profile's figures, reports and cached runs go: under `output`, or in the repository."""
+class Folders:
+    """Folders for the figures, reports and recorded runs of a profile: under `output`, else in the repository."""
 
-    def __init__(self, profile: str, output: Path | None = None):
-        kinds = ("figures", "reports", "runs")
+    def __init__(self, profile: str, output: str | Path | None = None):
         self.profile = profile
-        self.figures, self.reports, self.runs = ((output or REPOSITORY) / kind / profile for kind in kinds)
+        root = Path(output) if output else REPOSITORY
+        self.figures, self.reports, self.runs = (root / kind / profile for kind in ("figures", "reports", "runs"))

@@ -1,0 +1,142 @@
+"""Tests of the notebooks: parameters, committed outputs, examples, and execution with other settings from anywhere."""
+
+import ast
+import contextlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+
+import nbformat
+import papermill
+import pytest
+
+from irtuning.companion.experiments import read_manifest
+from irtuning.companion.paths import NOTEBOOKS, REPOSITORY, notebook_path
+
+CHANGES = {"models": ["tiny-random"], "seeds": 1, "max_steps": 4, "settings": {"batch_size": 4, "device": "cpu", "eval_every": 2}}
+STAMP = (
+    r"· \w[\w.-]* \((random weights, )?[\d.]+ M parameters\).* · seeds [\d, to]+ · (folds [\d, to]+ · )?steps [\d, to]+.* · (CPU|NVIDIA)"
+    r"|· no model, no seed, no steps$|· no corpus · "
+)
+
+
+def sources(name, kind="code"):
+    return [cell.source for cell in nbformat.read(notebook_path(name), 4).cells if cell.cell_type == kind]
+
+
+def run_cells(cells, names):
+    """Run cells in this process; return what the last one shows, its text or its last value."""
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        for text in cells:
+            tree = ast.parse(text)
+            *statements, last = tree.body
+            exec(compile(ast.Module(statements, []), "cell", "exec"), names)
+            if isinstance(last, ast.Expr):
+                value = eval(compile(ast.Expression(last.value), "cell", "eval"), names)
+            else:
+                value = exec(compile(ast.Module([last], []), "cell", "exec"), names)
+    return value if value is not None else shown.getvalue()
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_every_notebook_has_the_four_parameters_and_opens_its_profile_with_them(name):
+    parameters = {n: ast.literal_eval(p["default"]) for n, p in papermill.inspect_notebook(str(notebook_path(name))).items()}
+    assert parameters == {"profile": "quick", "data": None, "output": None, "changes": {}}
+    assert "companion = Companion.open(profile, data, output, changes)" in sources(name)[1]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_committed_notebooks_are_executed_and_clean(name):
+    book = json.loads((REPOSITORY / "notebooks" / f"{name}.ipynb").read_text())
+    cells = [c for c in book["cells"] if c["cell_type"] == "code"]
+    assert all(c["execution_count"] for c in cells), "a cell without a count is never compared by nbval"
+    outputs = [o for c in cells for o in c["outputs"]]
+    assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
+    shown = {kind for output in outputs for kind in output.get("data", {})}
+    assert ({"text/markdown"} if name == NOTEBOOKS[-1] else {"image/png", "text/html"}) <= shown
+    assert not [o for o in outputs if "...</td>" in "".join(o.get("data", {}).get("text/html", ""))], "a cell is cut off"
+    assert book["metadata"]["kernelspec"]["name"] == "python3"
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_every_notebook_opens_with_its_question_and_ends_with_what_we_saw(name):
+    texts = sources(name, "markdown")
+    assert "**Question.**" in texts[0] and "**Time.**" in texts[0]
+    assert "## What we saw" in texts and texts[-1].startswith("**Next.**")
+    assert not re.search(r"tests/|test_\w+", " ".join(texts))
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_what_a_notebook_says_to_try_runs(name):
+    """The examples stand alone. Here they run two steps of a tiny model in this process."""
+    examples = re.findall(r"```python\n(.*?)```", "\n".join(sources(name, "markdown")), flags=re.DOTALL)
+    assert 2 <= len(examples) <= 3
+    for example in examples:
+        tiny = re.sub(r'(max_steps"?[=:] ?)\d+', r"\g<1>2", example)
+        tiny = tiny.replace('device="cpu"', 'device="cpu", model="tiny-random"').replace('"device": "cpu"', '"device": "cpu", "model": "tiny-random"')
+        shown = run_cells([tiny], {"__name__": "__main__"})
+        assert shown is not None and str(shown), example
+
+
+def test_a_notebook_runs_by_papermill_from_another_folder_and_writes_no_secret_or_name_of_the_machine(tmp_path):
+    secrets = {"HF_TOKEN": "hf_plantedsecret0123456789", "AWS_SECRET_ACCESS_KEY": "plantedsecret/aws"}
+    names = {"USER": "planteduser", "LOGNAME": "planteduser", "HOSTNAME": "plantedhost"}
+    command = [sys.executable, "-m", "papermill", str(notebook_path(NOTEBOOKS[0])), "out.ipynb", "-p", "profile", "quick"]
+    path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [*command, "-p", "output", str(tmp_path / "written")],
+        cwd=tmp_path, env=os.environ | secrets | names | {"PYTHONPATH": path}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    files = [path for path in (tmp_path / "written").rglob("*") if path.is_file()]
+    assert {".png", ".svg", ".csv", ".md", ".json"} == {path.suffix for path in files}
+    assert "01_label_counts_synthetic.png" in read_manifest(tmp_path / "written/figures/quick")
+    for file in files:
+        assert not [word for word in (*secrets.values(), *names.values(), str(REPOSITORY)) if word.encode() in file.read_bytes()]
+    assert not [word for word in secrets.values() if word in (tmp_path / "out.ipynb").read_text()]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS[1:4])
+def test_a_notebook_runs_with_changed_settings(name, tmp_path_factory, monkeypatch):
+    """The runs are shared between the notebooks. nbval executes the committed notebooks with their own parameters."""
+    output = tmp_path_factory.getbasetemp() / "changed"
+    monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
+    given = f"profile, data, output, changes = 'quick', None, {str(output)!r}, {CHANGES!r}"
+    shown = run_cells([given, *sources(name)[1:]], {"__name__": "__main__"})
+    assert len(re.findall(r"^- ", shown.data, flags=re.MULTILINE)) >= 3
+    assert any(entry.startswith(name[:3]) for entry in read_manifest(output / "figures/quick-changed"))
+
+
+def test_every_committed_figure_and_table_has_its_origin():
+    for folder in ("figures/study", "figures/mini", "reports/study", "reports/mini"):
+        manifest, files = read_manifest(REPOSITORY / folder), (REPOSITORY / folder).iterdir()
+        assert set(manifest) == {path.name for path in files if path.suffix in (".png", ".csv")}
+        for name, entry in manifest.items():
+            assert entry["origin"] and entry["stamp"].startswith((folder.split("/")[1], "study")), name
+            assert re.search(r"SYNTHETIC|\(real\)| · no corpus · .*(predicted|measured)", entry["stamp"]), name
+            assert folder.endswith("mini") or re.search(STAMP, entry["stamp"]), name
+
+
+def test_what_a_reproduction_writes_is_not_tracked():
+    """The repository stays clean after `irtuning reproduce` and the tests."""
+    listed = subprocess.run(["git", "ls-files", "figures", "reports"], cwd=REPOSITORY, capture_output=True, text=True).stdout
+    if not listed:
+        pytest.skip("not a git repository")
+    folders = {tuple(name.split("/")[:2]) for name in listed.split() if name.count("/") > 1}
+    assert {folder for kind, folder in folders if kind == "figures"} == {"study", "mini"}
+    assert {folder for kind, folder in folders if kind == "reports"} <= {"study", "mini", "benchmarks", "synthetic"}
+    made = [f"{kind}/{profile}/02.{end}" for profile in ("quick", "small-changed") for kind, end in
+            (("figures", "png"), ("figures", "svg"), ("reports", "csv"), ("reports", "ipynb"), ("runs", "record.json"))]  # fmt: skip
+    ignored = subprocess.run(["git", "check-ignore", *made], cwd=REPOSITORY, capture_output=True, text=True).stdout.split()
+    assert ignored == made
+
+
+def test_every_figure_and_table_that_the_readme_names_is_made():
+    names = set(re.findall(r"`(0\d_\w+)`", (REPOSITORY / "README.md").read_text())) - set(NOTEBOOKS)
+    made = "\n".join(text for name in NOTEBOOKS for text in sources(name))
+    for name in names:
+        assert f'"{name}"' in made or f'"{re.sub("_[^_]+$", "_", name)}' in made, name
