@@ -165,12 +165,12 @@ def test_figures_of_the_test_split_take_its_floors_and_show_the_margin():
 def test_the_reports_sentences_hold_in_the_committed_records():
     """Notebook 5's prose names no number; what it says of them is this."""
     companion = Companion("study", ["argrewrite", "arxivedits"])
-    headline, own, sizes, rates = (companion.panel(n, of="study").records for n in ("methods", "own-budget", "sizes", "rates"))
+    headline, own, sizes, rates = (companion.experiment(n, of="study").records for n in ("methods", "own-budget", "sizes", "rates"))
     first = study.primary_comparisons(headline).set_index(["corpus", "against"])
     assert list(first[first.p_holm < 0.05].index) == [("arxivedits", "ist")] and (first.difference.xs("ist", level=1) > 0).all()
     means = runs_table(headline + own, "test").groupby(["corpus", "method"])[["macro_f1", "layer_share"]].mean()
     assert (means.layer_share.xs("ist", level=1) < means.layer_share.xs("ir", level=1) / 2).all()
-    floors = companion.panel("methods", of="study").floors
+    floors = companion.experiment("methods", of="study").floors
     linear = pandas.DataFrame(floors).query("split == 'test' and name == 'edit-aware'").groupby("corpus").macro_f1.mean()
     assert means.macro_f1["arxivedits"].max() < linear["arxivedits"]
     assert runs_table(headline, "test").groupby(["corpus", "method"]).macro_f1.mean()["argrewrite"].min() > linear["argrewrite"]
