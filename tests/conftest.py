@@ -48,6 +48,14 @@ def make_examples(count: int = 48, seed: int = 0) -> list[dict]:
     return [{"input_ids": [3 + i % 3, *row], "labels": i % 3} for i, row in enumerate(rows)]
 
 
+def collate(examples: list[dict]) -> dict[str, torch.Tensor]:
+    """A padded batch of such examples."""
+    width = max(len(e["input_ids"]) for e in examples)
+    ids = torch.tensor([e["input_ids"] + [0] * (width - len(e["input_ids"])) for e in examples])
+    labels = torch.tensor([e["labels"] for e in examples])
+    return {"input_ids": ids, "attention_mask": (ids != 0).long(), "labels": labels}
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of the published corpora, from IRTUNING_DATA."""

@@ -21,7 +21,7 @@ def corpus(
     """
     import pandas
 
-    from irtuning.corpora import load_corpus
+    from irtuning.corpora.load import load_corpus
 
     shown = load_corpus(name, data, fold, labels=labels, before=before, after=after, label=label, group=group)
     table = pandas.DataFrame(shown.counts(), index=list(shown.labels)).fillna(0).astype(int)

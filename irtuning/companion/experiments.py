@@ -13,7 +13,8 @@ from irtuning.analysis.tables import markdown, run_title, stamp
 from irtuning.companion.archive import has_archive, read_archive, write_archive
 from irtuning.companion.paths import REPOSITORY, Folders
 from irtuning.companion.profiles import comparisons, profile_parameters
-from irtuning.corpora import SPLIT_BY_US, Corpus, corpus_names, load_corpus
+from irtuning.corpora.base import Corpus
+from irtuning.corpora.load import has_fixed_splits, load_corpus
 from irtuning.training.record import write_bytes, write_text
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 STUDY = "study"
 MANIFEST = "manifest.json"
 REAL_CORPORA = ["argrewrite", "arxivedits"]  # notebook 1 of the quick profile shows them too, where there is data
-FIXED_SPLITS = set(corpus_names()) - set(SPLIT_BY_US)
 # files that decide the result of a run
 DECISIVE = ["method/*.py", "models/*.py", "training/*.py", "mini/*.safetensors", "mini/tokenizer.json"]
 Origin = Sequence[dict] | Corpus | Mapping[str, str]  # records, a corpus, or hashes of other sources by name
@@ -149,7 +149,7 @@ class Companion:
         """Run what is not recorded yet of an experiment and return it."""
         from irtuning.comparison.runs import run_comparison
 
-        records, floors, where = [], [], {"jobs": self.workers, "scheduler": self.scheduler}
+        records, floors, where = [], [], {"workers": self.workers, "scheduler": self.scheduler}
         for options in self._comparisons(name):
             corpora = {fold: self._corpus(options["corpus"], fold) for fold in options["folds"]}
             checksum = corpora[options["folds"][0]].checksum
@@ -224,7 +224,7 @@ class Companion:
         settings = self.settings | ({} if self.max_steps is None else {"max_steps": self.max_steps})
         for model in self.models:
             for corpus in [name for name in self.corpora if self.corpus_of[experiment] in ("", name)]:
-                fixed = corpus in FIXED_SPLITS
+                fixed = has_fixed_splits(corpus)
                 folds, seeds = ([0], self.seeds * len(self.folds)) if fixed else (self.folds, self.seeds)
                 for options in comparisons(experiment, self.methods):
                     yield settings | {"corpus": corpus, "model": model, "folds": folds, "seeds": seeds} | options

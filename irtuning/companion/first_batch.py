@@ -4,7 +4,7 @@ import pandas
 from transformers import DataCollatorWithPadding, set_seed
 
 from irtuning.models.adapters import adapted_classifier
-from irtuning.method.batches import batch_order
+from irtuning.method.trainer import batch_order
 from irtuning.corpora.base import Corpus
 from irtuning.method.scores import CosineMeter, gradient_score, tensor_norms, weight_scores
 from irtuning.method.layers import adapter_modules, adapter_parameters, candidate_layers, find_layers

@@ -4,7 +4,7 @@ from transformers import TrainerCallback
 
 from irtuning.analysis.figures.layers import layer_importance
 from irtuning.analysis.figures.style import to_image
-from irtuning.corpora.html import in_notebook
+from irtuning.comparison.progress import in_notebook
 from irtuning.errors import InputError
 from irtuning.method.layers import find_layers
 

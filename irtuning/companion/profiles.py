@@ -116,12 +116,12 @@ def comparisons(experiment: str, methods: Sequence[str]) -> list[dict]:
 
 def missing(parameters: Mapping) -> list[str]:
     """Return one sentence for each thing that a profile needs and this machine lacks, without loading anything."""
-    from irtuning.corpora.sources import SOURCES, find
+    from irtuning.corpora.sources import CORPORA, find
 
     problems = []
     for corpus in parameters["corpora"]:
-        if corpus in SOURCES and find(corpus, parameters["data"]) is None:
-            problems.append(f"corpus {corpus} is not on this machine; it comes from {SOURCES[corpus].home}")
+        if corpus in CORPORA and CORPORA[corpus].patterns and find(corpus, parameters["data"]) is None:
+            problems.append(f"corpus {corpus} is not on this machine; it comes from {CORPORA[corpus].home}")
     needed, present = GPU_GIB.get(parameters["profile"], 0), gpu_gib()
     if present < needed * 0.9:
         problems.append(f"it needs a GPU of {needed} GiB, and the GPU of this machine has {present:.0f} GiB")

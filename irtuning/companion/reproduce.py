@@ -84,7 +84,7 @@ def dry_run(profile: str, *, data: str | Path | None = None, changes: dict | Non
     Minutes are predicted from measured runs of `mini` on a GPU, if no other model and no CPU is involved.
     """
     from irtuning.memory.predict import highest_peaks
-    from irtuning.training.build import predict_run
+    from irtuning.training.prepare import prepare
 
     parameters = profile_parameters(profile, data, None, changes)
     runs = Companion(**parameters).planned()
@@ -94,6 +94,7 @@ def dry_run(profile: str, *, data: str | Path | None = None, changes: dict | Non
         size = sum(config.max_steps for config in configs) / record["steps"]
         times = {f"{row['jobs']} at a time": round(size / row["runs_per_minute"]) for row in record["rows"]}
         minutes = {f"predicted minutes on one {record['meta']['device']}": times}
+    peaks = (prepare(config, load=False, on_device="cuda").predicted_memory() for config in configs)
     parts = ("corpus", "model", "method")
     counts = {name: dict(Counter(getattr(config, name) for config in configs)) for name in parts}
     return {
@@ -104,7 +105,7 @@ def dry_run(profile: str, *, data: str | Path | None = None, changes: dict | Non
         "steps": sorted({str(config.max_steps or "the model's own epochs") for config in configs}),
         "missing": missing(parameters),
         "run by us": RUN_BY_US[profile],
-    } | minutes | ({"predicted peak on a GPU, GiB": highest_peaks(map(predict_run, configs))} if memory else {})
+    } | minutes | ({"predicted peak on a GPU, GiB": highest_peaks(peaks)} if memory else {})
 
 
 def check(companion: Companion) -> None:

@@ -1,4 +1,4 @@
-"""Methods x folds x seeds as a list of independent runs, the recorded ones skipped, and their table."""
+"""A comparison: methods x folds x seeds as a list of independent runs, of which only the missing ones are trained."""
 
 import dataclasses
 import hashlib
@@ -9,24 +9,27 @@ from pathlib import Path
 
 import pandas
 
-from irtuning.training.config import RunConfig, corpus_of, strategy_of
-from irtuning.corpora.base import Corpus
-from irtuning.corpora.html import progress_bar
-from irtuning.errors import InputError
-from irtuning.comparison.workers import cores, outcomes
-from irtuning.models.loading import MINI, RANDOM, resolve
-from irtuning.method.processes import is_first, world_size
-from irtuning.training.record import has_record, new_folder, read_record, write_record
-from irtuning.training.run import train
-from irtuning.method.registry import METHODS, facts
 from irtuning.analysis.tables import mean_share, summary_table
+from irtuning.comparison.workers import cores, outcomes
+from irtuning.corpora.base import Corpus
+from irtuning.comparison.progress import progress_bar
+from irtuning.errors import InputError
+from irtuning.method.processes import is_first, world_size
+from irtuning.method.registry import METHODS, as_strategy, method_text
+from irtuning.method.strategies import Strategy
+from irtuning.models.loading import MINI, RANDOM
+from irtuning.training.config import RunConfig
+from irtuning.training.prepare import available_device, corpus_of, prepare
+from irtuning.training.record import has_record, new_folder, read_record, write_record
+from irtuning.training.run import finished_run, train
 
-FIRST_SEED = 171  # the reference's
-_FLOORS: dict[tuple, list[dict]] = {}  # a comparison after the other asks for the same
+FIRST_SEED = 171  # the seed in the authors' code
+Method = str | type[Strategy] | Strategy
+_FLOORS: dict[tuple, list[dict]] = {}  # several comparisons use the same corpus
 
 
-def compare(methods: Sequence[str], **options: object) -> pandas.DataFrame:
-    """Run every method on every fold with every seed; return mean and spread per method, floors first.
+def compare(methods: Sequence[Method], **options: object) -> pandas.DataFrame:
+    """Run every method on every fold with every seed, and return mean and spread per method, after the floors.
 
     Takes the arguments of `run_comparison`.
     """
@@ -34,12 +37,13 @@ def compare(methods: Sequence[str], **options: object) -> pandas.DataFrame:
 
 
 def run_comparison(
-    methods: Sequence[str],
+    methods: Sequence[Method],
     *,
     seeds: int | Sequence[int] = 2,
     folds: Sequence[int] = (0,),
     budget: str = "equal",
     rates: Mapping[str, float] | None = None,
+    workers: int | None = None,
     jobs: int | None = None,
     scheduler: str | None = None,
     output: str | Path | None = None,
@@ -48,124 +52,191 @@ def run_comparison(
     progress: bool = True,
     **settings: object,
 ) -> tuple[list[dict], list[dict]]:
-    """Run every method on every fold with every seed; return the records, and both floors of every fold.
+    """Run every method on every fold with every seed, and return the records and the two floors of every fold.
 
     Args:
-        methods: method texts, such as `["full", "ir", "ir:variant=exact", "rst"]`.
-        seeds: how many, from 171 on and numbered through over the folds so that all runs differ; or which, in every fold.
-        folds: of a corpus split by us.
-        budget: `equal` gives RST, lisa-adapters, last-k and middle-k the mean share of layers that the first
-            IR-Tuning method used with that fold and seed; `own` leaves them the papers' own.
-        rates: learning rates by method; those not named have the settings' or the model's own.
-        jobs: runs at a time, each in its own process with its share of the threads; where None, as many as there are
-            cores for an embedded model on the CPU, else one after the other in this process.
-        scheduler: address of a Dask scheduler whose workers run them instead, one at a time each; no disk is shared,
-            and records come back without the weights.
+        methods: names such as `["full", "ir:variant=exact"]`, subclasses of `Strategy`, or instances.
+        seeds: how many, from 171 on and different in each fold; or the seeds themselves, the same in each fold.
+        folds: of a corpus that this package splits.
+        budget: `equal` gives the methods with a share of layers the mean share that the first method that leads
+            (IR-Tuning) used with that fold and seed; `own` leaves them their papers' own.
+        rates: learning rates by method; other methods have that of the settings, or the model's own.
+        workers: runs at a time, each in its own process with its share of the threads. None: one for each core if a
+            model of this package runs on the CPU, else one run after the other in this process. `jobs` is an alias.
+        scheduler: address of a Dask scheduler whose workers run them instead, one at a time each. They need no shared
+            disk; the records come back, without the weights.
         output: folder of the runs; what it holds already is not run again.
         data_dir, progress: as for `train`.
-        corpora: the corpus of each fold, where they are loaded already.
-        settings: fields of `RunConfig`, the same for all.
+        corpora: the corpus of each fold, if they are loaded already.
+        settings: fields of `RunConfig`, the same for all runs.
 
     Raises:
-        InputError: anything that cannot work, before the first run where it can be seen there; after the last, runs
-            that failed or whose worker died twice, by name.
+        InputError: something cannot work, seen before the first run where possible; or runs failed, which are named
+            after the last run.
     """
-    if jobs is not None and jobs < 1:
-        raise InputError(f"jobs is {jobs}; give 1 or more")
-    runs = planned_runs(methods, seeds, folds, budget, rates, **settings)
+    workers = jobs if workers is None else workers
+    if workers is not None and workers < 1:
+        raise InputError(f"workers is {workers}; give 1 or more")
+    runs, strategies = planned_runs(methods, seeds, folds, budget, rates, **settings), _named(methods)
     corpora = corpora or {fold: corpus_of(run, data_dir) for fold, run in {run.fold: run for run in runs}.items()}
-    _check(runs, corpora)
+    for run in runs:
+        prepare(run, corpus=corpora[run.fold], strategy=strategies[run.method], on_device="cpu")
     scored = ("validation", "test") if runs[0].score_test else ("validation",)
     floors = [floor for fold in dict.fromkeys(folds) for floor in corpus_floors(corpora[fold], scored)]
-    jobs = 1 if world_size() > 1 else jobs or _default_jobs(runs[0])
-    records: dict[int, dict] = {}
-    failed: dict[str, Exception] = {}
-    with progress_bar(total=len(runs), desc=f"{runs[0].corpus} on {runs[0].model}, runs", disable=not (progress and is_first())) as bar:
-        for later in (False, True):  # IR-Tuning's first: others take their budget from it
-            stage = _stage(runs, records, budget, later)
-            work = [(config, corpora[config.fold], _folder(output, config)) for config in stage.values()]
-            for at, outcome in _run_all(work, jobs, scheduler):
-                bar.update()
-                if isinstance(outcome, Exception):
-                    failed[run_name(work[at][0])] = outcome
-                else:
-                    records[list(stage)[at]] = outcome
-    if failed:
-        raise _failure(failed, len(runs) - len(records)) from next(iter(failed.values()))
-    return [records[i] for i in range(len(runs))], floors
+    title = f"{runs[0].corpus} on {runs[0].model}, runs"
+    with progress_bar(total=len(runs), desc=title, disable=not (progress and is_first())) as bar:
+        workers = 1 if world_size() > 1 else workers or _default_workers(runs[0])
+        return _make(runs, strategies, corpora, budget, output, workers, scheduler, bar.update), floors
 
 
 def planned_runs(
-    methods: Sequence[str],
+    methods: Sequence[Method],
     seeds: int | Sequence[int],
     folds: Sequence[int],
     budget: str = "equal",
     rates: Mapping[str, float] | None = None,
     **settings: object,
 ) -> list[RunConfig]:
-    """The runs of a comparison in their order, budgets and the model's own settings not filled in yet."""
-    methods, by_fold = _order(methods, budget), _seeds(seeds, list(dict.fromkeys(folds)))
-    base = RunConfig.of(settings)
-    of_method = [dataclasses.replace(base, method=m, learning_rate=(rates or {}).get(m, base.learning_rate)) for m in methods]
-    return [dataclasses.replace(run, fold=f, seed=s) for f, seeds in by_fold.items() for s in seeds for run in of_method]
+    """Return the runs of a comparison in order, before budgets and the model's own settings are filled in."""
+    if budget not in ("equal", "own"):
+        raise InputError(f"budget is {budget!r}; give equal or own")
+    names, by_fold, base = list(_named(methods)), _seeds(seeds, list(dict.fromkeys(folds))), RunConfig.of(settings)
+    rated = [dataclasses.replace(base, method=m, learning_rate=(rates or {}).get(m, base.learning_rate)) for m in names]
+    return [dataclasses.replace(run, fold=f, seed=s) for f, seeds in by_fold.items() for s in seeds for run in rated]
 
 
-def _stage(runs: Sequence[RunConfig], records: Mapping[int, dict], budget: str, later: bool) -> dict[int, RunConfig]:
-    """By position the runs that depend on no other; or, `later`, those whose IR-Tuning run is there, with its budget."""
-    first = next((run.method for run in runs if facts(run.method)["leads"]), None)
-    leaders = {(runs[i].fold, runs[i].seed): record for i, record in records.items() if runs[i].method == first}
-    return {
-        i: with_budget(run, leaders.get((run.fold, run.seed)), budget)
-        for i, run in enumerate(runs)
-        if (first is not None and takes_budget(run, budget)) == later and (not later or (run.fold, run.seed) in leaders)
-    }
+def with_budget(config: RunConfig, leader: dict | None, budget: str = "equal") -> RunConfig:
+    """Return a run with the budget of a leading run's record: its mean share of layers, or its counts per step."""
+    if leader is None or not takes_budget(config, budget):
+        return config
+    if as_strategy(config.method).takes == "counts":
+        return dataclasses.replace(config, counts=tuple(len(s["layers"]) for s in leader["train"]["steps"]))
+    of_candidates = mean_share(leader) * leader["run"]["depth"] / len(leader["run"]["candidate_layers"])
+    return dataclasses.replace(config, share=round(of_candidates, 4))
 
 
-def _run_all(work: Sequence[tuple], jobs: int, scheduler: str | None) -> Iterator[tuple[int, object]]:
-    """Every run's position and record, or why it failed, as they end; recorded ones are read here, without a worker."""
-    recorded = {i for i, (_, _, folder) in enumerate(work) if folder is not None and has_record(folder)}
-    for i in recorded:
-        yield i, _recorded(*work[i])
-    rest = [i for i in range(len(work)) if i not in recorded]
-    if scheduler is None and jobs == 1:
-        yield from ((i, _attempt(*work[i])) for i in rest)
+def takes_budget(config: RunConfig, budget: str = "equal") -> bool:
+    """Return whether a run depends on how many layers the leading method used."""
+    takes = as_strategy(config.method).takes
+    own = config.share is not None or ":share=" in config.method
+    return takes == "counts" or (takes == "share" and budget == "equal" and not own)
+
+
+def run_name(config: RunConfig) -> str:
+    """Return the folder name of a run within its comparison. Another configuration has another name."""
+    digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()
+    return f"{config.method.replace(':', '_').replace('=', '-')}-fold{config.fold}-seed{config.seed}-{digest[:8]}"
+
+
+def corpus_floors(corpus: Corpus, splits: Sequence[str] = ("validation",)) -> list[dict]:
+    """Return the scores of both floors on each of the splits. They are computed once for each corpus."""
+    from irtuning.corpora.floors import edit_aware_floor, operation_floor
+
+    key = corpus.checksum, corpus.fold, *splits
+    if key not in _FLOORS:
+        floors = [floor(corpus, split) for split in splits for floor in (operation_floor, edit_aware_floor)]
+        scores = [{name: getattr(f, name) for name in ("name", "split", "macro_f1", "accuracy")} for f in floors]
+        _FLOORS[key] = [row | {"corpus": corpus.name, "fold": corpus.fold} for row in scores]
+    return _FLOORS[key]
+
+
+def _named(methods: Sequence[Method]) -> dict[str, Strategy]:
+    """Return the strategies by the texts that name them in records, the leading methods first."""
+    named = {}
+    for method in methods:
+        strategy = as_strategy(method)
+        known = isinstance(method, str) and method.split(":")[0] in METHODS
+        named[method if known else method_text(strategy)] = strategy
+    if not named:
+        raise InputError("no methods to compare; name some, such as full,ir,rst")
+    for name, strategy in named.items():
+        if strategy.takes == "counts" and not any(other.leads for other in named.values()):
+            raise InputError(f"{name} takes its layer counts from IR-Tuning: add ir to the methods")
+    return dict(sorted(named.items(), key=lambda item: not item[1].leads))
+
+
+def _seeds(seeds: int | Sequence[int], folds: Sequence[int]) -> dict[int, list[int]]:
+    """Return the seeds of each fold."""
+    if not seeds:
+        raise InputError("no seeds; give 1 or more")
+    if not isinstance(seeds, int):
+        return {fold: list(dict.fromkeys(seeds)) for fold in folds}
+    return {fold: [FIRST_SEED + index * seeds + i for i in range(seeds)] for index, fold in enumerate(folds)}
+
+
+def _default_workers(run: RunConfig) -> int:
+    """Return one worker per core for a small model on the CPU, which a second thread hardly speeds up; else one."""
+    on_gpu = available_device(run.device) == "cuda"
+    return 1 if on_gpu or run.model not in (MINI, *RANDOM) else cores()
+
+
+def _make(runs, strategies, corpora, budget, output, workers, scheduler, advance) -> list[dict]:
+    """Return the record of every run. Runs that take their budget from a leading run are made after it."""
+    records: dict[int, dict] = {}
+    failed: dict[str, Exception] = {}
+    leading = next((name for name, strategy in strategies.items() if strategy.leads), None)
+    for later in (False, True):
+        leaders = {(runs[i].fold, runs[i].seed): r for i, r in records.items() if runs[i].method == leading}
+        stage = [
+            i
+            for i, run in enumerate(runs)
+            if (leading is not None and takes_budget(run, budget)) == later
+            and (not later or (run.fold, run.seed) in leaders)
+        ]
+        configs = [with_budget(runs[i], leaders.get((runs[i].fold, runs[i].seed)), budget) for i in stage]
+        folders = [None if output is None else Path(output) / run_name(config) for config in configs]
+        work = [(c, corpora[c.fold], strategies[c.method], f) for c, f in zip(configs, folders, strict=True)]
+        for index, outcome in _outcomes(work, workers, scheduler):
+            advance()
+            if isinstance(outcome, Exception):
+                failed[run_name(configs[index])] = outcome
+            else:
+                records[stage[index]] = outcome
+    if failed:
+        raise _failure(failed, len(runs) - len(records)) from next(iter(failed.values()))
+    return [records[i] for i in range(len(runs))]
+
+
+def _outcomes(work: Sequence[tuple], workers: int, scheduler: str | None) -> Iterator[tuple[int, object]]:
+    """Yield every run's index and its record, or why it failed. Recorded runs are read here, without a worker."""
+    missing = [i for i, (*_, folder) in enumerate(work) if folder is None or not has_record(folder)]
+    yield from ((i, _recorded(*work[i])) for i in range(len(work)) if i not in missing)
+    if scheduler is None and workers == 1:
+        yield from ((i, _attempt(*work[i])) for i in missing)
     elif scheduler is None:
-        yield from ((rest[at], outcome) for at, outcome in outcomes(_run_one, [work[i] for i in rest], workers=jobs))
-    elif rest:
-        yield from _run_far(work, rest, scheduler)
+        yield from ((missing[at], made) for at, made in outcomes(_run_one, [work[i] for i in missing], workers=workers))
+    elif missing:  # corpora and records travel as values, and the records are written here
+        _check_writable(work[missing[0]][-1])
+        for at, made in outcomes(_run_one, [(*work[i][:-1], None) for i in missing], scheduler=scheduler):
+            folder = work[missing[at]][-1]
+            if folder is not None and not isinstance(made, Exception):
+                with new_folder(folder) as temporary:
+                    write_record(temporary, made)
+            yield missing[at], made
 
 
-def _run_far(work: Sequence[tuple], rest: Sequence[int], scheduler: str) -> Iterator[tuple[int, object]]:
-    """The same on a cluster: corpora and records travel as values, and the records are written here."""
-    _check_writable(work[rest[0]][2])
-    for at, outcome in outcomes(_run_one, [(*work[i][:2], None) for i in rest], scheduler=scheduler):
-        folder = work[rest[at]][2]
-        if folder is not None and not isinstance(outcome, Exception):
-            with new_folder(folder) as temporary:
-                write_record(temporary, outcome)
-        yield rest[at], outcome
+def _run_one(config: RunConfig, corpus: Corpus, strategy: Strategy, folder: Path | None) -> dict:
+    """Make one run. The strategy comes with it, since another process may not know its name."""
+    return train(prepare(config, corpus=corpus, strategy=strategy), output=folder, progress=False).record
 
 
-def _run_one(config: RunConfig, corpus: Corpus, folder: Path | None) -> dict:
-    return train(config, corpus=corpus, output=folder, progress=False).record
-
-
-def _recorded(config: RunConfig, corpus: Corpus, folder: Path) -> dict:
-    """Read a run and check that it is the one asked for; where it ran decided its precision, not this machine."""
-    precision = config.precision or read_record(folder)["run"]["config"].get("precision")
-    return _run_one(dataclasses.replace(config, precision=precision), corpus, folder)
-
-
-def _attempt(config: RunConfig, corpus: Corpus, folder: Path | None) -> dict | Exception:
-    """A run in this process; one that fails stops no other, as where they have processes of their own."""
+def _attempt(*work) -> dict | Exception:
+    """Make one run in this process. If it fails, the others are still made."""
     try:
-        return _run_one(config, corpus, folder)
+        return _run_one(*work)
     except Exception as error:
         return error
 
 
+def _recorded(config: RunConfig, corpus: Corpus, strategy: Strategy, folder: Path) -> dict:
+    """Read a run and check that it is the one asked for. Its precision may be that of another machine."""
+    precision = config.precision or read_record(folder)["run"]["config"].get("precision")
+    config = dataclasses.replace(config, precision=precision)
+    return finished_run(folder, prepare(config, corpus=corpus, strategy=strategy))
+
+
 def _check_writable(folder: Path | None) -> None:
-    """Raise InputError, before anything runs elsewhere, if its record could not be kept here."""
+    """Raise InputError, before anything runs elsewhere, if records could not be written here."""
     if folder is not None:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -175,87 +246,11 @@ def _check_writable(folder: Path | None) -> None:
 
 
 def _failure(failed: dict[str, Exception], missing: int) -> InputError:
-    """What to say of runs that failed: the first of them by name, and how many are missing in all."""
+    """Return the error about runs that failed: the first of them by name, and how many are missing."""
     texts = [f"{name}: {error if isinstance(error, InputError) else repr(error)}" for name, error in failed.items()]
     more = f"; and {len(texts) - 3} more" * (len(texts) > 3)
     waiting = f", and {missing - len(failed)} wait for their layer budget" * (missing > len(failed))
     return InputError(
-        f"{len(failed)} run{'s' * (len(failed) > 1)} failed{waiting}; all others are recorded where there is an output "
-        f"folder, and repeating the command runs what is missing. {'; '.join(texts[:3])}{more}"
+        f"{len(failed)} run{'s' * (len(failed) > 1)} failed{waiting}; all others are recorded if there is an output "
+        f"folder, and repeating the command makes what is missing. {'; '.join(texts[:3])}{more}"
     )
-
-
-def _folder(output: str | Path | None, config: RunConfig) -> Path | None:
-    return None if output is None else Path(output) / run_name(config)
-
-
-def _default_jobs(run: RunConfig) -> int:
-    """One run per core for a small model on the CPU: two threads hardly speed one up."""
-    import torch
-
-    on_gpu = torch.cuda.is_available() and run.device == "auto"
-    return 1 if on_gpu or run.model not in (MINI, *RANDOM) else cores()
-
-
-def with_budget(config: RunConfig, leader: dict | None, budget: str = "equal") -> RunConfig:
-    """Give a method with a budget IR-Tuning's own: the mean share of a record, or its layer counts per step."""
-    if leader is None or not takes_budget(config, budget):
-        return config
-    if METHODS[config.method.split(":")[0]].takes == "counts":
-        return dataclasses.replace(config, counts=tuple(len(s["layers"]) for s in leader["train"]["steps"]))
-    of_candidates = mean_share(leader) * leader["run"]["depth"] / len(leader["run"]["candidate_layers"])
-    return dataclasses.replace(config, share=round(of_candidates, 4))
-
-
-def takes_budget(config: RunConfig, budget: str = "equal") -> bool:
-    """Whether a run depends on how many layers IR-Tuning used."""
-    takes = METHODS[config.method.split(":")[0]].takes
-    own = config.share is not None or ":share=" in config.method
-    return takes == "counts" or (takes == "share" and budget == "equal" and not own)
-
-
-def run_name(config: RunConfig) -> str:
-    """The folder name of a run within its comparison: another configuration gets another folder."""
-    digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()
-    return f"{config.method.replace(':', '_').replace('=', '-')}-fold{config.fold}-seed{config.seed}-{digest[:8]}"
-
-
-def corpus_floors(corpus: Corpus, splits: Sequence[str] = ("validation",)) -> list[dict]:
-    """Scores of both floors on each of the splits, computed once for each corpus."""
-    from irtuning.corpora.floors import edit_aware_floor, operation_floor
-
-    key = corpus.checksum, corpus.fold, *splits
-    if key not in _FLOORS:
-        names = ("name", "split", "macro_f1", "accuracy")
-        floors = [floor(corpus, split) for split in splits for floor in (operation_floor, edit_aware_floor)]
-        place = {"corpus": corpus.name, "fold": corpus.fold}
-        _FLOORS[key] = [{name: getattr(floor, name) for name in names} | place for floor in floors]
-    return _FLOORS[key]
-
-
-def _order(methods: Sequence[str], budget: str) -> list[str]:
-    """The methods, IR-Tuning's first."""
-    methods = sorted(dict.fromkeys(methods), key=lambda method: not facts(method)["leads"])
-    if not methods:
-        raise InputError("no methods to compare; name some, such as full,ir,rst")
-    if budget not in ("equal", "own"):
-        raise InputError(f"budget is {budget!r}; give equal or own")
-    if "random-counts" in methods and not facts(methods[0])["leads"]:
-        raise InputError("random-counts takes its layer counts from IR-Tuning: add ir to the methods")
-    return methods
-
-
-def _seeds(seeds: int | Sequence[int], folds: Sequence[int]) -> dict[int, list[int]]:
-    """The seeds of each fold."""
-    if not seeds:
-        raise InputError("no seeds; give 1 or more")
-    if not isinstance(seeds, int):
-        return {fold: list(dict.fromkeys(seeds)) for fold in folds}
-    return {fold: [FIRST_SEED + place * seeds + i for i in range(seeds)] for place, fold in enumerate(folds)}
-
-
-def _check(runs: Sequence[RunConfig], corpora: dict[int, Corpus]) -> None:
-    """Raise InputError for a configuration that cannot be completed."""
-    for config in runs:
-        full = strategy_of(config).scope == "parameters"
-        config.complete(resolve(config.model, config.form), len(corpora[config.fold].train), full, "cpu")

@@ -13,7 +13,7 @@ from joblib import cpu_count as cores
 from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor
 
 from irtuning.errors import InputError
-from irtuning.training.provenance import versions
+from irtuning.training.record import versions
 
 logger = logging.getLogger(__name__)
 CONNECT_SECONDS, WORKER_SECONDS = 10, 60  # how long to wait for a scheduler, and for a worker of its own

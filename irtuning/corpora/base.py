@@ -1,12 +1,14 @@
-"""What a corpus is: revisions with an intention each, in three splits."""
+"""The two classes of this room: a revision with its intention, and a corpus of revisions in three splits."""
 
 import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
+from irtuning.corpora.html import counts_html, revision_html
 from irtuning.errors import InputError, brief, unknown
 
 SPLITS = ("train", "validation", "test")
@@ -16,11 +18,16 @@ EDIT_MARKS = ("<edit>", "</edit>")
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One revision: a text before and after, and why the writer changed it.
+    """Text before and after a change, with the writer's intention.
 
-    `before` or `after` is "" when that side does not exist (pure addition or deletion). `group` is what must not
-    be shared between splits (a writer, a document). Spans are [start, end) token ranges of `text.split()`; where
-    one is given, the intention belongs to that edit alone. `extra` holds the corpus's own further fields.
+    Attributes:
+        id: a name that occurs once in a corpus.
+        before, after: the two texts. One of them is "" where the writer only added or only deleted.
+        intention: the label.
+        group: what two splits must not share, such as the writer or the document.
+        before_span, after_span: [start, end) ranges of `text.split()`. Where one is given, the intention belongs to
+            that edit alone.
+        extra: further fields of the corpus.
     """
 
     id: str
@@ -34,25 +41,27 @@ class Revision:
 
     @property
     def operation(self) -> str:
-        """add, delete or modify, from which sides (or marked spans) exist."""
+        """Whether text was added, deleted or modified, from the sides (or marked spans) that exist."""
         marked = self.before_span is not None or self.after_span is not None
         before = self.before_span is not None if marked else bool(self.before)
         after = self.after_span is not None if marked else bool(self.after)
         return "modify" if before and after else "add" if after else "delete"
 
     def texts(self) -> tuple[str, str]:
-        """Before and after as a model reads them: the edit at hand marked where the corpus gives its span."""
+        """Return before and after as a model reads them, with the edit marked where the corpus gives its span."""
         return _mark(self.before, self.before_span), _mark(self.after, self.after_span)
 
     def _repr_html_(self) -> str:
-        from irtuning.corpora.html import revision_html
-
-        return revision_html(self)
+        return revision_html(*self.texts(), self.intention)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Corpus:
-    """Three splits of revisions, the labels in index order, and where they come from."""
+    """Three splits of revisions, the labels in index order, and where they come from.
+
+    Raises:
+        InputError: a split is empty, there are fewer than two labels, a label cannot be learned, or an id occurs twice.
+    """
 
     name: str
     labels: tuple[str, ...]
@@ -65,51 +74,52 @@ class Corpus:
     fold: int = 0
 
     def __post_init__(self) -> None:
-        problems = _problems(self)
+        problems = list(_problems(self))
         if problems:
             more = f"; and {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else ""
             raise InputError(f"corpus {self.name!r} cannot be used: {'; '.join(problems[:MOST_PROBLEMS])}{more}")
 
-    @property
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{split} {len(self.split(split)):,}" for split in SPLITS)
+        return f"Corpus({self.name!r}, {len(self.labels)} labels, {sizes}, fold {self.fold})"
+
+    @cached_property
     def checksum(self) -> str:
         """SHA-256 over labels and every revision's id, texts, spans, intention, group and split."""
-        digest = hashlib.sha256(_bytes([self.name, self.labels]))
+        rows = [[self.name, self.labels]]
         for split in SPLITS:
             for r in self.split(split):
-                row = [split, r.id, r.before, r.after, r.intention, r.group, r.before_span, r.after_span]
-                digest.update(_bytes(row))
-        return digest.hexdigest()
+                rows.append([split, r.id, r.before, r.after, r.intention, r.group, r.before_span, r.after_span])
+        text = "".join(json.dumps(row, ensure_ascii=False) for row in rows)
+        return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()  # a text may hold half a character
 
     def split(self, name: str) -> list[Revision]:
-        """The revisions of `train`, `validation` or `test`."""
+        """Return the revisions of `train`, `validation` or `test`."""
         if name not in SPLITS:
             raise unknown("split", name, SPLITS)
         return getattr(self, name)
 
     def train_part(self, share: float, seed: int) -> list[Revision]:
-        """A random share of the training split, every label alike and at least one; smaller ones lie in larger ones."""
+        """Return a random share of the training split, the same share of each label and at least one example.
+
+        With one seed, a smaller share is a part of a larger one.
+        """
         if share == 1:
             return self.train
-        rng, kept = random.Random(seed), set()
+        rng, chosen = random.Random(seed), set()
         for label in self.labels:
-            own = [i for i, r in enumerate(self.train) if r.intention == label]
-            kept.update(rng.sample(own, len(own))[: max(1, round(share * len(own)))])
-        return [r for i, r in enumerate(self.train) if i in kept]
+            rows = [i for i, r in enumerate(self.train) if r.intention == label]
+            chosen.update(rng.sample(rows, len(rows))[: max(1, round(share * len(rows)))])
+        return [r for i, r in enumerate(self.train) if i in chosen]
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Number of revisions per intention in each split, in label order."""
-        found = {s: Counter(r.intention for r in self.split(s)) for s in SPLITS}
-        return {s: {label: found[s][label] for label in self.labels} for s in SPLITS}
+        """Return the number of revisions per intention in each split, in label order."""
+        totals = {s: Counter(r.intention for r in self.split(s)) for s in SPLITS}
+        return {s: {label: totals[s][label] for label in self.labels} for s in SPLITS}
 
     def _repr_html_(self) -> str:
-        from irtuning.corpora.html import corpus_html
-
-        return corpus_html(self)
-
-
-def _bytes(row: list) -> bytes:
-    """JSON as UTF-8; a file name or id may hold half a character, which must not break the checksum."""
-    return json.dumps(row, ensure_ascii=False).encode(errors="surrogatepass")
+        kind = f"({'SYNTHETIC' if self.synthetic else 'real'}, fold {self.fold})"
+        return counts_html(self.name, [kind, self.licence, f"checksum {self.checksum[:12]}"], self.counts())
 
 
 def _mark(text: str, span: tuple[int, int] | None) -> str:
@@ -119,31 +129,21 @@ def _mark(text: str, span: tuple[int, int] | None) -> str:
     return " ".join([*words[:start], EDIT_MARKS[0], *words[start:end], EDIT_MARKS[1], *words[end:]])
 
 
-def _problems(corpus: Corpus) -> list[str]:
-    """Everything wrong with a corpus, a sentence each."""
-    problems = [f"split {s!r} is empty" for s in SPLITS if not corpus.split(s)]
+def _problems(corpus: Corpus):
+    """Yield everything that is wrong with a corpus, one sentence each."""
+    counts, ids = corpus.counts(), Counter(r.id for s in SPLITS for r in corpus.split(s))
+    yield from (f"split {s!r} is empty" for s in SPLITS if not corpus.split(s))
     if len(corpus.labels) < 2:
-        problems.append(f"it has {len(corpus.labels)} label(s) {brief(list(corpus.labels))}; a classifier needs two or more")
-    counts = corpus.counts()
+        yield f"it has {len(corpus.labels)} label(s) {brief(list(corpus.labels))}; a classifier needs two or more"
     for label in corpus.labels:
-        total = sum(counts[s][label] for s in SPLITS)
-        if total == 1:
-            problems.append(f"label {brief(label)} has one example; drop that row or merge the label into another")
+        if sum(counts[s][label] for s in SPLITS) == 1:
+            yield f"label {brief(label)} has one example; drop that row or merge the label into another"
         elif counts["train"][label] == 0:
-            problems.append(f"label {brief(label)} never occurs in train; merge it into another or drop its rows")
+            yield f"label {brief(label)} never occurs in train; merge it into another or drop its rows"
     for split in SPLITS:
-        problems += _row_problems(split, corpus.split(split), corpus.labels)
-    seen: set[str] = set()
-    repeated = {r.id for s in SPLITS for r in corpus.split(s) if r.id in seen or seen.add(r.id)}
-    if repeated:
-        problems.append(f"ids occur twice: {sorted(repeated)[:3]}")
-    return problems
-
-
-def _row_problems(split: str, rows: Sequence[Revision], labels: Sequence[str]) -> list[str]:
-    empty = [r.id for r in rows if not r.before.strip() and not r.after.strip()]
-    strange = sorted({r.intention for r in rows} - set(labels))
-    problems = [f"{split}: both sides are empty in {empty[:3]}"] if empty else []
-    if strange:
-        problems.append(f"{split}: unknown label(s) {brief(strange)}; known are {brief(list(labels))}")
-    return problems
+        if empty := [r.id for r in corpus.split(split) if not r.before.strip() and not r.after.strip()]:
+            yield f"{split}: both sides are empty in {empty[:3]}"
+        if strange := sorted({r.intention for r in corpus.split(split)} - set(corpus.labels)):
+            yield f"{split}: unknown label(s) {brief(strange)}; known are {brief(list(corpus.labels))}"
+    if repeated := sorted(id for id, count in ids.items() if count > 1):
+        yield f"ids occur twice: {repeated[:3]}"

@@ -1,39 +1,24 @@
-"""What changed in a revision: its word-level diff, the words it inserted and deleted, and its shape in numbers."""
+"""What changed in a revision: the words it inserted and deleted, and its shape in numbers."""
 
 import difflib
 import string
 from dataclasses import dataclass
 
 from irtuning.corpora.base import Revision
-
-Hunk = tuple[str, list[str], list[str]]
+from irtuning.corpora.diff import word_diff
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """The words an edit put in and took out, in text order, and the number of places it touched."""
+    """Words that an edit inserted and deleted, in text order, and the number of places where it did so."""
 
     inserted: tuple[str, ...]
     deleted: tuple[str, ...]
     hunks: int
 
 
-def word_diff(before: str, after: str) -> list[Hunk]:
-    """Return the differences of two texts, word by word, as (operation, before_words, after_words) in text order.
-
-    Operations are difflib's: equal, replace, delete, insert. The second fields joined give `before.split()`, the
-    third ones `after.split()`; two empty texts give an empty list.
-
-    >>> word_diff("a red car", "a car stops")
-    [('equal', ['a'], ['a']), ('delete', ['red'], []), ('equal', ['car'], ['car']), ('insert', [], ['stops'])]
-    """
-    old, new = before.split(), after.split()
-    matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
-    return [(operation, old[i:j], new[k:m]) for operation, i, j, k, m in matcher.get_opcodes()]
-
-
 def edit_of(revision: Revision) -> Edit:
-    """Return the inserted and deleted words: those of the marked edit where the revision has spans, else the diff's."""
+    """Return the inserted and deleted words of a revision, those of the marked edit where it has spans."""
     if revision.before_span is not None or revision.after_span is not None:
         inserted = _marked(revision.after, revision.after_span)
         return Edit(inserted, _marked(revision.before, revision.before_span), hunks=1)
@@ -43,14 +28,17 @@ def edit_of(revision: Revision) -> Edit:
 
 
 def shape_of(revision: Revision) -> dict[str, float]:
-    """Return the numbers of `SHAPE_NAMES`: lengths in words, shares in [0, 1], yes/no as 1/0, after minus before.
+    """Return the numbers that `SHAPE_NAMES` lists, as floats.
 
-    Lengths, similarity and order are those of the whole texts; everything about the edit follows `edit_of`.
+    Lengths are in words, shares lie in [0, 1], yes and no are 1 and 0, differences are after minus before. Lengths,
+    similarity and order are those of the full texts. All other numbers are about the edit that `edit_of` returns.
     """
     edit = edit_of(revision)
     before, after = revision.before.split(), revision.after.split()
     inserted, deleted = " ".join(edit.inserted), " ".join(edit.deleted)
     old, new = _without_punctuation(deleted), _without_punctuation(inserted)
+    likeness = difflib.SequenceMatcher(None, deleted, inserted, autojunk=False).ratio() if old and new else 0.0
+    bare = [_without_punctuation(text).casefold().split() for text in (revision.before, revision.after)]
     values = {
         "before_words": len(before),
         "after_words": len(after),
@@ -62,25 +50,19 @@ def shape_of(revision: Revision) -> dict[str, float]:
         "hunks": edit.hunks,
         "inserted_words": len(edit.inserted),
         "deleted_words": len(edit.deleted),
-        "reordered": _reordered(revision.before, revision.after),
+        "reordered": bare[0] != bare[1] and sorted(bare[0]) == sorted(bare[1]),
         "only_punctuation": inserted != deleted and old == new,
         "only_case": inserted != deleted and inserted.casefold() == deleted.casefold(),
         "punctuation_difference": _count(inserted, string.punctuation) - _count(deleted, string.punctuation),
         "digit_difference": _count(inserted, string.digits) - _count(deleted, string.digits),
         "capital_difference": _count(inserted, string.ascii_uppercase) - _count(deleted, string.ascii_uppercase),
-        "word_likeness": difflib.SequenceMatcher(None, deleted, inserted, autojunk=False).ratio() if old and new else 0.0,
+        "word_likeness": likeness,
     }
     return {name: float(value) for name, value in values.items()}
 
 
 def _marked(text: str, span: tuple[int, int] | None) -> tuple[str, ...]:
     return tuple(text.split()[slice(*span)]) if span is not None else ()
-
-
-def _reordered(before: str, after: str) -> bool:
-    """Whether the two texts hold the same words, case and punctuation aside, in another order."""
-    old, new = (_without_punctuation(text).casefold().split() for text in (before, after))
-    return old != new and sorted(old) == sorted(new)
 
 
 def _without_punctuation(text: str) -> str:

@@ -1,51 +1,41 @@
-"""Tables about corpora: corpus in, pandas frame out. What is described is the training split unless asked otherwise."""
+"""Tables about corpora. They describe the training split unless asked otherwise."""
 
 import re
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy
 import pandas
 
-from irtuning.corpora import corpus_names
-from irtuning.corpora.argrewrite import FINE_LABELS
-from irtuning.corpora.arxivedits import COARSE_LABELS
 from irtuning.corpora.base import SPLITS, Corpus, Revision
-from irtuning.corpora.public import ARGREVISION_LABELS, ITERATER_HUB, ITERATER_LABELS
-from irtuning.corpora.sources import SOURCES
-from irtuning.corpora.synthetic import LABELS
 from irtuning.corpora.edits import edit_of
 from irtuning.corpora.floors import Floor
+from irtuning.corpora.sources import CORPORA, CorpusSource
 
 OPERATIONS = ("add", "delete", "modify")
 SIDES = ("inserted", "deleted")
 WORD_OR_MARK = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
 SMOOTHING = 0.5  # added to every count, so that a word that never occurs has finite odds
-FEWEST_REVISIONS = 10  # rarer words would top the list by chance
-DEFAULT_LABELS = {
-    "iterater": ITERATER_LABELS,
-    "argrevision": ARGREVISION_LABELS,
-    "argrewrite": FINE_LABELS,
-    "arxivedits": COARSE_LABELS,
-    "synthetic": LABELS,
-}
+FEWEST_REVISIONS = 10  # rarer words would come first by chance
 
 
 def first_of_each(corpus: Corpus, most_words: int = 60) -> list[Revision]:
-    """The first training revision of each intention with at most `most_words` words on both sides, else the first."""
-    found = []
+    """Return the first training revision of each intention that has at most `most_words` words, else the first."""
+    examples = []
     for label in corpus.labels:
-        own = [r for r in corpus.train if r.intention == label]
-        found.append(next((r for r in own if len(f"{r.before} {r.after}".split()) <= most_words), own[0]))
-    return found
+        revisions = [r for r in corpus.train if r.intention == label]
+        short = (r for r in revisions if len(f"{r.before} {r.after}".split()) <= most_words)
+        examples.append(next(short, revisions[0]))
+    return examples
 
 
 def label_table(corpus: Corpus) -> pandas.DataFrame:
-    """Number of revisions: a row per intention, a column per split."""
+    """Return the number of revisions, with a row per intention and a column per split."""
     return pandas.DataFrame(corpus.counts()).rename_axis("intention")
 
 
 def size_table(corpus: Corpus, split: str = "train") -> pandas.DataFrame:
-    """One row per revision: its intention, words before, words after, words edited (inserted and deleted)."""
+    """Return a row per revision with its intention and its words before, after, and edited (inserted and deleted)."""
     rows = []
     for revision in corpus.split(split):
         edit = edit_of(revision)
@@ -56,7 +46,7 @@ def size_table(corpus: Corpus, split: str = "train") -> pandas.DataFrame:
 
 
 def operation_table(corpus: Corpus, split: str = "train") -> pandas.DataFrame:
-    """Share of each operation in an intention's revisions: a row per intention; one without revisions is all NaN."""
+    """Return the share of each operation in an intention's revisions, NaN for an intention without revisions."""
     counts = Counter((r.intention, r.operation) for r in corpus.split(split))
     rows = {label: {name: counts[label, name] for name in OPERATIONS} for label in corpus.labels}
     table = pandas.DataFrame(rows).T.rename_axis("intention")
@@ -64,20 +54,19 @@ def operation_table(corpus: Corpus, split: str = "train") -> pandas.DataFrame:
 
 
 def edited_words(revision: Revision) -> dict[str, set[str]]:
-    """Lower-cased words and marks that an edit inserts more often than it deletes, and those it deletes more often."""
+    """Return the words and marks that an edit inserts more often than it deletes, and the opposite, in lower case."""
     edit = edit_of(revision)
     new, old = (Counter(WORD_OR_MARK.findall(" ".join(words).lower())) for words in (edit.inserted, edit.deleted))
     return {"inserted": set(new - old), "deleted": set(old - new)}
 
 
 def log_odds(corpus: Corpus, side: str) -> pandas.DataFrame:
-    """How much likelier than in the other intentions an edit has a word on one side, "inserted" or "deleted".
+    """Return how much likelier a word is in the edits of an intention than in all others, as a log-odds ratio.
 
-    With c of an intention's n training revisions having the word, and c' of the n' others, the log-odds ratio is
-    `ln((c + a) / (n - c + a)) - ln((c' + a) / (n' - c' + a))`, a = `SMOOTHING`. A row per word of at least
-    `FEWEST_REVISIONS` revisions, a column per intention. The measure is our choice, not the paper's.
+    `side` is "inserted" or "deleted". If c of an intention's n training revisions have the word, and c' of the n'
+    others, the ratio is `ln((c + a) / (n - c + a)) - ln((c' + a) / (n' - c' + a))` with a = `SMOOTHING`. There is a
+    row per word of at least `FEWEST_REVISIONS` revisions and a column per intention. The paper has no such measure.
     """
-    import numpy
     counts = {label: Counter() for label in corpus.labels}
     for revision in corpus.train:
         counts[revision.intention].update(edited_words(revision)[side])
@@ -85,12 +74,12 @@ def log_odds(corpus: Corpus, side: str) -> pandas.DataFrame:
     with_word = with_word[with_word.sum(axis=1) >= FEWEST_REVISIONS]
     total = pandas.Series(corpus.counts()["train"])
     without, others = total - with_word, -with_word.sub(with_word.sum(axis=1), axis=0)
-    own = numpy.log((with_word + SMOOTHING) / (without + SMOOTHING))
-    return own - numpy.log((others + SMOOTHING) / (total.sum() - total - others + SMOOTHING))
+    odds = numpy.log((with_word + SMOOTHING) / (without + SMOOTHING))
+    return odds - numpy.log((others + SMOOTHING) / (total.sum() - total - others + SMOOTHING))
 
 
 def cue_table(corpus: Corpus, top: int = 5) -> pandas.DataFrame:
-    """The `top` words with the highest positive log-odds of each intention: "word (log-odds)", by side."""
+    """Return the `top` words with the highest positive log-odds of each intention and side, as "word (log-odds)"."""
     rows = {label: {} for label in corpus.labels}
     for side in SIDES:
         for label, odds in log_odds(corpus, side).items():
@@ -100,31 +89,29 @@ def cue_table(corpus: Corpus, top: int = 5) -> pandas.DataFrame:
 
 
 def corpora_table(loaded: Sequence[Corpus] = ()) -> pandas.DataFrame:
-    """Every corpus the package knows: labels, licence, home, how to get it; the size of those that are loaded."""
+    """Return a row per named corpus: its labels, licence, home, how to get it, and its size where it is loaded."""
     here, rows = {corpus.name: corpus for corpus in loaded}, {}
-    for name in corpus_names():
+    for name, source in CORPORA.items():
         corpus = here.get(name)
         rows[name] = {
-            "labels": ", ".join(corpus.labels if corpus else DEFAULT_LABELS[name]),
+            "labels": ", ".join(corpus.labels if corpus else source.labels),
             "revisions": str(sum(len(corpus.split(split)) for split in SPLITS)) if corpus else "not loaded",
-            "licence": corpus.licence if corpus else SOURCES[name].licence if name in SOURCES else "Apache-2.0",
-            "home": SOURCES[name].home if name in SOURCES else "made by the package",
-            "how to get it": _way(name),
         }
+        rows[name] |= {"licence": source.licence, "home": source.home, "how to get it": _way(name, source)}
     return pandas.DataFrame(rows).T.rename_axis("corpus")
 
 
 def floor_table(floors: Sequence[Floor]) -> pandas.DataFrame:
-    """Macro F1 and accuracy of each floor."""
+    """Return the macro F1 and accuracy of each floor."""
     rows = {floor.name: {"macro F1": floor.macro_f1, "accuracy": floor.accuracy} for floor in floors}
     return pandas.DataFrame(rows).T.rename_axis("floor")
 
 
-def _way(name: str) -> str:
-    """What `load_corpus` needs to give a corpus."""
-    if name not in SOURCES:
+def _way(name: str, source: CorpusSource) -> str:
+    """Return what `load_corpus` needs to give a corpus."""
+    if not source.patterns:
         return f'load_corpus("{name}"); nothing to fetch'
-    own = f'load_corpus("{name}", DIR), with {" or ".join(SOURCES[name].patterns)} in DIR or DIR/{name}'
-    if SOURCES[name].archive:
-        return f'load_corpus("{name}") downloads it; or {own}'
-    return f'load_corpus("{name}") reads {ITERATER_HUB} from the Hub; or {own}' if name == "iterater" else own
+    local = f'load_corpus("{name}", DIR), with {" or ".join(source.patterns)} in DIR or DIR/{name}'
+    if source.url:
+        return f'load_corpus("{name}") downloads it; or {local}'
+    return f'load_corpus("{name}") reads {source.hub} from the Hub; or {local}' if source.hub else local

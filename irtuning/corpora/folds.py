@@ -1,4 +1,4 @@
-"""Five fixed folds: every group in one part only, labels as balanced as the groups allow."""
+"""Five fixed folds: each group is in one part only, and labels are as balanced as the groups allow."""
 
 import random
 import warnings
@@ -9,39 +9,41 @@ from irtuning.corpora.base import Revision
 from irtuning.errors import InputError, brief
 
 FOLDS = 5
-VALIDATION_FOLDS = 8  # an eighth of what is not tested, where there is enough: about 70 / 10 / 20 per cent
+VALIDATION_FOLDS = 8  # validation is an eighth of the rest, so the parts are about 70 / 10 / 20 per cent
 SEED = 171
 
 
 def assign_folds(groups: Sequence[str], labels: Sequence[str], folds: int = FOLDS) -> list[int]:
-    """The fold (0 .. folds-1) of every row; rows of one group share a fold, label counts are balanced greedily.
+    """Return the fold (0 to folds - 1) of every row, so that rows of one group share a fold and labels are balanced.
 
-    The order in which groups are placed is drawn once from SEED over their sorted names, so that neither the order
-    of the rows nor the version of scikit-learn (whose own shuffling has changed) moves a group. InputError when there
-    are fewer groups than folds, or fewer rows of the most frequent label.
+    The order of the groups is drawn from SEED over their sorted names. So neither the order of the rows nor the
+    version of scikit-learn, whose own shuffling has changed, moves a group.
+
+    Raises:
+        InputError: there are fewer groups than folds, or fewer rows of the most frequent label.
     """
     import numpy
     from sklearn.model_selection import StratifiedGroupKFold
 
     if _most_folds(groups, labels) < folds:
         raise InputError(
-            f"{len(set(groups))} groups in {len(groups)} rows with labels {brief(dict(Counter(labels)))} cannot be split in "
-            f"{folds} folds; give more rows, or one file per split"
+            f"{len(set(groups))} groups in {len(groups)} rows with labels {brief(dict(Counter(labels)))} "
+            f"cannot be split in {folds} folds; give more rows, or one file per split"
         )
     names = sorted(set(groups))
     random.Random(SEED).shuffle(names)
-    place = {name: number for number, name in enumerate(names)}
+    numbers = {name: number for number, name in enumerate(names)}
     assigned = numpy.zeros(len(labels), dtype=int)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")  # a rare label may be absent from a fold
-        parts = StratifiedGroupKFold(folds).split(labels, labels, [place[group] for group in groups])
+        parts = StratifiedGroupKFold(folds).split(labels, labels, [numbers[group] for group in groups])
         for fold, (_, rows) in enumerate(parts):
             assigned[rows] = fold
     return assigned.tolist()
 
 
 def cut(rows: Sequence[Revision], fold: int = 0) -> tuple[list[Revision], list[Revision], list[Revision]]:
-    """Train, validation and test: test is the fold, validation is cut from the others; by group, else by row."""
+    """Return train, validation and test. Test is the fold, validation is a part of the other folds."""
     test, rest = _take(rows, FOLDS, fold)
     possible = _most_folds([_group(r) for r in rest], [r.intention for r in rest])
     validation, train = _take(rest, max(2, min(VALIDATION_FOLDS, possible)), 0)
@@ -53,11 +55,10 @@ def _most_folds(groups: Sequence[str], labels: Sequence[str]) -> int:
 
 
 def _take(rows: Sequence[Revision], folds: int, fold: int) -> tuple[list[Revision], list[Revision]]:
-    """One of so many folds, and all the others."""
+    """Return the rows of one fold, and those of all others."""
     assigned = assign_folds([_group(r) for r in rows], [r.intention for r in rows], folds)
-    inside = [r for r, place in zip(rows, assigned, strict=True) if place == fold]
-    outside = [r for r, place in zip(rows, assigned, strict=True) if place != fold]
-    return inside, outside
+    inside = [r for r, number in zip(rows, assigned, strict=True) if number == fold]
+    return inside, [r for r, number in zip(rows, assigned, strict=True) if number != fold]
 
 
 def _group(revision: Revision) -> str:

@@ -1,68 +1,43 @@
-"""Files read into rows that know where they stand, so that every complaint can name a file and a line."""
+"""Files read into rows that know their file and line, so that every error message can name them."""
 
 import csv
 import io
 import json
-import math
-import stat
 import warnings
-import zipfile
 from collections.abc import Iterable, Mapping
-from itertools import zip_longest
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from irtuning.errors import InputError, brief
 
-# What a damaged or hostile file may take; a corpus of revisions is far below.
-LARGEST = 2**28  # bytes of a file, and of a workbook unpacked
-EXPANSION = 50  # times its size that a workbook may unpack to, where that is more than 8 MiB; text packs to a tenth
-COLUMNS = 1000  # of one table
-CELLS = 2**23  # of one table: half a million rows of 16 columns
-ROW_COST = 8  # in cells, since an empty row takes time too
-
 
 class Row(NamedTuple):
-    """One row of a table: its place in words, its line or row number (from 1), and its cells by column name."""
+    """One row of a table: its position in words, its line or row number (from 1), and its cells by column name."""
 
     where: str
     line: int
     cells: Mapping[str, object]
 
     def text(self, column: str) -> str:
-        """A cell as stripped text: "" where it is missing, numbers as written; InputError for anything else."""
-        return as_text(self.cells.get(column), f"{self.where}: {column!r}")
-
-    def integer(self, column: str) -> int | None:
-        """A cell as a whole number, None where it is missing."""
+        """Return a cell as stripped text, "" for a missing one (None or NaN)."""
         value = self.cells.get(column)
-        if value is None or value == "":
-            return None
-        if isinstance(value, int | float) and math.isfinite(value) and value == int(value):
-            return int(value)
-        raise InputError(f"{self.where}: {column!r} must be a whole number, got {value!r}")
+        if value is None or value != value:
+            return ""
+        if not isinstance(value, str | int | float):
+            raise InputError(f"{self.where}: {column!r} must be text, got {type(value).__name__} {brief(value)}")
+        return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
 
-
-def as_text(value: object, where: str) -> str:
-    """A spreadsheet's or JSON value as stripped text; a missing one (None, NaN) is ""."""
-    if value is None or isinstance(value, float) and math.isnan(value):
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if not isinstance(value, str | int | float):
-        raise InputError(f"{where} must be text, got {type(value).__name__} {brief(value)}")
-    text = str(value).strip()
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{where} holds half a character ({error.object[error.start]!r}); save it again") from error
-    return text
+    def parts(self, column: str) -> list[str]:
+        """Return the parts of a cell that lists texts with commas between them."""
+        return [part for part in self.text(column).split(",") if part]
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a .csv, .tsv, .jsonl (or .json with an object per line) or .xlsx file (its first sheet).
+    """Return the rows of a .csv, .tsv, .jsonl, .json (one object per line) or .xlsx file (first sheet).
 
-    InputError, naming the file and the line, for another ending, an unreadable or malformed file, or no rows.
+    Raises:
+        InputError: the ending is another one, or the file is unreadable, malformed or without rows.
     """
     reader = READERS.get(path.suffix.lower())
     if reader is None:
@@ -74,132 +49,97 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def read_sheets(path: Path) -> dict[str, list[Row]]:
-    """Every sheet of an .xlsx workbook by title; the first row of each names the columns."""
-    import openpyxl
+    """Return the rows of every sheet of an .xlsx workbook by title. The first row of a sheet names the columns."""
+    import pandas
 
-    content, room = io.BytesIO(_read(path)), CELLS
+    options = {"sheet_name": None, "header": None, "dtype": object, "keep_default_na": False, "engine": "openpyxl"}
+    content = io.BytesIO(_read(path))
     try:
-        _check_expansion(content)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # styles and extensions openpyxl does not know; values are unaffected
-            grids = {}
-            for sheet in openpyxl.load_workbook(content, read_only=True, data_only=True).worksheets:
-                sheet.reset_dimensions()  # a wrong stored size would cut the sheet off
-                grid = grids[sheet.title] = []
-                for row in sheet.iter_rows(values_only=True):
-                    room -= len(row) + ROW_COST
-                    if room < 0:
-                        raise ValueError(f"more than {CELLS:,} cells, empty ones included")
-                    grid.append(row)
-    except Exception as error:  # openpyxl passes on whatever zipfile, the XML parser or a bad cell raises
-        raise InputError(
-            f"{path} is not an .xlsx workbook that can be read ({str(error)[:200]}); save it again as .xlsx"
-        ) from error
-    return {title: _table(enumerate(grid, start=1), f"{path}, sheet {title!r}, row") for title, grid in grids.items()}
-
-
-def read_json(path: Path) -> object:
-    """A whole JSON file."""
-    return _parse(read_text(path), str(path))
+            warnings.simplefilter("ignore")  # openpyxl warns of unknown styles, which do not change the values
+            grids = pandas.read_excel(content, **options)
+    except Exception as error:  # a damaged workbook raises errors of zipfile, the XML parser or openpyxl
+        problem = f"{path} is not an .xlsx workbook that can be read ({str(error)[:200]})"
+        raise InputError(f"{problem}; save it again as .xlsx") from error
+    numbered = {title: enumerate(grid.values.tolist(), start=1) for title, grid in grids.items()}
+    return {title: _table(rows, f"{path}, sheet {title!r}, row") for title, rows in numbered.items()}
 
 
 def read_text(path: Path) -> str:
-    """A whole UTF-8 file (a byte order mark is dropped)."""
+    """Return the text of a UTF-8 file, without a byte order mark."""
     try:
         return _read(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 (byte {error.start}: {error.reason}); save it as UTF-8") from error
 
 
-def require(rows: Iterable[Row], columns: Iterable[str]) -> None:
-    """Refuse the first row that lacks one of the columns; a cell may be empty, its column may not be missing."""
-    columns = list(columns)
-    for row in rows:
-        missing = [column for column in columns if column not in row.cells]
-        if missing:
-            raise InputError(
-                f"{row.where}: no column {', '.join(map(repr, missing))}; expected {columns}, found {brief(list(row.cells))}"
-            )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):  # a pipe or a device may never end
-            raise InputError(f"{path} is not a regular file; give one")
-        if found.st_size > LARGEST:
-            raise InputError(f"{path} has {found.st_size:,} bytes, the most is {LARGEST:,}; split it")
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def _check_expansion(workbook: io.BytesIO) -> None:
-    """ValueError for a workbook that unpacks to very much; zipfile reads no more than the sizes it states."""
-    size = len(workbook.getbuffer())
-    unpacked = sum(part.file_size for part in zipfile.ZipFile(workbook).infolist())
-    most = max(2**23, min(LARGEST, EXPANSION * size))
-    if unpacked > most:
-        raise ValueError(f"its {size:,} bytes unpack to {unpacked:,}, more than {most:,}")
-
-
-def _parse(text: str, where: str) -> object:
+def parse_json(text: str, where: str) -> object:
+    """Return the value of a JSON text. `where` names it in the error message."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is not JSON: {error}") from error
 
 
+def require(rows: Iterable[Row], columns: Iterable[str]) -> None:
+    """Raise InputError for the first row that lacks one of the columns. A cell may be empty."""
+    columns = list(columns)
+    for row in rows:
+        if missing := ", ".join(repr(column) for column in columns if column not in row.cells):
+            raise InputError(f"{row.where}: no column {missing}; expected {columns}, found {brief(list(row.cells))}")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
 def _read_jsonl(path: Path) -> list[Row]:
     rows = []
     for line, text in enumerate(read_text(path).split("\n"), start=1):
         if text.strip():
-            cells = _parse(text, f"{path}, line {line}")
+            cells, where = parse_json(text, f"{path}, line {line}"), f"{path}, line {line}"
             if not isinstance(cells, dict):
-                raise InputError(f"{path}, line {line} is not a JSON object; write one object per line")
-            rows.append(Row(f"{path}, line {line}", line, cells))
+                raise InputError(f"{where} is not a JSON object; write one object per line")
+            rows.append(Row(where, line, cells))
     return rows
 
 
 def _read_csv(path: Path, delimiter: str = ",") -> list[Row]:
+    # not through pandas, which does not say on which line of the file a row is
     lines = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True)
     try:
         return _table(((lines.line_num, cells) for cells in lines), f"{path}, line")
     except csv.Error as error:
-        raise InputError(f"{path}, line {lines.line_num} is malformed: {error}") from error
+        raise InputError(f"{path}, line {lines.line_num} is malformed: {error}; correct that line") from error
 
 
-def _read_first_sheet(path: Path) -> list[Row]:
-    return next(iter(read_sheets(path).values()), [])
-
-
-def _table(numbered: Iterable[tuple[int, Iterable[object]]], where: str) -> list[Row]:
-    """Rows under the column names that the first non-empty one gives; empty rows are passed over."""
-    columns: list[str] | None = None
-    rows, room = [], CELLS
+def _table(numbered: Iterable[tuple[int, list]], where: str) -> list[Row]:
+    """Return rows under the column names of the first row that is not empty. Empty rows are left out."""
+    columns: list[str] = []
+    rows = []
     for line, cells in numbered:
-        cells = list(cells)
-        filled = [place for place, cell in enumerate(cells, start=1) if cell not in (None, "")]
-        if columns is None and filled:
-            columns = [as_text(cell, f"{where} {line}: a column name") for cell in cells[: filled[-1]]]
-            if len(columns) > COLUMNS:
-                raise InputError(f"{where} {line} names {len(columns):,} columns, the most is {COLUMNS:,}; drop some")
+        while cells and cells[-1] in (None, ""):
+            cells.pop()
+        if not columns:
+            columns = [str(cell or "").strip() for cell in cells]
             if len(set(columns)) < len(columns):
                 raise InputError(f"{where} {line}: column names occur twice in {brief(columns)}; rename them")
-        elif filled:
-            if filled[-1] > len(columns):
-                raise InputError(f"{where} {line} has {filled[-1]} cells for {len(columns)} columns {brief(columns)}")
-            room -= len(columns)
-            if room < 0:
-                raise InputError(f"{where} {line} is beyond {CELLS:,} cells; split the file")
-            rows.append(Row(f"{where} {line}", line, dict(zip_longest(columns, cells[: len(columns)]))))
+        elif len(cells) > len(columns):
+            problem = f"has {len(cells)} cells for {len(columns)} columns {brief(columns)}"
+            raise InputError(f"{where} {line} {problem}; quote a text that holds the separator")
+        elif cells:
+            padded = [*cells, *[None] * (len(columns) - len(cells))]
+            rows.append(Row(f"{where} {line}", line, dict(zip(columns, padded, strict=True))))
     return rows
 
 
 READERS = {
     ".csv": _read_csv,
-    ".tsv": lambda path: _read_csv(path, "\t"),
+    ".tsv": partial(_read_csv, delimiter="\t"),
     ".jsonl": _read_jsonl,
     ".json": _read_jsonl,
-    ".xlsx": _read_first_sheet,
+    ".xlsx": lambda path: next(iter(read_sheets(path).values()), []),
 }

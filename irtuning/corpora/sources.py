@@ -1,150 +1,161 @@
-"""Where a public corpus is: the folder given, IRTUNING_DATA, or its public home at one fixed commit."""
+"""The named corpora: what each one states about itself, and where its files are found or downloaded."""
 
 import hashlib
 import os
-import tempfile
 import zipfile
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
+from irtuning.corpora import argrewrite, arxivedits, public, synthetic
+from irtuning.corpora.base import Corpus
 from irtuning.errors import InputError, unknown
 
 ENVIRONMENT_VARIABLE = "IRTUNING_DATA"
 
 
-@dataclass(frozen=True)
-class Source:
-    """What marks a folder as this corpus, and how to get one.
+@dataclass(frozen=True, kw_only=True)
+class CorpusSource:
+    """Everything that a named corpus states, in one row of `CORPORA`. Only `load`, `labels` and `home` are required."""
 
-    `patterns` are the files that are read, relative to the folder. `archive` is a zip of the public repository at
-    one commit; since GitHub does not promise stable zip bytes, `sha256` is over those files (see `digest`).
-    """
-
-    patterns: tuple[str, ...]
-    home: str
-    archive: str = ""
-    sha256: str = ""
+    load: Callable[[Path | None, int, str | None], Corpus]  # of its folder, the fold, and "fine", "coarse" or None
+    labels: tuple[str, ...]  # the default label set, in index order
+    home: str  # where people get it
     licence: str = "unknown"
+    citation: str = ""
+    has_coarse: bool = False  # whether it has a fine and a coarse label set
+    split_by_us: bool = False  # whether this package splits it in five folds; otherwise its splits are fixed
+    patterns: tuple[str, ...] = ()  # its files, which mark a folder as this corpus; empty if it needs none
+    may_be_file: bool = False  # whether the data folder may also be its only file
+    hub: str = ""  # the Hub data set that `load` reads where the folder is None
+    url: str = ""  # a zip archive of its repository at one commit, or the address below which `files` lie
+    files: Mapping[str, str] = field(default_factory=dict)  # SHA-256 by path, of the single files to download
+    checksum: str = ""  # `digest` of the archive's files, since GitHub may change the bytes of a zip
 
 
-SOURCES = {
-    "argrewrite": Source(
-        patterns=("dataset/annotations/*/*/Annotation_*.xlsx",),
-        home="https://github.com/omidkashefi/ArgRewrite (commit a433be296c3d)",
-        licence="CC BY 4.0",
-        archive="https://github.com/omidkashefi/ArgRewrite/archive/a433be296c3d.zip",
-        sha256="b16470e0cd81d56d0f7dcecd0eb1fae8ca3989a36cd979e9426656695b85f7aa",
-    ),
-    "arxivedits": Source(
-        patterns=("data/edits/train.json", "data/edits/dev.json", "data/edits/test.json"),
-        home="https://github.com/chaojiang06/arXivEdits (commit 113913d68522)",
-        licence="none stated",
-        archive="https://github.com/chaojiang06/arXivEdits/archive/113913d68522.zip",
-        sha256="3153f9ddbc95f5a21d13689aecbe1338d7a68ac3bc692446102eeebc0157062d",
-    ),
-    "argrevision": Source(
-        patterns=("argrevision.xlsx", "argrevision.csv"),
-        home="its authors (the ArgRevision corpus is not public); save their spreadsheet as argrevision.xlsx or .csv",
-        licence="not public",
-    ),
-    "iterater": Source(
-        patterns=("train.json", "train.jsonl"),
-        home="https://huggingface.co/datasets/wanyu/IteraTeR_human_sent",
-        licence="Apache-2.0",
-    ),
+_ARXIVEDITS_FILES = {
+    "data/edits/train.json": "22b8e4b8f2e5dd4710665bc5077456b4f455fa2d0e07b31635f5dc89a99e44d1",
+    "data/edits/dev.json": "2280be90e03f7cb794769d82b92b1769fa8ec84fa0e563df6a9a3a3a1a8840a6",
+    "data/edits/test.json": "d0db73e78cf0c3086146d7339307a870769f5a50b0e0a969478b45041bb9ece3",
 }
+CORPORA = {
+    "iterater": CorpusSource(
+        load=public.load_iterater, labels=public.ITERATER_LABELS, patterns=("train.json", "train.jsonl"),
+        hub=public.ITERATER_HUB, home=f"https://huggingface.co/datasets/{public.ITERATER_HUB}", licence="Apache-2.0",
+        citation="Du et al., Understanding Iterative Revision from Human-Written Text, ACL 2022",
+    ),
+    "argrevision": CorpusSource(
+        load=public.load_argrevision, labels=public.ARGREVISION_LABELS,
+        patterns=("argrevision.xlsx", "argrevision.csv"), may_be_file=True, licence="not public",
+        home="its authors (the ArgRevision corpus is not public); save their spreadsheet as argrevision.xlsx or .csv",
+        citation="ArgRevision, as used by Liu & Litman, Findings of EMNLP 2025",
+    ),
+    "argrewrite": CorpusSource(
+        load=argrewrite.load_argrewrite, labels=argrewrite.FINE_LABELS, has_coarse=True, split_by_us=True,
+        patterns=(argrewrite.PATTERN,), licence="CC BY 4.0",
+        home="https://github.com/omidkashefi/ArgRewrite (commit a433be296c3d)",
+        url="https://github.com/omidkashefi/ArgRewrite/archive/a433be296c3d.zip",
+        checksum="b16470e0cd81d56d0f7dcecd0eb1fae8ca3989a36cd979e9426656695b85f7aa",
+        citation="Kashefi et al., ArgRewrite V.2: an annotated argumentative revisions corpus, LRE 56(3), 2022",
+    ),
+    "arxivedits": CorpusSource(
+        load=arxivedits.load_arxivedits, labels=arxivedits.COARSE_LABELS, has_coarse=True, licence="none stated",
+        home="https://github.com/chaojiang06/arXivEdits (commit 113913d68522)", patterns=tuple(_ARXIVEDITS_FILES),
+        url="https://github.com/chaojiang06/arXivEdits/raw/113913d68522/", files=_ARXIVEDITS_FILES,
+        citation="Jiang, Xu & Stevens, arXivEdits: Understanding the Human Revision Process in Scientific Writing, "
+        "EMNLP 2022",
+    ),
+    "synthetic": CorpusSource(
+        load=synthetic.load_synthetic, labels=synthetic.LABELS, home="made by the package", licence="Apache-2.0"
+    ),
+}  # fmt: skip
 
 
-def locate(name: str, data_dir: str | Path | None = None) -> Path:
-    """The folder of a corpus on this machine, downloaded into pooch's cache if it is nowhere else.
+def register_corpus(name: str, source: CorpusSource) -> None:
+    """Add a corpus that `load_corpus`, the tables about corpora and the command line then know by its name.
 
-    Looked for in `data_dir` or its subfolder `name`, else likewise in the folder that IRTUNING_DATA names, else in its
-    public home. InputError, with what to do, when it is not found or not what was published.
+    Raises:
+        InputError: another corpus has that name.
     """
-    found = find(name, data_dir)
-    if found is not None:
-        return found
-    source = SOURCES[name]
-    if not source.archive:
-        raise InputError(f"corpus {name!r} was not found. {_cure(name)}")
-    return _download(name, source)
+    if CORPORA.get(name, source) != source:
+        raise InputError(f"a corpus named {name!r} exists already; choose another name")
+    CORPORA[name] = source
 
 
 def find(name: str, data_dir: str | Path | None = None) -> Path | None:
-    """The folder of a corpus in `data_dir` or IRTUNING_DATA; None where neither is given or the latter lacks it."""
-    if name not in SOURCES:
-        raise unknown("public corpus", name, SOURCES)
-    base = data_dir or os.environ.get(ENVIRONMENT_VARIABLE)
-    if not base:
+    """Return the folder of a corpus on this machine, or None where it is not.
+
+    It is `data_dir` or its subfolder `name`. Without a `data_dir`, the folder in IRTUNING_DATA is used likewise.
+
+    Raises:
+        InputError: the data folder does not exist, or `data_dir` does not hold the corpus.
+    """
+    if name not in CORPORA:
+        raise unknown("corpus", name, CORPORA)
+    source, given = CORPORA[name], data_dir or os.environ.get(ENVIRONMENT_VARIABLE)
+    if not given or not source.patterns:
         return None
-    origin = "data folder" if data_dir else ENVIRONMENT_VARIABLE
-    base = Path(base).expanduser()
+    base, origin = Path(given).expanduser(), "data folder" if data_dir else ENVIRONMENT_VARIABLE
+    if data_dir and source.may_be_file and base.is_file():
+        return base
     if not base.is_dir():
         raise InputError(f"{origin} {str(base)!r} is not a folder; name an existing one")
-    found = next((folder for folder in (base, base / name) if files(name, folder)), None)
-    if found is None and data_dir:
-        raise InputError(
-            f"{origin} {str(base)!r} does not hold {name!r}: neither it nor its subfolder {name!r} has "
-            f"{' or '.join(SOURCES[name].patterns)}. {_cure(name)}"
-        )
-    return found
+    for folder in (base, base / name):
+        if _files(source, folder):
+            return folder
+    if data_dir:
+        problem = f"neither it nor its subfolder {name!r} has {' or '.join(source.patterns)}"
+        raise InputError(f"{origin} {str(base)!r} does not hold {name!r}: {problem}. {_cure(source)}")
+    return None
 
 
-def files(name: str, folder: Path) -> list[Path]:
-    """The files of a corpus inside its folder, sorted."""
-    found = (path for pattern in SOURCES[name].patterns for path in folder.glob(pattern))
-    return sorted(found, key=Path.as_posix)
+def locate(name: str, data_dir: str | Path | None = None) -> Path | None:
+    """Return the folder of a corpus, downloaded once if it is not on this machine; None where it needs no folder.
+
+    Raises:
+        InputError: the corpus cannot be found or downloaded, or is not what was published. The message says what to do.
+    """
+    folder, source = find(name, data_dir), CORPORA[name]
+    if folder is not None or source.hub or not source.patterns:
+        return folder
+    if not source.url:
+        raise InputError(f"corpus {name!r} was not found. {_cure(source)}")
+    try:
+        return _download(name, source)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        problem = f"corpus {name!r} could not be fetched from {source.url} ({error})"
+        raise InputError(f"{problem}. {_cure(source)}") from error
 
 
-def digest(name: str, folder: Path) -> str:
-    """SHA-256 over the corpus's files in sorted order: each one's relative path, length and bytes."""
-    whole = hashlib.sha256()
-    for path in files(name, folder):
+def digest(source: CorpusSource, folder: Path) -> str:
+    """Return the SHA-256 over a corpus's files in sorted order: the relative path, length and bytes of each."""
+    total = hashlib.sha256()
+    for path in sorted(_files(source, folder), key=Path.as_posix):
         content = path.read_bytes()
-        whole.update(f"{path.relative_to(folder).as_posix()}\n{len(content)}\n".encode() + content)
-    return whole.hexdigest()
+        total.update(f"{path.relative_to(folder).as_posix()}\n{len(content)}\n".encode() + content)
+    return total.hexdigest()
 
 
-def _download(name: str, source: Source) -> Path:
+def _download(name: str, source: CorpusSource) -> Path:
     import pooch
 
-    cache = Path(pooch.os_cache("irtuning"))
-    folder = cache / f"{name}-{PurePosixPath(source.archive).stem}"
-    if not folder.is_dir():
-        try:
-            cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=cache) as scratch:
-                archive = pooch.retrieve(source.archive, known_hash=None, fname="archive.zip", path=scratch)
-                _unpack(Path(archive), source).replace(folder)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            problem = f"corpus {name!r} could not be fetched from {source.archive} ({error})"
-            raise InputError(f"{problem}. {_cure(name)}") from error
-    return _verify(name, folder)
+    cache = Path(pooch.os_cache("irtuning")) / f"{name}-{hashlib.sha256(source.url.encode()).hexdigest()[:12]}"
+    if source.files:
+        registry = pooch.create(cache, source.url, registry=dict(source.files))
+        for file in source.files:
+            registry.fetch(file)
+        return cache
+    pooch.retrieve(source.url, known_hash=None, fname="archive.zip", path=cache, processor=pooch.Unzip(extract_dir="."))
+    for folder in cache.iterdir():
+        if folder.is_dir() and digest(source, folder) == source.checksum:
+            return folder
+    raise ValueError(f"the archive does not hold the published release; delete {cache} to fetch it again")
 
 
-def _unpack(archive: Path, source: Source) -> Path:
-    """The one folder in a repository's zip with the corpus's files alone; zipfile keeps every name inside."""
-    target = archive.parent / "unpacked"
-    with zipfile.ZipFile(archive) as packed:
-        wanted = [n for n in packed.namelist() if any(PurePosixPath(n).match(p) for p in source.patterns)]
-        if not wanted:
-            raise ValueError(f"the archive holds no {' or '.join(source.patterns)}")
-        packed.extractall(target, wanted)
-    return target / PurePosixPath(wanted[0]).parts[0]
+def _files(source: CorpusSource, folder: Path) -> list[Path]:
+    return [path for pattern in source.patterns for path in folder.glob(pattern)]
 
 
-def _verify(name: str, folder: Path) -> Path:
-    found, expected = digest(name, folder), SOURCES[name].sha256
-    if found != expected:
-        raise InputError(
-            f"{name!r} in {folder} is not the published release: SHA-256 {found}, expected {expected}. "
-            f"Delete that folder to fetch it again. {_cure(name)}"
-        )
-    return folder
-
-
-def _cure(name: str) -> str:
-    return (
-        f"Get it from {SOURCES[name].home} and name its folder as the data folder (data_dir, --data) "
-        f"or in the environment variable {ENVIRONMENT_VARIABLE}"
-    )
+def _cure(source: CorpusSource) -> str:
+    way = f"as the data folder (data_dir, --data) or in the environment variable {ENVIRONMENT_VARIABLE}"
+    return f"Get it from {source.home} and name its folder {way}"

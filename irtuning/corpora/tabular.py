@@ -1,21 +1,20 @@
-"""One's own revisions: a table with columns of one's choice, or a folder with a table per split."""
+"""Your own revisions: a table with columns that you name, or a folder with a table per split."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from irtuning.corpora.base import SPLITS, Corpus, Revision
+from irtuning.corpora.base import Corpus, Revision
 from irtuning.corpora.folds import cut
 from irtuning.corpora.reading import READERS, Row, read_rows, require
 from irtuning.errors import InputError, unknown
 
-MOST_LABELS = 256
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "dev", "valid"), "test": ("test",)}
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column holds what; `group` is None where the rows belong to nobody in particular."""
+    """Names of the columns that hold the parts of a revision. `group` is None where the rows have no groups."""
 
     before: str = "before"
     after: str = "after"
@@ -23,13 +22,14 @@ class Columns:
     group: str | None = None
 
     def names(self) -> list[str]:
-        """The columns that a table must have."""
+        """Return the columns that a table must have."""
         return [name for name in (self.before, self.after, self.label, self.group) if name is not None]
 
     def revision(self, row: Row, id: str, labels: Sequence[str] | None = None) -> Revision:
-        """The revision in a row; its other cells go to `extra`.
+        """Return the revision in a row. Its other cells go to `extra`.
 
-        InputError, naming the row, for two empty sides, a blank label or group, or a label that is not in `labels`.
+        Raises:
+            InputError: both sides are empty, the label or group is blank, or the label is not in `labels`.
         """
         before, after, label = row.text(self.before), row.text(self.after), row.text(self.label)
         group = row.text(self.group) if self.group else ""
@@ -43,46 +43,46 @@ class Columns:
         extra = {name: value for name, value in row.cells.items() if name not in self.names()}
         return Revision(id, before, after, label, group, extra=extra)
 
+    def revisions(
+        self, rows: Sequence[Row], source: str, labels: Sequence[str] | None = None, dropped: str | None = None
+    ) -> list[Revision]:
+        """Return the revisions of the rows without those labelled `dropped`. An id is `source` and the line."""
+        require(rows, self.names())
+        wanted = (row for row in rows if dropped is None or row.text(self.label) != dropped)
+        return [self.revision(row, f"{source}:{row.line}", labels) for row in wanted]
+
 
 def load_own(path: str | Path, fold: int = 0, columns: Columns = Columns()) -> Corpus:
-    """A corpus from one file (.csv, .tsv, .jsonl, .json, .xlsx), split in folds, or from a folder with one per split.
+    """Return a corpus from one file, which is split in folds, or from a folder with one file per split.
 
-    One file is split by `columns.group` if given, else row by row. In a folder, `train`, `validation` (or `dev`) and
-    `test` files keep their split, and only fold 0 exists. Labels are in sorted order. InputError says what is wrong.
+    A file ends in .csv, .tsv, .jsonl, .json or .xlsx. It is split by `columns.group` if given, else row by row. In a
+    folder, the files train, validation (or dev) and test keep their split. Labels are in sorted order.
+
+    Raises:
+        InputError: a file is missing or malformed, or the rows make no corpus.
     """
     path = Path(path).expanduser()
     try:
         if path.is_dir():
-            parts = [_revisions(rows, columns, split) for split, rows in read_splits(path).items()]
+            parts = [columns.revisions(rows, split) for split, rows in read_splits(path).items()]
         else:
-            parts = cut(_revisions(read_rows(path), columns, path.stem), fold)
+            parts = cut(columns.revisions(read_rows(path), path.stem), fold)
         labels = tuple(sorted({r.intention for part in parts for r in part}))
         return Corpus(path.stem, labels, *parts, fold=fold)
     except InputError as error:
-        if str(path) in str(error):
-            raise
-        raise InputError(f"{path}: {error}") from None
+        raise error if str(path) in str(error) else InputError(f"{path}: {error}") from None
 
 
 def read_splits(folder: Path) -> dict[str, list[Row]]:
-    """The rows of the train, validation and test files in a folder."""
-    return {split: read_rows(_split_file(folder, split)) for split in SPLITS}
-
-
-def _revisions(rows: Sequence[Row], columns: Columns, source: str) -> list[Revision]:
-    require(rows, columns.names())
-    found = [columns.revision(row, f"{source}:{row.line}") for row in rows]
-    if (count := len({r.intention for r in found})) > MOST_LABELS:
-        raise InputError(f"column {columns.label!r} holds {count:,} labels, the most is {MOST_LABELS}; name another one")
-    return found
-
-
-def _split_file(folder: Path, split: str) -> Path:
-    wanted = [f"{name}{ending}" for name in SPLIT_NAMES[split] for ending in READERS]
-    found = [folder / name for name in wanted if (folder / name).is_file()]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise InputError(f"{folder} holds {[p.name for p in found]} for split {split!r}; keep one of them")
-    names = " or ".join(SPLIT_NAMES[split])
-    raise InputError(f"{folder} holds no file for split {split!r}; name it {names} with one of {', '.join(READERS)}")
+    """Return the rows of the train, validation and test files in a folder."""
+    tables = {}
+    for split, names in SPLIT_NAMES.items():
+        paths = [folder / f"{name}{ending}" for name in names for ending in READERS]
+        paths = [path for path in paths if path.is_file()]
+        if len(paths) > 1:
+            raise InputError(f"{folder} holds {[path.name for path in paths]} for split {split!r}; keep one of them")
+        if not paths:
+            name = f"{' or '.join(names)} with one of {', '.join(READERS)}"
+            raise InputError(f"{folder} holds no file for split {split!r}; name it {name}")
+        tables[split] = read_rows(paths[0])
+    return tables

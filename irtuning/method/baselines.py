@@ -21,7 +21,6 @@ class ShareStrategy(Strategy):
     """Base class of strategies with a budget: a share of the candidate layers, at least one layer."""
 
     share: float = 0.5
-
     takes = "share"
 
     def __post_init__(self) -> None:
@@ -44,30 +43,29 @@ class LastLayers(ShareStrategy):
     name = "last-k"
     colour = "#ca9161"
 
+    def lowest(self, count: int) -> int:
+        """Return the position of the lowest layer that learns."""
+        return count - self.size(count)
+
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
         return self.worst_case(self.count)[0]
 
     def worst_case(self, count: int) -> tuple[list[int], list[int]]:
-        """Return the last layers twice: no others ever learn."""
-        last = list(range(count - self.size(count), count))
-        return last, last
+        """Return the chosen layers twice: no others ever learn."""
+        layers = list(range(self.lowest(count), self.lowest(count) + self.size(count)))
+        return layers, layers
 
 
 @dataclass
-class MiddleLayers(ShareStrategy):
+class MiddleLayers(LastLayers):
     """The middle k layers learn, the same ones at every step."""
 
     name = "middle-k"
     colour = "#949494"
 
-    def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
-        return self.worst_case(self.count)[0]
-
-    def worst_case(self, count: int) -> tuple[list[int], list[int]]:
-        """Return the middle layers twice: no others ever learn."""
-        first = (count - self.size(count)) // 2
-        middle = list(range(first, first + self.size(count)))
-        return middle, middle
+    def lowest(self, count: int) -> int:
+        """Return the position of the lowest layer that learns."""
+        return (count - self.size(count)) // 2
 
 
 @dataclass
@@ -75,7 +73,6 @@ class RandomSparseTuning(ShareStrategy):
     """RST: a uniform random subset learns, drawn anew at each step; 4 of 32 layers in the authors' code."""
 
     share: float = 4 / 32
-
     name = "rst"
     colour = "#d55e00"
 
@@ -89,7 +86,6 @@ class LisaAdapters(ShareStrategy):
 
     share: float = 0.0  # 0 stands for LISA's own 2 layers
     every: int = 20
-
     name = "lisa-adapters"
     colour = "#cc78bc"
 
@@ -129,7 +125,6 @@ class RandomCounts(Strategy):
     """At each step as many random layers learn as IR-Tuning chose there: does the choice matter, or the number?"""
 
     counts: tuple[int, ...] = ()
-
     name = "random-counts"
     colour = "#fbafe4"
     takes = "counts"
@@ -156,7 +151,7 @@ class ImportanceSparseTuning(ShareStrategy):
     """IST: layers that can be suppressed without harm are drawn less often.
 
     The importance of each layer starts at 0. Every 10 steps, 3 different random halves of the layers are suppressed:
-    their adapters' output is multiplied by 0.25. The loss of one training batch is measured each time, without
+    their adapters' output is multiplied by 0.25. The loss of the last training batch is measured each time, without
     gradient. The reward is exp(-loss) minus the mean over the 3; a suppressed layer's importance gains
     reward * p (1 - p) * 10, where p = sigmoid(importance). Source: the behaviour of the authors' baseline.
     """
@@ -166,7 +161,6 @@ class ImportanceSparseTuning(ShareStrategy):
     trials: int = 3
     factor: float = 0.25
     step_size: float = 10.0
-
     name = "ist"
     colour = "#029e73"
     takes = None
@@ -197,7 +191,7 @@ class ImportanceSparseTuning(ShareStrategy):
             drawn = draw(rng, self.count, half, _sigmoid(self.values))
             if drawn not in halves:
                 halves.append(drawn)
-        rewards = np.exp(-np.array(losses_without(halves)))
+        rewards = np.exp(-np.array(losses_without(halves, self.factor)))
         if not np.isfinite(rewards).all():  # the batch was skipped, so there is nothing to learn from it
             return
         p = _sigmoid(self.values)

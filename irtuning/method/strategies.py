@@ -10,7 +10,7 @@ from irtuning.errors import InputError, unknown
 from irtuning.method.selector import MIDDLE, split_scores
 
 Scores = Sequence[float | None]
-LossesWithout = Callable[[list[list[int]]], list[float]]
+LossesWithout = Callable[[list[list[int]], float], list[float]]  # of sets of positions, and the factor that suppresses
 
 
 @dataclass
@@ -55,8 +55,11 @@ class Strategy:
         return [old if new is None else new for old, new in zip(scores, fresh, strict=True)]
 
     def probe_due(self, step: int) -> bool:
-        """Return whether `probe` has to measure losses before this step (IST alone needs it)."""
+        """Return whether to measure losses before this step (only IST does)."""
         return False
+
+    def probe(self, losses_without: LossesWithout, rng: np.random.Generator) -> None:
+        """Measure losses of the last training batch with layers suppressed; called before `choose` if it is due."""
 
     def worst_case(self, count: int) -> tuple[list[int], list[int]]:
         """Return the positions that learn at the most demanding step, and those that will ever have learned.
@@ -107,7 +110,6 @@ class IRTuningStrategy(Strategy):
     splits: int = 1  # how often the cut is applied
     refresh_every: int = 0  # ours: every so many steps all layers learn, so that no score goes stale; 0: never
     smoothing: float = 0.0  # ours: share of the old score that stays when a layer is measured again
-
     name = "ir"
     colour = "#de8f05"
     importance = "gradient"
@@ -130,18 +132,13 @@ class IRTuningStrategy(Strategy):
         return split_scores(scores, variant=self.variant, splits=self.splits, keep=self.keep, window=window, rng=rng)
 
     def window(self, count: int) -> tuple[int, int] | None:
-        """Return the first and last place of the first cut, or None for the middle of the list."""
+        """Return the first and last index of the first cut, or None for the middle of the list."""
         return None
 
     def update(self, scores: Scores, fresh: Scores) -> list[float | None]:
         """Return the scores after a step; a layer measured again keeps a share `smoothing` of its old score."""
-
-        def blend(old: float | None, new: float | None) -> float | None:
-            if old is None or new is None:
-                return old if new is None else new
-            return self.smoothing * old + (1 - self.smoothing) * new
-
-        return [blend(old, new) for old, new in zip(scores, fresh, strict=True)]
+        s, pairs = self.smoothing, zip(scores, fresh, strict=True)
+        return super().update(scores, [new if None in (old, new) else s * old + (1 - s) * new for old, new in pairs])
 
     def worst_case(self, count: int) -> tuple[list[int], list[int]]:
         """Return the most layers the cut can keep; `exact` and refreshing let all layers learn now and then."""
@@ -161,7 +158,7 @@ class WeightTuning(IRTuningStrategy):
     forms = ("reference",)
 
     def window(self, count: int) -> tuple[int, int] | None:
-        """Return the authors' window for this importance, which starts one place later than the middle."""
+        """Return the authors' window for this importance, which starts one index later than the middle."""
         return (int(MIDDLE[0] * count) + 1, int(MIDDLE[1] * count)) if self.variant == "reference" else None
 
 
@@ -188,17 +185,15 @@ class UpperTuning(IRTuningStrategy):
     variant: str = "exact"
     floor: float = 0.5
     horizon: int = 10
-
     name = "ir-upper"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.floor < 1 or self.horizon < 1:
-            raise InputError(f"floor is {self.floor}, give 0 or more, below 1; horizon is {self.horizon}, give 1 or more")
+            raise InputError(f"floor is {self.floor}, give 0 or more, below 1; horizon is {self.horizon}, give 1 "
+                             "or more")  # fmt: skip
         if self.refresh_every:
-            raise InputError(
-                f"refresh_every is {self.refresh_every}: here horizon refreshes, one layer at a time; leave it out"
-            )
+            raise InputError(f"refresh_every is {self.refresh_every}: here horizon refreshes the scores; leave it out")
 
     def begin(self, count: int, steps: int | None) -> None:
         super().begin(count, steps)

@@ -1,20 +1,56 @@
-"""Our thin Trainer: batches in the order of `irtuning.method.batches`, a loss that is a mean over a step's examples, kept."""
+"""A Trainer that averages the loss over all examples of an optimizer step and groups examples by length."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch.utils.data import Sampler
 from transformers import Trainer
 
-from irtuning.method.batches import LengthGroupedBatches
 from irtuning.method.processes import mean
+
+MEGABATCH = 8  # examples are sorted by length within this many batches
+
+
+def batch_order(seed: int, epoch: int, lengths: Sequence[int], batch_size: int) -> list[int]:
+    """Return the order of the examples in an epoch: random batches of similar length, a short last batch at the end.
+
+    The order depends on the arguments alone. `batch_size` counts all examples of an optimizer step, over processes and
+    accumulated micro-batches, so that a step has the same examples however it is divided.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    order, lengths = rng.permutation(len(lengths)), np.asarray(lengths)
+    full = len(order) // batch_size * batch_size
+    batches = []
+    for start in range(0, full, MEGABATCH * batch_size):
+        part = order[start : min(start + MEGABATCH * batch_size, full)]
+        part = part[np.argsort(-lengths[part], kind="stable")]
+        batches += np.split(part, len(part) // batch_size)
+    shuffled = [batches[i] for i in rng.permutation(len(batches))]
+    return np.concatenate([*shuffled, order[full:]]).astype(int).tolist()
+
+
+class LengthGroupedBatches(Sampler):
+    """Sampler that yields examples in the order of `batch_order`; the Trainer calls `set_epoch`."""
+
+    def __init__(self, seed: int, lengths: Sequence[int], batch_size: int):
+        self.seed, self.lengths, self.batch_size, self.epoch = seed, lengths, batch_size, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(batch_order(self.seed, self.epoch, self.lengths, self.batch_size))
 
 
 class LayerwiseTrainer(Trainer):
-    """A Trainer for classifiers: cross-entropy as the mean over a step's examples, class weights, the order above.
+    """Trainer for classifiers whose loss is the mean cross-entropy over all examples of an optimizer step.
 
-    However a step is cut into micro-batches, each example counts the same.
+    Each example counts the same, however the step is divided into micro-batches.
 
     Args:
         class_weights: one weight per class, shape (K,), best with mean 1 over the examples; None for 1 each.
@@ -22,30 +58,28 @@ class LayerwiseTrainer(Trainer):
 
     def __init__(self, *args, class_weights: torch.Tensor | None = None, **kwargs):
         super().__init__(*args, **kwargs)
-        self.model_accepts_loss_kwargs = True  # so that compute_loss is told the size of the whole step
+        self.model_accepts_loss_kwargs = True  # so that compute_loss learns the number of examples in the step
         self._class_weights = class_weights
         self._losses: list[tuple[int, torch.Tensor]] = []
 
     def step_losses(self) -> list[float]:
-        """Training loss of each optimizer step so far: the mean over its examples."""
-        if not self._losses:
-            return []
-        values = mean(torch.stack([loss for _, loss in self._losses])).tolist()
+        """Return the training loss of each optimizer step so far, the mean over its examples."""
+        values = mean(torch.stack([loss for _, loss in self._losses])).tolist() if self._losses else []
         sums: dict[int, float] = {}
         for (step, _), value in zip(self._losses, values, strict=True):
             sums[step] = sums.get(step, 0.0) + value
         return list(sums.values())
 
-    def train(self, *args, **kwargs):
-        with few_walks(self), finite_attention():
-            return super().train(*args, **kwargs)
-
     def step_examples(self, step: int) -> list[int]:
-        """Positions in the training set of the examples of an optimizer step, from 0."""
+        """Return the positions in the training set of the examples of an optimizer step; steps count from 0."""
         sampler = self._get_train_sampler()
         epoch, batch = divmod(step, -(-len(sampler) // sampler.batch_size))
         sampler.set_epoch(epoch)
         return list(sampler)[batch * sampler.batch_size : (batch + 1) * sampler.batch_size]
+
+    def train(self, *args, **kwargs):
+        with few_walks(self), finite_attention():
+            return super().train(*args, **kwargs)
 
     def training_step(self, *args, **kwargs) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
@@ -53,9 +87,8 @@ class LayerwiseTrainer(Trainer):
         return loss
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Weighted cross-entropy summed over the micro-batch, divided by the examples of the whole step."""
-        outputs = model(**inputs)
-        labels = inputs["labels"]
+        """Return the weighted cross-entropy of the micro-batch, divided by the number of examples in the step."""
+        outputs, labels = model(**inputs), inputs["labels"]
         weights = None if self._class_weights is None else self._class_weights.to(outputs.logits.device)
         total = torch.nn.functional.cross_entropy(outputs.logits.float(), labels, weight=weights, reduction="sum")
         if num_items_in_batch is None:
@@ -67,13 +100,13 @@ class LayerwiseTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler:
         lengths = [len(example["input_ids"]) for example in (train_dataset or self.train_dataset)]
-        whole = self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return LengthGroupedBatches(self.args.seed, lengths, whole)
+        size = self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return LengthGroupedBatches(self.args.seed, lengths, size)
 
 
 @contextmanager
 def finite_attention() -> Iterator[None]:
-    """Keep cuDNN's attention out: its gradients of a padded batch are NaN at some lengths (192 on an H200, torch 2.11)."""
+    """Turn cuDNN's attention off: some padded batches get NaN gradients (length 192 on an H200, torch 2.11)."""
     from torch.backends import cuda
 
     before = cuda.cudnn_sdp_enabled()
@@ -86,11 +119,10 @@ def finite_attention() -> Iterator[None]:
 
 @contextmanager
 def few_walks(trainer: Trainer) -> Iterator[None]:
-    """Spare the walks through all modules, thousands of them, that the Trainer takes at each step.
+    """Skip three walks over all modules that the Trainer takes at each step, while a GPU would wait.
 
-    It sets train mode, which is set already, empties gradients by looking for parameters, which the optimizer has at
-    hand, and counts operations that nobody reads. A GPU waits meanwhile: choosing layers needs the step's norms, so
-    that no step is queued ahead.
+    It sets train mode, which is set already; it looks for all parameters to drop their gradients, although the
+    optimizer knows them; and it counts operations that nobody reads.
     """
     model, train = trainer.model, trainer.model.train
     model.train = lambda mode=True: model if mode == model.training else train(mode)

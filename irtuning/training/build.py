@@ -1,309 +1,169 @@
-"""The work of one run: prompts, model, training, scores."""
+"""From a prepared run to what it trains with: tokenizer, model, encoded examples and Trainer, made in a fixed order."""
 
-import shutil
+import copy
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from transformers import DataCollatorWithPadding, PrinterCallback, TrainerCallback, TrainingArguments, set_seed
-from transformers.utils.logging import disable_progress_bar
+from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
+from transformers import TrainingArguments, set_seed
 
-from irtuning.models.adapters import adapted_classifier
+from irtuning.corpora.base import Corpus, Revision
+from irtuning.errors import InputError
 from irtuning.method.callback import LayerwiseTuning
-from irtuning.training.checkpoints import KEPT, Checkpoints
-from irtuning.training.config import RunConfig
-from irtuning.corpora.base import SPLITS, Corpus, Revision
-from irtuning.training.curve import ValidationCurve
-from irtuning.errors import InputError, TrainingStopped
-from irtuning.memory.predict import ADAPTER_SETTINGS, MemoryPrediction, predict_memory
-from irtuning.method.layers import find_layers
-from irtuning.training.metrics import balanced_weights, score, softmax
-from irtuning.models.loading import ModelSource, context_length, load_classifier, load_tokenizer
-from irtuning.models.prompts import encode
-from irtuning.training.provenance import provenance, versions
 from irtuning.method.processes import examples_each, world_size
-from irtuning.training.record import SCHEMA, finite
-from irtuning.training.resume import ResumableTrainer, Saving
+from irtuning.models.adapters import adapted_classifier
+from irtuning.models.loading import context_length, load_classifier, load_tokenizer
+from irtuning.models.prompts import encode
+from irtuning.training.checkpoints import Checkpoints
+from irtuning.training.metrics import balanced_weights, score, softmax
+from irtuning.training.prepare import ADAPTER_SETTINGS, Prepared
+from irtuning.training.record import versions
+from irtuning.training.resume import Progress, ResumableTrainer
 from irtuning.training.speed import accelerate
-from irtuning.method.strategies import Strategy
 
 
-class Job:
-    """Everything one run needs, made in order from the seed.
+@dataclass
+class Split:
+    """Revisions, their encoded examples in another order, and the position of each revision's example, shape (n,)."""
 
-    Args:
-        place: where its checkpoints go, None for none.
-        save_every: steps between two, 0 for none.
-        report_to: the Trainer's names of trackers.
-    """
+    revisions: list[Revision]
+    examples: list[dict]
+    order: np.ndarray
 
-    def __init__(
-        self,
-        config: RunConfig,
-        corpus: Corpus,
-        strategy: Strategy,
-        source: ModelSource,
-        progress: bool,
-        callbacks: Sequence[TrainerCallback] = (),
-        place: Path | None = None,
-        save_every: int = 0,
-        report_to: Sequence[str] = (),
-    ):
-        self.config, self.corpus, self.strategy, self.source, self.place = config, corpus, strategy, source, place
-        self.started = time.perf_counter()
-        self.on_gpu = torch.cuda.is_available() and config.device == "auto"
-        if self.on_gpu:
-            torch.cuda.reset_peak_memory_stats()
-        set_seed(config.seed)  # before the model is made: its head and adapters are random
-        self.scored = ("validation", "test") if config.score_test else ("validation",)
-        self.tokenizer = load_tokenizer(source)
-        self.model = self._make_model()
-        self.train_part = corpus.train_part(config.train_share, config.seed)
-        self.data = {"train": self._encode(self.train_part)}
-        self.data |= {split: self._encode(corpus.split(split)) for split in self.scored}
-        self.order = {s: sorted(range(len(d)), key=lambda i, d=d: len(d[i]["input_ids"])) for s, d in self.data.items()}
-        self.callback, self.curve = LayerwiseTuning(strategy, config.seed), ValidationCurve(config.checkpoint)
-        self.saving = Saving(save_every)
-        identity = config.to_dict() | {"corpus_checksum": corpus.checksum, "processes": world_size()} | versions()
-        self.checkpoints = Checkpoints(place, identity) if place and save_every else None
-        self.trainer = self._make_trainer(progress, callbacks, report_to)
 
-    def check_space(self) -> None:
-        """Raise InputError if what the run will save has no room: its weights; with two moments in each checkpoint."""
-        learning = sum(p.numel() * p.element_size() for p in self.model.parameters() if p.requires_grad)
-        needed = learning * (1 + 3 * (KEPT + 1) * bool(self.checkpoints)) + 2**24
-        if (free := shutil.disk_usage(self.place).free) < needed:
-            raise InputError(
-                f"{free:,} bytes free for the run's folder, about {needed:,} needed; free some space"
-                + (", or set save_every to 0" if self.checkpoints else "")
-            )
+class Scorer:
+    """Function that scores an evaluation for the Trainer; it keeps the class probabilities, shape (n, K)."""
 
-    def work(self) -> dict:
-        """Train, score, and return the record."""
-        begun = time.perf_counter()
-        self._train()
-        trained = time.perf_counter()
-        probabilities = {split: self._predict(split) for split in self.scored}
-        gold = {s: [self.corpus.labels.index(r.intention) for r in self.corpus.split(s)] for s in self.scored}
-        earlier = self.saving.earlier
-        seconds = {"setup": begun - self.started, "train": earlier + trained - begun}
-        seconds["total"] = earlier + time.perf_counter() - self.started
-        meta = {
-            "status": "complete",
-            "starts": self.saving.starts,
-            "processes": world_size(),
-            "seconds": seconds,
-            "step_seconds": self.curve.seconds,
-        }
-        return {
-            "schema": SCHEMA,
-            "run": {
-                "config": self.config.to_dict(),
-                "corpus_checksum": self.corpus.checksum,
-                "synthetic_corpus": self.corpus.synthetic,
-                "random_weights": self.source.random_weights,
-                "labels": list(self.corpus.labels),
-                "split_sizes": {s: len(self.corpus.split(s)) for s in SPLITS} | {"train": len(self.train_part)},
-                "parameters": sum(p.numel() for p in self.model.parameters()),
-                "depth": len(find_layers(self.model)),
-                "candidate_layers": self.callback.layers.indices,
-                "layer_parameters": [sum(p.numel() for p in layer) for layer in self.callback.layers.parameters],
-            },
-            "train": self._train_block(),
-            "scores": {s: score(gold[s], probabilities[s], self.corpus.labels) for s in self.scored}
-            | {"test_scored": int(self.config.score_test)},
-            "predictions": {s: self._prediction_rows(s, probabilities[s]) for s in self.scored},
-            "meta": provenance(self.config.device) | meta,
-        }
+    def __init__(self, labels: Sequence[str]):
+        self.labels, self.probabilities = labels, None
 
-    def save(self, folder: Path) -> None:
-        """Adapter with head (or the whole model), and tokenizer, as safetensors."""
-        kind = "model" if self.strategy.scope == "parameters" else "adapter"
-        disable_progress_bar()  # transformers': one for every file, however small
-        try:
-            if kind == "adapter":
-                base = self.model.get_base_model()  # named as typed: where it lies here is nobody's business
-                base.name_or_path = base.config._name_or_path = self.config.model
-                for adapter in self.model.peft_config.values():
-                    adapter.base_model_name_or_path = self.config.model
-                self.model.save_pretrained(folder / kind, save_embedding_layers=False)
-            else:
-                self.model.save_pretrained(folder / kind)
-            self.tokenizer.save_pretrained(folder / "tokenizer")
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"the weights cannot be written: {error}; free some space and train again") from None
-
-    def _train(self) -> None:
-        try:
-            self.trainer.go_on()
-        except torch.OutOfMemoryError:
-            raise TrainingStopped(self._no_room()) from None
-        except TrainingStopped as error:
-            ids = [self.train_part[i].id for i in self.trainer.step_examples(self.trainer.state.global_step)]
-            kept = self.checkpoints.newest() if self.checkpoints else None
-            where = f"; what was learned before is in {kept}" if kept else ""
-            raise TrainingStopped(f"{error}: {', '.join(ids)}{where}") from None
-
-    def _no_room(self) -> str:
-        """What happened on a GPU that is too small, and what to change."""
-        from irtuning.memory.fit import setting_that_fits
-
-        def predict(accumulation: int, checkpointing: bool) -> int:
-            return predict_run(replace(self.config, accumulation=accumulation, checkpointing=checkpointing)).peak_bytes
-
-        config = self.config
-        room = torch.cuda.get_device_properties(0).total_memory
-        text = f"the GPU of {room / 2**30:.1f} GiB is out of memory"
-        try:
-            needed = predict_run(config).peak_bytes / 2**30
-            cure = setting_that_fits(predict, config.accumulation, config.batch_size, config.checkpointing, room)
-        except InputError as error:  # a model or setting whose memory cannot be predicted
-            return f"{text}; give more accumulation, or checkpointing=true ({error})"
-        instead = f"set {cure}" if cure else "no split of the batch fits: a shorter max_length, a smaller model or a larger card"
-        return f"{text}: predicted for this run are {needed:.1f} GiB, other processes on it not counted; {instead}"
-
-    def _make_model(self) -> torch.nn.Module:
-        config, adapted = self.config, self.strategy.scope == "adapters"
-        if not adapted and config.quantize != "none":
-            raise InputError(f"method {config.method!r} tunes all weights, which {config.quantize} cannot hold")
-        model = load_classifier(
-            self.source, self.corpus.labels, self.tokenizer, precision=config.precision, quantize=config.quantize
-        )
-        limit = context_length(model, self.tokenizer)
-        if limit and config.max_length > limit:
-            raise InputError(f"max_length {config.max_length} is beyond {config.model}'s context of {limit} tokens")
-        model.config.use_cache = False
-        settings = {name: getattr(config, name) for name in ADAPTER_SETTINGS}
-        model = adapted_classifier(
-            model, config.adapter if adapted else None, checkpointing=config.checkpointing,
-            freeze_head=config.head == "frozen", **settings,
-        )  # fmt: skip
-        accelerate(model, config.speed or (), config.activation_budget)
-        return model
-
-    def _make_trainer(
-        self, progress: bool, callbacks: Sequence[TrainerCallback], report_to: Sequence[str]
-    ) -> ResumableTrainer:
-        config = self.config
-        self.scratch = tempfile.TemporaryDirectory(prefix="irtuning-")  # the Trainer wants one, though it stay empty
-        arguments = TrainingArguments(
-            output_dir=str(self.checkpoints.new) if self.checkpoints else self.scratch.name,
-            max_steps=config.max_steps,
-            per_device_train_batch_size=examples_each(config.batch_size, config.accumulation),
-            per_device_eval_batch_size=64,
-            gradient_accumulation_steps=config.accumulation,
-            learning_rate=config.learning_rate,
-            warmup_steps=config.warmup_steps,
-            weight_decay=config.weight_decay,
-            max_grad_norm=config.clip,
-            bf16=config.precision == "bf16",
-            use_cpu=not self.on_gpu,
-            ddp_backend="gloo" if world_size() > 1 and not self.on_gpu else None,
-            ddp_find_unused_parameters=True,  # the layers that are frozen at this step
-            eval_strategy="steps",
-            eval_steps=config.eval_every,
-            save_strategy="no",
-            logging_strategy="steps" if report_to else "no",
-            logging_steps=1,
-            logging_nan_inf_filter=False,  # it would wait for the device at every micro-batch
-            report_to=list(report_to) or "none",
-            run_name=f"{config.method} {config.corpus} seed {config.seed}",
-            seed=config.seed,
-            disable_tqdm=not progress,
-            dataloader_pin_memory=self.on_gpu,
-            label_names=["labels"],
-        )
-        arguments._n_gpu = min(1, arguments.n_gpu)  # one process, one GPU: the Trainer would spread the batch over all
-        eights = 8 if "compile" in (config.speed or ()) else None  # lengths attention wants; by chance would compile anew
-        trainer = ResumableTrainer(
-            self.model,
-            arguments,
-            train_dataset=self.data["train"],
-            eval_dataset=self._by_length("validation"),
-            data_collator=DataCollatorWithPadding(self.tokenizer, pad_to_multiple_of=eights),
-            compute_metrics=self._metrics,
-            callbacks=[
-                self.curve,
-                self.callback,
-                self.saving,
-                *callbacks,
-            ],  # the curve's clock starts before the choice
-            checkpoints=self.checkpoints,
-            layerwise=self.callback,
-            saving=self.saving,
-            curve=self.curve,
-            class_weights=self._class_weights(),
-        )
-        trainer.remove_callback(PrinterCallback)
-        return trainer
-
-    def _class_weights(self) -> torch.Tensor | None:
-        if self.config.class_weights == "none":
-            return None
-        return torch.from_numpy(balanced_weights([r.intention for r in self.train_part], self.corpus.labels)).float()
-
-    def _encode(self, revisions: Sequence[Revision]) -> list[dict]:
-        ids = encode(revisions, self.tokenizer, self.corpus.labels, self.config.form, self.config.max_length)
-        labels = [self.corpus.labels.index(r.intention) for r in revisions]
-        return [{"input_ids": row, "labels": label} for row, label in zip(ids, labels, strict=True)]
-
-    def _by_length(self, split: str) -> list[dict]:
-        """The examples by length, so that little is padded in scoring."""
-        return [self.data[split][i] for i in self.order[split]]
-
-    def _metrics(self, prediction) -> dict:
-        self.last_probabilities = softmax(prediction.predictions)
-        scores = score(prediction.label_ids, self.last_probabilities, self.corpus.labels)
+    def __call__(self, prediction) -> dict[str, float]:
+        self.probabilities = softmax(prediction.predictions)
+        scores = score(prediction.label_ids, self.probabilities, self.labels)
         return {name: value for name, value in scores.items() if name != "per_class"}
 
-    def _predict(self, split: str) -> np.ndarray:
-        """Class probabilities in the split's own order, shape (n, K)."""
-        if split == "test" or self.config.checkpoint == "best":  # else the last evaluation is what we want
-            self.trainer.predict(self._by_length(split))
-        probabilities = np.empty_like(self.last_probabilities)
-        probabilities[self.order[split]] = self.last_probabilities
-        return probabilities
 
-    def _train_block(self) -> dict:
-        """Per step: loss, learning rate, layers, the scores they were chosen from; and the validation curve."""
-        losses = self.trainer.step_losses()
-        steps = [finite(row | {"loss": loss}) for row, loss in zip(self.callback.history, losses, strict=True)]
-        return {
-            "steps": steps,
-            "validation": [finite(point) for point in self.curve.points],
-            "kept_step": self.curve.kept_step,
-            "skipped_steps": sum(row["skipped"] for row in self.callback.history),
-        }
+@dataclass
+class Parts:
+    """Everything that one run trains with."""
 
-    def _prediction_rows(self, split: str, probabilities: np.ndarray) -> list[dict]:
-        return [
-            {
-                "id": revision.id,
-                "group": revision.group,  # a writer or a paper: what an interval is taken over
-                "intention": revision.intention,
-                "predicted": self.corpus.labels[int(row.argmax())],
-                "probabilities": [round(float(p), 6) for p in row],
-            }
-            for revision, row in zip(self.corpus.split(split), probabilities, strict=True)
-        ]
+    prepared: Prepared
+    started: float  # when building began, in seconds of `time.perf_counter`
+    tokenizer: PreTrainedTokenizerBase
+    model: torch.nn.Module
+    splits: dict[str, Split]  # train, and the splits that are scored
+    scorer: Scorer
+    layerwise: LayerwiseTuning
+    progress: Progress
+    checkpoints: Checkpoints | None
+    trainer: ResumableTrainer
 
 
-def predict_run(config: RunConfig) -> MemoryPrediction:
-    """Predict the memory of the run that a configuration describes, on a GPU.
+def build(
+    prepared: Prepared,
+    *,
+    progress: bool,
+    callbacks: Sequence[TrainerCallback] = (),
+    report_to: Sequence[str] = (),
+    folder: Path | None = None,
+    save_every: int = 0,
+) -> Parts:
+    """Make everything that a run trains with. The random numbers, and so the results, depend on the order here.
+
+    Args:
+        prepared: the run.
+        progress: whether to show a progress bar.
+        callbacks: further callbacks of the Trainer.
+        report_to: the Trainer's names of trackers.
+        folder: where checkpoints are written; None for none.
+        save_every: steps between two checkpoints; 0 for none.
+    """
+    config, corpus, started = prepared.config, prepared.corpus, time.perf_counter()
+    if prepared.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    set_seed(config.seed)  # before the model is made, whose head and adapters are random
+    tokenizer = load_tokenizer(prepared.source)
+    model = make_model(prepared, tokenizer)
+    revisions = {"train": corpus.train_part(config.train_share, config.seed), "validation": corpus.validation}
+    revisions |= {"test": corpus.test} if config.score_test else {}
+    splits = {name: _encoded(rows, prepared, tokenizer, name != "train") for name, rows in revisions.items()}
+    scorer, layerwise = Scorer(corpus.labels), LayerwiseTuning(copy.deepcopy(prepared.strategy), config.seed)
+    clock = Progress(save_every)
+    identity = config.to_dict() | {"corpus_checksum": corpus.checksum, "processes": world_size()} | versions()
+    checkpoints = Checkpoints(folder, identity) if folder and save_every else None
+    eights = 8 if "compile" in (config.speed or ()) else None  # else chance lengths would be compiled again
+    trainer = ResumableTrainer(
+        model, make_arguments(prepared, checkpoints, progress, report_to), train_dataset=splits["train"].examples,
+        eval_dataset=splits["validation"].examples, compute_metrics=scorer, progress=clock, layerwise=layerwise,
+        data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=eights), checkpoints=checkpoints,
+        callbacks=[clock, layerwise, *callbacks],  # the clock first: the choice of layers is a part of a step's time
+        class_weights=_class_weights(config.class_weights, revisions["train"], corpus),
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    return Parts(prepared, started, tokenizer, model, splits, scorer, layerwise, clock, checkpoints, trainer)
+
+
+def make_model(prepared: Prepared, tokenizer: PreTrainedTokenizerBase) -> torch.nn.Module:
+    """Return the classifier with its adapter; what learns is in float32.
 
     Raises:
-        InputError: the weights are quantized, which the prediction does not know.
+        InputError: the model, the adapter or a setting cannot be used.
     """
-    if config.quantize != "none":
-        raise InputError(f"quantize is {config.quantize!r}: its memory cannot be predicted; use none, or measure it")
-    options = {name: getattr(config, name) for name in ADAPTER_SETTINGS if getattr(config, name) is not None}
-    return predict_memory(
-        config.model, config.method, config.adapter, config.batch_size, config.max_length, share=config.share,
-        checkpointing=config.checkpointing, accumulation=config.accumulation, precision=config.precision or "bf16",
-        **options,
+    config, adapted = prepared.config, prepared.strategy.scope == "adapters"
+    if not adapted and config.quantize != "none":
+        raise InputError(f"method {config.method!r} tunes all weights, which {config.quantize} cannot hold")
+    loading = {"precision": config.precision, "quantize": config.quantize}
+    model = load_classifier(prepared.source, prepared.corpus.labels, tokenizer, **loading)
+    limit = context_length(model, tokenizer)
+    if limit and config.max_length > limit:
+        raise InputError(f"max_length {config.max_length} is beyond {config.model}'s context of {limit} tokens")
+    model.config.use_cache = False
+    sizes = {name: getattr(config, name) for name in ADAPTER_SETTINGS}
+    adapter, frozen = config.adapter if adapted else None, config.head == "frozen"
+    model = adapted_classifier(model, adapter, checkpointing=config.checkpointing, freeze_head=frozen, **sizes)
+    accelerate(model, config.speed or (), config.activation_budget)
+    return model
+
+
+def make_arguments(
+    prepared: Prepared, checkpoints: Checkpoints | None, progress: bool, report_to: Sequence[str]
+) -> TrainingArguments:
+    """Return the Trainer's arguments for a run."""
+    config, on_gpu = prepared.config, prepared.device == "cuda"
+    # the Trainer wants a folder even if nothing is written to it
+    folder = str(checkpoints.new) if checkpoints else str(Path(tempfile.gettempdir()) / "irtuning-unused")
+    batch = examples_each(config.batch_size, config.accumulation)
+    arguments = TrainingArguments(
+        folder, seed=config.seed, max_steps=config.max_steps, per_device_train_batch_size=batch,
+        per_device_eval_batch_size=64, gradient_accumulation_steps=config.accumulation, max_grad_norm=config.clip,
+        learning_rate=config.learning_rate, warmup_steps=config.warmup_steps, weight_decay=config.weight_decay,
+        bf16=config.precision == "bf16", use_cpu=not on_gpu, dataloader_pin_memory=on_gpu, label_names=["labels"],
+        ddp_backend="gloo" if world_size() > 1 and not on_gpu else None,
+        ddp_find_unused_parameters=True,  # the layers that are frozen at this step
+        eval_strategy="steps", eval_steps=config.eval_every, save_strategy="no",
+        logging_strategy="steps" if report_to else "no", logging_steps=1, report_to=list(report_to) or "none",
+        logging_nan_inf_filter=False,  # it would wait for the device at every micro-batch
+        run_name=f"{config.method} {config.corpus} seed {config.seed}", disable_tqdm=not progress,
     )  # fmt: skip
+    arguments._n_gpu = min(1, arguments.n_gpu)  # the Trainer would spread the batch over all GPUs of a process
+    return arguments
+
+
+def _encoded(revisions: Sequence[Revision], prepared: Prepared, tokenizer, by_length: bool) -> Split:
+    """Return a split's examples, sorted by length if it is scored, so that little is padded."""
+    labels, config = prepared.corpus.labels, prepared.config
+    ids = encode(revisions, tokenizer, labels, config.form, config.max_length)
+    indices = sorted(range(len(ids)), key=lambda i: len(ids[i])) if by_length else list(range(len(ids)))
+    examples = [{"input_ids": ids[i], "labels": labels.index(revisions[i].intention)} for i in indices]
+    return Split(list(revisions), examples, np.argsort(indices))
+
+
+def _class_weights(kind: str, revisions: Sequence[Revision], corpus: Corpus) -> torch.Tensor | None:
+    if kind == "none":
+        return None
+    return torch.from_numpy(balanced_weights([r.intention for r in revisions], corpus.labels)).float()

@@ -1,4 +1,4 @@
-"""Numbers about classes: precision, recall, F1 per class and macro, accuracy, AUPRC; probabilities; class weights."""
+"""Scores of a classifier (precision, recall, F1, accuracy, AUPRC), its probabilities, and class weights."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,10 @@ import numpy as np
 
 
 def score(gold: Sequence[int], probabilities: np.ndarray, labels: Sequence[str]) -> dict:
-    """Score class probabilities of shape (n, K) against gold class indices of shape (n,).
+    """Return the scores of class probabilities, shape (n, K), against gold class indices, shape (n,).
 
-    AUPRC is the mean over classes of the average precision of the class scores. A class absent from labels and
-    predictions counts zero in every macro average; nothing raises.
+    AUPRC is the mean over the classes of the average precision. A class that is neither in the gold indices nor in the
+    predictions counts zero in every macro average.
     """
     from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
@@ -33,14 +33,14 @@ def score(gold: Sequence[int], probabilities: np.ndarray, labels: Sequence[str])
 
 
 def softmax(logits: np.ndarray | tuple) -> np.ndarray:
-    """Class probabilities in float64 of logits, shape (n, K); of several outputs the first."""
+    """Return class probabilities in float64 of logits, shape (n, K), the first of a model's outputs."""
     from scipy import special
 
     return special.softmax(np.asarray(logits[0] if isinstance(logits, tuple) else logits, dtype=np.float64), axis=1)
 
 
 def balanced_weights(gold: Sequence[str], labels: Sequence[str]) -> np.ndarray:
-    """n / (K n_k) for each class k with n_k of the n examples; shape (K,)."""
+    """Return n / (K n_k) for each class k that has n_k of the n examples, shape (K,)."""
     from sklearn.utils.class_weight import compute_class_weight
 
     return compute_class_weight("balanced", classes=np.array(labels), y=list(gold))

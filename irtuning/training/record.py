@@ -1,10 +1,13 @@
-"""The record of a run: one JSON file that exists whole or not at all."""
+"""The record of a run: one JSON file that is written completely or not at all, with where and how the run was made."""
 
+import datetime
+import importlib.metadata
 import json
 import math
 import os
+import platform
 import shutil
-import stat
+import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,18 +18,19 @@ from irtuning.errors import InputError
 SCHEMA = 1
 RECORD = "record.json"
 BLOCKS = ("schema", "run", "train", "scores", "predictions", "meta")
+PACKAGES = ("irtuning", "torch", "transformers", "peft", "accelerate", "numpy", "scikit-learn")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole; see `write_bytes`."""
+    """Write a text file completely or not at all; see `write_bytes`."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole: to a temporary one beside it, synced, then renamed.
+    """Write a file to a temporary name beside it, then rename it.
 
     Raises:
-        InputError: the folder cannot be written, or there is no space; what was there stays.
+        InputError: the folder cannot be written, or there is no space. An older file stays as it was.
     """
     temporary = None
     try:
@@ -34,8 +38,6 @@ def write_bytes(path: Path, content: bytes) -> None:
         with tempfile.NamedTemporaryFile("wb", dir=path.parent, delete=False) as stream:
             temporary = stream.name
             stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
@@ -50,69 +52,55 @@ def write_record(folder: Path, record: Mapping) -> None:
 
 
 def finite(row: dict) -> dict:
-    """JSON has no NaN: a number that is not finite is not known."""
+    """Return the row with None in place of numbers that are not finite, which JSON does not have."""
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+
+
+def has_record(folder: Path) -> bool:
+    """Return whether a folder holds a record, complete or not."""
+    return os.path.exists(Path(folder) / RECORD)  # unlike Path.exists, False for a folder that may not be read
 
 
 def read_record(folder: Path) -> dict:
     """Read and check `folder/record.json`.
 
     Raises:
-        InputError: no record, not whole, or written by another version; says which.
+        InputError: there is no record, it is damaged, or another version wrote it.
     """
     path = Path(folder) / RECORD
+    if not has_record(folder):
+        raise InputError(f"no run in {folder} ({RECORD} is missing); train one there first")
     try:
-        if not stat.S_ISREG(path.lstat().st_mode):
-            raise InputError(f"{path} is a link or no file; train again")
-    except OSError as error:
-        raise InputError(f"no run in {folder}: {error.strerror} ({RECORD}); train one there first") from None
-    record = read_json(path, "remove its folder and train again")
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        found = record.get("schema") if isinstance(record, dict) else None
-        raise InputError(f"{path} has schema {found!r}, this version reads {SCHEMA}; train again")
-    missing = [block for block in BLOCKS if block not in record]
-    if missing or not isinstance(record["run"], dict) or not isinstance(record["run"].get("config"), dict):
-        raise InputError(f"{path} is damaged: it lacks {missing or ['run.config']}; remove its folder and train again")
+        record = json.loads(path.read_text(encoding="utf-8"))
+        schema, blocks = record.get("schema"), [block for block in BLOCKS if block not in record]
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: {error}; remove its folder and train again") from None
+    if schema != SCHEMA:
+        raise InputError(f"{path} has schema {schema!r}, this version reads {SCHEMA}; train again")
+    if blocks or not isinstance(record["run"], dict) or not isinstance(record["run"].get("config"), dict):
+        raise InputError(f"{path} is damaged: it lacks {blocks or 'run.config'}; remove its folder and train again")
     return record
-
-
-def read_json(path: Path, cure: str) -> object:
-    """A JSON file that this package wrote; InputError where it is not whole."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged: {error}; {cure}") from None
-
-
-def has_record(folder: Path) -> bool:
-    """Whether a folder holds a record, whole or not.
-
-    Raises:
-        InputError: the path cannot be looked at.
-    """
-    try:
-        return (Path(folder) / RECORD).exists()
-    except OSError as error:
-        raise InputError(f"cannot look into {folder}: {error.strerror}; give another folder") from None
 
 
 @contextmanager
 def new_folder(folder: Path, within: Path | None = None) -> Iterator[Path]:
-    """Give a temporary folder that becomes `folder` at the end, or nothing at all when an error comes up.
+    """Yield a temporary folder that becomes `folder` at the end, and is removed after an error.
 
-    It is made beside `folder`, or `within` another folder on the same file system.
+    Args:
+        folder: a path that does not exist yet, or an empty folder.
+        within: where the temporary folder is made, on the same file system; by default beside `folder`.
 
     Raises:
-        InputError: `folder` holds something already or cannot be made; should it appear meanwhile, what was
-            written is kept and its place named.
+        InputError: `folder` is not empty or cannot be made. If it appears meanwhile, the temporary folder is kept and
+            named.
     """
     folder = Path(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(f"{folder} holds something that is not a run of ours; give an empty or new folder")
         if folder.exists():
-            folder.rmdir()  # now, not after hours: a mount, a link or the current folder cannot be replaced
+            if not folder.is_dir() or any(folder.iterdir()):
+                raise InputError(f"{folder} holds something that is not this run; give an empty or new folder")
+            folder.rmdir()  # a mount, a link or the current folder cannot be replaced: better to know before training
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=within or folder.parent))
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}; give another folder") from None
@@ -125,4 +113,58 @@ def new_folder(folder: Path, within: Path | None = None) -> Iterator[Path]:
         temporary.chmod(0o755)
         os.replace(temporary, folder)
     except OSError as error:
-        raise InputError(f"cannot name {temporary}, a whole run, {folder}: {error.strerror}; move it by hand") from None
+        problem = f"cannot rename {temporary}, a complete run, to {folder}: {error.strerror}"
+        raise InputError(f"{problem}; move it by hand") from None
+
+
+def provenance(device: str = "auto") -> dict:
+    """Return date, versions, commit, device and peak memory of this process, without any path or host name.
+
+    Args:
+        device: `cpu` if this process does not use a GPU although there may be one.
+    """
+    import torch
+
+    gpu, threads = torch.cuda.is_available() and device != "cpu", torch.get_num_threads()
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "commit": _commit(),
+        "device": torch.cuda.get_device_name() if gpu else f"CPU, {threads} thread{'s' * (threads > 1)}",
+        "platform": f"{platform.system()} {platform.machine()}",
+        "peak_memory_bytes": torch.cuda.max_memory_allocated() if gpu else _peak_resident_bytes(),
+        "peak_memory_kind": "GPU allocated by this run" if gpu else "resident, of the whole process so far",
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Return the versions of Python and of the packages that decide a run's numbers."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout that holds this package, `-dirty` after changes; None outside a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    if not (root / ".git").exists():
+        return None
+    try:
+        return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _peak_resident_bytes() -> int | None:
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else peak * 1024

@@ -1,4 +1,4 @@
-"""Going on exactly: when a checkpoint is due, what is in it beside the Trainer's own, and how it is read again."""
+"""Exact resume: when a checkpoint is written, what it holds, and how training continues from it."""
 
 import shutil
 import signal
@@ -14,50 +14,59 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from irtuning.method.callback import LayerwiseTuning
-from irtuning.training.checkpoints import Checkpoints
-from irtuning.training.curve import ValidationCurve
 from irtuning.errors import InputError
+from irtuning.method.callback import LayerwiseTuning
 from irtuning.method.processes import from_first, is_first, summed, wait_for_all, world_size
-from irtuning.training.tracking import layer_figures
 from irtuning.method.trainer import LayerwiseTrainer
+from irtuning.training.checkpoints import Checkpoints
+from irtuning.training.tracking import layer_numbers
 
 TENSORS = "tensors.safetensors"
 
 
-class Saving(TrainerCallback, ExportableState):
-    """Asks for a checkpoint every so many steps and, once, when the process is asked to end (SIGTERM).
+class Progress(TrainerCallback, ExportableState):
+    """Callback that times the steps, evaluates after the last one, and asks for checkpoints.
+
+    A checkpoint is due every `every` steps, and once when the process receives SIGTERM.
 
     Attributes:
-        starts: the step each process of this run began after; [0] for a run never interrupted.
+        starts: the step after which each process of this run began; [0] for a run that was never interrupted.
         earlier: seconds of training in the processes before this one.
+        seconds: duration of each optimizer step, without evaluation.
     """
 
     def __init__(self, every: int = 0):
-        self.every, self.ending, self.starts, self.earlier = every, False, [], 0.0
+        self.every, self.ending, self.starts, self.earlier, self.seconds = every, False, [], 0.0, []
 
     def state(self) -> dict:
-        """What a checkpoint holds."""
+        """Return what a checkpoint holds."""
         spent = self.earlier + (time.perf_counter() - self._began if self.starts else 0.0)
-        return {"args": {"every": self.every}, "attributes": {"starts": self.starts, "earlier": spent}}
+        kept = {"starts": self.starts, "earlier": spent, "seconds": self.seconds}
+        return {"args": {"every": self.every}, "attributes": kept}
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.global_step:
             vars(self).update(state.stateful_callbacks[type(self).__name__]["attributes"])
         self.starts, self._began = [*self.starts, state.global_step], time.perf_counter()
 
+    def on_step_begin(self, args, state, control, **kwargs):
+        self._started = time.perf_counter()
+
     def on_step_end(self, args, state, control, **kwargs):
-        if world_size() > 1:  # a launcher asks them all to end, which each notices in a step of its own
+        self.seconds.append(time.perf_counter() - self._started)
+        if world_size() > 1:  # a launcher signals all processes, and each may notice in another step
             self.ending = bool(summed(torch.tensor([float(self.ending)], device=args.device)).item())
-        if self.every and state.global_step < state.max_steps:  # after the last step the run itself is written
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = True
+        elif self.every:  # after the last step the run itself is written
             control.should_save |= self.ending or state.global_step % self.every == 0
 
     def on_evaluate(self, args, state, control, **kwargs):
         control.should_save |= self.ending and state.global_step < state.max_steps
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Take SIGTERM as a wish to end after the step; in the main thread, where alone that can be."""
+    def until_sigterm(self) -> Iterator[None]:
+        """On SIGTERM, finish the step, save a checkpoint and exit. Only the main thread can set signal handlers."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -69,61 +78,58 @@ class Saving(TrainerCallback, ExportableState):
 
 
 class ResumableTrainer(LayerwiseTrainer):
-    """Writes a checkpoint of what learns, whole or not at all, and goes on from it exactly.
+    """Trainer that writes complete checkpoints of what learns and continues from them exactly.
 
-    The Trainer's own files (optimizer, schedule, random generators, state with that of the callbacks) lie in it
-    beside one of tensors: the learning weights, the losses of the steps and the curve's best weights. No
-    pickled arguments, no base model: that one is made again from the seed.
+    A checkpoint holds the Trainer's own files (optimizer, schedule, random generators, its state with that of the
+    callbacks) and one file of tensors: the weights that learn and the losses of the steps. The base model is not in
+    it, since the seed makes it again.
 
     Args:
-        checkpoints: where they go, `args.output_dir` being its `new`; None for nowhere.
+        checkpoints: where they are written (`args.output_dir` is its `new`); None for no checkpoints.
         layerwise: the callback whose layers are logged.
-        saving: the callback that asks for them.
-        curve: the callback whose best weights are kept.
+        progress: the callback that asks for checkpoints.
     """
 
-    def __init__(self, *args, checkpoints: Checkpoints | None, layerwise: LayerwiseTuning, saving: Saving, curve: ValidationCurve, **kwargs):
-        super().__init__(*args, **kwargs)
-        self._layerwise = layerwise
-        self._checkpoints, self._saving, self._curve = checkpoints, saving, curve
+    def __init__(self, *args, checkpoints: Checkpoints | None, layerwise: LayerwiseTuning, progress: Progress, **named):
+        super().__init__(*args, **named)
+        self._checkpoints, self._layerwise, self._progress = checkpoints, layerwise, progress
         self._earlier: list[float] = []
 
-    def go_on(self) -> None:
-        """Train from the newest whole checkpoint, or from the beginning.
+    def train_or_resume(self) -> None:
+        """Train from the newest checkpoint, or from the beginning.
 
         Raises:
-            InputError: that checkpoint is another run's.
-            SystemExit: 143, when asked to end; a checkpoint is written.
+            InputError: the checkpoint belongs to another run.
+            SystemExit: 143, after SIGTERM and a checkpoint.
         """
         if self._checkpoints is None:
             self.train()
             return
         newest = from_first(self._checkpoints.newest)
-        with self._saving.listening():
+        with self._progress.until_sigterm():
             self.train(resume_from_checkpoint=str(newest) if newest else None)
 
     def log(self, logs, *args, **kwargs) -> None:
-        of_step = layer_figures(self._layerwise.history, self._layerwise.layers.indices) if "loss" in logs else {}
-        super().log(logs | of_step, *args, **kwargs)
+        step = layer_numbers(self._layerwise.history, self._layerwise.layers.indices) if "loss" in logs else {}
+        super().log(logs | step, *args, **kwargs)
 
     def step_losses(self) -> list[float]:
         return self._earlier + super().step_losses()
 
     def save_model(self, output_dir=None, _internal_call=False) -> None:
-        """Write what learns, the losses and the best weights; every process sums the losses, the first one writes."""
-        held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
-        found = {f"weight.{n}": p.detach().contiguous() for n, p in self.model.named_parameters() if id(p) in held}
-        found |= {f"best.{i:06}": kept for i, kept in enumerate(self._curve.best)}
+        """Write the weights that learn and the losses. Every process adds its losses, the first one writes."""
+        learning = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        weights = {name: p.detach().contiguous() for name, p in self.model.named_parameters() if id(p) in learning}
+        tensors = {f"weight.{name}": value for name, value in weights.items()}
         losses = torch.tensor(self.step_losses(), dtype=torch.float64)
         if is_first():
             Path(output_dir).mkdir(parents=True, exist_ok=True)
-            save_file(found | {"losses": losses}, Path(output_dir) / TENSORS)
+            save_file(tensors | {"losses": losses}, Path(output_dir) / TENSORS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None) -> None:
-        found = load_file(Path(resume_from_checkpoint) / TENSORS)
-        self._earlier = found.pop("losses").tolist()
-        self._curve.best = [found.pop(name) for name in sorted(found) if name.startswith("best.")]
-        weights = {name.removeprefix("weight."): value for name, value in found.items()}
+        tensors = load_file(Path(resume_from_checkpoint) / TENSORS)
+        self._earlier = tensors.pop("losses").tolist()
+        weights = {name.removeprefix("weight."): value for name, value in tensors.items()}
         (model or self.model).load_state_dict(weights, strict=False)
 
     def _save_checkpoint(self, model, trial) -> None:
@@ -131,13 +137,13 @@ class ResumableTrainer(LayerwiseTrainer):
         from_first(lambda: shutil.rmtree(self._checkpoints.new, ignore_errors=True))
         try:
             super()._save_checkpoint(model, trial)
-            wait_for_all()  # every process has a file of random states in it
-            from_first(lambda: self._checkpoints.seal(step))
-        except (OSError, RuntimeError, SafetensorError, InputError) as error:  # torch.save has no other for a full disk
+            wait_for_all()  # every process writes its random generators' state
+            from_first(lambda: self._checkpoints.publish(step))
+        except (OSError, RuntimeError, SafetensorError, InputError) as error:  # torch.save: RuntimeError on a full disk
             shutil.rmtree(self._checkpoints.new, ignore_errors=True)
             raise InputError(
-                f"no checkpoint can be written at step {step}: {error}; free some space and start again, the run goes "
-                "on from its last whole one"
+                f"no checkpoint can be written at step {step}: {error}; free some space and start again, then the run "
+                "resumes from its last checkpoint"
             ) from error
-        if self._saving.ending:
+        if self._progress.ending:
             raise SystemExit(128 + signal.SIGTERM)

@@ -1,32 +1,37 @@
-"""One run from configuration to record, read where it is finished already and gone on with where it was interrupted."""
+"""One run from its configuration to its record: read if it is finished, resumed if it was interrupted."""
 
 import logging
+import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers import TrainerCallback
+from transformers.utils.logging import disable_progress_bar
 
-from irtuning.training.checkpoints import place_of, unfinished
-from irtuning.training.config import RunConfig, corpus_of, strategy_of
-from irtuning.corpora.base import Corpus
-from irtuning.errors import InputError, differences
-from irtuning.training.build import Job
-from irtuning.models.loading import load_shape, resolve
-from irtuning.method.processes import examples_each, is_first, refuse_sharding, wait_for_all
-from irtuning.training.record import has_record, new_folder, read_record, write_record
-from irtuning.training.saved import seal
-from irtuning.training.speed import fused_kernels
+from irtuning.corpora.base import SPLITS, Corpus, Revision
+from irtuning.errors import InputError, TrainingStopped, differences
+from irtuning.method.layers import find_layers
+from irtuning.method.processes import examples_each, is_first, refuse_sharding, wait_for_all, world_size
+from irtuning.method.registry import facts
+from irtuning.training.build import Parts, build
+from irtuning.training.checkpoints import unfinished, unfinished_folder
+from irtuning.training.config import RunConfig
+from irtuning.training.metrics import score, softmax
+from irtuning.training.prepare import Prepared, prepare
+from irtuning.training.record import SCHEMA, finite, has_record, new_folder, provenance, read_record, write_record
 from irtuning.training.tracking import trackers
 
 logger = logging.getLogger(__name__)
+CURVE = ("loss", "macro_f1", "auprc", "accuracy", "macro_precision", "macro_recall")
 
 
 @dataclass
 class Run:
-    """A finished run: its record, and where it is saved (None when it was not). Shows itself as its curve."""
+    """A finished run: its record and its folder, None if it was not saved. A notebook shows its curve."""
 
     record: dict = field(repr=False)
     folder: Path | None = None
@@ -38,7 +43,7 @@ class Run:
 
     @property
     def scores(self) -> dict:
-        """Scores by split."""
+        """The scores by split."""
         return self.record["scores"]
 
     @property
@@ -54,7 +59,7 @@ class Run:
 
 
 def train(
-    config: RunConfig | None = None,
+    config: RunConfig | Prepared | None = None,
     *,
     corpus: Corpus | str | None = None,
     data_dir: str | Path | None = None,
@@ -68,82 +73,174 @@ def train(
     """Fine-tune a classifier of revision intentions and return its run.
 
     Args:
-        config: the configuration; or give its fields as keywords: `train(corpus="synthetic", method="ir")`.
-        corpus: a loaded corpus, which must be the one a `config` names; without a `config` also a name.
-        data_dir: where the corpus's files are.
-        output: folder for record, adapter with head, and tokenizer; it appears whole at the end. A folder that
-            holds the very same run is read instead of trained again; a run that was interrupted goes on, exactly.
-        save_every: steps between two checkpoints of a run with an `output`: the evaluations' where None; 0: none.
-        report_to: trackers by the Trainer's names, such as `tensorboard`; they get losses, scores, the number of layers
-            that learn and every layer's score. TensorBoard's files go to TENSORBOARD_LOGGING_DIR, or beside the output.
-        progress: show a progress bar.
-        callbacks: the Trainer's, called after ours; none is called where a finished run is read.
+        config: the configuration, or what `prepare` made of it; or give its fields as keywords:
+            `train(corpus="synthetic", method="ir")`. `method` may be a name, a subclass of `Strategy` or an instance.
+        corpus: a loaded corpus, which must be the one that a `config` names; without a `config` also a name.
+        data_dir: folder with the corpus's files.
+        output: folder for record, adapter with head, and tokenizer; it appears when the run is finished. A folder that
+            holds this very run is read, and a run that was interrupted resumes exactly.
+        save_every: steps between two checkpoints of a run with an `output`. None: at each evaluation. 0: never.
+        report_to: trackers by the Trainer's names, such as `tensorboard`. They receive losses, scores, the number of
+            layers that learn and every layer's score. TensorBoard writes to TENSORBOARD_LOGGING_DIR or beside `output`.
+        progress: whether to show a progress bar.
+        callbacks: further callbacks of the Trainer, called after this package's; not called if a finished run is read.
 
     Raises:
-        InputError: anything that cannot work, before training starts; nothing is overwritten.
-        TrainingStopped: the gradient is not finite, step after step.
+        InputError: something cannot work. It is raised before training starts, and nothing is overwritten.
+        TrainingStopped: the gradient was not finite for several steps, or the GPU is out of memory.
         SystemExit: 143, after SIGTERM and a checkpoint.
     """
     if save_every is not None and save_every < 0:
         raise InputError(f"save_every is {save_every}; give a number of steps, or 0 for no checkpoints")
-    config = _config(config, corpus, settings)
-    strategy, source = strategy_of(config), resolve(config.model, config.form)
-    if not isinstance(corpus, Corpus):
-        corpus = corpus_of(config, data_dir)
-    device = "cuda" if torch.cuda.is_available() and config.device == "auto" else "cpu"
-    config = config.complete(
-        source, len(corpus.train_part(config.train_share, config.seed)), strategy.scope == "parameters", device
-    )
+    prepared = config if isinstance(config, Prepared) else prepare(config, corpus=corpus, data_dir=data_dir, **settings)
     refuse_sharding()
-    examples_each(config.batch_size, config.accumulation)
-    if output is not None and has_record(Path(output)):
-        return _finished(Path(output), config, corpus)
-    with ExitStack() as stack:
-        stack.enter_context(trackers(report_to, output))
-        if "liger" in (config.speed or ()):
-            stack.enter_context(fused_kernels(load_shape(config.model).model_type))
-        if output is None:
-            return Run(Job(config, corpus, strategy, source, progress, callbacks, report_to=report_to).work())
-        every = config.eval_every if save_every is None else save_every
-        if not is_first():
-            record = Job(config, corpus, strategy, source, False, callbacks, place_of(Path(output)), every, report_to).work()
-            wait_for_all()
-            return Run(record, Path(output))
-        place = stack.enter_context(unfinished(Path(output)))
-        if has_record(Path(output)):  # by the process that was training here a moment ago
-            return _finished(Path(output), config, corpus)
-        folder = stack.enter_context(new_folder(Path(output), within=place))
-        job = Job(config, corpus, strategy, source, progress, callbacks, place, every, report_to)
-        job.check_space()
-        record = job.work()
-        job.save(folder)
-        write_record(folder, record)
-        seal(folder)
+    examples_each(prepared.config.batch_size, prepared.config.accumulation)
+    if output is None:
+        with trackers(report_to, output):
+            return Run(fit(build(prepared, progress=progress, callbacks=callbacks, report_to=report_to)))
+    folder, every = Path(output), prepared.config.eval_every if save_every is None else save_every
+    if has_record(folder):
+        return Run(finished_run(folder, prepared), folder)
+    options = {"callbacks": callbacks, "report_to": report_to, "folder": unfinished_folder(folder), "save_every": every}
+    with trackers(report_to, output):
+        options["progress"] = progress and is_first()
+        record = _fit_and_save(prepared, folder, options) if is_first() else fit(build(prepared, **options))
     wait_for_all()
-    return Run(record, Path(output))
+    return Run(record, folder)
 
 
-def _config(config: RunConfig | None, corpus: Corpus | str | None, settings: dict) -> RunConfig:
-    """The configuration, which says no other corpus than the one that is used."""
-    loaded = isinstance(corpus, Corpus)
-    if config is None:
-        named = {"corpus": corpus.name, "fold": corpus.fold} if loaded else {"corpus": corpus} if corpus else {}
-        return RunConfig.of(settings | named)
-    if settings or isinstance(corpus, str):
-        raise InputError(f"beside a config nothing else is read: put {', '.join(settings) or 'corpus'} into it")
-    if loaded and (corpus.name, corpus.fold) != (Path(config.corpus).stem, config.fold):
-        raise InputError(
-            f"the corpus is {corpus.name}, fold {corpus.fold}, and the config says {config.corpus}, fold {config.fold}"
-        )
-    return config
+def finished_run(folder: Path, prepared: Prepared) -> dict:
+    """Return the record in a folder, which must be that of the prepared run.
 
-
-def _finished(folder: Path, config: RunConfig, corpus: Corpus) -> Run:
+    Raises:
+        InputError: the folder holds another run; the differences are named.
+    """
     record = read_record(folder)
-    different = differences(record["run"]["config"], config.to_dict())
-    if record["run"]["corpus_checksum"] != corpus.checksum:
+    different = differences(record["run"]["config"], prepared.config.to_dict())
+    if record["run"]["corpus_checksum"] != prepared.corpus.checksum:
         different.append("corpus_checksum (the texts changed)")
     if different:
         raise InputError(f"{folder} holds another run ({'; '.join(different)}); give another folder")
     logger.info("%s holds this run already", folder)
-    return Run(record, folder)
+    return record
+
+
+def fit(parts: Parts) -> dict:
+    """Train and score a run that was built, and return its record."""
+    begun = time.perf_counter()
+    _train(parts)
+    trained = time.perf_counter()
+    # of the validation split, the scorer has kept the evaluation after the last step
+    probabilities = {"validation": parts.scorer.probabilities[parts.splits["validation"].order]}
+    if test := parts.splits.get("test"):
+        probabilities["test"] = softmax(parts.trainer.predict(test.examples).predictions)[test.order]
+    earlier = parts.progress.earlier
+    seconds = {"setup": begun - parts.started, "train": earlier + trained - begun}
+    return make_record(parts, probabilities, seconds | {"total": earlier + time.perf_counter() - parts.started})
+
+
+def make_record(parts: Parts, probabilities: dict[str, np.ndarray], seconds: dict[str, float]) -> dict:
+    """Return the record of a run from what it trained with, its class probabilities by split, and its times."""
+    prepared, layers = parts.prepared, parts.layerwise.layers
+    corpus, labels = prepared.corpus, prepared.corpus.labels
+    scores, predictions = {}, {}
+    for split, rows in probabilities.items():
+        revisions = parts.splits[split].revisions
+        scores[split] = score([labels.index(r.intention) for r in revisions], rows, labels)
+        predictions[split] = _predictions(revisions, rows, labels)
+    meta = {"status": "complete", "starts": parts.progress.starts, "processes": world_size(), "seconds": seconds}
+    return {
+        "schema": SCHEMA,
+        "run": {
+            "config": prepared.config.to_dict(),
+            "strategy": facts(prepared.config.method),
+            "corpus_checksum": corpus.checksum,
+            "synthetic_corpus": corpus.synthetic,
+            "random_weights": prepared.source.random_weights,
+            "labels": list(labels),
+            "split_sizes": {s: len(corpus.split(s)) for s in SPLITS} | {"train": len(parts.splits["train"].revisions)},
+            "parameters": sum(p.numel() for p in parts.model.parameters()),
+            "depth": len(find_layers(parts.model)),
+            "candidate_layers": layers.indices,
+            "layer_parameters": [sum(p.numel() for p in layer) for layer in layers.parameters],
+        },
+        "train": _train_block(parts),
+        "scores": scores | {"test_scored": int(prepared.config.score_test)},
+        "predictions": predictions,
+        "meta": provenance(prepared.device) | meta | {"step_seconds": parts.progress.seconds},
+    }
+
+
+def _fit_and_save(prepared: Prepared, folder: Path, options: dict) -> dict:
+    """Train in the folder of unfinished work, which becomes the run's folder at the end; return the record."""
+    with unfinished(folder) as work:
+        if has_record(folder):  # another process has just finished it
+            return finished_run(folder, prepared)
+        with new_folder(folder, within=work) as temporary:
+            parts = build(prepared, **options)
+            record = fit(parts)
+            _save(parts, temporary)
+            write_record(temporary, record)
+    return record
+
+
+def _save(parts: Parts, folder: Path) -> None:
+    """Write the adapter with the head, or the full model, and the tokenizer."""
+    model, name = parts.model, parts.prepared.config.model
+    disable_progress_bar()  # transformers shows one for every file
+    try:
+        if parts.prepared.strategy.scope == "adapters":
+            base = model.get_base_model()  # saved as the user named it: its path on this machine is of no use elsewhere
+            base.name_or_path = base.config._name_or_path = name
+            for adapter in model.peft_config.values():
+                adapter.base_model_name_or_path = name
+            model.save_pretrained(folder / "adapter", save_embedding_layers=False)
+        else:
+            model.save_pretrained(folder / "model")
+        parts.tokenizer.save_pretrained(folder / "tokenizer")
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"the weights cannot be written: {error}; free some space and train again") from None
+
+
+def _train(parts: Parts) -> None:
+    try:
+        parts.trainer.train_or_resume()
+    except torch.OutOfMemoryError:
+        raise TrainingStopped(_out_of_memory(parts.prepared)) from None
+    except TrainingStopped as error:
+        train, step = parts.splits["train"], parts.trainer.state.global_step
+        ids = ", ".join(train.revisions[i].id for i in parts.trainer.step_examples(step))
+        newest = parts.checkpoints.newest() if parts.checkpoints else None
+        kept = f"; what was learned before is in {newest}" if newest else ""
+        raise TrainingStopped(f"{error}: {ids}{kept}") from None
+
+
+def _out_of_memory(prepared: Prepared) -> str:
+    """Return a message about a GPU that is too small, with the settings to change if they can be predicted."""
+    gpu_bytes = torch.cuda.get_device_properties(0).total_memory
+    text = f"the GPU of {gpu_bytes / 2**30:.1f} GiB is out of memory"
+    try:
+        needed, change = prepared.predicted_memory().peak_bytes / 2**30, prepared.setting_that_fits(gpu_bytes)
+    except Exception as error:  # whatever a model or a user's strategy raises must not hide what happened
+        return f"{text}; give more accumulation, or checkpointing=true (memory could not be predicted: {error})"
+    cure = f"set {change}" if change else "no split fits, so use a shorter max_length, a smaller model or a larger GPU"
+    return f"{text}: predicted for this run are {needed:.1f} GiB, without other processes on it; {cure}"
+
+
+def _train_block(parts: Parts) -> dict:
+    """Return loss, learning rate, layers and scores of each step, and the scores on validation over training."""
+    history, log = parts.layerwise.history, parts.trainer.state.log_history
+    evaluations, losses = [row for row in log if "eval_loss" in row], parts.trainer.step_losses()
+    return {
+        "steps": [finite(row | {"loss": loss}) for row, loss in zip(history, losses, strict=True)],
+        "validation": [finite({"step": row["step"]} | {n: row[f"eval_{n}"] for n in CURVE}) for row in evaluations],
+        "skipped_steps": sum(row["skipped"] for row in history),
+    }
+
+
+def _predictions(revisions: Sequence[Revision], probabilities: np.ndarray, labels: Sequence[str]) -> list[dict]:
+    return [
+        {name: getattr(revision, name) for name in ("id", "group", "intention")}  # intervals are computed over groups
+        | {"predicted": labels[int(row.argmax())], "probabilities": [round(float(p), 6) for p in row]}
+        for revision, row in zip(revisions, probabilities, strict=True)
+    ]

@@ -33,7 +33,7 @@ from irtuning.method.callback import LayerwiseTuning
 from irtuning.memory.estimate import layers_that_learn
 from irtuning.memory.predict import predict_memory
 from irtuning.models.loading import load_shape, resolve
-from irtuning.training.provenance import provenance
+from irtuning.training.record import provenance
 from irtuning.training.record import write_text
 from irtuning.method.strategies import Strategy
 from irtuning.method.registry import make_strategy

@@ -10,7 +10,7 @@ import time
 import torch
 import typer
 
-from irtuning.corpora import load_corpus
+from irtuning.corpora.load import load_corpus
 from irtuning.comparison.workers import cores, outcomes
 from irtuning.companion.paths import REPOSITORY
 from irtuning.training.record import provenance, write_text

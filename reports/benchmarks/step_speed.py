@@ -16,7 +16,7 @@ import torch
 
 from irtuning.models.adapters import add_adapter
 from irtuning.companion.paths import REPOSITORY
-from irtuning.training.provenance import provenance
+from irtuning.training.record import provenance
 from irtuning.training.record import write_text
 
 sys.path.append(str(REPOSITORY / "reports" / "mini"))

@@ -66,7 +66,7 @@ def pretrain(documents: list[str], scored: list[str], recipe: Recipe, folder: Pa
     from pretrain_model import bits_per_byte, fit, make_model
     from pretrain_text import encode_documents, encode_pairs, make_tokenizer
 
-    from irtuning.training.provenance import provenance
+    from irtuning.training.record import provenance
 
     tokenizer = make_tokenizer(documents, recipe.vocabulary, recipe.context)
     plain = encode_documents(documents, tokenizer)

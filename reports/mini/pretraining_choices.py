@@ -22,7 +22,7 @@ from pretraining_pays import Plan, fine_tune, language_model, load_parts
 from irtuning.corpora.floors import macro_f1
 from irtuning.models.loading import load_tokenizer, resolve
 from irtuning.companion.paths import REPOSITORY
-from irtuning.training.provenance import provenance
+from irtuning.training.record import provenance
 from irtuning.training.record import write_text
 
 STEPS = 500

@@ -17,11 +17,11 @@ from typing import Annotated
 import torch
 import typer
 
-from irtuning.corpora import load_corpus
+from irtuning.corpora.load import load_corpus
 from irtuning.corpora.floors import macro_f1
 from irtuning.models.loading import load_tokenizer, resolve
 from irtuning.companion.paths import REPOSITORY
-from irtuning.training.provenance import provenance
+from irtuning.training.record import provenance
 from irtuning.training.record import write_text
 
 sys.path.append(str(REPOSITORY / "reports" / "benchmarks"))

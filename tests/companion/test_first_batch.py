@@ -3,7 +3,7 @@
 import pytest
 
 from irtuning.companion.first_batch import component_norms, layer_scores
-from irtuning.corpora import load_corpus
+from irtuning.corpora.load import load_corpus
 from irtuning.errors import InputError
 from irtuning.companion.live_picture import LiveLayers
 from irtuning.training.run import train

@@ -18,7 +18,7 @@ from irtuning.cli import app
 from irtuning.comparison import runs, workers
 from irtuning.comparison.runs import run_comparison
 from irtuning.comparison.workers import outcomes
-from irtuning.corpora import load_corpus
+from irtuning.corpora.load import load_corpus
 from irtuning.errors import InputError
 from irtuning.training.record import read_record
 
@@ -152,7 +152,7 @@ def test_a_record_made_on_a_gpu_is_read_where_there_is_none(tmp_path):
 
 
 def test_a_worker_with_other_versions_is_refused(cluster, monkeypatch):
-    monkeypatch.setattr("irtuning.training.provenance._version", lambda package: "0.1")  # here; workers have their own
+    monkeypatch.setattr("irtuning.training.record._version", lambda package: "0.1")  # here; workers have their own
     with pytest.raises(InputError, match=r"worker tcp://\S+ has irtuning [\d.]+, this process 0\.1; install the same"):
         list(outcomes(inverse, [(1,)], scheduler=cluster.scheduler_address))
 

@@ -21,7 +21,7 @@ from irtuning.method import registry
 from irtuning.method.registry import METHODS
 from irtuning.method.strategies import Strategy
 from irtuning.models.loading import load_shape
-from irtuning.training.build import predict_run
+from irtuning.training.prepare import prepare
 
 GIB = 2**30
 LLAMA = {"model": "llama-3.1-8b", "batch": 16, "length": 256}
@@ -187,10 +187,14 @@ def test_highest_peaks_are_by_model_adapter_and_method():
 def test_a_run_is_predicted_from_its_configuration():
     same = {"share": 0.25, "accumulation": 2, "rank": 8, "checkpointing": True}
     config = RunConfig(model="phi-2", method="last-k", batch_size=8, **same)
+
+    def predicted(config):
+        return prepare(config, load=False, on_device="cuda").predicted_memory()
+
     direct = predict_memory("phi-2", "last-k", batch=8, **same)
-    assert predict_run(config) == direct and direct.length == 256
+    assert predicted(config) == direct and direct.length == 256
     with pytest.raises(InputError, match="quantize"):
-        predict_run(RunConfig(model="phi-2", quantize="4bit"))
+        predicted(RunConfig(model="phi-2", quantize="4bit"))
 
 
 def test_table_and_figure_show_the_same_numbers():

@@ -5,26 +5,21 @@ import functools
 import numpy as np
 import pytest
 import torch
-from conftest import ARCHITECTURES, make_classifier, make_examples
+from conftest import ARCHITECTURES, collate, make_classifier, make_examples
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from irtuning.models.adapters import add_adapter
-from irtuning.method.callback import IRTuning, LayerwiseTuning
 from irtuning.errors import InputError
-from irtuning.method.scores import CosineMeter, weight_scores
+from irtuning.method import baselines
+from irtuning.method.baselines import ImportanceSparseTuning
+from irtuning.method.callback import IRTuning, LayerwiseTuning
 from irtuning.method.layers import candidate_layers
-from irtuning.method.selector import split_scores
 from irtuning.method.registry import make_strategy
+from irtuning.method.scores import CosineMeter, weight_scores
+from irtuning.method.selector import split_scores
 from irtuning.method.trainer import LayerwiseTrainer
+from irtuning.models.adapters import add_adapter
 
 STEPS = 8
-
-
-def collate(examples):
-    width = max(len(e["input_ids"]) for e in examples)
-    ids = torch.tensor([e["input_ids"] + [0] * (width - len(e["input_ids"])) for e in examples])
-    labels = torch.tensor([e["labels"] for e in examples])
-    return {"input_ids": ids, "attention_mask": (ids != 0).long(), "labels": labels}
 
 
 class Watch(TrainerCallback):
@@ -299,7 +294,7 @@ def test_checkpointing_is_the_same_run(tmp_path):
 def test_ist_learns_nothing_from_a_batch_without_a_finite_loss():
     strategy, rng = make_strategy("ist"), np.random.default_rng(0)
     strategy.begin(6, 20)
-    strategy.probe(lambda halves: [float("nan")] * len(halves), rng)
+    strategy.probe(lambda halves, factor: [float("nan")] * len(halves), rng)
     assert not strategy.values.any() and len(strategy.choose(11, [None] * 6, rng)) == 1
 
 
@@ -319,17 +314,18 @@ def test_quantized_weights_have_no_importance():
         weight_scores(model, candidate_layers(model))
 
 
-def test_ist_probes_every_ten_steps_and_leaves_the_model_as_it_was(tmp_path):
-    strategy = make_strategy("ist:every=3")
-    callback, seen = LayerwiseTuning(strategy), []
-    original = strategy.probe
-    strategy.probe = lambda losses, rng: seen.append(original(lambda h: seen.append(losses(h)) or seen[-1], rng))
+def test_ist_probes_every_few_steps_and_leaves_the_model_as_it_was(tmp_path, monkeypatch):
+    trials, original = [], ImportanceSparseTuning.probe
+
+    def probe(self, losses, rng):
+        original(self, lambda *sets: trials.append(losses(*sets)) or trials[-1], rng)
+
+    monkeypatch.setattr(ImportanceSparseTuning, "probe", probe)
+    callback = LayerwiseTuning("ist:every=3")
     trainer = run(tmp_path, callback)
-    trials = [s for s in seen if s is not None]
     assert len(trials) == 2 and all(len(t) == 3 and len(set(t)) > 1 for t in trials)
-    assert np.abs(strategy.values).max() > 0
-    hooks = [m for m in trainer.model.modules() if m._forward_hooks or m._forward_pre_hooks]
-    assert not hooks
+    assert np.abs(callback.strategy.values).max() > 0
+    assert not [m for m in trainer.model.modules() if m._forward_hooks or m._forward_pre_hooks]
 
 
 def test_hidden_states_are_measured_on_training_batches_alone(tmp_path):
@@ -349,14 +345,14 @@ def test_hidden_states_are_measured_on_training_batches_alone(tmp_path):
     assert results == {"token": True, "reference": False}
 
 
-def test_ist_raises_what_can_be_suppressed_without_harm():
+def test_ist_raises_what_can_be_suppressed_without_harm(monkeypatch):
     """Layers 0 and 1 matter: the loss is high where they are suppressed, so their importance falls."""
     strategy = make_strategy("ist")
     strategy.begin(4, 100)
     halves = [[0, 1], [0, 2], [2, 3]]
     drawn = iter(halves)
-    strategy.draw = lambda *arguments: next(drawn)
-    strategy.probe(lambda found: [2.0 if h == [0, 1] else 1.0 if h == [0, 2] else 0.5 for h in found], None)
+    monkeypatch.setattr(baselines, "draw", lambda *arguments: next(drawn))
+    strategy.probe(lambda found, factor: [2.0 if h == [0, 1] else 1.0 if h == [0, 2] else 0.5 for h in found], None)
     rewards = np.exp([-2.0, -1.0, -0.5])
     rewards -= rewards.mean()
     gains = [rewards[0] + rewards[1], rewards[0], rewards[1] + rewards[2], rewards[2]]

@@ -1,4 +1,4 @@
-"""Runs that are killed, torn, full or lost in NaN: they go on from the last whole checkpoint, to the very same end."""
+"""Runs that are killed, told to end, out of disk or lost in NaN: they resume and have the very same result."""
 
 import json
 import multiprocessing
@@ -13,16 +13,14 @@ import pytest
 import torch
 from conftest import make_classifier, make_examples
 from safetensors.torch import load_file
-from test_callback import STEPS, collate
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from irtuning.models.adapters import add_adapter
-from irtuning.method.batches import batch_order
 from irtuning.method.callback import IRTuning, LayerwiseTuning
 from irtuning.training.checkpoints import unfinished
 from irtuning.comparison.runs import run_comparison
 from irtuning.training.config import RunConfig
-from irtuning.corpora import load_corpus
+from irtuning.corpora.load import load_corpus
 from irtuning.errors import InputError, TrainingStopped
 from irtuning.training.record import read_record
 from irtuning.training.run import train
@@ -31,6 +29,7 @@ from irtuning.method.trainer import LayerwiseTrainer
 
 BLOCKS = ("run", "train", "scores", "predictions")
 SHORT = {"max_steps": 14, "batch_size": 16, "eval_every": 4}  # 6 steps an epoch
+STEPS = 8
 EVERY = 2
 FORKS = multiprocessing.get_context(
     "forkserver"
@@ -116,20 +115,20 @@ def blocks(folder):
     [
         ("ir", [("step", 7), ("saving", 10)], {}),
         ("ist:every=3", [("evaluation", 4), ("step", 11)], {"accumulation": 2}),
-        ("lisa:every=5", [("saving", 8), ("evaluation", 12)], {"checkpoint": "best"}),
+        ("lisa:every=5", [("saving", 8), ("evaluation", 12)], {}),
     ],
 )
 def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(own_corpus, tmp_path, method, kills, settings):
     settings = own_corpus | SHORT | settings | {"method": method}
-    whole = fork(settings, tmp_path / "whole")
+    uncut = fork(settings, tmp_path / "uncut")
     for kill in kills:
         assert finished(fork(settings, tmp_path / "killed", kill)) == -signal.SIGKILL
-    assert finished(fork(settings, tmp_path / "killed")) == finished(whole) == 0
-    assert blocks(tmp_path / "killed") == blocks(tmp_path / "whole")
+    assert finished(fork(settings, tmp_path / "killed")) == finished(uncut) == 0
+    assert blocks(tmp_path / "killed") == blocks(tmp_path / "uncut")
     starts = read_record(tmp_path / "killed")["meta"]["starts"]
     assert starts[0] == 0 and len(starts) == 3
     assert all(start >= step - EVERY for start, (_, step) in zip(starts[1:], kills, strict=True))
-    assert {path.name for path in tmp_path.iterdir()} == {"whole", "killed"}
+    assert {path.name for path in tmp_path.iterdir()} == {"uncut", "killed"}
 
 
 @pytest.mark.soak
@@ -140,13 +139,13 @@ def test_no_moment_is_a_bad_one(own_corpus, tmp_path, method):
     counts = {"counts": tuple(1 + i % 5 for i in range(200))} if method == "random-counts" else {}
     settings = (
         own_corpus
-        | {"method": method, "max_steps": 200, "batch_size": 16, "eval_every": 7, "checkpoint": "best"}
+        | {"method": method, "max_steps": 200, "batch_size": 16, "eval_every": 7}
         | counts
     )
-    assert finished(fork(settings, tmp_path / "whole", save_every=0)) == 0
+    assert finished(fork(settings, tmp_path / "uncut", save_every=0)) == 0
     kills = int(os.environ.get("IRTUNING_KILLS", "20"))
     # no life is so long that the last kill would come too late
-    life = read_record(tmp_path / "whole")["meta"]["seconds"]["train"] / kills
+    life = read_record(tmp_path / "uncut")["meta"]["seconds"]["train"] / kills
     for _ in range(kills):
         phase = FORKS.Value("i", 0)
         process = fork(settings, tmp_path / "killed", phase=phase, save_every=EVERY)
@@ -159,9 +158,9 @@ def test_no_moment_is_a_bad_one(own_corpus, tmp_path, method):
     assert finished(fork(settings, tmp_path / "killed")) == 0
     starts = read_record(tmp_path / "killed")["meta"]["starts"]
     print(f"{method}: killed in a step, in evaluation, while saving: {list(hits.values())}; went on at {starts}")
-    assert blocks(tmp_path / "killed") == blocks(tmp_path / "whole")
+    assert blocks(tmp_path / "killed") == blocks(tmp_path / "uncut")
     assert starts[-1] > 0 and starts == sorted(starts)
-    assert {path.name for path in tmp_path.iterdir()} == {"whole", "killed"}
+    assert {path.name for path in tmp_path.iterdir()} == {"uncut", "killed"}
 
 
 def compare_here(settings, folder):
@@ -202,38 +201,27 @@ def went_on(settings, folder):
         {"method": "ir-cosine", "eval_every": 2},  # its next scores come from the evaluation before the checkpoint
         {"method": "ir:smoothing=0.5:refresh_every=4", "accumulation": 4, "head": "frozen"},
         {"method": "ist:every=4", "adapter": "dora"},  # it probes the batch before the checkpoint
-        {"method": "ir-weight", "class_weights": "balanced", "checkpoint": "best", "eval_every": 1},
+        {"method": "ir-weight", "class_weights": "balanced", "eval_every": 1},
         {"method": "rst", "adapter": "bottleneck"},
-        {"method": "full-ft", "checkpoint": "best"},
+        {"method": "full-ft"},
     ],
     ids=lambda settings: settings["method"],
 )
 def test_every_part_of_the_state_is_in_the_checkpoint(own_corpus, tmp_path, settings):
     settings = own_corpus | SHORT | settings
-    whole = train(RunConfig.of(settings), progress=False).record
+    uncut = train(RunConfig.of(settings), progress=False).record
     interrupted(settings, tmp_path / "run")
     record = went_on(settings, tmp_path / "run")
     assert record["meta"]["starts"] == [0, 8] and len(record["meta"]["step_seconds"]) == 14
     for name in BLOCKS:
-        assert record[name] == whole[name]
-
-
-def test_a_torn_checkpoint_is_not_taken(own_corpus, tmp_path, caplog):
-    settings = own_corpus | SHORT
-    place = interrupted(settings, tmp_path / "run")
-    assert {path.name for path in place.iterdir()} == {"lock", "checkpoint-6", "checkpoint-8"}
-    assert not list(place.rglob("*.bin"))  # no pickled arguments
-    torn = place / "checkpoint-8" / "optimizer.pt"
-    torn.write_bytes(torn.read_bytes()[:-1])
-    record = went_on(settings, tmp_path / "run")
-    assert record["meta"]["starts"] == [0, 6] and "checkpoint-8 is damaged" in caplog.text
-    assert record["train"] == train(RunConfig.of(settings), progress=False).record["train"]
+        assert record[name] == uncut[name]
 
 
 def test_another_runs_checkpoint_is_refused(own_corpus, tmp_path, monkeypatch):
     settings = own_corpus | SHORT
-    place = interrupted(settings, tmp_path / "run")
-    kept = sorted(path.name for path in place.iterdir())
+    folder = interrupted(settings, tmp_path / "run")
+    kept = {path.name for path in folder.iterdir()}
+    assert kept == {"lock", "checkpoint-8"} and not list(folder.rglob("*.bin"))  # no pickled arguments
     with pytest.raises(InputError, match=r"another run \(method: 'ir' / 'rst'\)"):
         went_on(settings | {"method": "rst"}, tmp_path / "run")
     with pytest.raises(InputError, match="torch: '.*' / '1.0'"):
@@ -244,7 +232,7 @@ def test_another_runs_checkpoint_is_refused(own_corpus, tmp_path, monkeypatch):
     own.write_text(Path(own_corpus["corpus"]).read_text().replace("the car 5", "a car 5"))
     with pytest.raises(InputError, match="corpus_checksum: "):
         went_on(settings | {"corpus": str(own)}, tmp_path / "run")
-    assert sorted(path.name for path in place.iterdir()) == kept
+    assert {path.name for path in folder.iterdir()} == kept
 
 
 @pytest.mark.parametrize("moment", ["step", "evaluation"])
@@ -259,7 +247,7 @@ def test_asked_to_end_it_saves_and_says_so(own_corpus, tmp_path, moment):
 
 
 def test_one_process_at_a_time(own_corpus, tmp_path):
-    with unfinished(tmp_path / "run"), pytest.raises(InputError, match=f"process {os.getpid()} on .* is training in"):
+    with unfinished(tmp_path / "run"), pytest.raises(InputError, match="another process is training in .*run.unfinished; wait for it"):
         went_on(own_corpus | SHORT, tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
@@ -285,7 +273,7 @@ def test_a_full_disk_ends_the_run_and_leaves_the_checkpoint_before(own_corpus, t
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     left = {path.name for path in (tmp_path / ".run.unfinished").iterdir()}
-    assert left == {"lock", "checkpoint-2", "checkpoint-4"}
+    assert left == {"lock", "checkpoint-4"}
     assert went_on(settings, tmp_path / "run")["meta"]["starts"] == [0, 4]
 
 
@@ -332,7 +320,13 @@ def test_the_examples_of_a_step_are_those_it_takes(tmp_path):
     trainer.train()
     for step, rows in taken.items():
         assert rows == [examples[i]["input_ids"][:4] for i in trainer.step_examples(step)]
-    assert trainer.step_examples(4) == batch_order(3, 1, [len(e["input_ids"]) for e in examples], 6)[:6]
+
+
+def collate(examples):
+    width = max(len(e["input_ids"]) for e in examples)
+    ids = torch.tensor([e["input_ids"] + [0] * (width - len(e["input_ids"])) for e in examples])
+    labels = torch.tensor([e["labels"] for e in examples])
+    return {"input_ids": ids, "attention_mask": (ids != 0).long(), "labels": labels}
 
 
 def resumable(tmp_path, callback, trainer_class=Trainer, model=None, examples=None, **settings):

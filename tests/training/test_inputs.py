@@ -154,9 +154,9 @@ def test_models_resolve_to_pinned_revisions():
 def test_a_record_comes_back_and_a_damaged_one_is_refused(tmp_path):
     write_record(tmp_path, RECORD)
     assert read_record(tmp_path) == RECORD
-    whole = (tmp_path / "record.json").read_text()
-    for end in range(0, len(whole) - 2, 7):
-        (tmp_path / "record.json").write_text(whole[:end])
+    written = (tmp_path / "record.json").read_text()
+    for end in range(0, len(written) - 2, 7):
+        (tmp_path / "record.json").write_text(written[:end])
         with pytest.raises(InputError, match="record.json"):
             read_record(tmp_path)
     for broken in ({**RECORD, "schema": 99}, {"schema": 1}, [], {**RECORD, "run": 3}):
@@ -197,7 +197,7 @@ def test_a_whole_run_is_kept_when_its_name_was_taken_meanwhile(tmp_path):
 def test_writing_leaves_what_was_there_when_it_fails(tmp_path, monkeypatch):
     target = tmp_path / "record.json"
     write_text(target, "old")
-    monkeypatch.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr("os.replace", lambda *paths: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(InputError, match="No space left"):
         write_text(target, "new")
     assert target.read_text() == "old" and [p.name for p in Path(tmp_path).iterdir()] == ["record.json"]

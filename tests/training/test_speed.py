@@ -1,9 +1,6 @@
-"""Accelerations give the run they accelerate: same losses, same layers; nothing is compiled anew as layers change."""
+"""Accelerated runs are the same runs: same losses, same layers. Nothing is compiled again when the layers change."""
 
-import sys
 from contextlib import nullcontext
-from importlib.machinery import ModuleSpec
-from types import ModuleType
 
 import pytest
 import torch
@@ -19,10 +16,10 @@ from irtuning.errors import InputError
 from irtuning.method.layers import find_layers, let_backprop_end_early
 from irtuning.models.loading import checkpoint_layers, resolve
 from irtuning.training.run import train
-from irtuning.training.speed import ACCELERATIONS, accelerate, fused_kernels
+from irtuning.training.speed import ACCELERATIONS, accelerate
 from irtuning.method.trainer import LayerwiseTrainer
 
-SAME_RUNS = [("uncast", "ir", 1.0), ("compile", "ist:every=3", 1.0), ("compile", "ir", 1.0), ("compile", "ir-cosine", 0.2)]
+SAME_RUNS = [("uncast", "ir", 1.0), ("compile", "ist:every=3", 1.0), ("compile", "ir-cosine", 0.2)]
 
 
 @pytest.fixture(autouse=True)
@@ -160,43 +157,6 @@ def test_wrong_choices_are_refused_early():
         RunConfig.of({"activation_budget": "0.5"}).complete(source, 100, False, "cpu")
     with pytest.raises(InputError, match="speed is 'fast'"):
         accelerate(make_classifier(), ["fast"])
-
-
-def test_liger_is_refused_with_its_cure(monkeypatch):
-    monkeypatch.setattr(transformers.utils.import_utils.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install 'irtuning\[liger\]'"), fused_kernels("llama"):
-        pass
-
-
-def test_liger_patches_the_classes_and_takes_them_back(monkeypatch):
-    """Its interface, played by a module of ours: the kernels themselves need a GPU."""
-    from transformers.models.llama import modeling_llama
-
-    class Fused(modeling_llama.LlamaMLP):
-        pass
-
-    def apply(model_type, **which):
-        assert which["swiglu"] and not which["fused_linear_cross_entropy"]
-        modeling_llama.LlamaMLP = Fused
-
-    plays = ModuleType("liger_kernel.transformers.monkey_patch")
-    plays.MODEL_TYPE_TO_APPLY_LIGER_FN, plays._apply_liger_kernel = {"llama": apply}, apply
-    package = ModuleType("liger_kernel.transformers")
-    package.monkey_patch = plays
-    for name, module in (("liger_kernel", ModuleType("liger_kernel")), (package.__name__, package)):
-        module.__spec__ = ModuleSpec(name, None)
-        monkeypatch.setitem(sys.modules, name, module)
-    with pytest.raises(InputError, match="needs a GPU"), fused_kernels("llama"):
-        pass
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with pytest.raises(InputError, match="knows no 'phi' model"), fused_kernels("phi"):
-        pass
-    original = modeling_llama.LlamaMLP
-    with fused_kernels("llama"):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        model = add_adapter(make_classifier(), "lora", r=2)
-    assert type(find_layers(model)[0].mlp) is Fused and modeling_llama.LlamaMLP is original
-    assert hasattr(find_layers(model)[0].mlp.up_proj, "lora_A")
 
 
 def test_a_run_takes_accelerations_from_its_configuration():

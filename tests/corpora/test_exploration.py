@@ -4,26 +4,21 @@ import math
 
 import pytest
 
-from irtuning.corpora import Corpus, Revision, corpus_names, load_corpus
+from irtuning.corpora.base import Corpus, Revision
 from irtuning.corpora.explore import (
-    corpora_table,
-    cue_table,
-    edited_words,
-    first_of_each,
-    floor_table,
-    label_table,
-    log_odds,
-    operation_table,
+    corpora_table, cue_table, edited_words, first_of_each, floor_table, label_table, log_odds, operation_table,
     size_table,
 )
 from irtuning.analysis.figures.corpus import confusions, edit_sizes, label_counts, operation_shares
 from irtuning.corpora.floors import operation_floor
+from irtuning.corpora.load import corpus_names, load_corpus
 
 TRAIN = [Revision(f"t{i}", "We went home .", "We went home , however .", "link") for i in range(12)]
 TRAIN += [Revision(f"c{i}", "We went home .", "", "cut") for i in range(6)]
 TRAIN += [Revision(f"d{i}", "We went very home .", "We went home .", "cut") for i in range(18)]
 VALIDATION = [Revision("v1", "It is .", "It is , however .", "link"), Revision("v2", "It is .", "", "cut")]
-CORPUS = Corpus("own", ("link", "cut"), TRAIN, VALIDATION, [Revision("x", "a", "b", "cut"), Revision("y", "a", "", "link")])
+TEST = [Revision("x", "a", "b", "cut"), Revision("y", "a", "", "link")]
+CORPUS = Corpus("own", ("link", "cut"), TRAIN, VALIDATION, TEST)
 
 
 def test_words_of_an_edit():
@@ -37,7 +32,8 @@ def test_log_odds_by_hand_and_rare_words_left_out():
     assert odds.loc["however", "link"] == pytest.approx(math.log(12.5 / 0.5) - math.log(0.5 / 24.5))
     assert odds.loc["however", "cut"] == pytest.approx(-odds.loc["however", "link"])
     assert list(log_odds(CORPUS, "deleted").index) == ["very"]  # "We", "went", "home" are in six revisions only
-    assert cue_table(CORPUS).loc["link", "inserted"].startswith(", (") and cue_table(CORPUS).loc["cut", "inserted"] == ""
+    inserted = cue_table(CORPUS).inserted
+    assert inserted["link"].startswith(", (") and inserted["cut"] == ""
 
 
 def test_sizes_operations_counts_and_examples():

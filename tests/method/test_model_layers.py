@@ -5,10 +5,10 @@ import torch
 from conftest import ARCHITECTURES, make_classifier
 from peft import IA3Config, LNTuningConfig, LoHaConfig, PeftModel, PrefixTuningConfig, VeraConfig
 
-from irtuning.models.adapters import add_adapter
 from irtuning.errors import InputError
-from irtuning.method.scores import weight_scores
 from irtuning.method.layers import adaptable_modules, candidate_layers, describe_layers, find_layers
+from irtuning.method.scores import weight_scores
+from irtuning.models.adapters import add_adapter
 
 FIVE = ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]
 

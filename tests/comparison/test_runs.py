@@ -1,0 +1,127 @@
+"""Comparisons: budgets, what is recorded already, what is interrupted, and methods of the user's own."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from irtuning.comparison import runs
+from irtuning.comparison.runs import compare, planned_runs, run_comparison, takes_budget
+from irtuning.errors import InputError
+from irtuning.method.baselines import RandomSparseTuning, ShareStrategy
+from irtuning.method.strategies import Strategy
+from irtuning.training.config import RunConfig
+
+
+class EverySecond(Strategy):
+    """Every second layer learns."""
+
+    def choose(self, step, scores, rng):
+        return list(range(0, self.count, 2))
+
+
+@dataclass
+class FirstLayers(ShareStrategy):
+    """The first layers learn, as many as the budget allows."""
+
+    name = "first-k"
+
+    def choose(self, step, scores, rng):
+        return list(range(self.size(self.count)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def layers(record):
+    return [step["layers"] for step in record["train"]["steps"]]
+
+
+def test_compare_shares_budgets_skips_what_is_there_and_goes_on_after_a_stop(own_corpus, tmp_path, monkeypatch):
+    original, calls = runs.train, []
+
+    def stop_at_third(prepared, **options):
+        calls.append(prepared.config.method)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(prepared, **options)
+
+    monkeypatch.setattr(runs, "train", stop_at_third)
+    options = {"seeds": [1], "output": tmp_path, "progress": False, "max_steps": 4, "workers": 1} | own_corpus
+    methods = ["rst", FirstLayers, "random-counts", "ir"]
+    with pytest.raises(KeyboardInterrupt):
+        compare(methods, **options)
+    written = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/record.json")}
+    assert len(written) == 2
+    table = compare(methods, **options)
+    assert list(table.index) == ["operation floor", "edit-aware floor", "ir", "rst", "first-k", "random-counts"]
+    assert all(p.stat().st_mtime_ns == time for p, time in written.items())
+    assert len(list(tmp_path.iterdir())) == 4
+    monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("all runs are recorded"))
+    records, floors = run_comparison(methods, **options)
+    by_method = {r["run"]["config"]["method"]: r for r in records}
+    counts = {method: [len(chosen) for chosen in layers(record)] for method, record in by_method.items()}
+    assert counts["random-counts"] == counts["ir"] and len(floors) == 2
+    for method in ("rst", "first-k"):
+        assert by_method[method]["run"]["config"]["share"] == pytest.approx(np.mean(counts["ir"]) / 12, abs=1e-3)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_methods_may_be_classes_instances_and_files(own_corpus, tmp_path, workers):
+    """Another process has never heard of them: they travel by value."""
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\nfrom irtuning.method.strategies import Strategy\n"
+        "@dataclass\nclass From(Strategy):\n    first: int = 3\n"
+        "    def choose(self, *_): return list(range(self.first, self.count))\n"
+    )
+    methods = [EverySecond, "ir", f"{tmp_path}/mine.py:From:first=5", RandomSparseTuning(share=0.25)]
+    options = own_corpus | {"seeds": [1], "max_steps": 2, "progress": False, "workers": workers, "device": "cpu"}
+    records, _ = run_comparison(methods, **options)
+    found = {record["run"]["config"]["method"]: layers(record) for record in records}
+    assert list(found) == ["ir", "EverySecond", "From:first=5", "rst:share=0.25"]
+    assert found["EverySecond"] == [list(range(0, 12, 2))] * 2 and found["From:first=5"] == [list(range(5, 12))] * 2
+    assert {len(chosen) for chosen in found["rst:share=0.25"]} == {3}
+
+
+def test_plans_know_which_runs_wait_for_a_budget():
+    plan = planned_runs(["rst", "ir", "last-k:share=0.5", "full"], 2, [0, 1], model="tiny-random", rates={"rst": 0.1})
+    assert [(run.fold, run.seed) for run in plan[::4]] == [(0, 171), (0, 172), (1, 173), (1, 174)]
+    assert [run.method for run in plan[:4]] == ["ir", "rst", "last-k:share=0.5", "full"]
+    assert [run.learning_rate for run in plan[:4]] == [None, 0.1, None, None]
+    assert [takes_budget(run) for run in plan[:4]] == [False, True, False, False]
+    assert not takes_budget(plan[1], "own") and takes_budget(RunConfig(method="random-counts"), "own")
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"methods": []}, "no methods to compare"),
+    ({"methods": ["random-counts"]}, "takes its layer counts from IR-Tuning: add ir"),
+    ({"methods": ["irr"]}, "unknown method"),
+    ({"budget": "half"}, "give equal or own"),
+    ({"seeds": 0}, "no seeds"),
+    ({"workers": 0}, "workers is 0"),
+    ({"jobs": 0}, "workers is 0"),
+    ({"batch_size": 0}, "batch_size is 0"),
+])  # fmt: skip
+def test_bad_input_ends_before_the_first_run(own_corpus, options, message):
+    with pytest.raises(InputError, match=message):
+        run_comparison(**own_corpus | {"methods": ["ir"], "progress": False} | options)
+
+
+def test_a_run_that_fails_stops_no_other(own_corpus, tmp_path, monkeypatch):
+    original = runs.train
+
+    def fails(prepared, **options):
+        if prepared.config.method == "ir":
+            raise RuntimeError("broken")
+        return original(prepared, **options)
+
+    monkeypatch.setattr(runs, "train", fails)
+    with pytest.raises(InputError, match=r"^1 run failed, and 1 wait for .*ir-fold0-seed1-\w+: Runtime"):
+        compare(["ir", "full", "rst"], **own_corpus, seeds=[1], output=tmp_path, workers=1, max_steps=2, progress=False)
+    assert [path.name[:5] for path in tmp_path.iterdir()] == ["full-"]

@@ -1,0 +1,270 @@
+"""One run from end to end on a small corpus: what its record holds, what decides it, and bad input."""
+
+import copy
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from peft import IA3Config
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
+from irtuning.analysis.tables import layer_frequency, mean_share
+from irtuning.corpora.load import load_corpus
+from irtuning.corpora.base import Revision
+from irtuning.errors import InputError, TrainingStopped
+from irtuning.method.strategies import Strategy
+from irtuning.training.config import RunConfig
+from irtuning.training.metrics import balanced_weights
+from irtuning.training.prepare import Prepared, prepare
+from irtuning.training.run import train
+
+
+@dataclass
+class EveryOther(Strategy):
+    """Every second layer learns."""
+
+    offset: int = 0
+
+    colour = "#123456"
+
+    def choose(self, step, scores, rng):
+        return list(range(self.offset, self.count, 2))
+
+
+def quick(own_corpus, output=None, **settings):
+    return train(output=output, progress=False, **own_corpus | {"max_steps": 4} | settings)
+
+
+def columns(own_corpus):
+    return {name: own_corpus[name] for name in ("before", "after", "label", "group")}
+
+
+def test_the_record_keeps_its_contract(own_corpus, tmp_path):
+    run = quick(own_corpus, tmp_path / "run", score_test=True, eval_every=2)
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert list(record) == ["schema", "run", "train", "scores", "predictions", "meta"] and record["schema"] == 1
+    config = record["run"]["config"]
+    for name in ("corpus", "model", "adapter", "method", "seed", "fold"):
+        assert name in config
+    assert None not in {config[n] for n in ("learning_rate", "warmup_steps", "rank", "eval_every", "precision")}
+    assert record["run"]["strategy"].items() >= {"scope": "adapters", "importance": "gradient", "keep": "high"}.items()
+    assert [s["step"] for s in record["train"]["steps"]] == [1, 2, 3, 4]
+    for step in record["train"]["steps"]:
+        assert {"loss", "learning_rate", "layers", "scores"} <= set(step) and np.isfinite(step["loss"])
+    assert [point["step"] for point in record["train"]["validation"]] == [2, 4]
+    assert config["device"] == "auto" and list(record["predictions"]) == ["validation", "test"]
+    assert record["scores"]["test_scored"] == 1
+    for split, rows in record["predictions"].items():
+        right = np.mean([row["intention"] == row["predicted"] for row in rows])
+        assert right == record["scores"][split]["accuracy"]
+    assert record["train"]["validation"][-1]["accuracy"] == record["scores"]["validation"]["accuracy"]
+    assert record["meta"]["status"] == "complete" and len(record["meta"]["step_seconds"]) == 4
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"record.json", "adapter", "tokenizer"}
+    assert run.layers == [step["layers"] for step in record["train"]["steps"]]
+    assert run._repr_png_().startswith(b"\x89PNG")
+
+
+def test_the_same_command_gives_the_same_record_and_another_seed_another(own_corpus):
+    first, again, other = (copy.deepcopy(quick(own_corpus, seed=seed).record) for seed in (1, 1, 2))
+    assert first.pop("meta") and again.pop("meta") and first == again
+    assert list(first["predictions"]) == ["validation"] and first["scores"]["test_scored"] == 0
+    assert first["train"]["steps"][0]["loss"] != other["train"]["steps"][0]["loss"]
+    assert [s["layers"] for s in first["train"]["steps"]] != [s["layers"] for s in other["train"]["steps"]]
+
+
+def test_a_model_learns(own_corpus):
+    assert quick(own_corpus, max_steps=60, method="full").scores["validation"]["macro_f1"] > 0.9
+
+
+@pytest.mark.parametrize("kind", ["class", "instance", "file"])
+def test_a_strategy_of_ones_own_trains_and_its_record_names_it(own_corpus, tmp_path, kind):
+    (tmp_path / "mine.py").write_text(
+        "from irtuning.method.strategies import Strategy\n"
+        "class EveryOther(Strategy):\n    colour = '#123456'\n"
+        "    def choose(self, *_): return list(range(0, self.count, 2))\n"
+    )
+    method = {"class": EveryOther, "instance": EveryOther(offset=1), "file": f"{tmp_path}/mine.py:EveryOther"}[kind]
+    run = quick(own_corpus, method=method, max_steps=2)
+    offset = int(kind == "instance")
+    assert run.layers == [list(range(offset, 12, 2))] * 2
+    assert run.config["method"] == "EveryOther" + ":offset=1" * offset
+    assert run.record["run"]["strategy"] == {"scope": "adapters", "importance": None, "keep": "high", "leads": False,
+                                             "colour": "#123456"}  # fmt: skip
+
+
+def test_a_prepared_run_trains_twice_alike_and_can_be_prepared_without_its_corpus(own_corpus):
+    prepared = prepare(RunConfig.of(own_corpus | {"max_steps": 2, "method": "lisa-adapters"}))
+    first, second = (train(prepared, progress=False).record for _ in range(2))
+    assert first["train"] == second["train"]  # a strategy's state stays in its run
+    away = prepare(corpus="absent.csv", method=EveryOther, load=False, on_device="cuda")
+    assert isinstance(away, Prepared) and away.corpus is None and away.config.max_steps is None
+    assert (away.config.precision, away.config.batch_size) == ("bf16", away.source.settings["batch_size"])
+    assert RunConfig.of({"method": EveryOther(offset=1)}).method == "EveryOther:offset=1"
+
+
+def test_a_frozen_head_stays(own_corpus, tmp_path):
+    heads = {}
+    for head in ("learns", "frozen"):
+        for steps in (1, 4):  # the first step has learning rate 0
+            folder = tmp_path / f"{head}{steps}"
+            quick(own_corpus, folder, max_steps=steps, warmup_steps=0, head=head, method="full")
+            weights = load_file(folder / "adapter" / "adapter_model.safetensors")
+            heads[head, steps] = next(value for name, value in weights.items() if "score" in name)
+    assert (heads["frozen", 1] == heads["frozen", 4]).all()
+    assert (heads["learns", 1] != heads["learns", 4]).any()
+
+
+def test_the_seed_makes_the_adapters(own_corpus, tmp_path):
+    for seed in (1, 2):
+        quick(own_corpus, tmp_path / str(seed), max_steps=1, seed=seed, method="full")
+    one, two = (load_file(tmp_path / s / "adapter" / "adapter_model.safetensors") for s in ("1", "2"))
+    assert all((one[name] != two[name]).any() for name in one if "lora_A" in name or "score" in name)
+
+
+def test_class_weights_change_the_loss(own_corpus):
+    settings = {"max_steps": 1, "method": "full"}
+    plain, weighted = (quick(own_corpus, class_weights=kind, **settings) for kind in ("none", "balanced"))
+    assert plain.record["train"]["steps"][0]["loss"] != weighted.record["train"]["steps"][0]["loss"]
+    corpus = load_corpus(own_corpus["corpus"], **columns(own_corpus))
+    counts = [sum(r.intention == label for r in corpus.train) for label in corpus.labels]
+    expected = [sum(counts) / (2 * count) for count in counts]
+    assert balanced_weights([r.intention for r in corpus.train], corpus.labels).tolist() == pytest.approx(expected)
+
+
+def test_accumulation_is_the_same_run(own_corpus):
+    settings = {"method": "ir", "dropout": 0.0, "precision": "fp32"}  # on a GPU too, where bf16 would hide the rest
+    runs = [quick(own_corpus, accumulation=n, max_steps=6, **settings).record for n in (1, 2, 4)]
+    for other in runs[1:]:
+        for a, b in zip(runs[0]["train"]["steps"], other["train"]["steps"], strict=True):
+            assert a["layers"] == b["layers"] and a["loss"] == pytest.approx(b["loss"], abs=1e-5)
+
+
+def test_a_finished_run_is_read_and_another_is_refused(own_corpus, tmp_path):
+    first = quick(own_corpus, tmp_path / "run", max_steps=2)
+    stamp = (tmp_path / "run" / "record.json").stat().st_mtime_ns
+    assert quick(own_corpus, tmp_path / "run", max_steps=2).record == json.loads(json.dumps(first.record))
+    assert (tmp_path / "run" / "record.json").stat().st_mtime_ns == stamp
+    with pytest.raises(InputError, match="holds another run .*seed: 171 / 5"):
+        quick(own_corpus, tmp_path / "run", max_steps=2, seed=5)
+
+
+def test_a_lowest_layer_keeps_shares_and_frequencies_true(own_corpus):
+    record = quick(own_corpus, method="ir:min_layer=6").record
+    chosen = [layer for step in record["train"]["steps"] for layer in step["layers"]]
+    assert record["run"]["depth"] == 12 and record["run"]["candidate_layers"] == list(range(6, 12))
+    assert mean_share(record) == pytest.approx(len(chosen) / 4 / 12) and min(chosen) >= 6
+    frequency = layer_frequency([record]).iloc[0]
+    assert frequency[:6].sum() == 0 and frequency.sum() == pytest.approx(len(chosen) / 4)
+
+
+def test_any_peft_configuration_trains_from_its_folder(own_corpus, tmp_path):
+    targets = {"target_modules": ["k_proj", "down_proj"], "feedforward_modules": ["down_proj"]}
+    IA3Config(task_type="SEQ_CLS", **targets).save_pretrained(tmp_path)
+    run = quick(own_corpus, adapter=str(tmp_path))
+    assert all(np.isfinite(step["loss"]) for step in run.record["train"]["steps"])
+
+
+def test_objects_show_themselves():
+    corpus = load_corpus("synthetic")
+    assert "SYNTHETIC" in corpus._repr_html_() and "meaning-changed" in corpus._repr_html_()
+    shown = Revision("1", "a <b> c", "a d c", "style")._repr_html_()
+    assert "&lt;b&gt;" in shown and "line-through" in shown and "<b>style</b>" in shown
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": "tiny-randon"}, "did you mean 'tiny-random'"),
+        ({"adapter": "lorra"}, "did you mean 'lora'"),
+        ({"method": "irr"}, "unknown method"),
+        ({"method": "random-counts"}, "--like RUN"),
+        ({"method": "ir:min_layer=11"}, "a split needs 2 or more"),
+        ({"method": int}, "is not a method"),
+        ({"method": "absent.py:Mine"}, "no file 'absent.py'"),
+        ({"max_length": 4096}, "beyond tiny-random's context of 512"),
+        ({"target_modules": ("absent",)}, "cannot be put on"),
+        ({"quantize": "8bit", "method": "full-ft"}, "tunes all weights"),
+        ({"fold": 7}, "fold must be 0 to 4"),
+        ({"method": "full", "share": 0.5}, "takes no share"),
+        ({"method": "ist:every=0"}, "give 1 or more"),
+        ({"clip": float("inf")}, "clip is inf"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_bad_input_ends_before_anything_is_written(own_corpus, tmp_path, settings, message):
+    with pytest.raises(InputError, match=message):
+        quick(own_corpus, tmp_path / "run", **settings)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_config_says_and_what_is_used_are_one():
+    corpus = load_corpus("synthetic")
+    with pytest.raises(InputError, match="put method into it"):
+        train(RunConfig(), method="rst")
+    with pytest.raises(InputError, match="the corpus is synthetic, fold 0, and the config says iterater, fold 0"):
+        train(RunConfig(corpus="iterater"), corpus=corpus)
+    with pytest.raises(InputError, match="the corpus is synthetic, fold 0, and the config says synthetic, fold 2"):
+        train(RunConfig(fold=2), corpus=corpus)
+    with pytest.raises(InputError, match="lr"):
+        train(corpus=corpus, lr=1)
+
+
+def test_trackers_get_losses_scores_and_layers(own_corpus, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    options = own_corpus | {"output": tmp_path / "run", "progress": False, "max_steps": 4, "eval_every": 2}
+    with pytest.raises(InputError, match="tracker .*tensorbord"):
+        train(report_to=["tensorbord"], **options)
+    run = train(report_to=["tensorboard"], **options)
+    (folder,) = (path for path in tmp_path.iterdir() if path.name != "run")
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    counts = [event.value for event in events.Scalars("train/learning_layers")]
+    losses = [event.value for event in events.Scalars("train/loss")]
+    assert counts[:4] == [len(layers) for layers in run.layers]
+    assert losses == pytest.approx([step["loss"] for step in run.record["train"]["steps"]], abs=1e-3)
+    assert len([tag for tag in events.Tags()["scalars"] if "layer_score/" in tag]) == 12
+    assert events.Scalars("eval/macro_f1")[-1].value == pytest.approx(run.scores["validation"]["macro_f1"])
+
+
+@pytest.mark.parametrize(("method", "broken", "advice"), [
+    ("ir", False, r"predicted for this run are .* set accumulation=\d+ \(predicted 1"),
+    (EveryOther, False, r"predicted for this run are .* set accumulation=\d+ \(predicted 1"),
+    ("ir", True, r"give more accumulation, or checkpointing=true \(memory could not be predicted: broken\)"),
+])  # fmt: skip
+def test_a_gpu_that_is_too_small_gets_a_setting_that_fits(monkeypatch, method, broken, advice):
+    """The error is CUDA's, raised by hand; the advice is what `irtuning memory` predicts, for a user's strategy too."""
+    card = type("card", (), {"total_memory": 2 * 2**30})
+
+    class Full(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
+            raise torch.OutOfMemoryError
+
+    def fail(self, count):
+        raise AttributeError("broken")
+
+    if broken:
+        monkeypatch.setattr("irtuning.method.strategies.IRTuningStrategy.worst_case", fail)
+    options = {"corpus": "synthetic", "model": "mini", "batch_size": 64, "max_steps": 1, "max_length": 512}
+    with pytest.raises(TrainingStopped, match=f"GPU of 2.0 GiB is out of memory[:;] {advice}"):
+        train(progress=False, callbacks=[Full()], method=method, **options)
+
+
+def test_it_runs_on_systems_without_fcntl_and_resource(own_corpus, tmp_path):
+    """As on Windows: what only Unix has is hidden, once libraries that need it on Linux are imported."""
+    code = (
+        "import sys, peft; from transformers import Trainer\n"
+        "for name in [name for name in sys.modules if name.startswith('filelock')]: del sys.modules[name]\n"
+        "sys.modules |= {'fcntl': None, 'resource': None}\n"
+        "from irtuning import train\n"
+        f"run = train(output={str(tmp_path / 'run')!r}, progress=False, max_steps=2, **{own_corpus!r})\n"
+        "assert run.record['meta']['peak_memory_bytes'] is None and len(run.layers) == 2"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
