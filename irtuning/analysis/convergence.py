@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas
 
-from irtuning.analysis.tables import losses_table, run_title, runs_table, validation_table
+from irtuning.analysis.tables import losses_table, mean_by_method, runs_table, validation_table
 
 RUN = ["corpus", "model", "fold", "seed"]  # what the runs of different methods that are compared have in common
 
@@ -15,23 +15,18 @@ def reaching(records: Sequence[dict], loss: str = "training", smooth: int = 10) 
     One row per run: its keys, `reached`, `steps` and `seconds` until then (NaN if it never does), and the totals
     `all_steps` and `all_seconds`. `loss` is `training`, a running mean over `smooth` steps, or `validation`.
     """
-    losses, rows = losses_table(records), []
+    losses, keys = losses_table(records), [*RUN, "method"]
     if loss == "training":
-        losses["loss"] = losses.groupby([*RUN, "method"]).loss.transform(lambda s: s.rolling(smooth).mean())
+        losses["loss"] = losses.groupby(keys).loss.transform(lambda s: s.rolling(smooth).mean())
     else:
-        keys = [*RUN, "method", "step"]
-        losses = validation_table(records)[[*keys, "loss"]].merge(losses[[*keys, "seconds"]], on=keys)
-    goals = losses[losses.method == "full"].groupby(RUN).loss.last()
-    for (method, *keys), run in losses.groupby(["method", *RUN], sort=False):
-        if tuple(keys) in goals.index:
-            below, last = run[run.loss <= goals[tuple(keys)]], run.iloc[-1]
-            first = below.iloc[0] if len(below) else {"step": float("nan"), "seconds": float("nan")}
-            rows.append({
-                **dict(zip(RUN, keys, strict=True)), "method": method, "reached": len(below) > 0,
-                "steps": first["step"], "seconds": first["seconds"],
-                "all_steps": last["step"], "all_seconds": last["seconds"],
-            })  # fmt: skip
-    return pandas.DataFrame(rows)
+        points = validation_table(records)[[*keys, "step", "loss"]]
+        losses = points.merge(losses[[*keys, "step", "seconds"]], on=[*keys, "step"])
+    goals = losses[losses.method == "full"].groupby(RUN).loss.last().rename("goal")
+    losses = losses.merge(goals, on=RUN)
+    ends = losses.groupby(keys, sort=False)[["step", "seconds"]].last().add_prefix("all_")
+    table = losses[losses.loss <= losses.goal].groupby(keys)[["step", "seconds"]].first().reindex(ends.index)
+    table = table.assign(reached=table.step.notna()).join(ends).reset_index()
+    return table.rename(columns={"step": "steps", "all_step": "all_steps"})
 
 
 def steps_to_loss(records: Sequence[dict], smooth: int = 10) -> pandas.DataFrame:
@@ -65,11 +60,8 @@ def data_curve(records: Sequence[dict], split: str = "validation") -> pandas.Dat
 
 def class_scores(records: Sequence[dict], split: str = "validation") -> pandas.DataFrame:
     """Return the F1 of each class, mean over the runs of one corpus: one row per method, one column per class."""
-    rows = []
-    for record in records:
-        classes = record["scores"][split]["per_class"]
-        rows.append({"method": run_title(record["run"]["config"])} | {name: row["f1"] for name, row in classes.items()})
-    return pandas.DataFrame(rows).groupby("method", sort=False).mean()
+    every = [record["scores"][split]["per_class"] for record in records]
+    return mean_by_method(records, [{name: row["f1"] for name, row in classes.items()} for classes in every])
 
 
 def step_cost(records: Sequence[dict]) -> pandas.DataFrame:
@@ -85,11 +77,10 @@ def step_cost(records: Sequence[dict]) -> pandas.DataFrame:
         size = dict(zip(run["candidate_layers"], run["layer_parameters"], strict=True))
         ever = {layer for step in steps for layer in step["layers"]}
         rows.append({
-            "method": run_title(run["config"]),
             "gradient_bytes": 4 * sum(size[i] for step in steps for i in step["layers"]) / len(steps),
             "optimizer_bytes": 8 * sum(size[i] for i in ever),
             "differentiated_layers": sum(run["depth"] - min(step["layers"]) for step in steps) / len(steps),
             "milliseconds_per_step": 1000 * float(pandas.Series(meta["step_seconds"]).median()),
             "peak_memory_bytes": meta["peak_memory_bytes"] if meta["peak_memory_kind"].startswith("GPU") else None,
         })  # fmt: skip
-    return pandas.DataFrame(rows).groupby("method", sort=False).mean()
+    return mean_by_method(records, rows)

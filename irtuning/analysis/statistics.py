@@ -12,6 +12,7 @@ import pandas
 
 from irtuning.errors import InputError
 
+SETTING = ["corpus", "model"]
 DRAWS = 10_000
 CONFIDENCE = 0.95  # of every interval
 ALPHA = 0.05  # a p value below it counts as evidence
@@ -57,7 +58,7 @@ def compare_methods(
     Raises:
         InputError: the runs do not form pairs, or there are fewer than two clusters, or several corpora or models.
     """
-    if len({_setting(record) for record in records}) > 1:
+    if len({_config(record, *SETTING) for record in records}) > 1:
         raise InputError("records of several corpora or models; compare methods on one of each")
     first, second, clusters = paired_confusions(records, method, against, split)
     seeds, rng = len(first), np.random.default_rng(0)
@@ -85,11 +86,10 @@ def comparisons_table(
     records: Sequence[dict], pairs: Sequence[tuple[str, str]], split: str = "test", draws: int = DRAWS
 ) -> pandas.DataFrame:
     """Return one row per corpus (and model) and pair of methods, p values adjusted by Holm over the whole table."""
-    settings = dict.fromkeys(map(_setting, records))
-    keys = ["corpus", "model"] if len({model for _, model in settings}) > 1 else ["corpus"]
-    rows = []
+    settings, rows = dict.fromkeys(_config(record, *SETTING) for record in records), []
+    keys = SETTING if len({model for _, model in settings}) > 1 else ["corpus"]
     for setting in settings:
-        part = [record for record in records if _setting(record) == setting]
+        part = [record for record in records if _config(record, *SETTING) == setting]
         named = dict(zip(keys, setting, strict=False))
         rows += [named | asdict(compare_methods(part, *pair, split, draws)) for pair in pairs]
     table = pandas.DataFrame(rows)
@@ -103,9 +103,9 @@ def paired_confusions(
 
     The first seed of every fold together makes one complete set of predictions, then the second seed, and so on.
     """
-    named = ([r for r in records if r["run"]["config"]["method"] == name] for name in (method, against))
-    runs = [sorted(part, key=_fold) for part in named]
-    folds = [list(map(_fold, part)) for part in runs]
+    ordered = sorted(records, key=lambda record: _config(record, "fold", "seed"))
+    runs = [[run for run in ordered if _config(run, "method") == (name,)] for name in (method, against)]
+    folds = [[_config(run, "fold", "seed") for run in part] for part in runs]
     if not runs[0] or folds[0] != folds[1]:
         raise InputError(f"{method} and {against} do not have the same folds and seeds; run what is missing")
     if len(set(folds[0])) < len(folds[0]):  # such as a run with LoRA and a run with DoRA
@@ -145,16 +145,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]
     """
-    adjusted, highest = [0.0] * len(p_values), 0.0
-    for rank, position in enumerate(np.argsort(p_values, kind="stable")):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[position]))
-        adjusted[position] = highest
-    return adjusted
+    ascending = pandas.Series(list(p_values), dtype=float).sort_values(kind="stable")
+    return (ascending * np.arange(len(ascending), 0, -1)).clip(upper=1).cummax().sort_index().tolist()
 
 
-def _setting(record: dict) -> tuple[str, str]:
-    return record["run"]["config"]["corpus"], record["run"]["config"]["model"]
-
-
-def _fold(record: dict) -> tuple[int, int]:
-    return record["run"]["config"]["fold"], record["run"]["config"]["seed"]
+def _config(record: dict, *names: str) -> tuple:
+    return tuple(record["run"]["config"][name] for name in names)

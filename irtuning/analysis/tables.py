@@ -35,20 +35,17 @@ def summary_table(records: Sequence[dict], floors: Sequence[dict] = (), split: s
     """
     _check_comparable(records)
     table = runs_table(records, split)
-    rows = [
-        {name: floor[name] for name in ("corpus", "macro_f1", "accuracy")}
-        | {"model": model, "method": f"{floor['name']} floor"}
-        for floor in floors if floor["split"] == split for model in table.model.unique()
-    ]  # fmt: skip
     keys = [name for name in ("corpus", "model") if table[name].nunique() > 1]
-    table = pandas.concat([pandas.DataFrame(rows), table]) if rows else table
+    lines = [floor | {"method": f"{floor['name']} floor"} for floor in floors if floor["split"] == split]
+    if lines:
+        columns, models = ["corpus", "macro_f1", "accuracy", "method"], table[["model"]].drop_duplicates()
+        table = pandas.concat([pandas.DataFrame(lines)[columns].merge(models, how="cross"), table])
     grouped = table.groupby([*keys, "method"], sort=False)
-    columns = {"runs": grouped.size()}
-    for name in (*METRICS, "layer_share", "lowest_layer", "train_seconds"):
-        columns[name] = grouped[name].mean()
-        if name in ("macro_f1", "auprc"):
-            columns[f"{name}_sd"] = grouped[name].std(ddof=1)
-    return pandas.DataFrame(columns)
+    means = {name: grouped[name].mean() for name in (*METRICS, "layer_share", "lowest_layer", "train_seconds")}
+    result = pandas.DataFrame({"runs": grouped.size()} | means)
+    for name in ("macro_f1", "auprc"):
+        result.insert(result.columns.get_loc(name) + 1, f"{name}_sd", grouped[name].std(ddof=1))
+    return result
 
 
 def scores_table(record: dict, split: str = "validation") -> pandas.DataFrame:
@@ -61,9 +58,14 @@ def layer_frequency(records: Sequence[dict]) -> pandas.DataFrame:
     rows = []
     for record in records:
         chosen = [step["layers"] for step in record["train"]["steps"]]
-        shares = {i: sum(i in layers for layers in chosen) / len(chosen) for i in range(record["run"]["depth"])}
-        rows.append({"method": run_title(record["run"]["config"])} | shares)
-    return pandas.DataFrame(rows).groupby("method", sort=False).mean()
+        rows.append({i: sum(i in layers for layers in chosen) / len(chosen) for i in range(record["run"]["depth"])})
+    return mean_by_method(records, rows)
+
+
+def mean_by_method(records: Sequence[dict], rows: Sequence[dict]) -> pandas.DataFrame:
+    """Return the means over runs of a row of numbers for each record, by the runs' title."""
+    titles = pandas.Series([run_title(record["run"]["config"]) for record in records], name="method")
+    return pandas.DataFrame(rows).groupby(titles, sort=False).mean()
 
 
 def losses_table(records: Sequence[dict]) -> pandas.DataFrame:
@@ -78,8 +80,8 @@ def losses_table(records: Sequence[dict]) -> pandas.DataFrame:
 
 def validation_table(records: Sequence[dict]) -> pandas.DataFrame:
     """Return one row per evaluation of every run: the run's keys, and the step with its validation scores."""
-    rows = [run_keys(record["run"]["config"]) | point for record in records for point in record["train"]["validation"]]
-    return pandas.DataFrame(rows)
+    points = ((record["run"]["config"], point) for record in records for point in record["train"]["validation"])
+    return pandas.DataFrame([run_keys(config) | point for config, point in points])
 
 
 def stamp(records: Sequence[dict], profile: str) -> str:

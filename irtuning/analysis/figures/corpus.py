@@ -18,7 +18,7 @@ def label_counts(counts: pandas.DataFrame, title: str) -> Figure:
 @styled
 def edit_sizes(sizes: pandas.DataFrame, title: str) -> Figure:
     """Draw box plots (median, quartiles, 5 to 95 %) of each column of numbers by intention, from a row per revision."""
-    columns, labels = list(sizes.columns[1:]), list(sizes.intention.cat.categories)
+    columns, labels = sizes.columns[1:], list(sizes.intention.cat.categories)
     figure, axes = canvas(DOUBLE, 0.24 * len(labels) + 1.1, columns=len(columns), sharey=True)
     for axis, column, colour in zip(axes, columns, seaborn.color_palette("colorblind"), strict=False):
         numbers = [sizes[column][sizes.intention == label] for label in labels]
@@ -48,7 +48,7 @@ def confusions(gold: Sequence[str], answers: Mapping[str, Sequence[str]], labels
     for axis, (name, predicted) in zip(axes[0], answers.items(), strict=True):
         matrix = 100 * confusion_matrix(gold, predicted, labels=list(labels), normalize="true")
         table = pandas.DataFrame(matrix, labels, labels)
-        numbers = table.map(lambda value: f"{value:.0f}" if value >= 0.5 else "")
+        numbers = table.map("{:.0f}".format).replace("0", "")
         options = {"annot": numbers, "cbar": axis is axes[0, -1], "xticklabels": True, "vmin": 0, "vmax": 100}
         heat_map(axis, table, "", "% of the row", **options)
         axis.tick_params(axis="x", rotation=90)

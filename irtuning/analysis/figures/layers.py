@@ -4,18 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from irtuning.analysis.figures.style import DOUBLE, canvas, heat_map, method_colour, run_colour, styled
+from irtuning.analysis.figures.style import DOUBLE, canvas, heat_map, legend_above, method_colour, run_colour, styled
 from irtuning.analysis.layers import has_scores, rank_agreement, score_matrix, score_spread
 from irtuning.analysis.tables import layer_frequency
 from irtuning.errors import InputError
 from irtuning.method.selector import MIDDLE, cut_variances, split_scores
 
-EXTRA = "kept by the reference code:\none extra layer"
-OUTSIDE = "smallest V of all:\noutside the window"
 LAYER = "layer (0: next to the embeddings)"
 
 
@@ -28,13 +25,10 @@ def layer_importance(record: dict) -> Figure:
     figure, axes = canvas(DOUBLE, height, rows=1 + scored, sharex=True, squeeze=False)
     if scored:
         title = "importance score when the step began (white: not measured yet)"
-        bar = {"label": "score", "pad": 0.01}
-        _steps_map(axes[0, 0], score_matrix(record).reindex(range(depth)), title, robust=True, cbar_kws=bar)
-    below, colours = axes[-1, 0], ["0.93", method_colour("ir")]
-    bar = {"ticks": [0.25, 0.75], "pad": 0.01}
-    _steps_map(below, learned, "layers that learned", cmap=colours, vmin=0, vmax=1, cbar_kws=bar)
-    below.collections[0].colorbar.set_ticklabels(["frozen", "learns"])
-    below.set_xlabel("step")
+        _steps_map(axes[0, 0], score_matrix(record).reindex(range(depth)), title, "score", cmap="viridis", robust=True)
+    _steps_map(axes[-1, 0], learned, "layers that learned", "", cmap=["0.93", method_colour("ir")], vmin=0, vmax=1)
+    axes[-1, 0].collections[0].colorbar.set_ticks([0.25, 0.75], labels=["frozen", "learns"])
+    axes[-1, 0].set_xlabel("step")
     return figure
 
 
@@ -64,7 +58,7 @@ def score_bands(record: dict) -> Figure:
     above.plot(table.index, table["median"], color="0.35", lw=1, label="median")
     above.plot(table.index, table.cut, color=colour, lw=1.2, label="cut: last score that learns")
     above.set(ylabel="score of a layer")
-    figure.legend(*above.get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    legend_above(figure, above)
     below.step(table.index, table.learn, where="mid", color=colour, lw=1)
     below.set(xlabel="step", ylabel="layers\nthat learn", ylim=(0, len(record["run"]["candidate_layers"]) + 0.5))
     return figure
@@ -81,28 +75,27 @@ def cut_figure(scores: Sequence[float], variant: str = "reference") -> Figure:
     """
     if len(scores) < 2 or any(score is None or score != score for score in scores):
         raise InputError("the cut is drawn of two or more scores, all of them known")
-    depth, learns = len(scores), split_scores(scores, variant=variant)
     order = np.argsort(scores, kind="stable")  # equal scores in the order of layers, as in the selector
-    ascending = np.asarray(scores, dtype=float)[order]
-    kept, variances = np.isin(order, learns), cut_variances(ascending)
+    depth, ascending = len(scores), np.asarray(scores, dtype=float)[order]
+    kept, variances = np.isin(order, split_scores(scores, variant=variant)), cut_variances(ascending)
     best = depth - len(split_scores(scores, variant="exact")) - 1
     figure, (above, below) = canvas(DOUBLE, 3.6, rows=2, sharex=True, height_ratios=[1.5, 1])
     for name, colour, which in ((f"learns ({variant})", method_colour("ir"), kept), ("frozen", "0.75", ~kept)):
         above.bar(np.flatnonzero(which), ascending[which], color=colour, width=0.75, label=name)
-    for first in np.flatnonzero(kept)[: int(kept.sum() > depth - 1 - best)]:
-        _note(above, EXTRA, (first, ascending[first]))
-    window = int(MIDDLE[0] * depth), int(MIDDLE[1] * depth) + 1
+    first, lowest = int(kept.argmax()), int(variances.argmin())
+    if kept.sum() > depth - 1 - best:
+        _note(above, "kept by the reference code:\none extra layer", first, ascending[first])
+    if variances[lowest] < variances[best]:
+        _note(below, "smallest V of all:\noutside the window", lowest + 0.5, variances[lowest])
     below.plot(np.arange(depth - 1) + 0.5, variances, "o-", color="0.2", ms=3, lw=1)
     for axis in (above, below):
-        axis.axvspan(*window, color="0.93", lw=0, zorder=0, label="window of the cut")
+        window = {"color": "0.93", "lw": 0, "zorder": 0, "label": "window of the cut"}
+        axis.axvspan(int(MIDDLE[0] * depth), int(MIDDLE[1] * depth) + 1, **window)
         axis.axvline(best + 0.5, color="0.2", ls="--", lw=1, label="smallest V in the window")
-    if variances.min() < variances[best]:
-        lowest = int(variances.argmin())
-        _note(below, OUTSIDE, (lowest + 0.5, variances[lowest]))
     above.set(ylabel="score", xlim=(-0.6, depth - 0.4))
     below.set_xticks(range(depth), order, fontsize=8 if depth <= 24 else 6)
     below.set(xlabel="layer, by score", ylabel="V = Var(low)\n+ Var(high)", ylim=(0, None))
-    figure.legend(*above.get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    legend_above(figure, above)
     return figure
 
 
@@ -125,18 +118,18 @@ def component_map(norms: pandas.DataFrame) -> Figure:
     return figure
 
 
-def _note(axis: Axes, text: str, point: tuple[float, float]) -> None:
+def _note(axis: Axes, text: str, x: float, y: float) -> None:
     """Write a note with an arrow to a point, to the left of it if there is room."""
-    left = point[0] > 2
     box, arrow = {"fc": "white", "ec": "none", "pad": 1}, {"arrowstyle": "->", "lw": 0.6, "color": "0.3"}
-    place = {"xytext": (-30 if left else 30, 20), "textcoords": "offset points", "ha": "right" if left else "left"}
-    axis.annotate(text, point, size=6.5, va="center", bbox=box, arrowprops=arrow, **place)
+    shift, side = (-30, "right") if x > 2 else (30, "left")
+    at = {"xytext": (shift, 20), "textcoords": "offset points", "ha": side, "va": "center"}
+    axis.annotate(text, (x, y), size=6.5, bbox=box, arrowprops=arrow, **at)
 
 
-def _steps_map(axis: Axes, table: pandas.DataFrame, title: str, cmap: object = "viridis", **options: object) -> None:
+def _steps_map(axis: Axes, table: pandas.DataFrame, title: str, name: str, **options: object) -> None:
     """Draw layers x steps, layer 0 lowest."""
     ticks = {"xticklabels": max(1, table.shape[1] // 8), "yticklabels": max(1, len(table) // 6)}
-    seaborn.heatmap(table, ax=axis, cmap=cmap, **ticks, **options)
-    axis.set(xlabel="", ylabel="layer", title=title)
+    heat_map(axis, table, "", name, annot=False, **ticks, **options)
+    axis.set(ylabel="layer", title=title)
     axis.invert_yaxis()
     axis.tick_params(rotation=0)

@@ -18,9 +18,8 @@ METRIC_NAMES = {"macro_f1": "macro F1", "auprc": "AUPRC", "accuracy": "accuracy"
 
 
 @styled
-def score_comparison(
-    records: Sequence[dict], floors: Sequence[dict], metric: str = "macro_f1", split: str = "validation"
-) -> Figure:
+def score_comparison(records: Sequence[dict], floors: Sequence[dict], metric: str = "macro_f1",
+                     split: str = "validation") -> Figure:  # fmt: skip
     """Draw every run's score as a dot and each method's mean as a diamond with its 95 % t interval over runs.
 
     A dashed line marks the mean of the edit-aware floor.
@@ -35,8 +34,7 @@ def score_comparison(
             error = {"fmt": "D", "color": colour, "ms": 4, "capsize": 2, "lw": 1}
             axis.errorbar(values.mean(), row - 0.1, xerr=half_width(values), **error)
         wanted = ("edit-aware", part.corpus.iloc[0].partition(", ")[0], split)
-        known = [f[metric] for f in floors if (f["name"], f["corpus"], f["split"]) == wanted and metric in f]
-        if known:
+        if known := [f[metric] for f in floors if (f["name"], f["corpus"], f["split"]) == wanted and metric in f]:
             axis.axvline(sum(known) / len(known), color="0.25", ls="--", lw=1, label="edit-aware floor")
         axis.set(xlabel=f"{split} {METRIC_NAMES[metric]}")
         axis.grid(axis="x", alpha=0.3)
@@ -128,13 +126,11 @@ def step_memory(records: Sequence[dict]) -> Figure:
 @styled
 def depth_and_time(records: Sequence[dict]) -> Figure:
     """Draw the median time of a step against the number of layers that backprop ran through, by method."""
-    rows = []
-    for record in records:
-        method, depth = run_title(record["run"]["config"]), record["run"]["depth"]
-        for step, took in zip(record["train"]["steps"], record["meta"]["step_seconds"], strict=True):
-            rows.append({"method": method, "layers": depth - min(step["layers"]), "milliseconds": 1000 * took})
+    table = losses_table(records)
+    table["layers"] = [r["run"]["depth"] - min(step["layers"]) for r in records for step in r["train"]["steps"]]
+    table["milliseconds"] = [1000 * seconds for record in records for seconds in record["meta"]["step_seconds"]]
     figure, axis = canvas(DOUBLE, 2.6)
-    for method, part in pandas.DataFrame(rows).groupby("method", sort=False):
+    for method, part in table.groupby("method", sort=False):
         times, dots = part.groupby("layers").milliseconds, {"color": method_colour(method), "alpha": 0.7, "lw": 0}
         axis.scatter(times.median().index, times.median(), s=8 + 80 * times.size() / len(part), label=method, **dots)
     axis.set(xlabel="layers backprop runs through", ylabel="median step (ms)", ylim=(0, None))
@@ -145,10 +141,9 @@ def depth_and_time(records: Sequence[dict]) -> Figure:
 @styled
 def confusion_pair(records: Sequence[dict], split: str = "validation") -> Figure:
     """Draw the confusion matrices of runs on one corpus side by side."""
-    predictions = {run_title(record["run"]["config"]): record["predictions"][split] for record in records}
-    answers = {method: [row["predicted"] for row in rows] for method, rows in predictions.items()}
-    gold = [row["intention"] for row in records[0]["predictions"][split]]
-    return confusions(gold, answers, records[0]["run"]["labels"])
+    tables = {run_title(r["run"]["config"]): pandas.DataFrame(r["predictions"][split]) for r in records}
+    answers = {method: table.predicted for method, table in tables.items()}
+    return confusions(next(iter(tables.values())).intention, answers, records[0]["run"]["labels"])
 
 
 @styled
@@ -169,8 +164,8 @@ def run_curve(record: dict) -> Figure:
 
 def _band(axis, rows: pandas.DataFrame, x: str, y: str, method: str) -> None:
     """Draw the mean over runs at each step as a line and the range of the runs as a band."""
-    grouped = rows.groupby("step")
-    at, colour = grouped[x].mean() if x != "step" else list(grouped.groups), method_colour(method)
+    grouped, colour = rows.groupby(rows.step.rename("at")), method_colour(method)
+    at = grouped[x].mean()
     style = LINES[sum(line.get_color() == colour for line in axis.lines) % len(LINES)]
     axis.plot(at, grouped[y].mean(), color=colour, lw=1.2, ls=style, label=method)
     axis.fill_between(at, grouped[y].min(), grouped[y].max(), color=colour, alpha=0.15, lw=0)

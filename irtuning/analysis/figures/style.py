@@ -1,15 +1,14 @@
 """What all figures share: the style, colours, empty axes and conversion to an image."""
 
 import colorsys
-import functools
 import io
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import matplotlib
-import matplotlib.colors
 import pandas
 import seaborn
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from irtuning.method.registry import facts
@@ -21,17 +20,7 @@ STYLE = {
     "font.size": 8, "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
     "figure.dpi": 150, "savefig.dpi": 200, "svg.hashsalt": "irtuning",
 }  # fmt: skip
-
-
-def styled(draw: Callable) -> Callable:
-    """Make a function draw in the style of this package, whatever the caller's settings are."""
-
-    @functools.wraps(draw)
-    def drawn(*args, **kwargs):
-        with matplotlib.rc_context(STYLE):
-            return draw(*args, **kwargs)
-
-    return drawn
+styled = matplotlib.rc_context(STYLE)  # decorator of a function that draws in this style, whatever the caller's is
 
 
 def method_colour(method: str, recorded: Mapping | None = None) -> tuple:
@@ -40,8 +29,8 @@ def method_colour(method: str, recorded: Mapping | None = None) -> tuple:
     `method` is a method's text or a run's title, `recorded` what its record says about the method, if anything.
     """
     name = method.split(",")[0].split(":")[0]
-    stated = facts(name, recorded)["colour"]
-    return matplotlib.colors.to_rgb(stated or colorsys.hls_to_rgb(zlib.crc32(name.encode()) % 360 / 360, 0.4, 0.35))
+    made = colorsys.hls_to_rgb(zlib.crc32(name.encode()) % 360 / 360, 0.4, 0.35)
+    return to_rgb(facts(name, recorded)["colour"] or made)
 
 
 def run_colour(record: dict) -> tuple:
@@ -70,12 +59,11 @@ def corpus_panels(table: pandas.DataFrame, height: float, per_corpus: int = 1, *
     """
     keys = ["corpus", "model"] if "model" in table and table.model.nunique() > 1 else ["corpus"]
     groups = [part.assign(corpus=", ".join(names)) for names, part in table.groupby(keys, sort=False)]
-    shape = {"columns": len(groups)} if per_corpus == 1 else {"rows": len(groups), "columns": per_corpus}
-    figure, axes = canvas(DOUBLE, height, **shape, squeeze=False, **options)
-    panels = list(zip(groups, axes[0] if per_corpus == 1 else axes, strict=True))
-    for part, panel in panels if len(groups) > 1 else []:
-        (panel if per_corpus == 1 else panel[0]).set_title(part.corpus.iloc[0])
-    return figure, panels
+    rows, columns = (1, len(groups)) if per_corpus == 1 else (len(groups), per_corpus)
+    figure, axes = canvas(DOUBLE, height, rows, columns, squeeze=False, **options)
+    for part, axis in zip(groups, axes[0] if per_corpus == 1 else axes[:, 0], strict=True):
+        axis.set_title(part.corpus.iloc[0] if len(groups) > 1 else "")
+    return figure, list(zip(groups, axes[0] if per_corpus == 1 else axes, strict=True))
 
 
 def heat_map(axis, table: pandas.DataFrame, form: str, name: str, *, size: int = 6, **options: object) -> None:
@@ -87,8 +75,8 @@ def heat_map(axis, table: pandas.DataFrame, form: str, name: str, *, size: int =
     axis.set(xlabel="", ylabel="")
 
 
-def legend_above(figure: Figure, axis) -> None:
+def legend_above(figure: Figure, axis, columns: int = 4) -> None:
     """Put the legend of an axis above the whole figure, if it has one."""
     handles, labels = axis.get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)))
+        figure.legend(handles, labels, loc="outside upper center", ncols=columns)
