@@ -50,12 +50,10 @@ def data_curve(records: Sequence[dict], split: str = "validation") -> pandas.Dat
 
     The folds differ a little in size, so `train_examples` is their mean at each share.
     """
-    runs = [record["run"] for record in records]
-    methods, shares = ([run["config"][name] for run in runs] for name in ("method", "train_share"))
-    sizes = [run["split_sizes"]["train"] for run in runs]
-    table = runs_table(records, split).assign(method=methods, share=shares, train_examples=sizes)
-    sizes = table.groupby(["corpus", "share"]).train_examples.transform("mean")
-    return table.assign(train_examples=sizes.round().astype(int))
+    configs = pandas.DataFrame([record["run"]["config"] for record in records])
+    sizes = pandas.Series([record["run"]["split_sizes"]["train"] for record in records])
+    sizes = sizes.groupby([configs.corpus, configs.train_share]).transform("mean").round().astype(int)
+    return runs_table(records, split).assign(method=configs.method, share=configs.train_share, train_examples=sizes)
 
 
 def class_scores(records: Sequence[dict], split: str = "validation") -> pandas.DataFrame:

@@ -36,15 +36,13 @@ def score_spread(record: dict) -> pandas.DataFrame:
     """Return the distribution of the layers' scores, one row per step: min, q25, median, q75, max and the cut.
 
     `cut` is the lowest measured score among the layers that learn, or the highest if the method keeps low scores.
-    `learn` and `measured` count the layers that learn and those that have a score.
+    `learn` and `measured` count the layers that learn and those with a score.
     """
     scores, steps = score_matrix(record), record["train"]["steps"]
     table = scores.quantile([0, 0.25, 0.5, 0.75, 1]).T.set_axis(["min", "q25", "median", "q75", "max"], axis=1)
     edge = "max" if _facts(record)["keep"] == "low" else "min"
-    table["cut"] = [scores.loc[step["layers"], step["step"]].agg(edge) for step in steps]
-    table["learn"] = [len(step["layers"]) for step in steps]
-    table["measured"] = scores.notna().sum()
-    return table
+    cut = [scores.loc[step["layers"], step["step"]].agg(edge) for step in steps]
+    return table.assign(cut=cut, learn=[len(step["layers"]) for step in steps], measured=scores.notna().sum())
 
 
 def rank_agreement(records: Sequence[dict], by: Sequence[str] = ("method", "seed")) -> pandas.DataFrame:
@@ -59,14 +57,12 @@ def rank_agreement(records: Sequence[dict], by: Sequence[str] = ("method", "seed
         means = pandas.DataFrame({i: score_matrix(run).mean(axis=1) for i, run in enumerate(runs)})
         matrix, names = means.corr(method="spearman").to_numpy(), [_name(run, by) for run in runs]
         pairs += [(a, b, matrix[i, j]) for i, a in enumerate(names) for j, b in enumerate(names) if i != j]
-    counts = pandas.Series([_name(record, by) for record in scored], dtype=object).value_counts(sort=False)
-    names = counts.index.rename(", ".join(by))
-    long = pandas.DataFrame(pairs, columns=["one", "other", "rho"]).astype({"rho": float})
-    table = long.pivot_table(index="one", columns="other", values="rho")
-    table = table.reindex(index=names, columns=names.rename(None))
-    for name in names[counts == 1]:
-        table.loc[name, name] = 1.0
-    return table
+    names = [_name(record, by) for record in scored]
+    pairs += [(name, name, 1.0) for name in names if names.count(name) == 1]
+    order = list(dict.fromkeys(names))
+    long = pandas.DataFrame(pairs, columns=["one", "other", "rho"])
+    table = long.pivot_table(index="one", columns="other", values="rho").reindex(index=order, columns=order)
+    return table.rename_axis(index=", ".join(by), columns=None)
 
 
 def stability(records: Sequence[dict]) -> pandas.DataFrame:
@@ -80,12 +76,11 @@ def stability(records: Sequence[dict]) -> pandas.DataFrame:
     for runs in _groups(records, ("corpus", "model", "fold", "method")):
         shares = pandas.concat([layer_frequency([run])[run["run"]["candidate_layers"]] for run in runs])
         matrix = shares.reset_index(drop=True).T.corr(method="spearman").to_numpy()
-        method = _name(runs[0], ("method",))
-        rows += [{"method": method, "runs": 1, "step_jaccard": _jaccard(run)} for run in runs]
-        rows += [{"method": method, "runs": 0, "seed_spearman": rho} for rho in matrix[np.triu_indices(len(runs), 1)]]
-    table = pandas.DataFrame(rows, columns=["method", "runs", "seed_spearman", "step_jaccard"])
+        method, pairs = _name(runs[0], ("method",)), matrix[np.triu_indices(len(runs), 1)]
+        rows += [{"method": method, "runs": 1, "seed_spearman": np.nan, "step_jaccard": _jaccard(run)} for run in runs]
+        rows += [{"method": method, "runs": 0, "seed_spearman": rho} for rho in pairs]
     means = {"runs": "sum", "seed_spearman": "mean", "step_jaccard": "mean"}
-    return table.astype({"seed_spearman": float}).groupby("method", sort=False).agg(means)
+    return pandas.DataFrame(rows).groupby("method", sort=False).agg(means)
 
 
 def lock_in(records: Sequence[dict], by: Sequence[str] = KEYS) -> pandas.DataFrame:
@@ -100,16 +95,15 @@ def lock_in(records: Sequence[dict], by: Sequence[str] = KEYS) -> pandas.DataFra
         steps, layers = record["train"]["steps"], set(record["run"]["candidate_layers"])
         chosen = [set(step["layers"]) for step in steps]
         late, last = chosen[SETTLED:], chosen[len(chosen) // 3 :]
-        counts = {
+        rows.append(run_keys(record["run"]["config"]) | {
             "layers": len(layers),
             "never_after_3": len(layers.difference(*late)) if late else np.nan,
             "never_after_third": len(layers.difference(*last)),
             "always": len(layers.intersection(*chosen)),
             "always_after_3": len(layers.intersection(*late)) if late else np.nan,
             "score_age": _score_age(steps) if _facts(record)["importance"] == "gradient" else np.nan,
-        }
-        rows.append(run_keys(record["run"]["config"]) | counts)
-    return pandas.DataFrame(rows, columns=[*KEYS, *counts]).groupby(list(by), sort=False)[list(counts)].mean()
+        })  # fmt: skip
+    return pandas.DataFrame(rows).drop(columns=set(KEYS).difference(by)).groupby(list(by), sort=False).mean()
 
 
 def _score_age(steps: Sequence[dict]) -> float:
@@ -136,7 +130,7 @@ def _groups(records: Sequence[dict], by: Sequence[str]) -> list[list[dict]]:
 
 def _name(record: dict, by: Sequence[str]) -> str:
     keys = run_keys(record["run"]["config"])
-    return ", ".join(str(keys[key]) if key in ("method", "corpus", "model") else f"{key} {keys[key]}" for key in by)
+    return ", ".join(f"{key} {keys[key]}" if key in ("fold", "seed") else keys[key] for key in by)
 
 
 def _facts(record: dict) -> dict:

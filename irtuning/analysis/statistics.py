@@ -50,9 +50,8 @@ def half_width(values: pandas.Series) -> float:
     return float(stats.sem(values) * stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
 
 
-def compare_methods(
-    records: Sequence[dict], method: str, against: str, split: str = "test", draws: int = DRAWS
-) -> Comparison:
+def compare_methods(records: Sequence[dict], method: str, against: str, split: str = "test",
+                    draws: int = DRAWS) -> Comparison:  # fmt: skip
     """Compare two methods' runs on one corpus and model, paired by fold and seed.
 
     Raises:
@@ -60,14 +59,13 @@ def compare_methods(
     """
     if len({_config(record, *SETTING) for record in records}) > 1:
         raise InputError("records of several corpora or models; compare methods on one of each")
-    first, second, clusters = paired_confusions(records, method, against, split)
-    seeds, rng = len(first), np.random.default_rng(0)
+    *counts, clusters = paired_confusions(records, method, against, split)
+    seeds, rng = len(counts[0]), np.random.default_rng(0)
     weights = rng.multinomial(clusters, np.full(clusters, 1 / clusters), draws)  # how often each cluster was drawn
     drawn = rng.integers(0, seeds, (draws, seeds))
-    scores = [np.take_along_axis(f1_of_seeds(c, weights), drawn, axis=1).mean(1) for c in (first, second)]
-    differences = scores[0] - scores[1]
-    once = np.ones((1, clusters))
-    difference = f1_of_seeds(first, once).mean() - f1_of_seeds(second, once).mean()
+    scores = [np.take_along_axis(f1_of_seeds(part, weights), drawn, axis=1).mean(1) for part in counts]
+    means = [f1_of_seeds(part, np.ones((1, clusters))).mean() for part in counts]
+    difference, differences = means[0] - means[1], scores[0] - scores[1]
     low, high = np.quantile(differences, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     fewer = min((differences <= 0).sum(), (differences >= 0).sum())  # draws on the other side of zero
     p_value, error = float(min(1.0, 2 * ((fewer + 1) / (draws + 1)))), float(differences.std(ddof=1))
@@ -82,9 +80,8 @@ def against_all(records: Sequence[dict], method: str = "ir") -> list[tuple[str, 
     return [(method, other) for other in others if other != method]
 
 
-def comparisons_table(
-    records: Sequence[dict], pairs: Sequence[tuple[str, str]], split: str = "test", draws: int = DRAWS
-) -> pandas.DataFrame:
+def comparisons_table(records: Sequence[dict], pairs: Sequence[tuple[str, str]], split: str = "test",
+                      draws: int = DRAWS) -> pandas.DataFrame:  # fmt: skip
     """Return one row per corpus (and model) and pair of methods, p values adjusted by Holm over the whole table."""
     settings, rows = dict.fromkeys(_config(record, *SETTING) for record in records), []
     keys = SETTING if len({model for _, model in settings}) > 1 else ["corpus"]
@@ -96,9 +93,7 @@ def comparisons_table(
     return table.assign(p_holm=holm(table.p_value))
 
 
-def paired_confusions(
-    records: Sequence[dict], method: str, against: str, split: str
-) -> tuple[np.ndarray, np.ndarray, int]:
+def paired_confusions(records: Sequence[dict], method: str, against: str, split: str) -> tuple:
     """Return both methods' confusion counts, shape (seeds, clusters, K, K), true class first, and the cluster count.
 
     The first seed of every fold together makes one complete set of predictions, then the second seed, and so on.

@@ -41,13 +41,11 @@ def operation_shares(shares: pandas.DataFrame, title: str) -> Figure:
 @styled
 def confusions(gold: Sequence[str], answers: Mapping[str, Sequence[str]], labels: Sequence[str]) -> Figure:
     """Draw a confusion matrix for each named list of answers, in percent of the revisions of each intention (row)."""
-    from sklearn.metrics import confusion_matrix
-
     height = 0.24 * len(labels) + 0.06 * max(map(len, labels)) + 1.1
     figure, axes = canvas(DOUBLE, height, columns=len(answers), sharey=True, squeeze=False)
     for axis, (name, predicted) in zip(axes[0], answers.items(), strict=True):
-        matrix = 100 * confusion_matrix(gold, predicted, labels=list(labels), normalize="true")
-        table = pandas.DataFrame(matrix, labels, labels)
+        shares = pandas.crosstab(pandas.Series(gold), pandas.Series(predicted), normalize="index")
+        table = 100 * shares.reindex(index=labels, columns=labels, fill_value=0)
         numbers = table.map("{:.0f}".format).replace("0", "")
         options = {"annot": numbers, "cbar": axis is axes[0, -1], "xticklabels": True, "vmin": 0, "vmax": 100}
         heat_map(axis, table, "", "% of the row", **options)

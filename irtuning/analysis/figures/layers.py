@@ -35,14 +35,14 @@ def layer_importance(record: dict) -> Figure:
 @styled
 def layer_shares(records: Sequence[dict]) -> Figure:
     """Draw the share of steps in which each layer learned, mean over runs, and each run's largest distance from it."""
-    table, single = layer_frequency(records), [layer_frequency([record]) for record in records]
+    table, single = layer_frequency(records), pandas.concat([layer_frequency([record]) for record in records])
+    gaps = single.sub(table.loc[single.index].to_numpy()).abs().max(axis=1)
     figure, (axis, side) = canvas(DOUBLE, 0.24 * len(table) + 1.1, columns=2, sharey=True, width_ratios=[5, 1])
     heat_map(axis, table, ".2f", "share of steps", vmin=0, vmax=1)
     axis.set(xlabel=LAYER)
-    for row, method in enumerate(table.index):
-        runs = [one.loc[method] for one in single if method in one.index]
-        apart = [float((one - table.loc[method]).abs().max()) for one in runs if len(runs) > 1]
-        side.plot(apart, [row + 0.5] * len(apart), "o", color=method_colour(method), ms=3.5, mew=0)
+    for row, (method, apart) in enumerate(gaps.groupby(level=0, sort=False)):
+        if len(apart) > 1:
+            side.plot(apart, [row + 0.5] * len(apart), "o", color=method_colour(method), ms=3.5, mew=0)
     side.set(xlabel="largest gap\nrun to mean", xlim=(-0.05, max(0.5, side.get_xlim()[1])))
     side.grid(axis="x", alpha=0.3)
     return figure
@@ -58,7 +58,7 @@ def score_bands(record: dict) -> Figure:
     above.plot(table.index, table["median"], color="0.35", lw=1, label="median")
     above.plot(table.index, table.cut, color=colour, lw=1.2, label="cut: last score that learns")
     above.set(ylabel="score of a layer")
-    legend_above(figure, above)
+    legend_above(figure)
     below.step(table.index, table.learn, where="mid", color=colour, lw=1)
     below.set(xlabel="step", ylabel="layers\nthat learn", ylim=(0, len(record["run"]["candidate_layers"]) + 0.5))
     return figure
@@ -95,7 +95,7 @@ def cut_figure(scores: Sequence[float], variant: str = "reference") -> Figure:
     above.set(ylabel="score", xlim=(-0.6, depth - 0.4))
     below.set_xticks(range(depth), order, fontsize=8 if depth <= 24 else 6)
     below.set(xlabel="layer, by score", ylabel="V = Var(low)\n+ Var(high)", ylim=(0, None))
-    legend_above(figure, above)
+    legend_above(figure)
     return figure
 
 

@@ -6,9 +6,9 @@ from matplotlib.figure import Figure
 
 from irtuning.analysis.figures.style import DOUBLE, canvas, legend_above, styled
 
-PARTS = ("weights", "adapters", "optimizer_state", "gradients", "activations", "temporary")
-LAYERS = ("all 32 layers", "14 scattered", "14, none below 16")
-ENGINES = ("plain", "uncast, compile")
+PARTS = ["weights", "adapters", "optimizer_state", "gradients", "activations", "temporary"]
+LAYERS = ["all 32 layers", "14 scattered", "14, none below 16"]
+ENGINES = ["plain", "uncast, compile"]
 
 
 @styled
@@ -16,7 +16,7 @@ def memory_parts(table: pandas.DataFrame) -> Figure:
     """Draw the parts of each method's predicted peak memory as stacked bars, from `memory.predict.memory_table`."""
     table = table.iloc[::-1]  # so that the first method is the topmost bar
     figure, axis = canvas(DOUBLE, 0.24 * len(table) + 1.1)
-    sizes, row = table[list(PARTS)] / 2**30, table.iloc[0]
+    sizes, row = table[PARTS] / 2**30, table.iloc[0]
     ends = sizes.cumsum(axis=1)
     for part, colour in zip(PARTS, seaborn.color_palette("colorblind"), strict=False):
         style = {"color": colour, "height": 0.75, "label": part.replace("_", " ")}
@@ -24,7 +24,7 @@ def memory_parts(table: pandas.DataFrame) -> Figure:
     axis.bar_label(bars, fmt="%.1f", padding=2, size=6)
     title = f"{row.model}, batch {row.batch}, {row.length} tokens{', checkpointing' if row.checkpointing else ''}"
     axis.set(xlabel="predicted peak memory (GiB)", title=title)
-    legend_above(figure, axis, len(PARTS))
+    legend_above(figure, len(PARTS))
     return figure
 
 
@@ -44,7 +44,7 @@ def predicted_and_measured(table: pandas.DataFrame) -> Figure:
     axis.set(xlabel="measured peak (GiB)", ylabel="predicted peak (GiB)", xlim=(0, high), ylim=(0, high))
     side.axhline(0, color="0.6", lw=0.8)
     side.set(xlabel="measured peak (GiB)", ylabel="predicted over measured (%)", ylim=(-3, 3))
-    legend_above(figure, axis, table.model.nunique() + 1)
+    legend_above(figure, table.model.nunique() + 1)
     return figure
 
 
@@ -54,11 +54,11 @@ def step_engines(table: pandas.DataFrame) -> Figure:
     table = table[(table.dropout > 0) & table.engine.isin(ENGINES)]
     figure, axes = canvas(DOUBLE, 2.2, columns=2, sharey=True)
     for axis, column, name in zip(axes, ("step_ms", "peak_gib"), ("step (ms)", "peak memory (GiB)"), strict=True):
-        numbers = table.pivot(index="layers", columns="engine", values=column).loc[list(LAYERS), list(ENGINES)]
-        numbers.plot.barh(ax=axis, color=seaborn.color_palette("colorblind", len(ENGINES)), width=0.8, legend=False)
+        numbers = table.pivot(index="layers", columns="engine", values=column).loc[LAYERS, ENGINES]
+        numbers.plot.barh(ax=axis, color=seaborn.color_palette("colorblind", 2), width=0.8, legend=False)
         for bars in axis.containers:
             axis.bar_label(bars, fmt="%.0f", padding=2, size=6)
         axis.set(xlabel=name, ylabel="")
     axes[0].invert_yaxis()
-    legend_above(figure, axes[0])
+    legend_above(figure)
     return figure

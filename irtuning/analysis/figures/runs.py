@@ -27,7 +27,7 @@ def score_comparison(records: Sequence[dict], floors: Sequence[dict], metric: st
     table = runs_table(records, split)
     methods = list(table.method.unique())
     figure, panels = corpus_panels(table, 0.24 * len(methods) + 1.3, sharey=True)
-    for part, axis in panels:
+    for part, (axis,) in panels:
         for row, method in enumerate(methods):
             values, colour = part.loc[part.method == method, metric], method_colour(method)
             axis.plot(values, [row + 0.22] * len(values), "o", color=colour, ms=3, alpha=0.5, mew=0)
@@ -38,7 +38,7 @@ def score_comparison(records: Sequence[dict], floors: Sequence[dict], metric: st
             axis.axvline(sum(known) / len(known), color="0.25", ls="--", lw=1, label="edit-aware floor")
         axis.set(xlabel=f"{split} {METRIC_NAMES[metric]}")
         axis.grid(axis="x", alpha=0.3)
-    _rows(figure, panels[0][1], methods)
+    _rows(figure, methods)
     return figure
 
 
@@ -47,7 +47,7 @@ def comparison_forest(table: pandas.DataFrame, margin: float | None = None, spli
     """Draw the differences in a `comparisons_table` with their 95 % intervals, and a dashed line at `margin`."""
     pairs = list(dict.fromkeys(zip(table.method, table.against, strict=True)))
     figure, panels = corpus_panels(table, 0.22 * len(pairs) + 1.2, sharex=True, sharey=True)
-    for part, axis in panels:
+    for part, (axis,) in panels:
         axis.axvline(0, color="0.4", lw=1)
         if margin is not None:
             axis.axvline(margin, color="0.4", lw=1, ls="--", label="margin")
@@ -57,7 +57,7 @@ def comparison_forest(table: pandas.DataFrame, margin: float | None = None, spli
             axis.errorbar(row.difference, pairs.index((row.method, row.against)), xerr=ends, fmt="o", **style)
         axis.set(xlabel=f"difference in {split} macro F1")
         axis.grid(axis="x", alpha=0.3)
-    _rows(figure, panels[0][1], [f"{method} - {against}" for method, against in pairs])
+    _rows(figure, [f"{method} - {against}" for method, against in pairs])
     return figure
 
 
@@ -66,7 +66,7 @@ def class_heatmap(records: Sequence[dict], split: str = "validation") -> Figure:
     """Draw the F1 of every class under every method, mean over the runs of one corpus."""
     table = class_scores(records, split)
     figure, axis = canvas(DOUBLE, 0.26 * len(table) + 1.4)
-    heat_map(axis, table, ".2f", f"F1 on {split}", size=7, vmin=0, vmax=1)
+    heat_map(axis, table, ".2f", f"F1 on {split}", annot_kws={"size": 7}, vmin=0, vmax=1)
     axis.set_xticks(axis.get_xticks(), list(table.columns), rotation=20, ha="right")
     return figure
 
@@ -86,7 +86,7 @@ def convergence(records: Sequence[dict], against: str = "step", smooth: int = 10
         left.set(xlabel=name, ylabel=f"training loss (mean of {smooth} steps)", yscale="log")
         left.yaxis.set(major_formatter="{x:g}", minor_locator=LogLocator(subs=(2, 5)), minor_formatter="{x:g}")
         right.set(xlabel=name, ylabel="validation macro F1", ylim=(0, None))
-    legend_above(figure, panels[0][1][0])
+    legend_above(figure)
     return figure
 
 
@@ -94,7 +94,7 @@ def convergence(records: Sequence[dict], against: str = "step", smooth: int = 10
 def score_by_size(records: Sequence[dict], split: str = "validation") -> Figure:
     """Draw the mean macro F1 against the number of training examples, with the 95 % t interval over runs as a band."""
     figure, panels = corpus_panels(data_curve(records, split), 2.6)
-    for part, axis in panels:
+    for part, (axis,) in panels:
         for method, rows in part.groupby("method", sort=False):
             grouped, colour = rows.groupby("train_examples").macro_f1, method_colour(method)
             mean, half = grouped.mean(), grouped.apply(half_width).fillna(0)
@@ -104,7 +104,7 @@ def score_by_size(records: Sequence[dict], split: str = "validation") -> Figure:
         sizes = sorted(part.train_examples.unique())
         axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axis.minorticks_off()
-    legend_above(figure, panels[0][1])
+    legend_above(figure)
     return figure
 
 
@@ -171,8 +171,8 @@ def _band(axis, rows: pandas.DataFrame, x: str, y: str, method: str) -> None:
     axis.fill_between(at, grouped[y].min(), grouped[y].max(), color=colour, alpha=0.15, lw=0)
 
 
-def _rows(figure: Figure, axis, names: Sequence[str]) -> None:
+def _rows(figure: Figure, names: Sequence[str]) -> None:
     """Name the rows of a figure from top to bottom."""
-    axis.set_yticks(range(len(names)), names)
-    axis.invert_yaxis()
-    legend_above(figure, axis)
+    figure.axes[0].set_yticks(range(len(names)), names)
+    figure.axes[0].invert_yaxis()
+    legend_above(figure)

@@ -41,8 +41,7 @@ def run_colour(record: dict) -> tuple:
 @styled
 def to_image(figure: Figure, kind: str = "png") -> bytes:
     """Return a figure as the bytes of a `png` or `svg` file without a date, so that equal figures are equal files."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    figure.savefig(buffer := io.BytesIO(), format=kind, metadata={"Date": None} if kind == "svg" else None)
     return buffer.getvalue()
 
 
@@ -55,28 +54,29 @@ def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **optio
 def corpus_panels(table: pandas.DataFrame, height: float, per_corpus: int = 1, **options):
     """Return a new figure, and for each corpus (and model, if there are several) its part of the table and its axes.
 
-    With several panels `per_corpus`, each corpus has a row of panels, and its axes are an array.
+    With several panels `per_corpus`, each corpus has a row of panels; otherwise all corpora stand in one row.
     """
     keys = ["corpus", "model"] if "model" in table and table.model.nunique() > 1 else ["corpus"]
     groups = [part.assign(corpus=", ".join(names)) for names, part in table.groupby(keys, sort=False)]
     rows, columns = (1, len(groups)) if per_corpus == 1 else (len(groups), per_corpus)
     figure, axes = canvas(DOUBLE, height, rows, columns, squeeze=False, **options)
-    for part, axis in zip(groups, axes[0] if per_corpus == 1 else axes[:, 0], strict=True):
+    axes = axes.reshape(len(groups), per_corpus)
+    for part, axis in zip(groups, axes[:, 0], strict=True):
         axis.set_title(part.corpus.iloc[0] if len(groups) > 1 else "")
-    return figure, list(zip(groups, axes[0] if per_corpus == 1 else axes, strict=True))
+    return figure, list(zip(groups, axes, strict=True))
 
 
-def heat_map(axis, table: pandas.DataFrame, form: str, name: str, *, size: int = 6, **options: object) -> None:
+def heat_map(axis, table: pandas.DataFrame, form: str, name: str, **options: object) -> None:
     """Draw a table as a heat map, with its numbers if there is room for them, and `name` beside the colours."""
-    numbers = {"annot": table.shape[1] <= NUMBERS_UP_TO, "fmt": form, "annot_kws": {"size": size}}
+    numbers = {"annot": table.shape[1] <= NUMBERS_UP_TO, "fmt": form, "annot_kws": {"size": 6}}
     options = {"cmap": "Blues", "xticklabels": max(1, table.shape[1] // 20), "yticklabels": True} | numbers | options
     seaborn.heatmap(table, ax=axis, cbar_kws={"label": name, "pad": 0.01}, **options)
     axis.tick_params(axis="y", rotation=0)
     axis.set(xlabel="", ylabel="")
 
 
-def legend_above(figure: Figure, axis, columns: int = 4) -> None:
-    """Put the legend of an axis above the whole figure, if it has one."""
-    handles, labels = axis.get_legend_handles_labels()
+def legend_above(figure: Figure, columns: int = 4) -> None:
+    """Put the legend of the first axes above the whole figure, if they have one."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside upper center", ncols=columns)
