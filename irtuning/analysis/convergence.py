@@ -19,8 +19,7 @@ def reaching(records: Sequence[dict], loss: str = "training", smooth: int = 10) 
     if loss == "training":
         losses["loss"] = losses.groupby(keys).loss.transform(lambda s: s.rolling(smooth).mean())
     else:
-        points = validation_table(records)[[*keys, "step", "loss"]]
-        losses = points.merge(losses[[*keys, "step", "seconds"]], on=[*keys, "step"])
+        losses = validation_table(records).merge(losses.drop(columns="loss"), on=[*keys, "step"])
     goals = losses[losses.method == "full"].groupby(RUN).loss.last().rename("goal")
     losses = losses.merge(goals, on=RUN)
     ends = losses.groupby(keys, sort=False)[["step", "seconds"]].last().add_prefix("all_")
@@ -30,10 +29,7 @@ def reaching(records: Sequence[dict], loss: str = "training", smooth: int = 10) 
 
 
 def steps_to_loss(records: Sequence[dict], smooth: int = 10) -> pandas.DataFrame:
-    """Return, for each method, the mean steps and seconds until the training loss reaches Full PEFT's last one.
-
-    `reached` is the share of runs that reach it; the means are over these runs alone.
-    """
+    """Return each method's share of runs that reach Full PEFT's last training loss, their mean steps and seconds."""
     return reaching(records, smooth=smooth).groupby("method", sort=False)[["reached", "steps", "seconds"]].mean()
 
 
@@ -46,10 +42,7 @@ def best_rates(records: Sequence[dict]) -> pandas.DataFrame:
 
 
 def data_curve(records: Sequence[dict], split: str = "validation") -> pandas.DataFrame:
-    """Return one row per run with its scores, its method, its share of the training split and its `train_examples`.
-
-    The folds differ a little in size, so `train_examples` is their mean at each share.
-    """
+    """Return each run's scores, method, share of the training split, and its `train_examples`, the mean over folds."""
     configs = pandas.DataFrame([record["run"]["config"] for record in records])
     sizes = pandas.Series([record["run"]["split_sizes"]["train"] for record in records])
     sizes = sizes.groupby([configs.corpus, configs.train_share]).transform("mean").round().astype(int)
@@ -66,17 +59,17 @@ def step_cost(records: Sequence[dict]) -> pandas.DataFrame:
     """Return what a step of each method costs, mean over runs: bytes computed from the recorded shapes, and time.
 
     `gradient_bytes` are of the layers that learn at a step, `optimizer_bytes` Adam's two moments of every layer that
-    ever learned, both in float32 and without the head. Backprop runs through the `differentiated_layers`, those at or
-    above the lowest one that learns. `peak_memory_bytes` is measured on a GPU and unknown on a CPU.
+    ever learned, both in float32 and without the head. Backprop runs through the `differentiated_layers`, from the top
+    to the lowest one that learns. `peak_memory_bytes` is measured on a GPU and unknown on a CPU.
     """
     rows = []
     for record in records:
         run, steps, meta = record["run"], record["train"]["steps"], record["meta"]
         size = dict(zip(run["candidate_layers"], run["layer_parameters"], strict=True))
-        ever = {layer for step in steps for layer in step["layers"]}
+        learned = [layer for step in steps for layer in step["layers"]]
         rows.append({
-            "gradient_bytes": 4 * sum(size[i] for step in steps for i in step["layers"]) / len(steps),
-            "optimizer_bytes": 8 * sum(size[i] for i in ever),
+            "gradient_bytes": 4 * sum(size[layer] for layer in learned) / len(steps),
+            "optimizer_bytes": 8 * sum(size[layer] for layer in set(learned)),
             "differentiated_layers": sum(run["depth"] - min(step["layers"]) for step in steps) / len(steps),
             "milliseconds_per_step": 1000 * float(pandas.Series(meta["step_seconds"]).median()),
             "peak_memory_bytes": meta["peak_memory_bytes"] if meta["peak_memory_kind"].startswith("GPU") else None,

@@ -27,9 +27,9 @@ def score_matrix(record: dict) -> pandas.DataFrame:
     if not has_scores(record):
         method = record["run"]["config"]["method"].split(":")[0]
         raise InputError(f"method {method!r} keeps no scores of layers; take a run of ir or one of its variants")
-    layers = pandas.Index(record["run"]["candidate_layers"], name="layer")
     columns = {step["step"]: step["scores"] for step in record["train"]["steps"]}
-    return pandas.DataFrame(columns, index=layers, dtype=float).rename_axis(columns="step")
+    table = pandas.DataFrame(columns, index=record["run"]["candidate_layers"], dtype=float)
+    return table.rename_axis(index="layer", columns="step")
 
 
 def score_spread(record: dict) -> pandas.DataFrame:
@@ -38,9 +38,9 @@ def score_spread(record: dict) -> pandas.DataFrame:
     `cut` is the lowest measured score among the layers that learn, or the highest if the method keeps low scores.
     `learn` and `measured` count the layers that learn and those with a score.
     """
-    scores, steps = score_matrix(record), record["train"]["steps"]
+    scores, steps, run = score_matrix(record), record["train"]["steps"], record["run"]
     table = scores.quantile([0, 0.25, 0.5, 0.75, 1]).T.set_axis(["min", "q25", "median", "q75", "max"], axis=1)
-    edge = "max" if _facts(record)["keep"] == "low" else "min"
+    edge = "max" if facts(run["config"]["method"], run.get("strategy"))["keep"] == "low" else "min"
     cut = [scores.loc[step["layers"], step["step"]].agg(edge) for step in steps]
     return table.assign(cut=cut, learn=[len(step["layers"]) for step in steps], measured=scores.notna().sum())
 
@@ -77,7 +77,10 @@ def stability(records: Sequence[dict]) -> pandas.DataFrame:
         shares = pandas.concat([layer_frequency([run])[run["run"]["candidate_layers"]] for run in runs])
         matrix = shares.reset_index(drop=True).T.corr(method="spearman").to_numpy()
         method, pairs = _name(runs[0], ("method",)), matrix[np.triu_indices(len(runs), 1)]
-        rows += [{"method": method, "runs": 1, "seed_spearman": np.nan, "step_jaccard": _jaccard(run)} for run in runs]
+        for run in runs:
+            steps = pairwise(set(step["layers"]) for step in run["train"]["steps"])
+            alike = _mean([len(one & other) / len(one | other) for one, other in steps])
+            rows.append({"method": method, "runs": 1, "seed_spearman": np.nan, "step_jaccard": alike})
         rows += [{"method": method, "runs": 0, "seed_spearman": rho} for rho in pairs]
     means = {"runs": "sum", "seed_spearman": "mean", "step_jaccard": "mean"}
     return pandas.DataFrame(rows).groupby("method", sort=False).agg(means)
@@ -92,18 +95,19 @@ def lock_in(records: Sequence[dict], by: Sequence[str] = KEYS) -> pandas.DataFra
     """
     rows = []
     for record in records:
-        steps, layers = record["train"]["steps"], set(record["run"]["candidate_layers"])
+        run, steps, layers = record["run"], record["train"]["steps"], set(record["run"]["candidate_layers"])
+        gradient = facts(run["config"]["method"], run.get("strategy"))["importance"] == "gradient"
         chosen = [set(step["layers"]) for step in steps]
         late, last = chosen[SETTLED:], chosen[len(chosen) // 3 :]
-        rows.append(run_keys(record["run"]["config"]) | {
+        rows.append(run_keys(run["config"]) | {
             "layers": len(layers),
             "never_after_3": len(layers.difference(*late)) if late else np.nan,
             "never_after_third": len(layers.difference(*last)),
             "always": len(layers.intersection(*chosen)),
             "always_after_3": len(layers.intersection(*late)) if late else np.nan,
-            "score_age": _score_age(steps) if _facts(record)["importance"] == "gradient" else np.nan,
+            "score_age": _score_age(steps) if gradient else np.nan,
         })  # fmt: skip
-    return pandas.DataFrame(rows).drop(columns=set(KEYS).difference(by)).groupby(list(by), sort=False).mean()
+    return pandas.DataFrame(rows).drop(columns=list(set(KEYS).difference(by))).groupby(list(by), sort=False).mean()
 
 
 def _score_age(steps: Sequence[dict]) -> float:
@@ -113,13 +117,11 @@ def _score_age(steps: Sequence[dict]) -> float:
         ages += [step["step"] - when for when in measured.values()]
         if not step["skipped"]:
             measured |= dict.fromkeys(step["layers"], step["step"])
-    return sum(ages) / len(ages) if ages else np.nan
+    return _mean(ages)
 
 
-def _jaccard(record: dict) -> float:
-    sets = [set(step["layers"]) for step in record["train"]["steps"]]
-    shares = [len(a & b) / len(a | b) for a, b in pairwise(sets)]
-    return sum(shares) / len(shares) if shares else np.nan
+def _mean(numbers: Sequence[float]) -> float:
+    return sum(numbers) / len(numbers) if numbers else np.nan
 
 
 def _groups(records: Sequence[dict], by: Sequence[str]) -> list[list[dict]]:
@@ -131,7 +133,3 @@ def _groups(records: Sequence[dict], by: Sequence[str]) -> list[list[dict]]:
 def _name(record: dict, by: Sequence[str]) -> str:
     keys = run_keys(record["run"]["config"])
     return ", ".join(f"{key} {keys[key]}" if key in ("fold", "seed") else keys[key] for key in by)
-
-
-def _facts(record: dict) -> dict:
-    return facts(record["run"]["config"]["method"], record["run"].get("strategy"))

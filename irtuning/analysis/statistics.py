@@ -45,9 +45,7 @@ def half_width(values: pandas.Series) -> float:
     """Return half the width of the 95 % t interval of a mean; NaN for fewer than two values."""
     from scipy import stats
 
-    if len(values) < 2:
-        return float("nan")
-    return float(stats.sem(values) * stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+    return float(pandas.Series(values).sem() * stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
 
 
 def compare_methods(records: Sequence[dict], method: str, against: str, split: str = "test",
@@ -124,8 +122,8 @@ def paired_confusions(records: Sequence[dict], method: str, against: str, split:
 def f1_of_seeds(confusions: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the macro F1 of the pooled predictions of each draw and seed, shape (draws, seeds).
 
-    A class that a draw has neither among the true nor the predicted ones is left out of its mean. `confusions` has the
-    shape (seeds, clusters, K, K), and `weights`, how often each draw takes each cluster, (draws, clusters).
+    A class that a draw lacks among true and predicted ones is left out of its mean. Shapes: `confusions` (seeds,
+    clusters, K, K), and `weights`, how often each draw takes each cluster, (draws, clusters).
     """
     pooled = np.tensordot(weights, confusions, (1, 1))
     right, true, predicted = pooled.diagonal(axis1=2, axis2=3), pooled.sum(3), pooled.sum(2)

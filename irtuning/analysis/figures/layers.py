@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from irtuning.analysis.figures.style import DOUBLE, canvas, heat_map, legend_above, method_colour, run_colour, styled
@@ -88,15 +87,14 @@ def cut_figure(scores: Sequence[float], variant: str = "reference") -> Figure:
     if variances[lowest] < variances[best]:
         _note(below, "smallest V of all:\noutside the window", lowest + 0.5, variances[lowest])
     below.plot(np.arange(depth - 1) + 0.5, variances, "o-", color="0.2", ms=3, lw=1)
+    window = int(MIDDLE[0] * depth), int(MIDDLE[1] * depth) + 1
     for axis in (above, below):
-        window = {"color": "0.93", "lw": 0, "zorder": 0, "label": "window of the cut"}
-        axis.axvspan(int(MIDDLE[0] * depth), int(MIDDLE[1] * depth) + 1, **window)
+        axis.axvspan(*window, color="0.93", lw=0, zorder=0, label="window of the cut")
         axis.axvline(best + 0.5, color="0.2", ls="--", lw=1, label="smallest V in the window")
     above.set(ylabel="score", xlim=(-0.6, depth - 0.4))
     below.set_xticks(range(depth), order, fontsize=8 if depth <= 24 else 6)
     below.set(xlabel="layer, by score", ylabel="V = Var(low)\n+ Var(high)", ylim=(0, None))
-    legend_above(figure)
-    return figure
+    return legend_above(figure)
 
 
 @styled
@@ -118,7 +116,7 @@ def component_map(norms: pandas.DataFrame) -> Figure:
     return figure
 
 
-def _note(axis: Axes, text: str, x: float, y: float) -> None:
+def _note(axis, text: str, x: float, y: float) -> None:
     """Write a note with an arrow to a point, to the left of it if there is room."""
     box, arrow = {"fc": "white", "ec": "none", "pad": 1}, {"arrowstyle": "->", "lw": 0.6, "color": "0.3"}
     shift, side = (-30, "right") if x > 2 else (30, "left")
@@ -126,7 +124,7 @@ def _note(axis: Axes, text: str, x: float, y: float) -> None:
     axis.annotate(text, (x, y), size=6.5, bbox=box, arrowprops=arrow, **at)
 
 
-def _steps_map(axis: Axes, table: pandas.DataFrame, title: str, name: str, **options: object) -> None:
+def _steps_map(axis, table: pandas.DataFrame, title: str, name: str, **options: object) -> None:
     """Draw layers x steps, layer 0 lowest."""
     ticks = {"xticklabels": max(1, table.shape[1] // 8), "yticklabels": max(1, len(table) // 6)}
     heat_map(axis, table, "", name, annot=False, **ticks, **options)

@@ -24,8 +24,7 @@ def memory_parts(table: pandas.DataFrame) -> Figure:
     axis.bar_label(bars, fmt="%.1f", padding=2, size=6)
     title = f"{row.model}, batch {row.batch}, {row.length} tokens{', checkpointing' if row.checkpointing else ''}"
     axis.set(xlabel="predicted peak memory (GiB)", title=title)
-    legend_above(figure, len(PARTS))
-    return figure
+    return legend_above(figure, len(PARTS))
 
 
 @styled
@@ -44,8 +43,7 @@ def predicted_and_measured(table: pandas.DataFrame) -> Figure:
     axis.set(xlabel="measured peak (GiB)", ylabel="predicted peak (GiB)", xlim=(0, high), ylim=(0, high))
     side.axhline(0, color="0.6", lw=0.8)
     side.set(xlabel="measured peak (GiB)", ylabel="predicted over measured (%)", ylim=(-3, 3))
-    legend_above(figure, table.model.nunique() + 1)
-    return figure
+    return legend_above(figure, table.model.nunique() + 1)
 
 
 @styled
@@ -60,5 +58,4 @@ def step_engines(table: pandas.DataFrame) -> Figure:
             axis.bar_label(bars, fmt="%.0f", padding=2, size=6)
         axis.set(xlabel=name, ylabel="")
     axes[0].invert_yaxis()
-    legend_above(figure)
-    return figure
+    return legend_above(figure)

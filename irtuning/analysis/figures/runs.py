@@ -29,17 +29,13 @@ def score_comparison(records: Sequence[dict], floors: Sequence[dict], metric: st
     figure, panels = corpus_panels(table, 0.24 * len(methods) + 1.3, sharey=True)
     for part, (axis,) in panels:
         for row, method in enumerate(methods):
-            values, colour = part.loc[part.method == method, metric], method_colour(method)
-            axis.plot(values, [row + 0.22] * len(values), "o", color=colour, ms=3, alpha=0.5, mew=0)
-            error = {"fmt": "D", "color": colour, "ms": 4, "capsize": 2, "lw": 1}
-            axis.errorbar(values.mean(), row - 0.1, xerr=half_width(values), **error)
+            values, style = part.loc[part.method == method, metric], {"color": method_colour(method)}
+            axis.plot(values, [row + 0.22] * len(values), "o", ms=3, alpha=0.5, mew=0, **style)
+            axis.errorbar(values.mean(), row - 0.1, xerr=half_width(values), fmt="D", ms=4, capsize=2, lw=1, **style)
         wanted = ("edit-aware", part.corpus.iloc[0].partition(", ")[0], split)
         if known := [f[metric] for f in floors if (f["name"], f["corpus"], f["split"]) == wanted and metric in f]:
             axis.axvline(sum(known) / len(known), color="0.25", ls="--", lw=1, label="edit-aware floor")
-        axis.set(xlabel=f"{split} {METRIC_NAMES[metric]}")
-        axis.grid(axis="x", alpha=0.3)
-    _rows(figure, methods)
-    return figure
+    return _rows(figure, methods, f"{split} {METRIC_NAMES[metric]}")
 
 
 @styled
@@ -55,10 +51,7 @@ def comparison_forest(table: pandas.DataFrame, margin: float | None = None, spli
             ends = [[row.difference - row.low], [row.high - row.difference]]
             style = {"color": method_colour(row.against if row.method == "ir" else row.method), "ms": 4, "capsize": 2}
             axis.errorbar(row.difference, pairs.index((row.method, row.against)), xerr=ends, fmt="o", **style)
-        axis.set(xlabel=f"difference in {split} macro F1")
-        axis.grid(axis="x", alpha=0.3)
-    _rows(figure, [f"{method} - {against}" for method, against in pairs])
-    return figure
+    return _rows(figure, [f"{method} - {against}" for method, against in pairs], f"difference in {split} macro F1")
 
 
 @styled
@@ -86,8 +79,7 @@ def convergence(records: Sequence[dict], against: str = "step", smooth: int = 10
         left.set(xlabel=name, ylabel=f"training loss (mean of {smooth} steps)", yscale="log")
         left.yaxis.set(major_formatter="{x:g}", minor_locator=LogLocator(subs=(2, 5)), minor_formatter="{x:g}")
         right.set(xlabel=name, ylabel="validation macro F1", ylim=(0, None))
-    legend_above(figure)
-    return figure
+    return legend_above(figure)
 
 
 @styled
@@ -104,8 +96,7 @@ def score_by_size(records: Sequence[dict], split: str = "validation") -> Figure:
         sizes = sorted(part.train_examples.unique())
         axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axis.minorticks_off()
-    legend_above(figure)
-    return figure
+    return legend_above(figure)
 
 
 @styled
@@ -113,7 +104,7 @@ def step_memory(records: Sequence[dict]) -> Figure:
     """Draw the bytes of gradients and of Adam's moments of each method, and how many layers backprop runs through."""
     table = step_cost(records)
     figure, (left, right) = canvas(DOUBLE, 0.24 * len(table) + 1.2, columns=2, sharey=True)
-    colours, gradients = [method_colour(name) for name in table.index], table.gradient_bytes / 1e6
+    colours, gradients = list(map(method_colour, table.index)), table.gradient_bytes / 1e6
     left.barh(table.index, gradients, color=colours)
     left.barh(table.index, table.optimizer_bytes / 1e6, left=gradients, color=colours, alpha=0.4)
     left.invert_yaxis()
@@ -149,15 +140,15 @@ def confusion_pair(records: Sequence[dict], split: str = "validation") -> Figure
 @styled
 def run_curve(record: dict) -> Figure:
     """Draw one run: its training loss and validation macro F1 against the step, and the layers that learned."""
-    steps, points, colour = record["train"]["steps"], record["train"]["validation"], run_colour(record)
+    steps, colour = pandas.DataFrame(record["train"]["steps"]), run_colour(record)
     figure, (above, below) = canvas(DOUBLE, 3.4, rows=2, sharex=True)
-    above.plot([step["step"] for step in steps], [step["loss"] for step in steps], color=colour, lw=1)
+    above.plot(steps.step, steps.loss, color=colour, lw=1)
     above.set_ylabel("training loss")
-    right = above.twinx()
+    right, points = above.twinx(), record["train"]["validation"]
     right.plot([p["step"] for p in points], [p["macro_f1"] for p in points], "o-", color="0.3", ms=3, lw=1)
     right.set(ylabel="validation macro F1", ylim=(0, 1))
-    dots = [(step["step"], layer) for step in steps for layer in step["layers"]]
-    below.scatter(*zip(*dots, strict=True), marker="s", s=max(1, 300 / len(steps)), color=colour)
+    dots = steps.explode("layers")
+    below.scatter(dots.step, dots.layers.astype(int), marker="s", s=max(1, 300 / len(steps)), color=colour)
     below.set(xlabel="step", ylabel="layers that learn", ylim=(-0.5, record["run"]["depth"] - 0.5))
     return figure
 
@@ -171,8 +162,11 @@ def _band(axis, rows: pandas.DataFrame, x: str, y: str, method: str) -> None:
     axis.fill_between(at, grouped[y].min(), grouped[y].max(), color=colour, alpha=0.15, lw=0)
 
 
-def _rows(figure: Figure, names: Sequence[str]) -> None:
-    """Name the rows of a figure from top to bottom."""
+def _rows(figure: Figure, names: Sequence[str], name: str) -> Figure:
+    """Name the rows of a figure from top to bottom, and the numbers of all its panels."""
+    for axis in figure.axes:
+        axis.set(xlabel=name)
+        axis.grid(axis="x", alpha=0.3)
     figure.axes[0].set_yticks(range(len(names)), names)
     figure.axes[0].invert_yaxis()
-    legend_above(figure)
+    return legend_above(figure)

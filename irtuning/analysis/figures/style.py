@@ -24,10 +24,7 @@ styled = matplotlib.rc_context(STYLE)  # decorator of a function that draws in t
 
 
 def method_colour(method: str, recorded: Mapping | None = None) -> tuple:
-    """Return the colour of a method, the same in every figure; an unknown method gets one made from its name.
-
-    `method` is a method's text or a run's title, `recorded` what its record says about the method, if anything.
-    """
+    """Return the colour of a method's text or a run's title: a stated or recorded one, or one made from its name."""
     name = method.split(",")[0].split(":")[0]
     made = colorsys.hls_to_rgb(zlib.crc32(name.encode()) % 360 / 360, 0.4, 0.35)
     return to_rgb(facts(name, recorded)["colour"] or made)
@@ -52,10 +49,7 @@ def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **optio
 
 
 def corpus_panels(table: pandas.DataFrame, height: float, per_corpus: int = 1, **options):
-    """Return a new figure, and for each corpus (and model, if there are several) its part of the table and its axes.
-
-    With several panels `per_corpus`, each corpus has a row of panels; otherwise all corpora stand in one row.
-    """
+    """Return a new figure, and for each corpus (and model, if there are several) its part of the table and its axes."""
     keys = ["corpus", "model"] if "model" in table and table.model.nunique() > 1 else ["corpus"]
     groups = [part.assign(corpus=", ".join(names)) for names, part in table.groupby(keys, sort=False)]
     rows, columns = (1, len(groups)) if per_corpus == 1 else (len(groups), per_corpus)
@@ -75,8 +69,8 @@ def heat_map(axis, table: pandas.DataFrame, form: str, name: str, **options: obj
     axis.set(xlabel="", ylabel="")
 
 
-def legend_above(figure: Figure, columns: int = 4) -> None:
-    """Put the legend of the first axes above the whole figure, if they have one."""
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside upper center", ncols=columns)
+def legend_above(figure: Figure, columns: int = 4) -> Figure:
+    """Put the legend of the first axes above the whole figure, if they have one, and return the figure."""
+    if names := figure.axes[0].get_legend_handles_labels()[0]:
+        figure.legend(handles=names, loc="outside upper center", ncols=columns)
+    return figure
