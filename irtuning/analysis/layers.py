@@ -35,8 +35,7 @@ def score_matrix(record: dict) -> pandas.DataFrame:
 def score_spread(record: dict) -> pandas.DataFrame:
     """Return the distribution of the layers' scores, one row per step: min, q25, median, q75, max and the cut.
 
-    `cut` is the lowest measured score among the layers that learn, or the highest if the method keeps low scores.
-    `learn` and `measured` count the layers that learn and those with a score.
+    `cut` is the lowest score that learns (the highest if low ones do), `learn` and `measured` count such layers.
     """
     scores, steps, run = score_matrix(record), record["train"]["steps"], record["run"]
     table = scores.quantile([0, 0.25, 0.5, 0.75, 1]).T.set_axis(["min", "q25", "median", "q75", "max"], axis=1)
@@ -68,9 +67,8 @@ def rank_agreement(records: Sequence[dict], by: Sequence[str] = ("method", "seed
 def stability(records: Sequence[dict]) -> pandas.DataFrame:
     """Return how alike the choices of each method are, between seeds and from step to step.
 
-    `seed_spearman`: correlation of how often each layer learned, mean over pairs of seeds of one corpus, model and
-    fold; NaN with one seed, or if all layers learned equally often. `step_jaccard`: mean of |A and B| / |A or B| for
-    the sets A and B chosen at a step and at the next; 1 if nothing changes.
+    `seed_spearman` is the correlation of how often each layer learned, mean over pairs of seeds of one fold (NaN if
+    there is none). `step_jaccard` is the mean of |A and B| / |A or B| of the sets chosen at a step and at the next.
     """
     rows = []
     for runs in _groups(records, ("corpus", "model", "fold", "method")):

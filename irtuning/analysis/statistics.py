@@ -48,8 +48,7 @@ def half_width(values: pandas.Series) -> float:
     return float(pandas.Series(values).sem() * stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
 
 
-def compare_methods(records: Sequence[dict], method: str, against: str, split: str = "test",
-                    draws: int = DRAWS) -> Comparison:  # fmt: skip
+def compare_methods(records: Sequence[dict], method: str, against: str, split="test", draws=DRAWS) -> Comparison:
     """Compare two methods' runs on one corpus and model, paired by fold and seed.
 
     Raises:
@@ -68,8 +67,8 @@ def compare_methods(records: Sequence[dict], method: str, against: str, split: s
     fewer = min((differences <= 0).sum(), (differences >= 0).sum())  # draws on the other side of zero
     p_value, error = float(min(1.0, 2 * ((fewer + 1) / (draws + 1)))), float(differences.std(ddof=1))
     effect = float(difference / (error * np.sqrt(clusters))) if error else 0.0
-    return Comparison(method, against, float(difference), float(low), float(high), p_value, effect,
-                      sum(NORMAL) * error, clusters, seeds)  # fmt: skip
+    numbers = float(difference), float(low), float(high), p_value, effect, sum(NORMAL) * error
+    return Comparison(method, against, *numbers, clusters, seeds)
 
 
 def against_all(records: Sequence[dict], method: str = "ir") -> list[tuple[str, str]]:
@@ -78,26 +77,20 @@ def against_all(records: Sequence[dict], method: str = "ir") -> list[tuple[str, 
     return [(method, other) for other in others if other != method]
 
 
-def comparisons_table(records: Sequence[dict], pairs: Sequence[tuple[str, str]], split: str = "test",
-                      draws: int = DRAWS) -> pandas.DataFrame:  # fmt: skip
+def comparisons_table(records: Sequence[dict], pairs: Sequence[tuple], split="test", draws=DRAWS) -> pandas.DataFrame:
     """Return one row per corpus (and model) and pair of methods, p values adjusted by Holm over the whole table."""
-    settings, rows = dict.fromkeys(_config(record, *SETTING) for record in records), []
-    keys = SETTING if len({model for _, model in settings}) > 1 else ["corpus"]
-    for setting in settings:
-        part = [record for record in records if _config(record, *SETTING) == setting]
-        named = dict(zip(keys, setting, strict=False))
+    rows = []
+    for setting in dict.fromkeys(_config(record, *SETTING) for record in records):
+        part, named = [r for r in records if _config(r, *SETTING) == setting], dict(zip(SETTING, setting, strict=True))
         rows += [named | asdict(compare_methods(part, *pair, split, draws)) for pair in pairs]
     table = pandas.DataFrame(rows)
-    return table.assign(p_holm=holm(table.p_value))
+    return (table if table.model.nunique() > 1 else table.drop(columns="model")).assign(p_holm=holm(table.p_value))
 
 
 def paired_confusions(records: Sequence[dict], method: str, against: str, split: str) -> tuple:
-    """Return both methods' confusion counts, shape (seeds, clusters, K, K), true class first, and the cluster count.
-
-    The first seed of every fold together makes one complete set of predictions, then the second seed, and so on.
-    """
+    """Return both methods' confusion counts, shape (seeds, clusters, K, K), true class first, and the cluster count."""
     ordered = sorted(records, key=lambda record: _config(record, "fold", "seed"))
-    runs = [[run for run in ordered if _config(run, "method") == (name,)] for name in (method, against)]
+    runs = [[run for run in ordered if run["run"]["config"]["method"] == name] for name in (method, against)]
     folds = [[_config(run, "fold", "seed") for run in part] for part in runs]
     if not runs[0] or folds[0] != folds[1]:
         raise InputError(f"{method} and {against} do not have the same folds and seeds; run what is missing")
@@ -110,6 +103,7 @@ def paired_confusions(records: Sequence[dict], method: str, against: str, split:
         raise InputError(f"{len(groups)} writer or paper on the {split} split; an interval needs two or more")
     labels = runs[0][0]["run"]["labels"]
     cluster, code = ({name: i for i, name in enumerate(names)} for names in (groups, labels))
+    # the first seed of every fold together makes one complete set of predictions, then the second seed, and so on
     seeds = [sum(fold == earlier for earlier, _ in folds[0][:i]) for i, (fold, _) in enumerate(folds[0])]
     counts = np.zeros((2, max(seeds) + 1, len(groups), len(labels), len(labels)))
     for of_method, part in zip(counts, runs, strict=True):
@@ -133,11 +127,7 @@ def f1_of_seeds(confusions: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p values adjusted for their number by Holm's method.
-
-    >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
-    [0.03, 0.06, 0.06]
-    """
+    """Return p values adjusted for their number by Holm's method: 0.01, 0.04, 0.03 become 0.03, 0.06, 0.06."""
     ascending = pandas.Series(list(p_values), dtype=float).sort_values(kind="stable")
     return (ascending * np.arange(len(ascending), 0, -1)).clip(upper=1).cummax().sort_index().tolist()
 

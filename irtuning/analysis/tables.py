@@ -33,15 +33,15 @@ def summary_table(records: Sequence[dict], floors: Sequence[dict] = (), split: s
     Raises:
         InputError: there are no records, or the runs differ in more than method, budget, fold and seed.
     """
-    _check_comparable(records)
+    _check_comparable([record["run"]["config"] for record in records])
     table = runs_table(records, split)
     keys = [name for name in ("corpus", "model") if table[name].nunique() > 1]
     if lines := [floor | {"method": f"{floor['name']} floor"} for floor in floors if floor["split"] == split]:
         columns, models = ["corpus", "macro_f1", "accuracy", "method"], table[["model"]].drop_duplicates()
         table = pandas.concat([pandas.DataFrame(lines)[columns].merge(models, how="cross"), table])
     grouped = table.groupby([*keys, "method"], sort=False)
-    means = {name: grouped[name].mean() for name in (*METRICS, "layer_share", "lowest_layer", "train_seconds")}
-    result = pandas.DataFrame({"runs": grouped.size()} | means)
+    result = grouped[[*METRICS, "layer_share", "lowest_layer", "train_seconds"]].mean()
+    result.insert(0, "runs", grouped.size())
     for name in ("macro_f1", "auprc"):
         result.insert(result.columns.get_loc(name) + 1, f"{name}_sd", grouped[name].std(ddof=1))
     return result
@@ -79,8 +79,8 @@ def losses_table(records: Sequence[dict]) -> pandas.DataFrame:
 
 def validation_table(records: Sequence[dict]) -> pandas.DataFrame:
     """Return one row per evaluation of every run: the run's keys, and the step with its validation scores."""
-    points = ((record["run"]["config"], point) for record in records for point in record["train"]["validation"])
-    return pandas.DataFrame([run_keys(config) | point for config, point in points])
+    points = [run_keys(run["run"]["config"]) | point for run in records for point in run["train"]["validation"]]
+    return pandas.DataFrame(points)
 
 
 def stamp(records: Sequence[dict], profile: str) -> str:
@@ -108,11 +108,7 @@ def models_of(records: Sequence[dict]) -> str:
 
 
 def run_title(config: Mapping) -> str:
-    """Return a run's method, and its adapter, head and share of the training split if they are not the usual ones.
-
-    >>> run_title({"method": "ir", "adapter": "dora", "head": "learns", "train_share": 0.25})
-    'ir, dora, 25% of train'
-    """
+    """Return a run's method, and its adapter, head and share of the data if unusual: `ir, dora, 25% of train`."""
     unusual = [name for name, (usual, _) in USUAL.items() if config.get(name, usual) != usual]
     return ", ".join([config["method"], *(USUAL[name][1].format(config[name]) for name in unusual)])
 
@@ -136,9 +132,8 @@ def mean_share(record: dict) -> float:
     return sum(len(step["layers"]) for step in steps) / (len(steps) * record["run"]["depth"])
 
 
-def _check_comparable(records: Sequence[dict]) -> None:
-    """Raise InputError if there are no records, or if a mean over their scores would mix different settings."""
-    configs = [record["run"]["config"] for record in records]
+def _check_comparable(configs: Sequence[dict]) -> None:
+    """Raise InputError if there are no runs, or if a mean over their scores would mix different settings."""
     if not configs:
         raise InputError("no records to summarise")
     # Full fine-tuning has a learning rate of its own, and the epochs follow from max_steps and the size of a fold.
@@ -148,6 +143,5 @@ def _check_comparable(records: Sequence[dict]) -> None:
     if len({config["model"] for config in configs}) > 1:
         free |= {"rank", "alpha", "width", "dropout", "batch_size", "max_length", "form"}
     first = configs[0]
-    names = {name for config in configs for name in {*first, *config} - free if config.get(name) != first.get(name)}
-    if names:
+    if names := {n for config in configs for n in {*first, *config} - free if config.get(n) != first.get(n)}:
         raise InputError(f"runs differ in {', '.join(sorted(names))}, so their mean says nothing; choose a subset")

@@ -22,12 +22,17 @@ def layer_importance(record: dict) -> Figure:
     learned = pandas.DataFrame({s["step"]: [i in s["layers"] for i in range(depth)] for s in steps}, dtype=float)
     height = max(1.7, 0.055 * depth + 1) * (1 + scored) + 0.2
     figure, axes = canvas(DOUBLE, height, rows=1 + scored, sharex=True, squeeze=False)
+    maps = [("layers that learned", learned, "", {"cmap": ["0.93", method_colour("ir")], "vmin": 0, "vmax": 1})]
     if scored:
-        title = "importance score when the step began (white: not measured yet)"
-        _steps_map(axes[0, 0], score_matrix(record).reindex(range(depth)), title, "score", cmap="viridis", robust=True)
-    _steps_map(axes[-1, 0], learned, "layers that learned", "", cmap=["0.93", method_colour("ir")], vmin=0, vmax=1)
-    axes[-1, 0].collections[0].colorbar.set_ticks([0.25, 0.75], labels=["frozen", "learns"])
-    axes[-1, 0].set_xlabel("step")
+        title, scores = "importance score when the step began (white: not measured yet)", score_matrix(record)
+        maps.insert(0, (title, scores.reindex(range(depth)), "score", {"cmap": "viridis", "robust": True}))
+    ticks = {"xticklabels": max(1, len(steps) // 8), "yticklabels": max(1, depth // 6)}
+    for axis, (title, table, name, options) in zip(axes[:, 0], maps, strict=True):
+        heat_map(axis, table, "", name, annot=False, **ticks, **options)
+        axis.set(ylabel="layer", title=title, ylim=(0, depth))
+        axis.tick_params(rotation=0)
+    axis.collections[0].colorbar.set_ticks([0.25, 0.75], labels=["frozen", "learns"])
+    axis.set_xlabel("step")
     return figure
 
 
@@ -67,8 +72,6 @@ def score_bands(record: dict) -> Figure:
 def cut_figure(scores: Sequence[float], variant: str = "reference") -> Figure:
     """Draw the cut of a list of scores: the sorted scores above, and V of every possible cut below.
 
-    V[i] stands between the bars i and i + 1 that it separates. The cut is at the smallest V in the shaded window.
-
     Raises:
         InputError: fewer than two scores, or one that is not known.
     """
@@ -86,6 +89,7 @@ def cut_figure(scores: Sequence[float], variant: str = "reference") -> Figure:
         _note(above, "kept by the reference code:\none extra layer", first, ascending[first])
     if variances[lowest] < variances[best]:
         _note(below, "smallest V of all:\noutside the window", lowest + 0.5, variances[lowest])
+    # V[i] stands between the bars i and i + 1 that it separates
     below.plot(np.arange(depth - 1) + 0.5, variances, "o-", color="0.2", ms=3, lw=1)
     window = int(MIDDLE[0] * depth), int(MIDDLE[1] * depth) + 1
     for axis in (above, below):
@@ -118,16 +122,6 @@ def component_map(norms: pandas.DataFrame) -> Figure:
 
 def _note(axis, text: str, x: float, y: float) -> None:
     """Write a note with an arrow to a point, to the left of it if there is room."""
+    at = {"xytext": (-30, 20), "ha": "right"} if x > 2 else {"xytext": (30, 20), "ha": "left"}
     box, arrow = {"fc": "white", "ec": "none", "pad": 1}, {"arrowstyle": "->", "lw": 0.6, "color": "0.3"}
-    shift, side = (-30, "right") if x > 2 else (30, "left")
-    at = {"xytext": (shift, 20), "textcoords": "offset points", "ha": side, "va": "center"}
-    axis.annotate(text, (x, y), size=6.5, bbox=box, arrowprops=arrow, **at)
-
-
-def _steps_map(axis, table: pandas.DataFrame, title: str, name: str, **options: object) -> None:
-    """Draw layers x steps, layer 0 lowest."""
-    ticks = {"xticklabels": max(1, table.shape[1] // 8), "yticklabels": max(1, len(table) // 6)}
-    heat_map(axis, table, "", name, annot=False, **ticks, **options)
-    axis.set(ylabel="layer", title=title)
-    axis.invert_yaxis()
-    axis.tick_params(rotation=0)
+    axis.annotate(text, (x, y), textcoords="offset points", va="center", size=6.5, bbox=box, arrowprops=arrow, **at)

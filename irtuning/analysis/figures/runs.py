@@ -18,12 +18,8 @@ METRIC_NAMES = {"macro_f1": "macro F1", "auprc": "AUPRC", "accuracy": "accuracy"
 
 
 @styled
-def score_comparison(records: Sequence[dict], floors: Sequence[dict], metric: str = "macro_f1",
-                     split: str = "validation") -> Figure:  # fmt: skip
-    """Draw every run's score as a dot and each method's mean as a diamond with its 95 % t interval over runs.
-
-    A dashed line marks the mean of the edit-aware floor.
-    """
+def score_comparison(records: Sequence[dict], floors: Sequence[dict], metric="macro_f1", split="validation") -> Figure:
+    """Draw each run's score, each method's mean with its 95 % t interval over runs, and the mean edit-aware floor."""
     table = runs_table(records, split)
     methods = list(table.method.unique())
     figure, panels = corpus_panels(table, 0.24 * len(methods) + 1.3, sharey=True)
@@ -107,10 +103,10 @@ def step_memory(records: Sequence[dict]) -> Figure:
     colours, gradients = list(map(method_colour, table.index)), table.gradient_bytes / 1e6
     left.barh(table.index, gradients, color=colours)
     left.barh(table.index, table.optimizer_bytes / 1e6, left=gradients, color=colours, alpha=0.4)
-    left.invert_yaxis()
-    left.set(xlabel="MB: gradients (dark), Adam's moments (light)")
     right.barh(table.index, table.differentiated_layers, color=colours)
-    right.set(xlabel="layers backprop runs through (mean over steps)")
+    left.invert_yaxis()
+    left.set_xlabel("MB: gradients (dark), Adam's moments (light)")
+    right.set_xlabel("layers backprop runs through (mean over steps)")
     return figure
 
 
@@ -144,10 +140,9 @@ def run_curve(record: dict) -> Figure:
     figure, (above, below) = canvas(DOUBLE, 3.4, rows=2, sharex=True)
     above.plot(steps.step, steps.loss, color=colour, lw=1)
     above.set_ylabel("training loss")
-    right, points = above.twinx(), record["train"]["validation"]
-    right.plot([p["step"] for p in points], [p["macro_f1"] for p in points], "o-", color="0.3", ms=3, lw=1)
+    right, points, dots = above.twinx(), validation_table([record]), steps.explode("layers")
+    right.plot(points.step, points.macro_f1, "o-", color="0.3", ms=3, lw=1)
     right.set(ylabel="validation macro F1", ylim=(0, 1))
-    dots = steps.explode("layers")
     below.scatter(dots.step, dots.layers.astype(int), marker="s", s=max(1, 300 / len(steps)), color=colour)
     below.set(xlabel="step", ylabel="layers that learn", ylim=(-0.5, record["run"]["depth"] - 0.5))
     return figure
@@ -156,10 +151,9 @@ def run_curve(record: dict) -> Figure:
 def _band(axis, rows: pandas.DataFrame, x: str, y: str, method: str) -> None:
     """Draw the mean over runs at each step as a line and the range of the runs as a band."""
     grouped, colour = rows.groupby(rows.step.rename("at")), method_colour(method)
-    at = grouped[x].mean()
     style = LINES[sum(line.get_color() == colour for line in axis.lines) % len(LINES)]
-    axis.plot(at, grouped[y].mean(), color=colour, lw=1.2, ls=style, label=method)
-    axis.fill_between(at, grouped[y].min(), grouped[y].max(), color=colour, alpha=0.15, lw=0)
+    axis.plot(grouped[x].mean(), grouped[y].mean(), color=colour, lw=1.2, ls=style, label=method)
+    axis.fill_between(grouped[x].mean(), grouped[y].min(), grouped[y].max(), color=colour, alpha=0.15, lw=0)
 
 
 def _rows(figure: Figure, names: Sequence[str], name: str) -> Figure:
