@@ -21,11 +21,10 @@ def reaching(records: Sequence[dict], loss: str = "training", smooth: int = 10) 
     else:
         losses = validation_table(records).merge(losses.drop(columns="loss"), on=[*keys, "step"])
     goals = losses[losses.method == "full"].groupby(RUN).loss.last().rename("goal")
-    losses = losses.merge(goals, on=RUN)
-    ends = losses.groupby(keys, sort=False)[["step", "seconds"]].last().add_prefix("all_")
-    table = losses[losses.loss <= losses.goal].groupby(keys)[["step", "seconds"]].first().reindex(ends.index)
-    table = table.assign(reached=table.step.notna()).join(ends).reset_index()
-    return table.rename(columns={"step": "steps", "all_step": "all_steps"})
+    losses = losses.merge(goals, on=RUN).rename(columns={"step": "steps"})
+    ends = losses.groupby(keys, sort=False)[["steps", "seconds"]].last().add_prefix("all_")
+    table = losses[losses.loss <= losses.goal].groupby(keys)[["steps", "seconds"]].first().reindex(ends.index)
+    return table.assign(reached=table.steps.notna()).join(ends).reset_index()
 
 
 def steps_to_loss(records: Sequence[dict], smooth: int = 10) -> pandas.DataFrame:

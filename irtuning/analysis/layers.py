@@ -10,8 +10,6 @@ from irtuning.analysis.tables import KEYS, layer_frequency, run_keys
 from irtuning.errors import InputError
 from irtuning.method.registry import facts
 
-SETTLED = 3  # steps after which IR-Tuning has measured (nearly) every layer
-
 
 def has_scores(record: dict) -> bool:
     """Return whether the run's method gives scores to layers, as IR-Tuning and its variants do."""
@@ -35,7 +33,8 @@ def score_matrix(record: dict) -> pandas.DataFrame:
 def score_spread(record: dict) -> pandas.DataFrame:
     """Return the distribution of the layers' scores, one row per step: min, q25, median, q75, max and the cut.
 
-    `cut` is the lowest score that learns (the highest if low ones do), `learn` and `measured` count such layers.
+    `cut` is the lowest score that learns, or the highest if the method keeps low scores. `learn` counts the layers
+    that learn, and `measured` those that have a score.
     """
     scores, steps, run = score_matrix(record), record["train"]["steps"], record["run"]
     table = scores.quantile([0, 0.25, 0.5, 0.75, 1]).T.set_axis(["min", "q25", "median", "q75", "max"], axis=1)
@@ -77,8 +76,9 @@ def stability(records: Sequence[dict]) -> pandas.DataFrame:
         method, pairs = _name(runs[0], ("method",)), matrix[np.triu_indices(len(runs), 1)]
         for run in runs:
             steps = pairwise(set(step["layers"]) for step in run["train"]["steps"])
-            alike = _mean([len(one & other) / len(one | other) for one, other in steps])
-            rows.append({"method": method, "runs": 1, "seed_spearman": np.nan, "step_jaccard": alike})
+            alike = [len(one & other) / len(one | other) for one, other in steps]
+            jaccard = sum(alike) / (len(alike) or np.nan)  # NaN for a run of one step
+            rows.append({"method": method, "runs": 1, "seed_spearman": np.nan, "step_jaccard": jaccard})
         rows += [{"method": method, "runs": 0, "seed_spearman": rho} for rho in pairs]
     means = {"runs": "sum", "seed_spearman": "mean", "step_jaccard": "mean"}
     return pandas.DataFrame(rows).groupby("method", sort=False).agg(means)
@@ -96,30 +96,20 @@ def lock_in(records: Sequence[dict], by: Sequence[str] = KEYS) -> pandas.DataFra
         run, steps, layers = record["run"], record["train"]["steps"], set(record["run"]["candidate_layers"])
         gradient = facts(run["config"]["method"], run.get("strategy"))["importance"] == "gradient"
         chosen = [set(step["layers"]) for step in steps]
-        late, last = chosen[SETTLED:], chosen[len(chosen) // 3 :]
+        late, last, measured, ages = chosen[3:], chosen[len(chosen) // 3 :], {}, []
+        for step in steps if gradient else []:
+            ages += [step["step"] - when for when in measured.values()]
+            if not step["skipped"]:  # a skipped step measures nothing
+                measured |= dict.fromkeys(step["layers"], step["step"])
         rows.append(run_keys(run["config"]) | {
             "layers": len(layers),
             "never_after_3": len(layers.difference(*late)) if late else np.nan,
             "never_after_third": len(layers.difference(*last)),
             "always": len(layers.intersection(*chosen)),
             "always_after_3": len(layers.intersection(*late)) if late else np.nan,
-            "score_age": _score_age(steps) if gradient else np.nan,
+            "score_age": sum(ages) / (len(ages) or np.nan),
         })  # fmt: skip
     return pandas.DataFrame(rows).drop(columns=list(set(KEYS).difference(by))).groupby(list(by), sort=False).mean()
-
-
-def _score_age(steps: Sequence[dict]) -> float:
-    """Return the mean age of the known scores when a choice was made from them; a skipped step measures nothing."""
-    measured, ages = {}, []
-    for step in steps:
-        ages += [step["step"] - when for when in measured.values()]
-        if not step["skipped"]:
-            measured |= dict.fromkeys(step["layers"], step["step"])
-    return _mean(ages)
-
-
-def _mean(numbers: Sequence[float]) -> float:
-    return sum(numbers) / len(numbers) if numbers else np.nan
 
 
 def _groups(records: Sequence[dict], by: Sequence[str]) -> list[list[dict]]:

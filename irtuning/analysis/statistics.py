@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas
+from scipy import stats
 
 from irtuning.errors import InputError
 
@@ -43,8 +44,6 @@ def interval(values: pandas.Series) -> dict[str, float]:
 
 def half_width(values: pandas.Series) -> float:
     """Return half the width of the 95 % t interval of a mean; NaN for fewer than two values."""
-    from scipy import stats
-
     return float(pandas.Series(values).sem() * stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
 
 
@@ -101,11 +100,10 @@ def paired_confusions(records: Sequence[dict], method: str, against: str, split:
     groups = sorted({row["group"] for record in runs[0] for row in record["predictions"][split]})
     if len(groups) < 2:
         raise InputError(f"{len(groups)} writer or paper on the {split} split; an interval needs two or more")
-    labels = runs[0][0]["run"]["labels"]
-    cluster, code = ({name: i for i, name in enumerate(names)} for names in (groups, labels))
+    cluster, code = ({name: i for i, name in enumerate(names)} for names in (groups, runs[0][0]["run"]["labels"]))
     # the first seed of every fold together makes one complete set of predictions, then the second seed, and so on
     seeds = [sum(fold == earlier for earlier, _ in folds[0][:i]) for i, (fold, _) in enumerate(folds[0])]
-    counts = np.zeros((2, max(seeds) + 1, len(groups), len(labels), len(labels)))
+    counts = np.zeros((2, max(seeds) + 1, len(groups), len(code), len(code)))
     for of_method, part in zip(counts, runs, strict=True):
         for seed, record in zip(seeds, part, strict=True):
             for row in record["predictions"][split]:
@@ -114,14 +112,10 @@ def paired_confusions(records: Sequence[dict], method: str, against: str, split:
 
 
 def f1_of_seeds(confusions: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the macro F1 of the pooled predictions of each draw and seed, shape (draws, seeds).
-
-    A class that a draw lacks among true and predicted ones is left out of its mean. Shapes: `confusions` (seeds,
-    clusters, K, K), and `weights`, how often each draw takes each cluster, (draws, clusters).
-    """
+    """Return the macro F1 of each draw and seed, from counts (seeds, clusters, K, K) and weights (draws, clusters)."""
     pooled = np.tensordot(weights, confusions, (1, 1))
     right, true, predicted = pooled.diagonal(axis1=2, axis2=3), pooled.sum(3), pooled.sum(2)
-    seen = true + predicted > 0
+    seen = true + predicted > 0  # a class that a draw has neither as true nor as predicted is left out of its mean
     f1 = np.divide(2 * right, true + predicted, out=np.zeros_like(right, dtype=float), where=seen)
     return f1.sum(2) / seen.sum(2)
 

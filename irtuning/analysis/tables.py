@@ -79,8 +79,7 @@ def losses_table(records: Sequence[dict]) -> pandas.DataFrame:
 
 def validation_table(records: Sequence[dict]) -> pandas.DataFrame:
     """Return one row per evaluation of every run: the run's keys, and the step with its validation scores."""
-    points = [run_keys(run["run"]["config"]) | point for run in records for point in run["train"]["validation"]]
-    return pandas.DataFrame(points)
+    return pandas.DataFrame([run_keys(r["run"]["config"]) | row for r in records for row in r["train"]["validation"]])
 
 
 def stamp(records: Sequence[dict], profile: str) -> str:

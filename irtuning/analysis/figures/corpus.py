@@ -58,8 +58,7 @@ def confusions(gold: Sequence[str], answers: Mapping[str, Sequence[str]], labels
 def _bars(table: pandas.DataFrame, height: float, name: str, stacked: bool = False, **options: object) -> Figure:
     """Draw the rows of a table from top to bottom as groups of bars, or as one stacked bar each."""
     figure, axis = canvas(DOUBLE, height * len(table) + 1)
-    colours = seaborn.color_palette("colorblind", table.shape[1])
-    table.plot.barh(ax=axis, stacked=stacked, color=colours, width=0.8)
+    table.plot.barh(ax=axis, stacked=stacked, color=seaborn.color_palette("colorblind", table.shape[1]), width=0.8)
     axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     axis.invert_yaxis()
     axis.set(xlabel=name, ylabel="", **options)

@@ -42,8 +42,7 @@ def layer_shares(records: Sequence[dict]) -> Figure:
     table, single = layer_frequency(records), pandas.concat([layer_frequency([record]) for record in records])
     gaps = single.sub(table.loc[single.index].to_numpy()).abs().max(axis=1)
     figure, (axis, side) = canvas(DOUBLE, 0.24 * len(table) + 1.1, columns=2, sharey=True, width_ratios=[5, 1])
-    heat_map(axis, table, ".2f", "share of steps", vmin=0, vmax=1)
-    axis.set(xlabel=LAYER)
+    heat_map(axis, table, ".2f", "share of steps", LAYER, vmin=0, vmax=1)
     for row, (method, apart) in enumerate(gaps.groupby(level=0, sort=False)):
         if len(apart) > 1:
             side.plot(apart, [row + 0.5] * len(apart), "o", color=method_colour(method), ms=3.5, mew=0)
@@ -115,8 +114,7 @@ def agreement_map(records: Sequence[dict], by: Sequence[str] = ("method", "seed"
 def component_map(norms: pandas.DataFrame) -> Figure:
     """Draw the gradient norm of each adapted module (row of the figure) of each layer (column)."""
     figure, axis = canvas(DOUBLE, 0.26 * norms.shape[1] + 1.1)
-    heat_map(axis, norms.T, ".2g", "gradient L2 norm", vmin=0)
-    axis.set(xlabel=LAYER)
+    heat_map(axis, norms.T, ".2g", "gradient L2 norm", LAYER, vmin=0)
     return figure
 
 

@@ -14,8 +14,6 @@ from irtuning.analysis.figures.style import (
 from irtuning.analysis.statistics import half_width
 from irtuning.analysis.tables import KEYS, losses_table, run_title, runs_table, validation_table
 
-METRIC_NAMES = {"macro_f1": "macro F1", "auprc": "AUPRC", "accuracy": "accuracy"}
-
 
 @styled
 def score_comparison(records: Sequence[dict], floors: Sequence[dict], metric="macro_f1", split="validation") -> Figure:
@@ -31,7 +29,8 @@ def score_comparison(records: Sequence[dict], floors: Sequence[dict], metric="ma
         wanted = ("edit-aware", part.corpus.iloc[0].partition(", ")[0], split)
         if known := [f[metric] for f in floors if (f["name"], f["corpus"], f["split"]) == wanted and metric in f]:
             axis.axvline(sum(known) / len(known), color="0.25", ls="--", lw=1, label="edit-aware floor")
-    return _rows(figure, methods, f"{split} {METRIC_NAMES[metric]}")
+    names = {"macro_f1": "macro F1", "auprc": "AUPRC", "accuracy": "accuracy"}
+    return _rows(figure, methods, f"{split} {names[metric]}")
 
 
 @styled
@@ -63,18 +62,21 @@ def class_heatmap(records: Sequence[dict], split: str = "validation") -> Figure:
 @styled
 def convergence(records: Sequence[dict], against: str = "step", smooth: int = 10) -> Figure:
     """Draw training loss (running mean) and validation macro F1 against `step` or `seconds`: mean and range of runs."""
-    points = validation_table(records)[[*KEYS, "step", "macro_f1"]]
-    table = losses_table(records).merge(points, how="left", on=[*KEYS, "step"])
+    table = losses_table(records).merge(validation_table(records), "left", [*KEYS, "step"], suffixes=("", "_held_out"))
     table["loss"] = table.groupby(list(KEYS)).loss.transform(lambda s: s.rolling(smooth, min_periods=1).mean())
     figure, panels = corpus_panels(table, 2.2 * table.groupby(["corpus", "model"]).ngroups + 0.6, per_corpus=2)
     for part, (left, right) in panels:
-        for method, rows in part.groupby("method", sort=False):
-            _band(left, rows, against, "loss", method)
-            _band(right, rows.dropna(subset="macro_f1"), against, "macro_f1", method)
-        name = {"step": "step", "seconds": "training time (s)"}[against]
-        left.set(xlabel=name, ylabel=f"training loss (mean of {smooth} steps)", yscale="log")
+        for axis, column in ((left, "loss"), (right, "macro_f1")):
+            for method, rows in part.dropna(subset=column).groupby("method", sort=False):
+                grouped, colour = rows.groupby(rows.step.rename("at")), method_colour(method)
+                at, scores = grouped[against].mean(), grouped[column]
+                style = LINES[sum(line.get_color() == colour for line in axis.lines) % len(LINES)]
+                axis.plot(at, scores.mean(), color=colour, lw=1.2, ls=style, label=method)
+                axis.fill_between(at, scores.min(), scores.max(), color=colour, alpha=0.15, lw=0)
+            axis.set_xlabel({"step": "step", "seconds": "training time (s)"}[against])
+        left.set(ylabel=f"training loss (mean of {smooth} steps)", yscale="log")
         left.yaxis.set(major_formatter="{x:g}", minor_locator=LogLocator(subs=(2, 5)), minor_formatter="{x:g}")
-        right.set(xlabel=name, ylabel="validation macro F1", ylim=(0, None))
+        right.set(ylabel="validation macro F1", ylim=(0, None))
     return legend_above(figure)
 
 
@@ -89,8 +91,7 @@ def score_by_size(records: Sequence[dict], split: str = "validation") -> Figure:
             axis.plot(mean.index, mean, "o-", color=colour, ms=3, lw=1.2, label=method)
             axis.fill_between(mean.index, mean - half, mean + half, color=colour, alpha=0.15, lw=0)
         axis.set(xscale="log", xlabel="training examples", ylabel=f"{split} macro F1", ylim=(0, None))
-        sizes = sorted(part.train_examples.unique())
-        axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axis.set_xticks(sizes := sorted(part.train_examples.unique()), [f"{size:,}" for size in sizes])
         axis.minorticks_off()
     return legend_above(figure)
 
@@ -146,14 +147,6 @@ def run_curve(record: dict) -> Figure:
     below.scatter(dots.step, dots.layers.astype(int), marker="s", s=max(1, 300 / len(steps)), color=colour)
     below.set(xlabel="step", ylabel="layers that learn", ylim=(-0.5, record["run"]["depth"] - 0.5))
     return figure
-
-
-def _band(axis, rows: pandas.DataFrame, x: str, y: str, method: str) -> None:
-    """Draw the mean over runs at each step as a line and the range of the runs as a band."""
-    grouped, colour = rows.groupby(rows.step.rename("at")), method_colour(method)
-    style = LINES[sum(line.get_color() == colour for line in axis.lines) % len(LINES)]
-    axis.plot(grouped[x].mean(), grouped[y].mean(), color=colour, lw=1.2, ls=style, label=method)
-    axis.fill_between(grouped[x].mean(), grouped[y].min(), grouped[y].max(), color=colour, alpha=0.15, lw=0)
 
 
 def _rows(figure: Figure, names: Sequence[str], name: str) -> Figure:

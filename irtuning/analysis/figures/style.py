@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from irtuning.method.registry import facts
 
 LINES = ("-", "--", ":", "-.")  # for methods of the same colour, in turn
-NUMBERS_UP_TO = 16  # a heat map with more columns has no room for numbers
 DOUBLE = 7.2  # width of a page of two columns, inches
 STYLE = {
     "font.size": 8, "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
@@ -26,8 +25,8 @@ styled = matplotlib.rc_context(STYLE)  # decorator of a function that draws in t
 def method_colour(method: str, recorded: Mapping | None = None) -> tuple:
     """Return the colour of a method's text or a run's title: a stated or recorded one, or one made from its name."""
     name = method.split(",")[0].split(":")[0]
-    made = colorsys.hls_to_rgb(zlib.crc32(name.encode()) % 360 / 360, 0.4, 0.35)
-    return to_rgb(facts(name, recorded)["colour"] or made)
+    hue = zlib.crc32(name.encode()) % 360 / 360
+    return to_rgb(facts(name, recorded)["colour"] or colorsys.hls_to_rgb(hue, 0.4, 0.35))
 
 
 def run_colour(record: dict) -> tuple:
@@ -60,13 +59,13 @@ def corpus_panels(table: pandas.DataFrame, height: float, per_corpus: int = 1, *
     return figure, list(zip(groups, axes, strict=True))
 
 
-def heat_map(axis, table: pandas.DataFrame, form: str, name: str, **options: object) -> None:
+def heat_map(axis, table: pandas.DataFrame, form: str, name: str, xlabel="", **options) -> None:
     """Draw a table as a heat map, with its numbers if there is room for them, and `name` beside the colours."""
-    numbers = {"annot": table.shape[1] <= NUMBERS_UP_TO, "fmt": form, "annot_kws": {"size": 6}}
+    numbers = {"annot": table.shape[1] <= 16, "fmt": form, "annot_kws": {"size": 6}}
     options = {"cmap": "Blues", "xticklabels": max(1, table.shape[1] // 20), "yticklabels": True} | numbers | options
     seaborn.heatmap(table, ax=axis, cbar_kws={"label": name, "pad": 0.01}, **options)
     axis.tick_params(axis="y", rotation=0)
-    axis.set(xlabel="", ylabel="")
+    axis.set(xlabel=xlabel, ylabel="")
 
 
 def legend_above(figure: Figure, columns: int = 4) -> Figure:
