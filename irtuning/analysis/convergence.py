@@ -57,9 +57,8 @@ def class_scores(records: Sequence[dict], split: str = "validation") -> pandas.D
 def step_cost(records: Sequence[dict]) -> pandas.DataFrame:
     """Return what a step of each method costs, mean over runs: bytes computed from the recorded shapes, and time.
 
-    `gradient_bytes` are of the layers that learn at a step, `optimizer_bytes` Adam's two moments of every layer that
-    ever learned, both in float32 and without the head. Backprop runs through the `differentiated_layers`, from the top
-    to the lowest one that learns. `peak_memory_bytes` is measured on a GPU and unknown on a CPU.
+    `gradient_bytes` are of the layers that learn at a step, `optimizer_bytes` Adam's moments of all that ever learned,
+    in float32 without the head. Backprop runs through `differentiated_layers`. A CPU has no `peak_memory_bytes`.
     """
     rows = []
     for record in records:

@@ -46,9 +46,8 @@ def score_spread(record: dict) -> pandas.DataFrame:
 def rank_agreement(records: Sequence[dict], by: Sequence[str] = ("method", "seed")) -> pandas.DataFrame:
     """Return how far runs agree on the order of layers: Spearman correlations of their mean scores, a square matrix.
 
-    Runs with the same values of `by` (names in `tables.KEYS`) share a row. Its values are means over pairs of different
-    runs of one corpus and model; on the diagonal over pairs of its own runs, or 1 if there is only one. Methods without
-    scores are left out. Gradient and cosine agree where the value is negative: important layers have a *low* cosine.
+    Runs with the same `by` (names in `tables.KEYS`) share a row of means over pairs of different runs of one corpus and
+    model. A single run agrees with itself by 1. Gradient and cosine agree where it is negative: low cosines matter.
     """
     scored, pairs = [record for record in records if has_scores(record)], []
     for runs in _groups(scored, ("corpus", "model")):
@@ -102,10 +101,8 @@ def lock_in(records: Sequence[dict], by: Sequence[str] = KEYS) -> pandas.DataFra
             if not step["skipped"]:  # a skipped step measures nothing
                 measured |= dict.fromkeys(step["layers"], step["step"])
         rows.append(run_keys(run["config"]) | {
-            "layers": len(layers),
-            "never_after_3": len(layers.difference(*late)) if late else np.nan,
-            "never_after_third": len(layers.difference(*last)),
-            "always": len(layers.intersection(*chosen)),
+            "layers": len(layers), "never_after_3": len(layers.difference(*late)) if late else np.nan,
+            "never_after_third": len(layers.difference(*last)), "always": len(layers.intersection(*chosen)),
             "always_after_3": len(layers.intersection(*late)) if late else np.nan,
             "score_age": sum(ages) / (len(ages) or np.nan),
         })  # fmt: skip

@@ -72,8 +72,7 @@ def compare_methods(records: Sequence[dict], method: str, against: str, split="t
 
 def against_all(records: Sequence[dict], method: str = "ir") -> list[tuple[str, str]]:
     """Return the pairs of `method` and each other method in the records, in their order."""
-    others = dict.fromkeys(record["run"]["config"]["method"] for record in records)
-    return [(method, other) for other in others if other != method]
+    return [(method, other) for other in dict.fromkeys(r["run"]["config"]["method"] for r in records) if other != method]
 
 
 def comparisons_table(records: Sequence[dict], pairs: Sequence[tuple], split="test", draws=DRAWS) -> pandas.DataFrame:

@@ -20,8 +20,8 @@ def layer_importance(record: dict) -> Figure:
     """Draw which layers learned at each step of a run, below their scores if the run's method keeps any."""
     steps, depth, scored = record["train"]["steps"], record["run"]["depth"], has_scores(record)
     learned = pandas.DataFrame({s["step"]: [i in s["layers"] for i in range(depth)] for s in steps}, dtype=float)
-    height = max(1.7, 0.055 * depth + 1) * (1 + scored) + 0.2
-    figure, axes = canvas(DOUBLE, height, rows=1 + scored, sharex=True, squeeze=False)
+    rows, height = 1 + scored, max(1.7, 0.055 * depth + 1)
+    figure, axes = canvas(DOUBLE, height * rows + 0.2, rows, sharex=True, squeeze=False)
     maps = [("layers that learned", learned, "", {"cmap": ["0.93", method_colour("ir")], "vmin": 0, "vmax": 1})]
     if scored:
         title, scores = "importance score when the step began (white: not measured yet)", score_matrix(record)
@@ -83,11 +83,16 @@ def cut_figure(scores: Sequence[float], variant: str = "reference") -> Figure:
     figure, (above, below) = canvas(DOUBLE, 3.6, rows=2, sharex=True, height_ratios=[1.5, 1])
     for name, colour, which in ((f"learns ({variant})", method_colour("ir"), kept), ("frozen", "0.75", ~kept)):
         above.bar(np.flatnonzero(which), ascending[which], color=colour, width=0.75, label=name)
-    first, lowest = int(kept.argmax()), int(variances.argmin())
+    first, lowest, notes = int(kept.argmax()), int(variances.argmin()), []
     if kept.sum() > depth - 1 - best:
-        _note(above, "kept by the reference code:\none extra layer", first, ascending[first])
+        notes.append((above, "kept by the reference code:\none extra layer", first, ascending[first]))
     if variances[lowest] < variances[best]:
-        _note(below, "smallest V of all:\noutside the window", lowest + 0.5, variances[lowest])
+        notes.append((below, "smallest V of all:\noutside the window", lowest + 0.5, variances[lowest]))
+    for axis, text, x, y in notes:
+        side = {"xytext": (-30, 20), "ha": "right"} if x > 2 else {"xytext": (30, 20), "ha": "left"}
+        style = {"va": "center", "size": 6.5, "bbox": {"fc": "white", "ec": "none", "pad": 1}} | side
+        arrow = {"arrowstyle": "->", "lw": 0.6, "color": "0.3"}
+        axis.annotate(text, (x, y), textcoords="offset points", arrowprops=arrow, **style)
     # V[i] stands between the bars i and i + 1 that it separates
     below.plot(np.arange(depth - 1) + 0.5, variances, "o-", color="0.2", ms=3, lw=1)
     window = int(MIDDLE[0] * depth), int(MIDDLE[1] * depth) + 1
@@ -116,10 +121,3 @@ def component_map(norms: pandas.DataFrame) -> Figure:
     figure, axis = canvas(DOUBLE, 0.26 * norms.shape[1] + 1.1)
     heat_map(axis, norms.T, ".2g", "gradient L2 norm", LAYER, vmin=0)
     return figure
-
-
-def _note(axis, text: str, x: float, y: float) -> None:
-    """Write a note with an arrow to a point, to the left of it if there is room."""
-    at = {"xytext": (-30, 20), "ha": "right"} if x > 2 else {"xytext": (30, 20), "ha": "left"}
-    box, arrow = {"fc": "white", "ec": "none", "pad": 1}, {"arrowstyle": "->", "lw": 0.6, "color": "0.3"}
-    axis.annotate(text, (x, y), textcoords="offset points", va="center", size=6.5, bbox=box, arrowprops=arrow, **at)

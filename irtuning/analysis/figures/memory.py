@@ -21,7 +21,7 @@ def memory_parts(table: pandas.DataFrame) -> Figure:
     for part, colour in zip(PARTS, seaborn.color_palette("colorblind"), strict=False):
         style = {"color": colour, "height": 0.75, "label": part.replace("_", " ")}
         bars = axis.barh(table.method, sizes[part], left=ends[part] - sizes[part], **style)
-    axis.bar_label(bars, fmt="%.1f", padding=2, size=6)
+    axis.bar_label(bars, [f"{total:.1f}" for total in ends[part]], padding=2, size=6)
     title = f"{row.model}, batch {row.batch}, {row.length} tokens{', checkpointing' if row.checkpointing else ''}"
     axis.set(xlabel="predicted peak memory (GiB)", title=title)
     return legend_above(figure, len(PARTS))

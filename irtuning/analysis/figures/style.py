@@ -5,10 +5,9 @@ import io
 import zlib
 from collections.abc import Mapping
 
-import matplotlib
+import matplotlib.colors
 import pandas
 import seaborn
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from irtuning.method.registry import facts
@@ -26,7 +25,7 @@ def method_colour(method: str, recorded: Mapping | None = None) -> tuple:
     """Return the colour of a method's text or a run's title: a stated or recorded one, or one made from its name."""
     name = method.split(",")[0].split(":")[0]
     hue = zlib.crc32(name.encode()) % 360 / 360
-    return to_rgb(facts(name, recorded)["colour"] or colorsys.hls_to_rgb(hue, 0.4, 0.35))
+    return matplotlib.colors.to_rgb(facts(name, recorded)["colour"] or colorsys.hls_to_rgb(hue, 0.4, 0.35))
 
 
 def run_colour(record: dict) -> tuple:
