@@ -72,7 +72,7 @@ def compare_methods(records: Sequence[dict], method: str, against: str, split="t
 
 def against_all(records: Sequence[dict], method: str = "ir") -> list[tuple[str, str]]:
     """Return the pairs of `method` and each other method in the records, in their order."""
-    return [(method, other) for other in dict.fromkeys(r["run"]["config"]["method"] for r in records) if other != method]
+    return [(method, name) for name in dict.fromkeys(r["run"]["config"]["method"] for r in records) if name != method]
 
 
 def comparisons_table(records: Sequence[dict], pairs: Sequence[tuple], split="test", draws=DRAWS) -> pandas.DataFrame:

@@ -93,8 +93,7 @@ def cut_figure(scores: Sequence[float], variant: str = "reference") -> Figure:
         style = {"va": "center", "size": 6.5, "bbox": {"fc": "white", "ec": "none", "pad": 1}} | side
         arrow = {"arrowstyle": "->", "lw": 0.6, "color": "0.3"}
         axis.annotate(text, (x, y), textcoords="offset points", arrowprops=arrow, **style)
-    # V[i] stands between the bars i and i + 1 that it separates
-    below.plot(np.arange(depth - 1) + 0.5, variances, "o-", color="0.2", ms=3, lw=1)
+    below.plot(np.arange(depth - 1) + 0.5, variances, "o-", color="0.2", ms=3, lw=1)  # V[i] is between bars i and i + 1
     window = int(MIDDLE[0] * depth), int(MIDDLE[1] * depth) + 1
     for axis in (above, below):
         axis.axvspan(*window, color="0.93", lw=0, zorder=0, label="window of the cut")
