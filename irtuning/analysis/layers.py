@@ -76,8 +76,8 @@ def stability(records: Sequence[dict]) -> pandas.DataFrame:
         for run in runs:
             steps = pairwise(set(step["layers"]) for step in run["train"]["steps"])
             alike = [len(one & other) / len(one | other) for one, other in steps]
-            jaccard = sum(alike) / (len(alike) or np.nan)  # NaN for a run of one step
-            rows.append({"method": method, "runs": 1, "seed_spearman": np.nan, "step_jaccard": jaccard})
+            numbers = {"runs": 1, "seed_spearman": np.nan, "step_jaccard": sum(alike) / (len(alike) or np.nan)}
+            rows.append({"method": method} | numbers)
         rows += [{"method": method, "runs": 0, "seed_spearman": rho} for rho in pairs]
     means = {"runs": "sum", "seed_spearman": "mean", "step_jaccard": "mean"}
     return pandas.DataFrame(rows).groupby("method", sort=False).agg(means)
@@ -93,10 +93,9 @@ def lock_in(records: Sequence[dict], by: Sequence[str] = KEYS) -> pandas.DataFra
     rows = []
     for record in records:
         run, steps, layers = record["run"], record["train"]["steps"], set(record["run"]["candidate_layers"])
-        gradient = facts(run["config"]["method"], run.get("strategy"))["importance"] == "gradient"
         chosen = [set(step["layers"]) for step in steps]
         late, last, measured, ages = chosen[3:], chosen[len(chosen) // 3 :], {}, []
-        for step in steps if gradient else []:
+        for step in steps if facts(run["config"]["method"], run.get("strategy"))["importance"] == "gradient" else []:
             ages += [step["step"] - when for when in measured.values()]
             if not step["skipped"]:  # a skipped step measures nothing
                 measured |= dict.fromkeys(step["layers"], step["step"])

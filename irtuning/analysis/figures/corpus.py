@@ -18,12 +18,13 @@ def label_counts(counts: pandas.DataFrame, title: str) -> Figure:
 @styled
 def edit_sizes(sizes: pandas.DataFrame, title: str) -> Figure:
     """Draw box plots (median, quartiles, 5 to 95 %) of each column of numbers by intention, from a row per revision."""
-    figure, axes = canvas(DOUBLE, 0.24 * len(sizes.intention.cat.categories) + 1.1, 1, sizes.shape[1] - 1, sharey=True)
-    lines = {"linewidth": 1, "linecolor": "black", "boxprops": {"lw": 0.8}, "medianprops": {"lw": 1.5}}
-    boxes = {"y": "intention", "whis": (5, 95), "showfliers": False, "width": 0.6, "saturation": 1} | lines
+    labels, options = list(sizes.intention.cat.categories), {"whis": (5, 95), "showfliers": False, "widths": 0.6}
+    figure, axes = canvas(DOUBLE, 0.24 * len(labels) + 1.1, columns=sizes.shape[1] - 1, sharey=True)
     for axis, column, colour in zip(axes, sizes.columns[1:], seaborn.color_palette("colorblind"), strict=False):
-        seaborn.boxplot(sizes, x=column, color=colour, ax=axis, **boxes)
-        axis.set(xlabel=column, ylabel="", xlim=(0, None))
+        numbers = [sizes[column][sizes.intention == label] for label in labels]
+        lines = {"boxprops": {"facecolor": colour, "lw": 0.8}, "medianprops": {"color": "black", "lw": 1.5}}
+        axis.boxplot(numbers, orientation="horizontal", tick_labels=labels, patch_artist=True, **lines, **options)
+        axis.set(xlabel=column, xlim=(0, None), ylim=(len(labels) + 0.5, 0.5))
         axis.grid(axis="x", alpha=0.3)
     figure.suptitle(title, fontsize=9)
     return figure
