@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas
 
-from irtuning.analysis.tables import losses_table, run_title, runs_table, validation_table
+from irtuning.analysis.tables import losses_table, mean_by_method, runs_table, validation_table
 
 RUN = ["corpus", "model", "fold", "seed"]  # what the runs of different methods that are compared have in common
 
@@ -15,30 +15,20 @@ def reaching(records: Sequence[dict], loss: str = "training", smooth: int = 10) 
     One row per run: its keys, `reached`, `steps` and `seconds` until then (NaN if it never does), and the totals
     `all_steps` and `all_seconds`. `loss` is `training`, a running mean over `smooth` steps, or `validation`.
     """
-    losses, rows = losses_table(records), []
+    losses, keys = losses_table(records), [*RUN, "method"]
     if loss == "training":
-        losses["loss"] = losses.groupby([*RUN, "method"]).loss.transform(lambda s: s.rolling(smooth).mean())
+        losses["loss"] = losses.groupby(keys).loss.transform(lambda s: s.rolling(smooth).mean())
     else:
-        keys = [*RUN, "method", "step"]
-        losses = validation_table(records)[[*keys, "loss"]].merge(losses[[*keys, "seconds"]], on=keys)
-    goals = losses[losses.method == "full"].groupby(RUN).loss.last()
-    for (method, *keys), run in losses.groupby(["method", *RUN], sort=False):
-        if tuple(keys) in goals.index:
-            below, last = run[run.loss <= goals[tuple(keys)]], run.iloc[-1]
-            first = below.iloc[0] if len(below) else {"step": float("nan"), "seconds": float("nan")}
-            rows.append({
-                **dict(zip(RUN, keys, strict=True)), "method": method, "reached": len(below) > 0,
-                "steps": first["step"], "seconds": first["seconds"],
-                "all_steps": last["step"], "all_seconds": last["seconds"],
-            })  # fmt: skip
-    return pandas.DataFrame(rows)
+        losses = validation_table(records).merge(losses.drop(columns="loss"), on=[*keys, "step"])
+    goals = losses[losses.method == "full"].groupby(RUN).loss.last().rename("goal")
+    losses = losses.merge(goals, on=RUN).rename(columns={"step": "steps"})
+    ends = losses.groupby(keys, sort=False)[["steps", "seconds"]].last().add_prefix("all_")
+    table = losses[losses.loss <= losses.goal].groupby(keys)[["steps", "seconds"]].first().reindex(ends.index)
+    return table.assign(reached=table.steps.notna()).join(ends).reset_index()
 
 
 def steps_to_loss(records: Sequence[dict], smooth: int = 10) -> pandas.DataFrame:
-    """Return, for each method, the mean steps and seconds until the training loss reaches Full PEFT's last one.
-
-    `reached` is the share of runs that reach it; the means are over these runs alone.
-    """
+    """Return each method's share of runs that reach Full PEFT's last training loss, their mean steps and seconds."""
     return reaching(records, smooth=smooth).groupby("method", sort=False)[["reached", "steps", "seconds"]].mean()
 
 
@@ -51,45 +41,35 @@ def best_rates(records: Sequence[dict]) -> pandas.DataFrame:
 
 
 def data_curve(records: Sequence[dict], split: str = "validation") -> pandas.DataFrame:
-    """Return one row per run with its scores, its method, its share of the training split and its `train_examples`.
-
-    The folds differ a little in size, so `train_examples` is their mean at each share.
-    """
-    runs = [record["run"] for record in records]
-    methods, shares = ([run["config"][name] for run in runs] for name in ("method", "train_share"))
-    sizes = [run["split_sizes"]["train"] for run in runs]
-    table = runs_table(records, split).assign(method=methods, share=shares, train_examples=sizes)
-    sizes = table.groupby(["corpus", "share"]).train_examples.transform("mean")
-    return table.assign(train_examples=sizes.round().astype(int))
+    """Return each run's scores, method, share of the training split, and its `train_examples`, the mean over folds."""
+    configs = pandas.DataFrame([record["run"]["config"] for record in records])
+    sizes = pandas.Series([record["run"]["split_sizes"]["train"] for record in records])
+    sizes = sizes.groupby([configs.corpus, configs.train_share]).transform("mean").round().astype(int)
+    return runs_table(records, split).assign(method=configs.method, share=configs.train_share, train_examples=sizes)
 
 
 def class_scores(records: Sequence[dict], split: str = "validation") -> pandas.DataFrame:
     """Return the F1 of each class, mean over the runs of one corpus: one row per method, one column per class."""
-    rows = []
-    for record in records:
-        classes = record["scores"][split]["per_class"]
-        rows.append({"method": run_title(record["run"]["config"])} | {name: row["f1"] for name, row in classes.items()})
-    return pandas.DataFrame(rows).groupby("method", sort=False).mean()
+    every = [record["scores"][split]["per_class"] for record in records]
+    return mean_by_method(records, [{name: row["f1"] for name, row in classes.items()} for classes in every])
 
 
 def step_cost(records: Sequence[dict]) -> pandas.DataFrame:
     """Return what a step of each method costs, mean over runs: bytes computed from the recorded shapes, and time.
 
-    `gradient_bytes` are of the layers that learn at a step, `optimizer_bytes` Adam's two moments of every layer that
-    ever learned, both in float32 and without the head. Backprop runs through the `differentiated_layers`, those at or
-    above the lowest one that learns. `peak_memory_bytes` is measured on a GPU and unknown on a CPU.
+    `gradient_bytes` are of the layers that learn at a step, `optimizer_bytes` Adam's moments of all that ever learned,
+    in float32 without the head. Backprop runs through `differentiated_layers`. A CPU has no `peak_memory_bytes`.
     """
     rows = []
     for record in records:
         run, steps, meta = record["run"], record["train"]["steps"], record["meta"]
         size = dict(zip(run["candidate_layers"], run["layer_parameters"], strict=True))
-        ever = {layer for step in steps for layer in step["layers"]}
+        learned = [layer for step in steps for layer in step["layers"]]
         rows.append({
-            "method": run_title(run["config"]),
-            "gradient_bytes": 4 * sum(size[i] for step in steps for i in step["layers"]) / len(steps),
-            "optimizer_bytes": 8 * sum(size[i] for i in ever),
+            "gradient_bytes": 4 * sum(size[layer] for layer in learned) / len(steps),
+            "optimizer_bytes": 8 * sum(size[layer] for layer in set(learned)),
             "differentiated_layers": sum(run["depth"] - min(step["layers"]) for step in steps) / len(steps),
             "milliseconds_per_step": 1000 * float(pandas.Series(meta["step_seconds"]).median()),
             "peak_memory_bytes": meta["peak_memory_bytes"] if meta["peak_memory_kind"].startswith("GPU") else None,
         })  # fmt: skip
-    return pandas.DataFrame(rows).groupby("method", sort=False).mean()
+    return mean_by_method(records, rows)

@@ -10,8 +10,6 @@ from irtuning.analysis.tables import KEYS, layer_frequency, run_keys
 from irtuning.errors import InputError
 from irtuning.method.registry import facts
 
-SETTLED = 3  # steps after which IR-Tuning has measured (nearly) every layer
-
 
 def has_scores(record: dict) -> bool:
     """Return whether the run's method gives scores to layers, as IR-Tuning and its variants do."""
@@ -27,65 +25,62 @@ def score_matrix(record: dict) -> pandas.DataFrame:
     if not has_scores(record):
         method = record["run"]["config"]["method"].split(":")[0]
         raise InputError(f"method {method!r} keeps no scores of layers; take a run of ir or one of its variants")
-    layers = pandas.Index(record["run"]["candidate_layers"], name="layer")
     columns = {step["step"]: step["scores"] for step in record["train"]["steps"]}
-    return pandas.DataFrame(columns, index=layers, dtype=float).rename_axis(columns="step")
+    table = pandas.DataFrame(columns, index=record["run"]["candidate_layers"], dtype=float)
+    return table.rename_axis(index="layer", columns="step")
 
 
 def score_spread(record: dict) -> pandas.DataFrame:
     """Return the distribution of the layers' scores, one row per step: min, q25, median, q75, max and the cut.
 
-    `cut` is the lowest measured score among the layers that learn, or the highest if the method keeps low scores.
-    `learn` and `measured` count the layers that learn and those that have a score.
+    `cut` is the lowest score that learns, or the highest if the method keeps low scores. `learn` counts the layers
+    that learn, and `measured` those that have a score.
     """
-    scores, steps = score_matrix(record), record["train"]["steps"]
+    scores, steps, run = score_matrix(record), record["train"]["steps"], record["run"]
     table = scores.quantile([0, 0.25, 0.5, 0.75, 1]).T.set_axis(["min", "q25", "median", "q75", "max"], axis=1)
-    edge = "max" if _facts(record)["keep"] == "low" else "min"
-    table["cut"] = [scores.loc[step["layers"], step["step"]].agg(edge) for step in steps]
-    table["learn"] = [len(step["layers"]) for step in steps]
-    table["measured"] = scores.notna().sum()
-    return table
+    edge = "max" if facts(run["config"]["method"], run.get("strategy"))["keep"] == "low" else "min"
+    cut = [scores.loc[step["layers"], step["step"]].agg(edge) for step in steps]
+    return table.assign(cut=cut, learn=[len(step["layers"]) for step in steps], measured=scores.notna().sum())
 
 
 def rank_agreement(records: Sequence[dict], by: Sequence[str] = ("method", "seed")) -> pandas.DataFrame:
     """Return how far runs agree on the order of layers: Spearman correlations of their mean scores, a square matrix.
 
-    Runs with the same values of `by` (names in `tables.KEYS`) share a row. Its values are means over pairs of different
-    runs of one corpus and model; on the diagonal over pairs of its own runs, or 1 if there is only one. Methods without
-    scores are left out. Gradient and cosine agree where the value is negative: important layers have a *low* cosine.
+    Runs with the same `by` (names in `tables.KEYS`) share a row of means over pairs of different runs of one corpus and
+    model. A single run agrees with itself by 1. Gradient and cosine agree where it is negative: low cosines matter.
     """
     scored, pairs = [record for record in records if has_scores(record)], []
     for runs in _groups(scored, ("corpus", "model")):
         means = pandas.DataFrame({i: score_matrix(run).mean(axis=1) for i, run in enumerate(runs)})
         matrix, names = means.corr(method="spearman").to_numpy(), [_name(run, by) for run in runs]
         pairs += [(a, b, matrix[i, j]) for i, a in enumerate(names) for j, b in enumerate(names) if i != j]
-    counts = pandas.Series([_name(record, by) for record in scored], dtype=object).value_counts(sort=False)
-    names = counts.index.rename(", ".join(by))
-    long = pandas.DataFrame(pairs, columns=["one", "other", "rho"]).astype({"rho": float})
-    table = long.pivot_table(index="one", columns="other", values="rho")
-    table = table.reindex(index=names, columns=names.rename(None))
-    for name in names[counts == 1]:
-        table.loc[name, name] = 1.0
-    return table
+    names = [_name(record, by) for record in scored]
+    pairs += [(name, name, 1.0) for name in names if names.count(name) == 1]
+    order = list(dict.fromkeys(names))
+    long = pandas.DataFrame(pairs, columns=["one", "other", "rho"])
+    table = long.pivot_table(index="one", columns="other", values="rho").reindex(index=order, columns=order)
+    return table.rename_axis(index=", ".join(by), columns=None)
 
 
 def stability(records: Sequence[dict]) -> pandas.DataFrame:
     """Return how alike the choices of each method are, between seeds and from step to step.
 
-    `seed_spearman`: correlation of how often each layer learned, mean over pairs of seeds of one corpus, model and
-    fold; NaN with one seed, or if all layers learned equally often. `step_jaccard`: mean of |A and B| / |A or B| for
-    the sets A and B chosen at a step and at the next; 1 if nothing changes.
+    `seed_spearman` is the correlation of how often each layer learned, mean over pairs of seeds of one fold (NaN if
+    there is none). `step_jaccard` is the mean of |A and B| / |A or B| of the sets chosen at a step and at the next.
     """
     rows = []
     for runs in _groups(records, ("corpus", "model", "fold", "method")):
         shares = pandas.concat([layer_frequency([run])[run["run"]["candidate_layers"]] for run in runs])
         matrix = shares.reset_index(drop=True).T.corr(method="spearman").to_numpy()
-        method = _name(runs[0], ("method",))
-        rows += [{"method": method, "runs": 1, "step_jaccard": _jaccard(run)} for run in runs]
-        rows += [{"method": method, "runs": 0, "seed_spearman": rho} for rho in matrix[np.triu_indices(len(runs), 1)]]
-    table = pandas.DataFrame(rows, columns=["method", "runs", "seed_spearman", "step_jaccard"])
+        method, pairs = _name(runs[0], ("method",)), matrix[np.triu_indices(len(runs), 1)]
+        for run in runs:
+            steps = pairwise(set(step["layers"]) for step in run["train"]["steps"])
+            alike = [len(one & other) / len(one | other) for one, other in steps]
+            numbers = {"runs": 1, "seed_spearman": np.nan, "step_jaccard": sum(alike) / (len(alike) or np.nan)}
+            rows.append({"method": method} | numbers)
+        rows += [{"method": method, "runs": 0, "seed_spearman": rho} for rho in pairs]
     means = {"runs": "sum", "seed_spearman": "mean", "step_jaccard": "mean"}
-    return table.astype({"seed_spearman": float}).groupby("method", sort=False).agg(means)
+    return pandas.DataFrame(rows).groupby("method", sort=False).agg(means)
 
 
 def lock_in(records: Sequence[dict], by: Sequence[str] = KEYS) -> pandas.DataFrame:
@@ -97,35 +92,20 @@ def lock_in(records: Sequence[dict], by: Sequence[str] = KEYS) -> pandas.DataFra
     """
     rows = []
     for record in records:
-        steps, layers = record["train"]["steps"], set(record["run"]["candidate_layers"])
+        run, steps, layers = record["run"], record["train"]["steps"], set(record["run"]["candidate_layers"])
         chosen = [set(step["layers"]) for step in steps]
-        late, last = chosen[SETTLED:], chosen[len(chosen) // 3 :]
-        counts = {
-            "layers": len(layers),
-            "never_after_3": len(layers.difference(*late)) if late else np.nan,
-            "never_after_third": len(layers.difference(*last)),
-            "always": len(layers.intersection(*chosen)),
+        late, last, measured, ages = chosen[3:], chosen[len(chosen) // 3 :], {}, []
+        for step in steps if facts(run["config"]["method"], run.get("strategy"))["importance"] == "gradient" else []:
+            ages += [step["step"] - when for when in measured.values()]
+            if not step["skipped"]:  # a skipped step measures nothing
+                measured |= dict.fromkeys(step["layers"], step["step"])
+        rows.append(run_keys(run["config"]) | {
+            "layers": len(layers), "never_after_3": len(layers.difference(*late)) if late else np.nan,
+            "never_after_third": len(layers.difference(*last)), "always": len(layers.intersection(*chosen)),
             "always_after_3": len(layers.intersection(*late)) if late else np.nan,
-            "score_age": _score_age(steps) if _facts(record)["importance"] == "gradient" else np.nan,
-        }
-        rows.append(run_keys(record["run"]["config"]) | counts)
-    return pandas.DataFrame(rows, columns=[*KEYS, *counts]).groupby(list(by), sort=False)[list(counts)].mean()
-
-
-def _score_age(steps: Sequence[dict]) -> float:
-    """Return the mean age of the known scores when a choice was made from them; a skipped step measures nothing."""
-    measured, ages = {}, []
-    for step in steps:
-        ages += [step["step"] - when for when in measured.values()]
-        if not step["skipped"]:
-            measured |= dict.fromkeys(step["layers"], step["step"])
-    return sum(ages) / len(ages) if ages else np.nan
-
-
-def _jaccard(record: dict) -> float:
-    sets = [set(step["layers"]) for step in record["train"]["steps"]]
-    shares = [len(a & b) / len(a | b) for a, b in pairwise(sets)]
-    return sum(shares) / len(shares) if shares else np.nan
+            "score_age": sum(ages) / (len(ages) or np.nan),
+        })  # fmt: skip
+    return pandas.DataFrame(rows).drop(columns=list(set(KEYS).difference(by))).groupby(list(by), sort=False).mean()
 
 
 def _groups(records: Sequence[dict], by: Sequence[str]) -> list[list[dict]]:
@@ -136,8 +116,4 @@ def _groups(records: Sequence[dict], by: Sequence[str]) -> list[list[dict]]:
 
 def _name(record: dict, by: Sequence[str]) -> str:
     keys = run_keys(record["run"]["config"])
-    return ", ".join(str(keys[key]) if key in ("method", "corpus", "model") else f"{key} {keys[key]}" for key in by)
-
-
-def _facts(record: dict) -> dict:
-    return facts(record["run"]["config"]["method"], record["run"].get("strategy"))
+    return ", ".join(f"{key} {keys[key]}" if key in ("fold", "seed") else keys[key] for key in by)

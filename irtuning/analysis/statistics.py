@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas
+from scipy import stats
 
 from irtuning.errors import InputError
 
+SETTING = ["corpus", "model"]
 DRAWS = 10_000
 CONFIDENCE = 0.95  # of every interval
 ALPHA = 0.05  # a p value below it counts as evidence
@@ -42,70 +44,52 @@ def interval(values: pandas.Series) -> dict[str, float]:
 
 def half_width(values: pandas.Series) -> float:
     """Return half the width of the 95 % t interval of a mean; NaN for fewer than two values."""
-    from scipy import stats
-
-    if len(values) < 2:
-        return float("nan")
-    return float(stats.sem(values) * stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+    return float(pandas.Series(values).sem() * stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
 
 
-def compare_methods(
-    records: Sequence[dict], method: str, against: str, split: str = "test", draws: int = DRAWS
-) -> Comparison:
+def compare_methods(records: Sequence[dict], method: str, against: str, split="test", draws=DRAWS) -> Comparison:
     """Compare two methods' runs on one corpus and model, paired by fold and seed.
 
     Raises:
         InputError: the runs do not form pairs, or there are fewer than two clusters, or several corpora or models.
     """
-    if len({_setting(record) for record in records}) > 1:
+    if len({_config(record, *SETTING) for record in records}) > 1:
         raise InputError("records of several corpora or models; compare methods on one of each")
-    first, second, clusters = paired_confusions(records, method, against, split)
-    seeds, rng = len(first), np.random.default_rng(0)
+    *counts, clusters = paired_confusions(records, method, against, split)
+    seeds, rng = len(counts[0]), np.random.default_rng(0)
     weights = rng.multinomial(clusters, np.full(clusters, 1 / clusters), draws)  # how often each cluster was drawn
     drawn = rng.integers(0, seeds, (draws, seeds))
-    scores = [np.take_along_axis(f1_of_seeds(c, weights), drawn, axis=1).mean(1) for c in (first, second)]
-    differences = scores[0] - scores[1]
-    once = np.ones((1, clusters))
-    difference = f1_of_seeds(first, once).mean() - f1_of_seeds(second, once).mean()
+    scores = [np.take_along_axis(f1_of_seeds(part, weights), drawn, axis=1).mean(1) for part in counts]
+    means = [f1_of_seeds(part, np.ones((1, clusters))).mean() for part in counts]
+    difference, differences = means[0] - means[1], scores[0] - scores[1]
     low, high = np.quantile(differences, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     fewer = min((differences <= 0).sum(), (differences >= 0).sum())  # draws on the other side of zero
     p_value, error = float(min(1.0, 2 * ((fewer + 1) / (draws + 1)))), float(differences.std(ddof=1))
     effect = float(difference / (error * np.sqrt(clusters))) if error else 0.0
-    return Comparison(method, against, float(difference), float(low), float(high), p_value, effect,
-                      sum(NORMAL) * error, clusters, seeds)  # fmt: skip
+    numbers = float(difference), float(low), float(high), p_value, effect, sum(NORMAL) * error
+    return Comparison(method, against, *numbers, clusters, seeds)
 
 
 def against_all(records: Sequence[dict], method: str = "ir") -> list[tuple[str, str]]:
     """Return the pairs of `method` and each other method in the records, in their order."""
-    others = dict.fromkeys(record["run"]["config"]["method"] for record in records)
-    return [(method, other) for other in others if other != method]
+    return [(method, name) for name in dict.fromkeys(r["run"]["config"]["method"] for r in records) if name != method]
 
 
-def comparisons_table(
-    records: Sequence[dict], pairs: Sequence[tuple[str, str]], split: str = "test", draws: int = DRAWS
-) -> pandas.DataFrame:
+def comparisons_table(records: Sequence[dict], pairs: Sequence[tuple], split="test", draws=DRAWS) -> pandas.DataFrame:
     """Return one row per corpus (and model) and pair of methods, p values adjusted by Holm over the whole table."""
-    settings = dict.fromkeys(map(_setting, records))
-    keys = ["corpus", "model"] if len({model for _, model in settings}) > 1 else ["corpus"]
     rows = []
-    for setting in settings:
-        part = [record for record in records if _setting(record) == setting]
-        named = dict(zip(keys, setting, strict=False))
+    for setting in dict.fromkeys(_config(record, *SETTING) for record in records):
+        part, named = [r for r in records if _config(r, *SETTING) == setting], dict(zip(SETTING, setting, strict=True))
         rows += [named | asdict(compare_methods(part, *pair, split, draws)) for pair in pairs]
     table = pandas.DataFrame(rows)
-    return table.assign(p_holm=holm(table.p_value))
+    return (table if table.model.nunique() > 1 else table.drop(columns="model")).assign(p_holm=holm(table.p_value))
 
 
-def paired_confusions(
-    records: Sequence[dict], method: str, against: str, split: str
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return both methods' confusion counts, shape (seeds, clusters, K, K), true class first, and the cluster count.
-
-    The first seed of every fold together makes one complete set of predictions, then the second seed, and so on.
-    """
-    named = ([r for r in records if r["run"]["config"]["method"] == name] for name in (method, against))
-    runs = [sorted(part, key=_fold) for part in named]
-    folds = [list(map(_fold, part)) for part in runs]
+def paired_confusions(records: Sequence[dict], method: str, against: str, split: str) -> tuple:
+    """Return both methods' confusion counts, shape (seeds, clusters, K, K), true class first, and the cluster count."""
+    ordered = sorted(records, key=lambda record: _config(record, "fold", "seed"))
+    runs = [[run for run in ordered if run["run"]["config"]["method"] == name] for name in (method, against)]
+    folds = [[_config(run, "fold", "seed") for run in part] for part in runs]
     if not runs[0] or folds[0] != folds[1]:
         raise InputError(f"{method} and {against} do not have the same folds and seeds; run what is missing")
     if len(set(folds[0])) < len(folds[0]):  # such as a run with LoRA and a run with DoRA
@@ -115,10 +99,10 @@ def paired_confusions(
     groups = sorted({row["group"] for record in runs[0] for row in record["predictions"][split]})
     if len(groups) < 2:
         raise InputError(f"{len(groups)} writer or paper on the {split} split; an interval needs two or more")
-    labels = runs[0][0]["run"]["labels"]
-    cluster, code = ({name: i for i, name in enumerate(names)} for names in (groups, labels))
+    cluster, code = ({name: i for i, name in enumerate(names)} for names in (groups, runs[0][0]["run"]["labels"]))
+    # the first seed of every fold together makes one complete set of predictions, then the second seed, and so on
     seeds = [sum(fold == earlier for earlier, _ in folds[0][:i]) for i, (fold, _) in enumerate(folds[0])]
-    counts = np.zeros((2, max(seeds) + 1, len(groups), len(labels), len(labels)))
+    counts = np.zeros((2, max(seeds) + 1, len(groups), len(code), len(code)))
     for of_method, part in zip(counts, runs, strict=True):
         for seed, record in zip(seeds, part, strict=True):
             for row in record["predictions"][split]:
@@ -127,34 +111,19 @@ def paired_confusions(
 
 
 def f1_of_seeds(confusions: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the macro F1 of the pooled predictions of each draw and seed, shape (draws, seeds).
-
-    A class that a draw has neither among the true nor the predicted ones is left out of its mean. `confusions` has the
-    shape (seeds, clusters, K, K), and `weights`, how often each draw takes each cluster, (draws, clusters).
-    """
+    """Return the macro F1 of each draw and seed, from counts (seeds, clusters, K, K) and weights (draws, clusters)."""
     pooled = np.tensordot(weights, confusions, (1, 1))
     right, true, predicted = pooled.diagonal(axis1=2, axis2=3), pooled.sum(3), pooled.sum(2)
-    seen = true + predicted > 0
+    seen = true + predicted > 0  # a class that a draw has neither as true nor as predicted is left out of its mean
     f1 = np.divide(2 * right, true + predicted, out=np.zeros_like(right, dtype=float), where=seen)
     return f1.sum(2) / seen.sum(2)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p values adjusted for their number by Holm's method.
-
-    >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
-    [0.03, 0.06, 0.06]
-    """
-    adjusted, highest = [0.0] * len(p_values), 0.0
-    for rank, position in enumerate(np.argsort(p_values, kind="stable")):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[position]))
-        adjusted[position] = highest
-    return adjusted
+    """Return p values adjusted for their number by Holm's method: 0.01, 0.04, 0.03 become 0.03, 0.06, 0.06."""
+    ascending = pandas.Series(list(p_values), dtype=float).sort_values(kind="stable")
+    return (ascending * np.arange(len(ascending), 0, -1)).clip(upper=1).cummax().sort_index().tolist()
 
 
-def _setting(record: dict) -> tuple[str, str]:
-    return record["run"]["config"]["corpus"], record["run"]["config"]["model"]
-
-
-def _fold(record: dict) -> tuple[int, int]:
-    return record["run"]["config"]["fold"], record["run"]["config"]["seed"]
+def _config(record: dict, *names: str) -> tuple:
+    return tuple(record["run"]["config"][name] for name in names)

@@ -10,7 +10,8 @@ from irtuning.method.registry import facts
 
 METRICS = ("macro_f1", "macro_precision", "macro_recall", "auprc", "accuracy")
 KEYS = ("corpus", "model", "method", "fold", "seed")
-USUAL = {"adapter": "lora", "head": "learns", "train_share": 1.0}  # a run's title names what differs from these
+# A run's title names what differs from these usual values, in these words.
+USUAL = {"adapter": ("lora", "{}"), "head": ("learns", "head {}"), "train_share": (1.0, "{:.0%} of train")}
 
 
 def runs_table(records: Sequence[dict], split: str = "validation") -> pandas.DataFrame:
@@ -19,11 +20,10 @@ def runs_table(records: Sequence[dict], split: str = "validation") -> pandas.Dat
         raise InputError(f"a run has no scores on {split!r}; train it with --score-test")
     rows = []
     for record in records:
-        scores, steps = record["scores"][split], record["train"]["steps"]
+        scores, steps, seconds = record["scores"][split], record["train"]["steps"], record["meta"]["step_seconds"]
         lowest = sum(min(step["layers"]) for step in steps) / len(steps)
-        seconds, scored = sum(record["meta"]["step_seconds"]), {name: scores[name] for name in METRICS}
-        costs = {"layer_share": mean_share(record), "lowest_layer": lowest, "train_seconds": seconds}
-        rows.append(run_keys(record["run"]["config"]) | scored | costs)
+        costs = {"layer_share": mean_share(record), "lowest_layer": lowest, "train_seconds": sum(seconds)}
+        rows.append(run_keys(record["run"]["config"]) | {name: scores[name] for name in METRICS} | costs)
     return pandas.DataFrame(rows)
 
 
@@ -33,22 +33,18 @@ def summary_table(records: Sequence[dict], floors: Sequence[dict] = (), split: s
     Raises:
         InputError: there are no records, or the runs differ in more than method, budget, fold and seed.
     """
-    _check_comparable(records)
+    _check_comparable([record["run"]["config"] for record in records])
     table = runs_table(records, split)
-    rows = [
-        {name: floor[name] for name in ("corpus", "macro_f1", "accuracy")}
-        | {"model": model, "method": f"{floor['name']} floor"}
-        for floor in floors if floor["split"] == split for model in table.model.unique()
-    ]  # fmt: skip
     keys = [name for name in ("corpus", "model") if table[name].nunique() > 1]
-    table = pandas.concat([pandas.DataFrame(rows), table]) if rows else table
+    if lines := [floor | {"method": f"{floor['name']} floor"} for floor in floors if floor["split"] == split]:
+        columns, models = ["corpus", "macro_f1", "accuracy", "method"], table[["model"]].drop_duplicates()
+        table = pandas.concat([pandas.DataFrame(lines)[columns].merge(models, how="cross"), table])
     grouped = table.groupby([*keys, "method"], sort=False)
-    columns = {"runs": grouped.size()}
-    for name in (*METRICS, "layer_share", "lowest_layer", "train_seconds"):
-        columns[name] = grouped[name].mean()
-        if name in ("macro_f1", "auprc"):
-            columns[f"{name}_sd"] = grouped[name].std(ddof=1)
-    return pandas.DataFrame(columns)
+    result = grouped[[*METRICS, "layer_share", "lowest_layer", "train_seconds"]].mean()
+    result.insert(0, "runs", grouped.size())
+    for name in ("macro_f1", "auprc"):
+        result.insert(result.columns.get_loc(name) + 1, f"{name}_sd", grouped[name].std(ddof=1))
+    return result
 
 
 def scores_table(record: dict, split: str = "validation") -> pandas.DataFrame:
@@ -61,9 +57,14 @@ def layer_frequency(records: Sequence[dict]) -> pandas.DataFrame:
     rows = []
     for record in records:
         chosen = [step["layers"] for step in record["train"]["steps"]]
-        shares = {i: sum(i in layers for layers in chosen) / len(chosen) for i in range(record["run"]["depth"])}
-        rows.append({"method": run_title(record["run"]["config"])} | shares)
-    return pandas.DataFrame(rows).groupby("method", sort=False).mean()
+        rows.append({i: sum(i in layers for layers in chosen) / len(chosen) for i in range(record["run"]["depth"])})
+    return mean_by_method(records, rows)
+
+
+def mean_by_method(records: Sequence[dict], rows: Sequence[dict]) -> pandas.DataFrame:
+    """Return the means over runs of a row of numbers for each record, by the runs' title."""
+    titles = pandas.Series([run_title(record["run"]["config"]) for record in records], name="method")
+    return pandas.DataFrame(rows).groupby(titles, sort=False).mean()
 
 
 def losses_table(records: Sequence[dict]) -> pandas.DataFrame:
@@ -78,8 +79,7 @@ def losses_table(records: Sequence[dict]) -> pandas.DataFrame:
 
 def validation_table(records: Sequence[dict]) -> pandas.DataFrame:
     """Return one row per evaluation of every run: the run's keys, and the step with its validation scores."""
-    rows = [run_keys(record["run"]["config"]) | point for record in records for point in record["train"]["validation"]]
-    return pandas.DataFrame(rows)
+    return pandas.DataFrame([run_keys(r["run"]["config"]) | row for r in records for row in r["train"]["validation"]])
 
 
 def stamp(records: Sequence[dict], profile: str) -> str:
@@ -87,33 +87,29 @@ def stamp(records: Sequence[dict], profile: str) -> str:
     configs = [record["run"]["config"] for record in records]
     synthetic = {record["run"]["config"]["corpus"]: record["run"]["synthetic_corpus"] for record in records}
     corpora = ", ".join("SYNTHETIC corpus" if made else f"{name} (real)" for name, made in synthetic.items())
-    fields = {"seeds": "seed", "folds": "fold", "steps": "max_steps"}
-    numbers = [f"{name} {_listed(sorted({config[field] for config in configs}))}" for name, field in fields.items()]
-    devices = sorted({record["meta"]["device"] for record in records})
-    return " · ".join([profile, corpora, models_of(records), *numbers, ", ".join(devices)])
+    parts = [profile, corpora, models_of(records)]
+    for name, field in {"seeds": "seed", "folds": "fold", "steps": "max_steps"}.items():
+        values = sorted({config[field] for config in configs})
+        in_turn = len(values) == values[-1] - values[0] + 1 > 2
+        parts.append(f"{name} {f'{values[0]} to {values[-1]}' if in_turn else ', '.join(map(str, values))}")
+    return " · ".join([*parts, ", ".join(sorted({record["meta"]["device"] for record in records}))])
 
 
 def models_of(records: Sequence[dict]) -> str:
     """Return the models' names with their number of parameters without adapters: `mini (11.7 M parameters)`."""
     sizes: dict[str, int] = {}
     for run in (record["run"] for record in records):
-        config, size = run["config"], run["parameters"]
-        if facts(config["method"], run.get("strategy"))["scope"] == "adapters":
-            size -= sum(run["layer_parameters"])
+        config, scope = run["config"], facts(run["config"]["method"], run.get("strategy"))["scope"]
+        size = run["parameters"] - (sum(run["layer_parameters"]) if scope == "adapters" else 0)
         name = f"{config['model']} ({'random weights, ' if run['random_weights'] else ''}"
         sizes[name] = min(size, sizes.get(name, size))
     return ", ".join(f"{name}{size / 1e6:.1f} M parameters)" for name, size in sizes.items())
 
 
 def run_title(config: Mapping) -> str:
-    """Return a run's method, and its adapter, head and share of the training split if they are not the usual ones.
-
-    >>> run_title({"method": "ir", "adapter": "dora", "head": "learns", "train_share": 0.25})
-    'ir, dora, 25% of train'
-    """
-    words = {"adapter": "{}", "head": "head {}", "train_share": "{:.0%} of train"}
-    unusual = {name: config[name] for name, usual in USUAL.items() if config.get(name, usual) != usual}
-    return ", ".join([config["method"], *(words[name].format(value) for name, value in unusual.items())])
+    """Return a run's method, and its adapter, head and share of the data if unusual: `ir, dora, 25% of train`."""
+    unusual = [name for name, (usual, _) in USUAL.items() if config.get(name, usual) != usual]
+    return ", ".join([config["method"], *(USUAL[name][1].format(config[name]) for name in unusual)])
 
 
 def run_keys(config: Mapping) -> dict:
@@ -135,24 +131,16 @@ def mean_share(record: dict) -> float:
     return sum(len(step["layers"]) for step in steps) / (len(steps) * record["run"]["depth"])
 
 
-def _listed(values: Sequence) -> str:
-    consecutive = len(values) > 2 and list(values) == list(range(values[0], values[-1] + 1))
-    return f"{values[0]} to {values[-1]}" if consecutive else ", ".join(map(str, values))
-
-
-def _check_comparable(records: Sequence[dict]) -> None:
-    """Raise InputError if there are no records, or if a mean over their scores would mix different settings."""
-    if not records:
+def _check_comparable(configs: Sequence[dict]) -> None:
+    """Raise InputError if there are no runs, or if a mean over their scores would mix different settings."""
+    if not configs:
         raise InputError("no records to summarise")
-    configs = [record["run"]["config"] for record in records]
     # Full fine-tuning has a learning rate of its own, and the epochs follow from max_steps and the size of a fold.
     free = {*KEYS, *USUAL, "share", "counts", "learning_rate", "epochs"}
-    models = {config["model"] for config in configs}
-    if len(models) > 1 or len({(config["corpus"], config["train_share"]) for config in configs}) > 1:
+    if len({(config["model"], config["corpus"], config["train_share"]) for config in configs}) > 1:
         free |= {"max_steps", "warmup_steps", "eval_every"}  # they follow the number of examples and the batch size
-    if len(models) > 1:
+    if len({config["model"] for config in configs}) > 1:
         free |= {"rank", "alpha", "width", "dropout", "batch_size", "max_length", "form"}
     first = configs[0]
-    names = {name for config in configs for name in {*first, *config} - free if config.get(name) != first.get(name)}
-    if names:
+    if names := {n for config in configs for n in {*first, *config} - free if config.get(n) != first.get(n)}:
         raise InputError(f"runs differ in {', '.join(sorted(names))}, so their mean says nothing; choose a subset")

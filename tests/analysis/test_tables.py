@@ -1,12 +1,16 @@
 """Tests of tables made from hand-made records, and of the figures that show them."""
 
+import pandas
 import pytest
 
 from irtuning.analysis.convergence import best_rates, step_cost, steps_to_loss
+from irtuning.analysis.figures.memory import PARTS, memory_parts
 from irtuning.analysis.figures.runs import convergence, depth_and_time, score_by_size, score_comparison, step_memory
 from irtuning.analysis.figures.style import method_colour, run_colour
 from irtuning.analysis.tables import METRICS, run_title, summary_table
 from irtuning.errors import InputError
+from irtuning.method import registry
+from irtuning.method.strategies import IRTuningStrategy
 
 
 def record(
@@ -86,6 +90,20 @@ def test_figures_show_what_their_tables_say():
         run["run"]["split_sizes"]["train"] = 50
     line = score_by_size(runs[:3] + part).axes[0].lines[0]
     assert line.get_xdata().tolist() == [50, 100] and line.get_ydata().tolist() == pytest.approx([0.3, 0.6])
+
+
+def test_bars_of_predicted_memory_are_labelled_with_the_peak():
+    row = dict.fromkeys(PARTS, 2**30) | {"method": "ir", "model": "m", "batch": 1, "length": 8, "checkpointing": False}
+    assert [text.get_text() for text in memory_parts(pandas.DataFrame([row])).axes[0].texts] == ["6.0"]
+
+
+def test_a_registered_strategy_of_ones_own_has_the_colour_it_states_or_one_made_from_its_name(monkeypatch):
+    given = type("Given", (IRTuningStrategy,), {"name": "given", "colour": "#00ff00"})
+    derived = type("Derived", (IRTuningStrategy,), {"name": "derived"})
+    monkeypatch.setattr(registry, "METHODS", registry.METHODS | {"given": given, "derived": derived})
+    assert method_colour("given:splits=2") == method_colour("given, dora") == (0, 1, 0)
+    assert method_colour("derived") == method_colour("derived:splits=2")
+    assert method_colour("derived") not in {method_colour(kind.name) for kind in registry.BUILT_IN}
 
 
 def test_a_method_of_ones_own_has_the_colour_that_its_record_states():

@@ -4,18 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas
-import seaborn
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from irtuning.analysis.figures.style import DOUBLE, canvas, heat_map, method_colour, run_colour, styled
+from irtuning.analysis.figures.style import DOUBLE, canvas, heat_map, legend_above, method_colour, run_colour, styled
 from irtuning.analysis.layers import has_scores, rank_agreement, score_matrix, score_spread
 from irtuning.analysis.tables import layer_frequency
 from irtuning.errors import InputError
 from irtuning.method.selector import MIDDLE, cut_variances, split_scores
 
-EXTRA = "kept by the reference code:\none extra layer"
-OUTSIDE = "smallest V of all:\noutside the window"
 LAYER = "layer (0: next to the embeddings)"
 
 
@@ -24,31 +20,32 @@ def layer_importance(record: dict) -> Figure:
     """Draw which layers learned at each step of a run, below their scores if the run's method keeps any."""
     steps, depth, scored = record["train"]["steps"], record["run"]["depth"], has_scores(record)
     learned = pandas.DataFrame({s["step"]: [i in s["layers"] for i in range(depth)] for s in steps}, dtype=float)
-    height = max(1.7, 0.055 * depth + 1) * (1 + scored) + 0.2
-    figure, axes = canvas(DOUBLE, height, rows=1 + scored, sharex=True, squeeze=False)
+    rows, height = 1 + scored, max(1.7, 0.055 * depth + 1)
+    figure, axes = canvas(DOUBLE, height * rows + 0.2, rows, sharex=True, squeeze=False)
+    maps = [("layers that learned", learned, "", {"cmap": ["0.93", method_colour("ir")], "vmin": 0, "vmax": 1})]
     if scored:
-        title = "importance score when the step began (white: not measured yet)"
-        bar = {"label": "score", "pad": 0.01}
-        _steps_map(axes[0, 0], score_matrix(record).reindex(range(depth)), title, robust=True, cbar_kws=bar)
-    below, colours = axes[-1, 0], ["0.93", method_colour("ir")]
-    bar = {"ticks": [0.25, 0.75], "pad": 0.01}
-    _steps_map(below, learned, "layers that learned", cmap=colours, vmin=0, vmax=1, cbar_kws=bar)
-    below.collections[0].colorbar.set_ticklabels(["frozen", "learns"])
-    below.set_xlabel("step")
+        title, scores = "importance score when the step began (white: not measured yet)", score_matrix(record)
+        maps.insert(0, (title, scores.reindex(range(depth)), "score", {"cmap": "viridis", "robust": True}))
+    ticks = {"xticklabels": max(1, len(steps) // 8), "yticklabels": max(1, depth // 6)}
+    for axis, (title, table, name, options) in zip(axes[:, 0], maps, strict=True):
+        heat_map(axis, table, "", name, annot=False, **ticks, **options)
+        axis.set(ylabel="layer", title=title, ylim=(0, depth))
+        axis.tick_params(rotation=0)
+    axis.collections[0].colorbar.set_ticks([0.25, 0.75], labels=["frozen", "learns"])
+    axis.set_xlabel("step")
     return figure
 
 
 @styled
 def layer_shares(records: Sequence[dict]) -> Figure:
     """Draw the share of steps in which each layer learned, mean over runs, and each run's largest distance from it."""
-    table, single = layer_frequency(records), [layer_frequency([record]) for record in records]
+    table, single = layer_frequency(records), pandas.concat([layer_frequency([record]) for record in records])
+    gaps = single.sub(table.loc[single.index].to_numpy()).abs().max(axis=1)
     figure, (axis, side) = canvas(DOUBLE, 0.24 * len(table) + 1.1, columns=2, sharey=True, width_ratios=[5, 1])
-    heat_map(axis, table, ".2f", "share of steps", vmin=0, vmax=1)
-    axis.set(xlabel=LAYER)
-    for row, method in enumerate(table.index):
-        runs = [one.loc[method] for one in single if method in one.index]
-        apart = [float((one - table.loc[method]).abs().max()) for one in runs if len(runs) > 1]
-        side.plot(apart, [row + 0.5] * len(apart), "o", color=method_colour(method), ms=3.5, mew=0)
+    heat_map(axis, table, ".2f", "share of steps", LAYER, vmin=0, vmax=1)
+    for row, (method, apart) in enumerate(gaps.groupby(level=0, sort=False)):
+        if len(apart) > 1:
+            side.plot(apart, [row + 0.5] * len(apart), "o", color=method_colour(method), ms=3.5, mew=0)
     side.set(xlabel="largest gap\nrun to mean", xlim=(-0.05, max(0.5, side.get_xlim()[1])))
     side.grid(axis="x", alpha=0.3)
     return figure
@@ -64,7 +61,7 @@ def score_bands(record: dict) -> Figure:
     above.plot(table.index, table["median"], color="0.35", lw=1, label="median")
     above.plot(table.index, table.cut, color=colour, lw=1.2, label="cut: last score that learns")
     above.set(ylabel="score of a layer")
-    figure.legend(*above.get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    legend_above(figure)
     below.step(table.index, table.learn, where="mid", color=colour, lw=1)
     below.set(xlabel="step", ylabel="layers\nthat learn", ylim=(0, len(record["run"]["candidate_layers"]) + 0.5))
     return figure
@@ -74,36 +71,37 @@ def score_bands(record: dict) -> Figure:
 def cut_figure(scores: Sequence[float], variant: str = "reference") -> Figure:
     """Draw the cut of a list of scores: the sorted scores above, and V of every possible cut below.
 
-    V[i] stands between the bars i and i + 1 that it separates. The cut is at the smallest V in the shaded window.
-
     Raises:
         InputError: fewer than two scores, or one that is not known.
     """
     if len(scores) < 2 or any(score is None or score != score for score in scores):
         raise InputError("the cut is drawn of two or more scores, all of them known")
-    depth, learns = len(scores), split_scores(scores, variant=variant)
     order = np.argsort(scores, kind="stable")  # equal scores in the order of layers, as in the selector
-    ascending = np.asarray(scores, dtype=float)[order]
-    kept, variances = np.isin(order, learns), cut_variances(ascending)
+    depth, ascending = len(scores), np.asarray(scores, dtype=float)[order]
+    kept, variances = np.isin(order, split_scores(scores, variant=variant)), cut_variances(ascending)
     best = depth - len(split_scores(scores, variant="exact")) - 1
     figure, (above, below) = canvas(DOUBLE, 3.6, rows=2, sharex=True, height_ratios=[1.5, 1])
     for name, colour, which in ((f"learns ({variant})", method_colour("ir"), kept), ("frozen", "0.75", ~kept)):
         above.bar(np.flatnonzero(which), ascending[which], color=colour, width=0.75, label=name)
-    for first in np.flatnonzero(kept)[: int(kept.sum() > depth - 1 - best)]:
-        _note(above, EXTRA, (first, ascending[first]))
+    first, lowest, notes = int(kept.argmax()), int(variances.argmin()), []
+    if kept.sum() > depth - 1 - best:
+        notes.append((above, "kept by the reference code:\none extra layer", first, ascending[first]))
+    if variances[lowest] < variances[best]:
+        notes.append((below, "smallest V of all:\noutside the window", lowest + 0.5, variances[lowest]))
+    for axis, text, x, y in notes:
+        side = {"xytext": (-30, 20), "ha": "right"} if x > 2 else {"xytext": (30, 20), "ha": "left"}
+        style = {"va": "center", "size": 6.5, "bbox": {"fc": "white", "ec": "none", "pad": 1}} | side
+        arrow = {"arrowstyle": "->", "lw": 0.6, "color": "0.3"}
+        axis.annotate(text, (x, y), textcoords="offset points", arrowprops=arrow, **style)
+    below.plot(np.arange(depth - 1) + 0.5, variances, "o-", color="0.2", ms=3, lw=1)  # V[i] is between bars i and i + 1
     window = int(MIDDLE[0] * depth), int(MIDDLE[1] * depth) + 1
-    below.plot(np.arange(depth - 1) + 0.5, variances, "o-", color="0.2", ms=3, lw=1)
     for axis in (above, below):
         axis.axvspan(*window, color="0.93", lw=0, zorder=0, label="window of the cut")
         axis.axvline(best + 0.5, color="0.2", ls="--", lw=1, label="smallest V in the window")
-    if variances.min() < variances[best]:
-        lowest = int(variances.argmin())
-        _note(below, OUTSIDE, (lowest + 0.5, variances[lowest]))
     above.set(ylabel="score", xlim=(-0.6, depth - 0.4))
     below.set_xticks(range(depth), order, fontsize=8 if depth <= 24 else 6)
     below.set(xlabel="layer, by score", ylabel="V = Var(low)\n+ Var(high)", ylim=(0, None))
-    figure.legend(*above.get_legend_handles_labels(), loc="outside upper center", ncols=4)
-    return figure
+    return legend_above(figure)
 
 
 @styled
@@ -120,23 +118,5 @@ def agreement_map(records: Sequence[dict], by: Sequence[str] = ("method", "seed"
 def component_map(norms: pandas.DataFrame) -> Figure:
     """Draw the gradient norm of each adapted module (row of the figure) of each layer (column)."""
     figure, axis = canvas(DOUBLE, 0.26 * norms.shape[1] + 1.1)
-    heat_map(axis, norms.T, ".2g", "gradient L2 norm", vmin=0)
-    axis.set(xlabel=LAYER)
+    heat_map(axis, norms.T, ".2g", "gradient L2 norm", LAYER, vmin=0)
     return figure
-
-
-def _note(axis: Axes, text: str, point: tuple[float, float]) -> None:
-    """Write a note with an arrow to a point, to the left of it if there is room."""
-    left = point[0] > 2
-    box, arrow = {"fc": "white", "ec": "none", "pad": 1}, {"arrowstyle": "->", "lw": 0.6, "color": "0.3"}
-    place = {"xytext": (-30 if left else 30, 20), "textcoords": "offset points", "ha": "right" if left else "left"}
-    axis.annotate(text, point, size=6.5, va="center", bbox=box, arrowprops=arrow, **place)
-
-
-def _steps_map(axis: Axes, table: pandas.DataFrame, title: str, cmap: object = "viridis", **options: object) -> None:
-    """Draw layers x steps, layer 0 lowest."""
-    ticks = {"xticklabels": max(1, table.shape[1] // 8), "yticklabels": max(1, len(table) // 6)}
-    seaborn.heatmap(table, ax=axis, cmap=cmap, **ticks, **options)
-    axis.set(xlabel="", ylabel="layer", title=title)
-    axis.invert_yaxis()
-    axis.tick_params(rotation=0)

@@ -14,34 +14,23 @@ from irtuning.analysis.figures.style import (
 from irtuning.analysis.statistics import half_width
 from irtuning.analysis.tables import KEYS, losses_table, run_title, runs_table, validation_table
 
-METRIC_NAMES = {"macro_f1": "macro F1", "auprc": "AUPRC", "accuracy": "accuracy"}
-
 
 @styled
-def score_comparison(
-    records: Sequence[dict], floors: Sequence[dict], metric: str = "macro_f1", split: str = "validation"
-) -> Figure:
-    """Draw every run's score as a dot and each method's mean as a diamond with its 95 % t interval over runs.
-
-    A dashed line marks the mean of the edit-aware floor.
-    """
+def score_comparison(records: Sequence[dict], floors: Sequence[dict], metric="macro_f1", split="validation") -> Figure:
+    """Draw each run's score, each method's mean with its 95 % t interval over runs, and the mean edit-aware floor."""
     table = runs_table(records, split)
     methods = list(table.method.unique())
     figure, panels = corpus_panels(table, 0.24 * len(methods) + 1.3, sharey=True)
-    for part, axis in panels:
+    for part, (axis,) in panels:
         for row, method in enumerate(methods):
-            values, colour = part.loc[part.method == method, metric], method_colour(method)
-            axis.plot(values, [row + 0.22] * len(values), "o", color=colour, ms=3, alpha=0.5, mew=0)
-            error = {"fmt": "D", "color": colour, "ms": 4, "capsize": 2, "lw": 1}
-            axis.errorbar(values.mean(), row - 0.1, xerr=half_width(values), **error)
+            values, style = part.loc[part.method == method, metric], {"color": method_colour(method)}
+            axis.plot(values, [row + 0.22] * len(values), "o", ms=3, alpha=0.5, mew=0, **style)
+            axis.errorbar(values.mean(), row - 0.1, xerr=half_width(values), fmt="D", ms=4, capsize=2, lw=1, **style)
         wanted = ("edit-aware", part.corpus.iloc[0].partition(", ")[0], split)
-        known = [f[metric] for f in floors if (f["name"], f["corpus"], f["split"]) == wanted and metric in f]
-        if known:
+        if known := [f[metric] for f in floors if (f["name"], f["corpus"], f["split"]) == wanted and metric in f]:
             axis.axvline(sum(known) / len(known), color="0.25", ls="--", lw=1, label="edit-aware floor")
-        axis.set(xlabel=f"{split} {METRIC_NAMES[metric]}")
-        axis.grid(axis="x", alpha=0.3)
-    _rows(figure, panels[0][1], methods)
-    return figure
+    names = {"macro_f1": "macro F1", "auprc": "AUPRC", "accuracy": "accuracy"}
+    return _rows(figure, methods, f"{split} {names[metric]}")
 
 
 @styled
@@ -49,7 +38,7 @@ def comparison_forest(table: pandas.DataFrame, margin: float | None = None, spli
     """Draw the differences in a `comparisons_table` with their 95 % intervals, and a dashed line at `margin`."""
     pairs = list(dict.fromkeys(zip(table.method, table.against, strict=True)))
     figure, panels = corpus_panels(table, 0.22 * len(pairs) + 1.2, sharex=True, sharey=True)
-    for part, axis in panels:
+    for part, (axis,) in panels:
         axis.axvline(0, color="0.4", lw=1)
         if margin is not None:
             axis.axvline(margin, color="0.4", lw=1, ls="--", label="margin")
@@ -57,10 +46,7 @@ def comparison_forest(table: pandas.DataFrame, margin: float | None = None, spli
             ends = [[row.difference - row.low], [row.high - row.difference]]
             style = {"color": method_colour(row.against if row.method == "ir" else row.method), "ms": 4, "capsize": 2}
             axis.errorbar(row.difference, pairs.index((row.method, row.against)), xerr=ends, fmt="o", **style)
-        axis.set(xlabel=f"difference in {split} macro F1")
-        axis.grid(axis="x", alpha=0.3)
-    _rows(figure, panels[0][1], [f"{method} - {against}" for method, against in pairs])
-    return figure
+    return _rows(figure, [f"{method} - {against}" for method, against in pairs], f"difference in {split} macro F1")
 
 
 @styled
@@ -68,7 +54,7 @@ def class_heatmap(records: Sequence[dict], split: str = "validation") -> Figure:
     """Draw the F1 of every class under every method, mean over the runs of one corpus."""
     table = class_scores(records, split)
     figure, axis = canvas(DOUBLE, 0.26 * len(table) + 1.4)
-    heat_map(axis, table, ".2f", f"F1 on {split}", size=7, vmin=0, vmax=1)
+    heat_map(axis, table, ".2f", f"F1 on {split}", annot_kws={"size": 7}, vmin=0, vmax=1)
     axis.set_xticks(axis.get_xticks(), list(table.columns), rotation=20, ha="right")
     return figure
 
@@ -76,38 +62,38 @@ def class_heatmap(records: Sequence[dict], split: str = "validation") -> Figure:
 @styled
 def convergence(records: Sequence[dict], against: str = "step", smooth: int = 10) -> Figure:
     """Draw training loss (running mean) and validation macro F1 against `step` or `seconds`: mean and range of runs."""
-    points = validation_table(records)[[*KEYS, "step", "macro_f1"]]
-    table = losses_table(records).merge(points, how="left", on=[*KEYS, "step"])
+    table = losses_table(records).merge(validation_table(records), "left", [*KEYS, "step"], suffixes=("", "_held_out"))
     table["loss"] = table.groupby(list(KEYS)).loss.transform(lambda s: s.rolling(smooth, min_periods=1).mean())
     figure, panels = corpus_panels(table, 2.2 * table.groupby(["corpus", "model"]).ngroups + 0.6, per_corpus=2)
     for part, (left, right) in panels:
-        for method, rows in part.groupby("method", sort=False):
-            _band(left, rows, against, "loss", method)
-            _band(right, rows.dropna(subset="macro_f1"), against, "macro_f1", method)
-        name = {"step": "step", "seconds": "training time (s)"}[against]
-        left.set(xlabel=name, ylabel=f"training loss (mean of {smooth} steps)", yscale="log")
+        for axis, column in ((left, "loss"), (right, "macro_f1")):
+            for method, rows in part.dropna(subset=column).groupby("method", sort=False):
+                grouped, colour = rows.groupby(rows.step.rename("at")), method_colour(method)
+                at, scores = grouped[against].mean(), grouped[column]
+                style = LINES[sum(line.get_color() == colour for line in axis.lines) % len(LINES)]
+                axis.plot(at, scores.mean(), color=colour, lw=1.2, ls=style, label=method)
+                axis.fill_between(at, scores.min(), scores.max(), color=colour, alpha=0.15, lw=0)
+            axis.set_xlabel({"step": "step", "seconds": "training time (s)"}[against])
+        left.set(ylabel=f"training loss (mean of {smooth} steps)", yscale="log")
         left.yaxis.set(major_formatter="{x:g}", minor_locator=LogLocator(subs=(2, 5)), minor_formatter="{x:g}")
-        right.set(xlabel=name, ylabel="validation macro F1", ylim=(0, None))
-    legend_above(figure, panels[0][1][0])
-    return figure
+        right.set(ylabel="validation macro F1", ylim=(0, None))
+    return legend_above(figure)
 
 
 @styled
 def score_by_size(records: Sequence[dict], split: str = "validation") -> Figure:
     """Draw the mean macro F1 against the number of training examples, with the 95 % t interval over runs as a band."""
     figure, panels = corpus_panels(data_curve(records, split), 2.6)
-    for part, axis in panels:
+    for part, (axis,) in panels:
         for method, rows in part.groupby("method", sort=False):
             grouped, colour = rows.groupby("train_examples").macro_f1, method_colour(method)
             mean, half = grouped.mean(), grouped.apply(half_width).fillna(0)
             axis.plot(mean.index, mean, "o-", color=colour, ms=3, lw=1.2, label=method)
             axis.fill_between(mean.index, mean - half, mean + half, color=colour, alpha=0.15, lw=0)
         axis.set(xscale="log", xlabel="training examples", ylabel=f"{split} macro F1", ylim=(0, None))
-        sizes = sorted(part.train_examples.unique())
-        axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axis.set_xticks(sizes := sorted(part.train_examples.unique()), [f"{size:,}" for size in sizes])
         axis.minorticks_off()
-    legend_above(figure, panels[0][1])
-    return figure
+    return legend_above(figure)
 
 
 @styled
@@ -115,26 +101,24 @@ def step_memory(records: Sequence[dict]) -> Figure:
     """Draw the bytes of gradients and of Adam's moments of each method, and how many layers backprop runs through."""
     table = step_cost(records)
     figure, (left, right) = canvas(DOUBLE, 0.24 * len(table) + 1.2, columns=2, sharey=True)
-    colours, gradients = [method_colour(name) for name in table.index], table.gradient_bytes / 1e6
+    colours, gradients = list(map(method_colour, table.index)), table.gradient_bytes / 1e6
     left.barh(table.index, gradients, color=colours)
     left.barh(table.index, table.optimizer_bytes / 1e6, left=gradients, color=colours, alpha=0.4)
-    left.invert_yaxis()
-    left.set(xlabel="MB: gradients (dark), Adam's moments (light)")
     right.barh(table.index, table.differentiated_layers, color=colours)
-    right.set(xlabel="layers backprop runs through (mean over steps)")
+    left.invert_yaxis()
+    left.set_xlabel("MB: gradients (dark), Adam's moments (light)")
+    right.set_xlabel("layers backprop runs through (mean over steps)")
     return figure
 
 
 @styled
 def depth_and_time(records: Sequence[dict]) -> Figure:
     """Draw the median time of a step against the number of layers that backprop ran through, by method."""
-    rows = []
-    for record in records:
-        method, depth = run_title(record["run"]["config"]), record["run"]["depth"]
-        for step, took in zip(record["train"]["steps"], record["meta"]["step_seconds"], strict=True):
-            rows.append({"method": method, "layers": depth - min(step["layers"]), "milliseconds": 1000 * took})
+    table = losses_table(records)
+    table["layers"] = [r["run"]["depth"] - min(step["layers"]) for r in records for step in r["train"]["steps"]]
+    table["milliseconds"] = [1000 * seconds for record in records for seconds in record["meta"]["step_seconds"]]
     figure, axis = canvas(DOUBLE, 2.6)
-    for method, part in pandas.DataFrame(rows).groupby("method", sort=False):
+    for method, part in table.groupby("method", sort=False):
         times, dots = part.groupby("layers").milliseconds, {"color": method_colour(method), "alpha": 0.7, "lw": 0}
         axis.scatter(times.median().index, times.median(), s=8 + 80 * times.size() / len(part), label=method, **dots)
     axis.set(xlabel="layers backprop runs through", ylabel="median step (ms)", ylim=(0, None))
@@ -145,39 +129,31 @@ def depth_and_time(records: Sequence[dict]) -> Figure:
 @styled
 def confusion_pair(records: Sequence[dict], split: str = "validation") -> Figure:
     """Draw the confusion matrices of runs on one corpus side by side."""
-    predictions = {run_title(record["run"]["config"]): record["predictions"][split] for record in records}
-    answers = {method: [row["predicted"] for row in rows] for method, rows in predictions.items()}
-    gold = [row["intention"] for row in records[0]["predictions"][split]]
-    return confusions(gold, answers, records[0]["run"]["labels"])
+    tables = {run_title(r["run"]["config"]): pandas.DataFrame(r["predictions"][split]) for r in records}
+    answers = {method: table.predicted for method, table in tables.items()}
+    return confusions(next(iter(tables.values())).intention, answers, records[0]["run"]["labels"])
 
 
 @styled
 def run_curve(record: dict) -> Figure:
     """Draw one run: its training loss and validation macro F1 against the step, and the layers that learned."""
-    steps, points, colour = record["train"]["steps"], record["train"]["validation"], run_colour(record)
+    steps, colour = pandas.DataFrame(record["train"]["steps"]), run_colour(record)
     figure, (above, below) = canvas(DOUBLE, 3.4, rows=2, sharex=True)
-    above.plot([step["step"] for step in steps], [step["loss"] for step in steps], color=colour, lw=1)
+    above.plot(steps.step, steps.loss, color=colour, lw=1)
     above.set_ylabel("training loss")
-    right = above.twinx()
-    right.plot([p["step"] for p in points], [p["macro_f1"] for p in points], "o-", color="0.3", ms=3, lw=1)
+    right, points, dots = above.twinx(), validation_table([record]), steps.explode("layers")
+    right.plot(points.step, points.macro_f1, "o-", color="0.3", ms=3, lw=1)
     right.set(ylabel="validation macro F1", ylim=(0, 1))
-    dots = [(step["step"], layer) for step in steps for layer in step["layers"]]
-    below.scatter(*zip(*dots, strict=True), marker="s", s=max(1, 300 / len(steps)), color=colour)
+    below.scatter(dots.step, dots.layers.astype(int), marker="s", s=max(1, 300 / len(steps)), color=colour)
     below.set(xlabel="step", ylabel="layers that learn", ylim=(-0.5, record["run"]["depth"] - 0.5))
     return figure
 
 
-def _band(axis, rows: pandas.DataFrame, x: str, y: str, method: str) -> None:
-    """Draw the mean over runs at each step as a line and the range of the runs as a band."""
-    grouped = rows.groupby("step")
-    at, colour = grouped[x].mean() if x != "step" else list(grouped.groups), method_colour(method)
-    style = LINES[sum(line.get_color() == colour for line in axis.lines) % len(LINES)]
-    axis.plot(at, grouped[y].mean(), color=colour, lw=1.2, ls=style, label=method)
-    axis.fill_between(at, grouped[y].min(), grouped[y].max(), color=colour, alpha=0.15, lw=0)
-
-
-def _rows(figure: Figure, axis, names: Sequence[str]) -> None:
-    """Name the rows of a figure from top to bottom."""
-    axis.set_yticks(range(len(names)), names)
-    axis.invert_yaxis()
-    legend_above(figure, axis)
+def _rows(figure: Figure, names: Sequence[str], name: str) -> Figure:
+    """Name the rows of a figure from top to bottom, and the numbers of all its panels."""
+    for axis in figure.axes:
+        axis.set(xlabel=name)
+        axis.grid(axis="x", alpha=0.3)
+    figure.axes[0].set_yticks(range(len(names)), names)
+    figure.axes[0].invert_yaxis()
+    return legend_above(figure)

@@ -1,12 +1,10 @@
 """What all figures share: the style, colours, empty axes and conversion to an image."""
 
 import colorsys
-import functools
 import io
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-import matplotlib
 import matplotlib.colors
 import pandas
 import seaborn
@@ -15,33 +13,19 @@ from matplotlib.figure import Figure
 from irtuning.method.registry import facts
 
 LINES = ("-", "--", ":", "-.")  # for methods of the same colour, in turn
-NUMBERS_UP_TO = 16  # a heat map with more columns has no room for numbers
 DOUBLE = 7.2  # width of a page of two columns, inches
 STYLE = {
     "font.size": 8, "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
     "figure.dpi": 150, "savefig.dpi": 200, "svg.hashsalt": "irtuning",
 }  # fmt: skip
-
-
-def styled(draw: Callable) -> Callable:
-    """Make a function draw in the style of this package, whatever the caller's settings are."""
-
-    @functools.wraps(draw)
-    def drawn(*args, **kwargs):
-        with matplotlib.rc_context(STYLE):
-            return draw(*args, **kwargs)
-
-    return drawn
+styled = matplotlib.rc_context(STYLE)  # decorator of a function that draws in this style, whatever the caller's is
 
 
 def method_colour(method: str, recorded: Mapping | None = None) -> tuple:
-    """Return the colour of a method, the same in every figure; an unknown method gets one made from its name.
-
-    `method` is a method's text or a run's title, `recorded` what its record says about the method, if anything.
-    """
+    """Return the colour of a method's text or a run's title: a stated or recorded one, or one made from its name."""
     name = method.split(",")[0].split(":")[0]
-    stated = facts(name, recorded)["colour"]
-    return matplotlib.colors.to_rgb(stated or colorsys.hls_to_rgb(zlib.crc32(name.encode()) % 360 / 360, 0.4, 0.35))
+    hue = zlib.crc32(name.encode()) % 360 / 360
+    return matplotlib.colors.to_rgb(facts(name, recorded)["colour"] or colorsys.hls_to_rgb(hue, 0.4, 0.35))
 
 
 def run_colour(record: dict) -> tuple:
@@ -52,8 +36,7 @@ def run_colour(record: dict) -> tuple:
 @styled
 def to_image(figure: Figure, kind: str = "png") -> bytes:
     """Return a figure as the bytes of a `png` or `svg` file without a date, so that equal figures are equal files."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    figure.savefig(buffer := io.BytesIO(), format=kind, metadata={"Date": None} if kind == "svg" else None)
     return buffer.getvalue()
 
 
@@ -64,31 +47,28 @@ def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **optio
 
 
 def corpus_panels(table: pandas.DataFrame, height: float, per_corpus: int = 1, **options):
-    """Return a new figure, and for each corpus (and model, if there are several) its part of the table and its axes.
-
-    With several panels `per_corpus`, each corpus has a row of panels, and its axes are an array.
-    """
+    """Return a new figure, and for each corpus (and model, if there are several) its part of the table and its axes."""
     keys = ["corpus", "model"] if "model" in table and table.model.nunique() > 1 else ["corpus"]
     groups = [part.assign(corpus=", ".join(names)) for names, part in table.groupby(keys, sort=False)]
-    shape = {"columns": len(groups)} if per_corpus == 1 else {"rows": len(groups), "columns": per_corpus}
-    figure, axes = canvas(DOUBLE, height, **shape, squeeze=False, **options)
-    panels = list(zip(groups, axes[0] if per_corpus == 1 else axes, strict=True))
-    for part, panel in panels if len(groups) > 1 else []:
-        (panel if per_corpus == 1 else panel[0]).set_title(part.corpus.iloc[0])
-    return figure, panels
+    rows, columns = (1, len(groups)) if per_corpus == 1 else (len(groups), per_corpus)
+    figure, axes = canvas(DOUBLE, height, rows, columns, squeeze=False, **options)
+    axes = axes.reshape(len(groups), per_corpus)
+    for part, axis in zip(groups, axes[:, 0], strict=True):
+        axis.set_title(part.corpus.iloc[0] if len(groups) > 1 else "")
+    return figure, list(zip(groups, axes, strict=True))
 
 
-def heat_map(axis, table: pandas.DataFrame, form: str, name: str, *, size: int = 6, **options: object) -> None:
+def heat_map(axis, table: pandas.DataFrame, form: str, name: str, xlabel="", **options) -> None:
     """Draw a table as a heat map, with its numbers if there is room for them, and `name` beside the colours."""
-    numbers = {"annot": table.shape[1] <= NUMBERS_UP_TO, "fmt": form, "annot_kws": {"size": size}}
+    numbers = {"annot": table.shape[1] <= 16, "fmt": form, "annot_kws": {"size": 6}}
     options = {"cmap": "Blues", "xticklabels": max(1, table.shape[1] // 20), "yticklabels": True} | numbers | options
     seaborn.heatmap(table, ax=axis, cbar_kws={"label": name, "pad": 0.01}, **options)
     axis.tick_params(axis="y", rotation=0)
-    axis.set(xlabel="", ylabel="")
+    axis.set(xlabel=xlabel, ylabel="")
 
 
-def legend_above(figure: Figure, axis) -> None:
-    """Put the legend of an axis above the whole figure, if it has one."""
-    handles, labels = axis.get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)))
+def legend_above(figure: Figure, columns: int = 4) -> Figure:
+    """Put the legend of the first axes above the whole figure, if they have one, and return the figure."""
+    if names := figure.axes[0].get_legend_handles_labels()[0]:
+        figure.legend(handles=names, loc="outside upper center", ncols=columns)
+    return figure
