@@ -3,11 +3,11 @@
 import pandas
 from transformers import DataCollatorWithPadding, set_seed
 
-from irtuning.models.adapters import adapted_classifier
-from irtuning.method.trainer import batch_order
 from irtuning.corpora.base import Corpus
-from irtuning.method.scores import CosineMeter, gradient_score, tensor_norms, weight_scores
 from irtuning.method.layers import adapter_modules, adapter_parameters, candidate_layers, find_layers
+from irtuning.method.scores import CosineMeter, gradient_score, tensor_norms, weight_scores
+from irtuning.method.trainer import batch_order
+from irtuning.models.adapters import adapted_classifier
 from irtuning.models.loading import load_classifier, load_tokenizer, resolve
 from irtuning.models.prompts import encode
 
@@ -29,12 +29,9 @@ def layer_scores(corpus: Corpus, model: str = "mini", **options) -> pandas.DataF
     """
     tuned, similarities, made_with = _one_batch(corpus, model, **options)
     layers = candidate_layers(tuned)
-    norms = [tensor_norms([p.grad for p in tensors]).tolist() for tensors in layers.parameters]
-    columns = {form: [gradient_score(layer, form) for layer in norms] for form in ("reference", "l2")}
+    columns = {form: [_score(tensors, form) for tensors in layers.parameters] for form in ("reference", "l2")}
     columns |= {"weight": weight_scores(tuned, layers), "cosine": similarities.tolist()}
-    table = pandas.DataFrame(columns, index=pandas.Index(layers.indices, name="layer"))
-    table.attrs["made_with"] = made_with
-    return table
+    return _described(pandas.DataFrame(columns, index=pandas.Index(layers.indices, name="layer")), made_with)
 
 
 def component_norms(corpus: Corpus, model: str = "mini", **options) -> pandas.DataFrame:
@@ -43,36 +40,37 @@ def component_norms(corpus: Corpus, model: str = "mini", **options) -> pandas.Da
     The batch and the options are those of `layer_scores`. Its `l2` is the root of a row's summed squares.
     """
     tuned, _, made_with = _one_batch(corpus, model, **options)
-    rows = {
-        index: {
-            name: gradient_score(tensor_norms([p.grad for p in adapter_parameters(module)]).tolist(), "l2")
-            for name, module in adapter_modules(find_layers(tuned)[index])
-        }
-        for index in candidate_layers(tuned).indices
-    }
-    table = pandas.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
-    table.attrs["made_with"] = made_with
+    layers = find_layers(tuned)
+    modules = {index: adapter_modules(layers[index]) for index in candidate_layers(tuned).indices}
+    rows = {i: {name: _score(adapter_parameters(m), "l2") for name, m in pairs} for i, pairs in modules.items()}
+    table = _described(pandas.DataFrame.from_dict(rows, orient="index").rename_axis("layer"), made_with)
     short = [name.rpartition(".")[2] for name in table.columns]
     return table.set_axis(short, axis=1) if len(set(short)) == len(short) else table
+
+
+def _score(tensors, form: str) -> float:
+    return gradient_score(tensor_norms([tensor.grad for tensor in tensors]).tolist(), form)
+
+
+def _described(table: pandas.DataFrame, made_with: str) -> pandas.DataFrame:
+    table.attrs["made_with"] = made_with
+    return table
 
 
 def _one_batch(corpus: Corpus, name: str, adapter: str = "lora", seed: int = 171, batch_size: int = 8):
     """Return the adapted classifier after one backward pass, the cosine similarities and the text for a stamp."""
     source = resolve(name)
-    own = source.settings
     set_seed(seed)  # before the model is made: its head and adapters are random
     tokenizer = load_tokenizer(source)
+    settings = {name: source.settings[name] for name in ("rank", "alpha", "width")}
     classifier = load_classifier(source, corpus.labels, tokenizer)
-    settings = {name: own[name] for name in ("rank", "alpha", "width")}
     tuned = adapted_classifier(classifier, adapter, dropout=0.0, **settings).train()
-    ids = encode(corpus.train, tokenizer, corpus.labels, source.form, own["max_length"])
+    ids = encode(corpus.train, tokenizer, corpus.labels, source.form, source.settings["max_length"])
     first = batch_order(seed, 0, [len(row) for row in ids], batch_size)[:batch_size]
-    labels = [corpus.labels.index(corpus.train[i].intention) for i in first]
-    rows = [{"input_ids": ids[i], "labels": label} for i, label in zip(first, labels, strict=True)]
+    rows = [{"input_ids": ids[i], "labels": corpus.labels.index(corpus.train[i].intention)} for i in first]
     meter = CosineMeter(tuned, candidate_layers(tuned))
     tuned(**DataCollatorWithPadding(tokenizer)(rows)).loss.backward()
     meter.remove()
     total, adapters = (sum(p.numel() for p in tensors) for tensors in (tuned.parameters(), adapter_parameters(tuned)))
-    kind = "random weights, " if source.random_weights else ""
-    model = f"{name} ({kind}{(total - adapters) / 1e6:.1f} M parameters)"
-    return tuned, meter.read(), f"{model}, {adapter} · seeds {seed} · steps 0, one batch · CPU"
+    size = f"{'random weights, ' * source.random_weights}{(total - adapters) / 1e6:.1f} M parameters"
+    return tuned, meter.read(), f"{name} ({size}), {adapter} · seeds {seed} · steps 0, one batch · CPU"

@@ -5,13 +5,8 @@ from pathlib import Path
 from irtuning.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-NOTEBOOKS = (
-    "01_data_exploration",
-    "02_ir_tuning_versus_baselines",
-    "03_convergence_and_gpu_memory",
-    "04_layer_importance",
-    "05_the_study",
-)
+NOTEBOOKS = ("01_data_exploration", "02_ir_tuning_versus_baselines", "03_convergence_and_gpu_memory",
+             "04_layer_importance", "05_the_study")  # fmt: skip
 
 
 def notebook_path(name: str) -> Path:
@@ -30,6 +25,5 @@ class Folders:
     """Folders for the figures, reports and recorded runs of a profile: under `output`, else in the repository."""
 
     def __init__(self, profile: str, output: str | Path | None = None):
-        self.profile = profile
-        root = Path(output) if output else REPOSITORY
+        self.profile, root = profile, Path(output or REPOSITORY)
         self.figures, self.reports, self.runs = (root / kind / profile for kind in ("figures", "reports", "runs"))

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -29,7 +28,7 @@ TRAIN_SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)
 QUICK = {
     "corpora": ["synthetic"], "models": ["mini"], "methods": BASELINES, "experiments": ["methods"],
     "folds": [0], "seeds": 2, "max_steps": 120,
-    # Always on the CPU, so that results do not depend on a GPU. One evaluation costs as much as ten steps.
+    # always on the CPU, so that results do not depend on a GPU; one evaluation costs as much as ten steps
     "settings": {"batch_size": 6, "eval_every": 40, "device": "cpu"},
 }  # fmt: skip
 LARGE = QUICK | {"seeds": 3, "max_steps": None, "settings": {}}
@@ -60,8 +59,7 @@ def profile_parameters(
 
     Args:
         profile: A name of `PROFILES`.
-        data: Folder of the real corpora.
-        output: Folder for everything that is written.
+        data, output: Folder of the real corpora, and folder for everything that is written.
         changes: Parameters of the profile to replace. The profile's name then ends in `-changed`.
 
     Raises:
@@ -70,9 +68,9 @@ def profile_parameters(
     if profile not in PROFILES:
         raise unknown("profile", profile, PROFILES)
     parameters, changes = PROFILES[profile], dict(changes or {})
-    if wrong := sorted(set(changes) - set(parameters)):
-        raise unknown("parameter", wrong[0], parameters)
     for name, value in changes.items():
+        if name not in parameters:
+            raise unknown("parameter", name, parameters)
         if None not in (value, parameters[name]) and type(value) is not type(parameters[name]):
             raise InputError(f"{name}={json.dumps(value)} does not have the type of {json.dumps(parameters[name])}")
     folders = {name: folder and str(Path(folder).resolve()) for name, folder in (("data", data), ("output", output))}
@@ -82,27 +80,20 @@ def profile_parameters(
 def comparisons(experiment: str, methods: Sequence[str]) -> list[dict]:
     """Return the comparisons of an experiment, each as arguments of `run_comparison`.
 
-    * `variant`: settings of our variant, one run each, without the test split.
-    * `rates`: every method at 0.5, 1 and 2 times the model's learning rate, without the test split.
-    * `methods`: the methods with equal layer budgets.
-    * `own-budget`: the baselines with the budgets of their papers.
-    * `ablations`: IR-Tuning with one part changed at a time.
-    * `adapters`: Full PEFT and IR-Tuning with each kind of adapter.
-    * `sizes`: four methods on shares of the training split.
-
     Raises:
         InputError: The experiment is unknown.
     """
     papers = [m for m in ("rst", "lisa-adapters", "lisa") if m in (*methods, "lisa")]
-    chosen_on_validation = {"folds": [0], "seeds": [RATE_SEED], "score_test": False, "rates": None}
+    on_validation = {"folds": [0], "seeds": [RATE_SEED], "score_test": False, "rates": None}
     rated = ["ir-upper" if m == VARIANT else m for m in methods]  # the rates were chosen before our variant's setting
     grids = {method: RATE_GRID[METHODS[method.split(":")[0]].scope] for method in rated}
     four = [m for m in ("full", "ir", "last-k", "random-counts") if m in methods]
+    rates = [{method: grid[i] for method, grid in grids.items()} for i in range(3)]
     experiments = {
-        "variant": [{"methods": VARIANTS} | chosen_on_validation],
-        "rates": [
-            chosen_on_validation | {"methods": rated, "rates": {m: g[i] for m, g in grids.items()}} for i in range(3)
-        ],
+        # settings of our variant, and every method at three learning rates: one run each, without the test split
+        "variant": [{"methods": VARIANTS} | on_validation],
+        "rates": [on_validation | {"methods": rated, "rates": chosen} for chosen in rates],
+        # equal layer budgets, and those of the baselines' papers
         "methods": [{"methods": list(methods)}],
         "own-budget": [{"methods": ["full", "ir", *papers], "budget": "own"}],
         "ablations": [{"methods": ABLATIONS}, {"methods": ["ir"], "head": "frozen"}],
@@ -116,24 +107,17 @@ def comparisons(experiment: str, methods: Sequence[str]) -> list[dict]:
 
 def missing(parameters: Mapping) -> list[str]:
     """Return one sentence for each thing that a profile needs and this machine lacks, without loading anything."""
+    import torch
+
     from irtuning.corpora.sources import CORPORA, find
 
-    problems = []
-    for corpus in parameters["corpora"]:
-        if corpus in CORPORA and CORPORA[corpus].patterns and find(corpus, parameters["data"]) is None:
-            problems.append(f"corpus {corpus} is not on this machine; it comes from {CORPORA[corpus].home}")
-    needed, present = GPU_GIB.get(parameters["profile"], 0), gpu_gib()
+    named = {name: CORPORA[name] for name in parameters["corpora"] if name in CORPORA}
+    absent = [name for name, source in named.items() if source.patterns and not find(name, parameters["data"])]
+    problems = [f"corpus {name} is not on this machine; it comes from {named[name].home}" for name in absent]
+    needed = GPU_GIB.get(parameters["profile"], 0)
+    present = torch.cuda.get_device_properties(0).total_memory / 2**30 if torch.cuda.is_available() else 0
     if present < needed * 0.9:
         problems.append(f"it needs a GPU of {needed} GiB, and the GPU of this machine has {present:.0f} GiB")
     if os.environ.get("HF_HUB_OFFLINE") and needed:
         problems.append("its models come from the Hugging Face Hub, and HF_HUB_OFFLINE is set")
     return problems
-
-
-def gpu_gib() -> float:
-    """Return the memory of the first GPU in GiB, 0 without a GPU."""
-    if shutil.which("nvidia-smi") is None:
-        return 0.0
-    import torch
-
-    return torch.cuda.get_device_properties(0).total_memory / 2**30 if torch.cuda.is_available() else 0.0
