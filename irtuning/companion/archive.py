@@ -3,7 +3,6 @@
 Step values are rounded. Texts and class probabilities, which are most of a record, are left out.
 """
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,10 +24,7 @@ def has_archive(folder: Path) -> bool:
 
 
 def write_archive(folder: Path, experiments: Mapping[str, Mapping[str, Sequence[dict]]]) -> None:
-    """Write `runs`, `steps` and `predictions.parquet` and `panels.json` from the `records` and `floors` of experiments.
-
-    A run of several experiments is stored once.
-    """
+    """Write the `records` and `floors` of experiments to a folder; a run of several experiments is stored once."""
     records, index = {}, {}
     for name, experiment in experiments.items():
         keys = [json.dumps(record["run"]["config"], sort_keys=True) for record in experiment["records"]]
@@ -41,13 +37,11 @@ def write_archive(folder: Path, experiments: Mapping[str, Mapping[str, Sequence[
         texts.append(json.dumps({n: record[n] for n in ("schema", "run", "scores")} | {"train": train, "meta": meta}))
         steps += [{"run": run} | _rounded(row | {"seconds": seconds}) for row, seconds in rows]
         for split, predictions in record["predictions"].items():
-            rows = [{name: row[name] for name in ("id", "group", "intention", "predicted")} for row in predictions]
-            answers += [{"run": run, "split": split} | row for row in rows]
+            answers += [{"run": run, "split": split} | row for row in predictions]
+    answers = pandas.DataFrame(answers)[["run", "split", "id", "group", "intention", "predicted"]]
     runs = runs_table(list(records.values())).assign(record=texts)
-    for name, rows in (("runs", runs), ("steps", steps), ("predictions", answers)):
-        stream = io.BytesIO()
-        pandas.DataFrame(rows).to_parquet(stream, compression="zstd", index=False)
-        write_bytes(folder / f"{name}.parquet", stream.getvalue())
+    for name, table in (("runs", runs), ("steps", pandas.DataFrame(steps)), ("predictions", answers)):
+        write_bytes(folder / f"{name}.parquet", table.to_parquet(compression="zstd", index=False))
     write_text(folder / INDEX, json.dumps(index) + "\n")
 
 

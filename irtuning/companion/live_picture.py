@@ -17,15 +17,12 @@ class LiveLayers(TrainerCallback):
 
     Args:
         every: Steps between two pictures. Drawing one takes about a third of a second.
-
-    Attributes:
-        image: The last picture as PNG bytes.
     """
 
     def __init__(self, every: int = 5):
         if every < 1:
             raise InputError(f"every is {every}; give 1 step or more")
-        self.every, self.image, self._handle = every, None, None
+        self.every, self.image, self._handle = every, None, None  # the image is the last picture as PNG
 
     def on_train_begin(self, args, state, control, **kwargs):
         self._handle = None  # every training gets its own picture

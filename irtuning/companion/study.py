@@ -79,8 +79,7 @@ def size_differences(records: Sequence[dict]) -> pandas.DataFrame:
     for share in sorted({record["run"]["config"]["train_share"] for record in records}):
         part = [record for record in records if record["run"]["config"]["train_share"] == share]
         rows.append({"train": f"{share:.0%}"} | asdict(compare_methods(part, "ir", "full")))
-    runs = data_curve(records, "test")
-    scores = runs.pivot_table(index=["fold", "seed"], columns=["method", "share"], values="macro_f1")
+    scores = data_curve(records, "test").pivot_table("macro_f1", ["fold", "seed"], ["method", "share"])
     apart = scores["ir"] - scores["full"]
     slopes = np.polyfit(np.log2(apart.columns.to_numpy(float)), apart.to_numpy().T, 1)[0]
     rows.append({"train": "slope per doubling"} | interval(pandas.Series(slopes)))
@@ -96,9 +95,8 @@ def memory_differences(records: Sequence[dict]) -> pandas.DataFrame:
     """Return IR-Tuning minus Full PEFT in peak GPU memory (MiB), with a 95 % t interval over runs; NaN on a CPU."""
     rows = []
     for corpus, part in _with_peaks(records).groupby("corpus", sort=False):
-        peaks = part.pivot(index=["fold", "seed"], columns="method", values="peak")
-        share = (peaks["ir"] / peaks["full"] - 1).mean()
-        rows.append({"corpus": corpus, **interval(peaks["ir"] - peaks["full"]), "share": share})
+        ir, full = (part[part.method == name].set_index(["fold", "seed"]).peak for name in ("ir", "full"))
+        rows.append({"corpus": corpus, **interval(ir - full), "share": (ir / full - 1).mean()})
     return pandas.DataFrame(rows)
 
 
@@ -112,9 +110,8 @@ def upper_half_savings(steps: pandas.DataFrame) -> pandas.DataFrame:
     """Return what a step with upper layers saves against as many scattered ones, from `benchmarks.step_table`."""
     sets = [steps[steps.layers == LAYERS[name]].set_index(["engine", "dropout"]) for name in ("upper", "scattered")]
     upper, scattered = (table[["step_ms", "peak_gib"]] for table in sets)
-    table = (1 - upper / scattered.reindex(upper.index)).dropna().reset_index()
-    table = table.rename(columns={"step_ms": "time_saved", "peak_gib": "memory_saved"})
-    return table.assign(cheaper=table[["time_saved", "memory_saved"]].max(axis=1) >= WORTH_A_CLAIM)
+    saved = (1 - upper / scattered.reindex(upper.index)).dropna().set_axis(["time_saved", "memory_saved"], axis=1)
+    return saved.assign(cheaper=saved.max(axis=1) >= WORTH_A_CLAIM).reset_index()
 
 
 def mistakes(records: Sequence[dict], method: str = "ir", most: int = 5) -> pandas.DataFrame:
@@ -122,11 +119,10 @@ def mistakes(records: Sequence[dict], method: str = "ir", most: int = 5) -> pand
 
     `every_run` is the share of these confusions whose item is wrong in all runs of all methods.
     """
-    rows = pandas.DataFrame([
-        {name: record["run"]["config"][name] for name in ("corpus", "method")}
-        | {name: row[name] for name in ("id", "intention", "predicted")}
-        for record in records for row in record["predictions"]["test"]
-    ])  # fmt: skip
+    rows = pandas.concat(
+        pandas.DataFrame(record["predictions"]["test"]).assign(corpus=config["corpus"], method=config["method"])
+        for record, config in ((record, record["run"]["config"]) for record in records)
+    )
     rows["wrong"] = rows.intention != rows.predicted
     rows["always"] = rows.groupby(["corpus", "id"]).wrong.transform("min")
     rows = rows[rows.method == method]
@@ -134,8 +130,8 @@ def mistakes(records: Sequence[dict], method: str = "ir", most: int = 5) -> pand
     table = rows[rows.wrong].groupby(["corpus", "intention", "predicted"], as_index=False)
     table = table.agg(count=("id", "size"), total=("total", "first"), every_run=("always", "mean"))
     table = table.sort_values(["corpus", "count"], ascending=[True, False], kind="stable").groupby("corpus").head(most)
-    table = table.assign(share=table["count"] / table.total)
-    return table[["corpus", "intention", "predicted", "share", "every_run"]].reset_index(drop=True)
+    names = ["corpus", "intention", "predicted", "share", "every_run"]
+    return table.assign(share=table["count"] / table.total)[names].reset_index(drop=True)
 
 
 def costs(experiments: Mapping[str, Sequence[dict]]) -> pandas.DataFrame:
@@ -145,11 +141,9 @@ def costs(experiments: Mapping[str, Sequence[dict]]) -> pandas.DataFrame:
         runs = {str(record["run"]["config"]): record for record in records}
         new = [record for key, record in runs.items() if key not in seen]
         seen.update(runs)
-        rows[name] = {
-            "runs": len(new), "steps": sum(len(record["train"]["steps"]) for record in new),
-            "training_hours": sum(sum(record["meta"]["step_seconds"]) for record in new) / 3600,
-            "test_scored": sum(record["scores"]["test_scored"] for record in new),
-        }  # fmt: skip
+        steps, scored = sum(len(r["train"]["steps"]) for r in new), sum(r["scores"]["test_scored"] for r in new)
+        hours = sum(sum(record["meta"]["step_seconds"]) for record in new) / 3600
+        rows[name] = {"runs": len(new), "steps": steps, "training_hours": hours, "test_scored": scored}
     table = pandas.DataFrame(list(rows.values()), index=list(rows))
     return pandas.concat([table, table.sum().to_frame("all").T.astype(table.dtypes)]).rename_axis("experiment")
 
@@ -164,27 +158,25 @@ def claims(records: Sequence[dict], of_sizes: Sequence[dict]) -> pandas.DataFram
         raise InputError("a verdict needs real corpora, and these records are of the synthetic one")
     corpora = dict.fromkeys(record["run"]["config"]["corpus"] for record in records)
     small = size_differences(of_sizes) if of_sizes else pandas.DataFrame(columns=["train", "low", "high"])
-    tables = primary_comparisons(records), convergence_differences(records), memory_differences(records), small
-    return verdicts(*tables, f"{models_of(records)}, {' and '.join(corpora)}")
+    tables = (made(records) for made in (primary_comparisons, convergence_differences, memory_differences))
+    return verdicts(*tables, small, f"{models_of(records)}, {' and '.join(corpora)}")
 
 
 def verdicts(comparisons: pandas.DataFrame, convergence: pandas.DataFrame, memory: pandas.DataFrame,
              sizes: pandas.DataFrame, setting: str) -> pandas.DataFrame:  # fmt: skip
     """Return the verdict on each claim, its evidence, and whose rule it follows: the plan's or ours, made later."""
     papers, chosen = (comparisons[comparisons.against.isin(names)] for names in (LAYER_WISE, ["random-counts"]))
-    small = sizes[sizes.train.isin(("5%", "10%"))]
+    small, reached = sizes[sizes.train.isin(("5%", "10%"))], ", {reached:.0%} get there"
+    steps = "{corpus}, {loss} loss: {difference:+.1f} {unit} [{low:+.1f}, {high:+.1f}]" + reached
+    mebibytes = "{corpus}: {difference:+.0f} MiB [{low:+.0f}, {high:+.0f}], {share:+.1%}"
+    scores = "{train} of train: {difference:+.3f} [{low:+.3f}, {high:+.3f}]"
     rows = [
         ("scores higher than layer-wise baselines", "plan", *_compared(papers)),
         ("it is the choice of layers, not their number", "ours", *_compared(chosen)),
         ("converges fast: steps and seconds to Full PEFT's loss", "plan for it, ours against",
-         _verdict(convergence.high < 0, convergence.low > 0),
-         _listed(convergence, "{corpus}, {loss} loss: {difference:+.1f} {unit} [{low:+.1f}, {high:+.1f}], "
-                              "{reached:.0%} get there")),
-        ("low GPU memory: measured peak below Full PEFT's", "ours", _verdict(memory.high < 0, memory.low > 0),
-         _listed(memory, "{corpus}: {difference:+.0f} MiB [{low:+.0f}, {high:+.0f}], {share:+.1%}")),
-        ("works on small corpora: above Full PEFT at 5 and 10 % of train", "ours",
-         _verdict(small.low > 0, small.high < 0),
-         _listed(small, "{train} of train: {difference:+.3f} [{low:+.3f}, {high:+.3f}]")),
+         *_apart(convergence, -1, steps)),
+        ("low GPU memory: measured peak below Full PEFT's", "ours", *_apart(memory, -1, mebibytes)),
+        ("works on small corpora: above Full PEFT at 5 and 10 % of train", "ours", *_apart(small, 1, scores)),
     ]  # fmt: skip
     table = pandas.DataFrame(rows, columns=["claim", "rule", "verdict", "evidence"])
     return table.assign(verdict=f"on {setting}: " + table.verdict)
@@ -202,12 +194,15 @@ def _compared(table: pandas.DataFrame) -> tuple[str, str]:
     above, below = ((sign * table.difference > 0) & (table.p_holm < ALPHA) for sign in (1, -1))
     if not len(table):
         return _verdict(above, below), ""
-    ends = (table.loc[index] for index in (table.difference.idxmin(), table.difference.idxmax()))
+    ends = table.loc[[table.difference.idxmin(), table.difference.idxmax()]].itertuples()
     least, most = (f"{row.difference:+.3f} (against {row.against}, {row.corpus})" for row in ends)
     counts = f"{above.sum()} of {len(table)} differences above zero beyond chance, {below.sum()} below"
     detectable = f"detectable {table.detectable.min():.3f} to {table.detectable.max():.3f}"
     return _verdict(above, below), f"{counts}; {least} to {most}; {detectable}"
 
 
-def _listed(table: pandas.DataFrame, form: str) -> str:
-    return "; ".join(form.format(**row) for row in table.to_dict("records"))
+def _apart(table: pandas.DataFrame, sign: int, form: str) -> tuple[str, str]:
+    """Return the verdict of the intervals, if a difference of this sign speaks for the claim, and their list."""
+    above, below = table.low > 0, table.high < 0
+    verdict = _verdict(above, below) if sign > 0 else _verdict(below, above)
+    return verdict, "; ".join(form.format(**row) for row in table.to_dict("records"))
