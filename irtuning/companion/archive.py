@@ -1,7 +1,4 @@
-"""Archive of many records: three small parquet files and an index of the experiments.
-
-Step values are rounded. Texts and class probabilities, which are most of a record, are left out.
-"""
+"""Archive of many records in three parquet files and an index, without texts and probabilities, steps rounded."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -35,9 +32,10 @@ def write_archive(folder: Path, experiments: Mapping[str, Mapping[str, Sequence[
         train, meta = dict(record["train"]), dict(record["meta"])
         rows = zip(train.pop("steps"), meta.pop("step_seconds"), strict=True)
         texts.append(json.dumps({n: record[n] for n in ("schema", "run", "scores")} | {"train": train, "meta": meta}))
-        steps += [{"run": run} | _rounded(row | {"seconds": seconds}) for row, seconds in rows]
+        steps += [{"run": run, **row, "seconds": seconds} for row, seconds in rows]
         for split, predictions in record["predictions"].items():
             answers += [{"run": run, "split": split} | row for row in predictions]
+    steps = json.loads(json.dumps(steps), parse_float=lambda text: float(f"{float(text):.{DIGITS}g}"))
     answers = pandas.DataFrame(answers)[["run", "split", "id", "group", "intention", "predicted"]]
     runs = runs_table(list(records.values())).assign(record=texts)
     for name, table in (("runs", runs), ("steps", pandas.DataFrame(steps)), ("predictions", answers)):
@@ -46,11 +44,7 @@ def write_archive(folder: Path, experiments: Mapping[str, Mapping[str, Sequence[
 
 
 def read_archive(folder: Path, experiment: str) -> tuple[list[dict], list[dict]]:
-    """Return the records and floors of an experiment; both are empty if it is not in the archive.
-
-    Raises:
-        InputError: The files are damaged.
-    """
+    """Return the records and floors of an experiment; both are empty if it is not in the archive."""
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8")) if has_archive(folder) else {}
         if experiment not in index:
@@ -60,22 +54,14 @@ def read_archive(folder: Path, experiment: str) -> tuple[list[dict], list[dict]]
         records = {run: json.loads(texts[run]) for run in runs}
         for record in records.values():
             record["meta"]["step_seconds"], record["train"]["steps"], record["predictions"] = [], [], {}
-        for row in _rows(folder / "steps.parquet", runs):
+        steps, answers = (parquet.read_table(folder / f"{name}.parquet", filters=[("run", "in", runs)]).to_pylist()
+                          for name in ("steps", "predictions"))  # fmt: skip
+        for row in steps:
             record = records[row.pop("run")]
             record["meta"]["step_seconds"].append(row.pop("seconds"))
             record["train"]["steps"].append(row)
-        for row in _rows(folder / "predictions.parquet", runs):
+        for row in answers:
             records[row.pop("run")]["predictions"].setdefault(row.pop("split"), []).append(row)
         return list(records.values()), index[experiment]["floors"]
     except (OSError, ValueError, LookupError) as error:
         raise InputError(f"the records in {folder} are damaged: {error}; get them again or run the profile") from None
-
-
-def _rounded(row: dict) -> dict:
-    """Return a row with every number in it rounded."""
-    return json.loads(json.dumps(row), parse_float=lambda text: float(f"{float(text):.{DIGITS}g}"))
-
-
-def _rows(path: Path, runs: Sequence[int]) -> list[dict]:
-    """Return the rows of some runs in a parquet file."""
-    return parquet.read_table(path, filters=[("run", "in", runs)]).to_pylist()

@@ -16,11 +16,7 @@ GIVEN = ("core", "last-k", "trajectory", "eager", "liger", "checkpointing", "bud
 
 
 def measurement(name: str) -> tuple[dict, dict[str, str]]:
-    """Return a record of `reports/benchmarks` and its origin, the hash of its file by the file's name.
-
-    Raises:
-        InputError: The record does not exist or is damaged.
-    """
+    """Return a record of `reports/benchmarks`, and the hash of its file by the file's name."""
     path = REPOSITORY / "reports" / "benchmarks" / f"{name}.json"
     try:
         content = path.read_bytes()
@@ -53,8 +49,7 @@ def error_summary(table: pandas.DataFrame) -> pandas.DataFrame:
 def step_table(record: Mapping) -> pandas.DataFrame:
     """Return time and memory of a step of 16 x 256 tokens with given layers: one row per set, engine and dropout.
 
-    `step_ms` is a median, `peak_gib` that of the whole run. `roofline_share` divides the time that the necessary matrix
-    products take at the GPU's bf16 peak by the measured time.
+    `step_ms` is a median. `roofline_share` is the share of it that the matrix products take at the GPU's bf16 peak.
     """
     order = {name: i for names in (LAYERS, ENGINES) for i, name in enumerate(names)}
     rows = [row for row in record["rows"] if not row.get("error") and row["group"] in GIVEN]

@@ -19,13 +19,11 @@ from irtuning.companion.paths import REPOSITORY, Folders
 from irtuning.companion.profiles import comparisons, profile_parameters
 from irtuning.corpora.base import Corpus
 from irtuning.corpora.load import has_fixed_splits, load_corpus
-from irtuning.training.config import RunConfig
 from irtuning.training.record import write_bytes, write_text
 
 STUDY = "study"
 REAL_CORPORA = ["argrewrite", "arxivedits"]  # notebook 1 of the quick profile shows them too, where there is data
-# files that decide the result of a run
-DECISIVE = ["method/*.py", "models/*.py", "training/*.py", "mini/*.safetensors", "mini/tokenizer.json"]
+DECISIVE = ["method/*.py", "models/*.py", "training/*.py", "mini/*.safetensors", "mini/tokenizer.json"]  # for a result
 Origin = Sequence[dict] | Corpus | Mapping[str, str]  # records, a corpus, or hashes of other sources by name
 
 
@@ -50,10 +48,8 @@ class Experiment:
     @property
     def corpus(self) -> str:
         """Name of the corpus, with the model if the profile has several, or `none` without records."""
-        if not self.records:
-            return "none"
-        config = self.records[0]["run"]["config"]
-        return config["corpus"] + (f"-{config['model']}".replace("/", "-") if len(self.companion.models) > 1 else "")
+        config = self.records[0]["run"]["config"] if self.records else {"corpus": "none", "model": "none"}
+        return "-".join([config["corpus"], config["model"].replace("/", "-")][: len(self.companion.models)])
 
     def figure(self, draw: Callable[..., Figure], name: str, *more: object, **options: object) -> Image | Markdown:
         """Draw `draw(records, ...)`, save it and return it, or return a note if there are no records."""
@@ -144,8 +140,8 @@ class Companion:
             parts = {e.name: {"records": e.records, "floors": e.floors} for e in experiments}
             write_archive(self.folders.reports, parts)
 
-    def planned(self) -> list[tuple[str, RunConfig]]:
-        """Return every run of the profile once, with the first experiment that needs it."""
+    def planned(self) -> list[tuple]:
+        """Return the configuration of every run of the profile once, after the first experiment that needs it."""
         from irtuning.comparison.runs import planned_runs, takes_budget
 
         experiments = {}
@@ -155,10 +151,7 @@ class Companion:
         return [(name, config) for (config, _), name in experiments.items()]
 
     def figure(self, figure: Figure, name: str, origin: Origin, profile: str | None = None, note: str = "") -> Image:
-        """Save a figure as PNG and SVG with its stamp, enter it in the manifest, and return it as an image.
-
-        `origin` is the data behind it, `profile` their profile, if it is another one, and `note` what else was used.
-        """
+        """Save a figure as PNG and SVG with a stamp about `origin`, its data, and `note`, and return it as an image."""
         path, stream = self.folders.figures / f"{name}.png", io.BytesIO()
         line = self._enter(path, origin, profile or self.profile, note)
         figure.supxlabel(line, fontsize=6, color="0.45", x=0.01, ha="left", wrap=True)

@@ -13,17 +13,10 @@ from irtuning.models.prompts import encode
 
 
 def layer_scores(corpus: Corpus, model: str = "mini", **options) -> pandas.DataFrame:
-    """Return every importance score of every layer on the first batch of a run, with all adapters trainable.
+    """Return the gradient, weight and cosine scores of every layer (row) on the first batch of a run.
 
-    Model and batch are made as `train` makes them, on the CPU, but without dropout, which would add chance.
-
-    Args:
-        corpus, model: The corpus, and the name of the model.
-        options: `adapter` ("lora"), `seed` (171) and `batch_size` (8).
-
-    Returns:
-        One row per layer, with the gradient score in the forms `reference` and `l2`, the `weight` score and `cosine`
-        (per token). `attrs["made_with"]` describes the model for a stamp.
+    Model and batch are made as `train` makes them, on the CPU, but without dropout, which would add chance. `options`
+    are `adapter`, `seed` and `batch_size`. `attrs["made_with"]` describes the model for a stamp.
     """
     tuned, layers, similarities, made_with = _one_batch(corpus, model, **options)
     columns = {form: [_score(tensors, form) for tensors in layers.parameters] for form in ("reference", "l2")}
@@ -34,10 +27,7 @@ def layer_scores(corpus: Corpus, model: str = "mini", **options) -> pandas.DataF
 
 
 def component_norms(corpus: Corpus, model: str = "mini", **options) -> pandas.DataFrame:
-    """Return the L2 norm of the gradient of each adapted module: one row per layer, one column per module.
-
-    The batch and the options are those of `layer_scores`. Its `l2` is the root of a row's summed squares.
-    """
+    """Return the L2 norm of the gradient of each module (column) of each layer (row), for the batch of `layer_scores`."""
     tuned, layers, _, made_with = _one_batch(corpus, model, **options)
     modules = [adapter_modules(find_layers(tuned)[index]) for index in layers.indices]
     rows = [{name: _score(adapter_parameters(module), "l2") for name, module in pairs} for pairs in modules]

@@ -11,18 +11,15 @@ from irtuning.method.layers import find_layers
 
 
 class LiveLayers(TrainerCallback):
-    """Trainer callback that shows scores and chosen layers while a layerwise callback trains.
+    """Trainer callback that shows scores and chosen layers every few steps while a layerwise callback trains.
 
-    The picture is replaced in place. Outside a notebook only the last one is drawn, and nothing is shown.
-
-    Args:
-        every: Steps between two pictures. Drawing one takes about a third of a second.
+    Outside a notebook only the last picture is drawn. It is in `image` as PNG.
     """
 
     def __init__(self, every: int = 5):
         if every < 1:
             raise InputError(f"every is {every}; give 1 step or more")
-        self.every, self.image, self._handle = every, None, None  # the image is the last picture as PNG
+        self.every, self.image, self._handle = every, None, None
 
     def on_train_begin(self, args, state, control, **kwargs):
         self._handle = None  # every training gets its own picture

@@ -10,11 +10,7 @@ NOTEBOOKS = ("01_data_exploration", "02_ir_tuning_versus_baselines", "03_converg
 
 
 def notebook_path(name: str) -> Path:
-    """Return the path of one of the repository's notebooks.
-
-    Raises:
-        InputError: The package was installed without its repository.
-    """
+    """Return the path of one of the repository's notebooks, which a package without its repository lacks."""
     path = REPOSITORY / "notebooks" / f"{name}.ipynb"
     if not path.exists():
         raise InputError(f"{path} does not exist: clone the repository and install it there with `pip install -e .`")

@@ -8,22 +8,31 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import nbformat
+import papermill
+from jupyter_client.kernelspec import KernelSpecManager
+from nbclient.exceptions import DeadKernelError
+from nbconvert import HTMLExporter, MarkdownExporter
+from nbconvert.preprocessors import ClearMetadataPreprocessor, TagRemovePreprocessor
+
 from irtuning.companion.benchmarks import measurement
 from irtuning.companion.experiments import REAL_CORPORA, STUDY, Companion
 from irtuning.companion.paths import NOTEBOOKS, Folders, notebook_path
 from irtuning.companion.profiles import GPU_GIB, RUN_BY_US, missing, profile_parameters
+from irtuning.comparison.workers import cores
+from irtuning.corpora.sources import locate
 from irtuning.errors import InputError
+from irtuning.memory.predict import highest_peaks
+from irtuning.training.prepare import prepare
 from irtuning.training.record import RECORD, provenance, write_text
 
 logger = logging.getLogger(__name__)
 KERNEL = "python3"
 WITHOUT_CODE = {"exclude_input": True, "exclude_input_prompt": True, "exclude_output_prompt": True}
+KEPT = {"preserve_cell_metadata_mask": {"tags"}, "preserve_nb_metadata_mask": {"kernelspec", "language_info"}}
 INTRODUCTION = """\
-`ir` uses the importance score and the cut of the authors' code, unless a method's name says otherwise. The baselines
-rst, lisa-adapters, last-k and middle-k use the mean share of layers of IR-Tuning with the same fold and seed, except
-where a table is about the budgets of their papers. random-counts uses the number of layers that IR-Tuning used at each
-step, ist its own 25 %. Scores are on the validation split unless a table says otherwise. The quick profile shows that
-everything works. It gives no verdicts."""
+Notebook 2 explains the methods and their budgets. Scores are on the validation split unless a table says otherwise.
+The quick profile shows that everything works. It gives no verdicts."""
 
 
 def reproduce(
@@ -38,12 +47,7 @@ def reproduce(
         fresh: Whether to delete the recorded runs first.
         workers, scheduler: Where the runs are made; see `run_comparison`. `jobs` is an alias of `workers`.
         update_notebooks: Whether the executed notebooks of the plain quick profile replace those in `notebooks/`.
-
-    Raises:
-        InputError: An argument is wrong, data, GPU or Jupyter kernel is missing, or a notebook failed.
     """
-    from irtuning.comparison.workers import cores
-
     if update_notebooks and (profile != "quick" or data or output or changes):
         raise InputError("update_notebooks needs the quick profile without data, output or changes")
     settings = profile_parameters(profile, data, output, changes)
@@ -66,32 +70,23 @@ def reproduce(
     if profile == STUDY:
         write_report(folders)
     if nothing_recorded:
-        seconds["all"] = time.perf_counter() - started
-        rounded = {name: round(took) for name, took in seconds.items()}
-        times = {"seconds": rounded, "cores": cores(), "meta": provenance()}
+        rounded = {name: round(took) for name, took in (seconds | {"all": time.perf_counter() - started}).items()}
         folder = notebook_path(NOTEBOOKS[0]).parent if update_notebooks else folders.reports
+        times = {"seconds": rounded, "cores": cores(), "meta": provenance()}
         write_text(folder / "run_time.json", json.dumps(times, indent=1) + "\n")
     return {"figures": folders.figures, "reports": folders.reports, "runs": folders.runs}
 
 
 def dry_run(profile: str, *, data: str | Path | None = None, changes: dict | None = None, memory: bool = False) -> dict:
-    """Return what `reproduce` would run, what this machine lacks, and with `memory` the predicted peaks on a GPU.
-
-    Nothing is trained. Minutes are predicted from measured runs of `mini` on a GPU, if all runs are such runs.
-    """
-    from irtuning.memory.predict import highest_peaks
-    from irtuning.training.prepare import prepare
-
+    """Return what `reproduce` would run, what this machine lacks, and with `memory` the predicted peaks on a GPU."""
     parameters = profile_parameters(profile, data, None, changes)
-    runs = Companion(**parameters).planned()
-    configs = [config for _, config in runs]
-    counts = {f"by {name}": [getattr(config, name) for config in configs] for name in ("corpus", "model", "method")}
-    counts = {"by experiment": [name for name, _ in runs]} | counts
-    shown = {"profile": parameters["profile"], "runs": len(runs)}
-    shown |= {name: dict(Counter(values)) for name, values in counts.items()}
+    experiments, configs = zip(*Companion(**parameters).planned(), strict=True)
+    shown = {"profile": parameters["profile"], "runs": len(configs), "by experiment": dict(Counter(experiments))}
+    for name in ("corpus", "model", "method"):
+        shown[f"by {name}"] = dict(Counter(getattr(config, name) for config in configs))
     shown["steps"] = sorted({str(config.max_steps or "the model's own epochs") for config in configs})
     shown |= {"missing": missing(parameters), "run by us": RUN_BY_US[profile]}
-    record, _ = measurement("runs_at_a_time")
+    record, _ = measurement("runs_at_a_time")  # of `mini` on a GPU
     if all(config.model == record["model"] and config.device != "cpu" and config.max_steps for config in configs):
         size = sum(config.max_steps for config in configs) / record["steps"]
         times = {f"{row['jobs']} at a time": round(size / row["runs_per_minute"]) for row in record["rows"]}
@@ -104,10 +99,6 @@ def dry_run(profile: str, *, data: str | Path | None = None, changes: dict | Non
 
 def check(companion: Companion) -> None:
     """Raise InputError for what would fail after the training: notebooks, kernel or data that are missing."""
-    from jupyter_client.kernelspec import KernelSpecManager
-
-    from irtuning.corpora.sources import locate
-
     for name in NOTEBOOKS:
         notebook_path(name)
     for corpus in REAL_CORPORA if companion.data and companion.profile.startswith("quick") else []:
@@ -118,12 +109,6 @@ def check(companion: Companion) -> None:
 
 def execute(name: str, folder: Path, parameters: dict, update: bool = False) -> float:
     """Execute a notebook into a folder, with an HTML page, and return the seconds; `update` replaces the source too."""
-    import nbformat
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-    from nbconvert import HTMLExporter
-    from nbconvert.preprocessors import ClearMetadataPreprocessor
-
     source, target, started = notebook_path(name), folder / f"{name}.ipynb", time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     quiet = {"progress_bar": False, "extra_arguments": ["--IPKernelApp.log_level=40"]}
@@ -134,8 +119,7 @@ def execute(name: str, folder: Path, parameters: dict, update: bool = False) -> 
         raise InputError(f"notebook {name}, cell {error.exec_count}: {cause}") from None
     except DeadKernelError:
         raise InputError(f"notebook {name}: its kernel died, perhaps out of memory; run it again") from None
-    masks = {"preserve_cell_metadata_mask": {"tags"}, "preserve_nb_metadata_mask": {"kernelspec", "language_info"}}
-    book, _ = ClearMetadataPreprocessor(enabled=True, **masks).preprocess(book, {})  # no clocks, no paths
+    book, _ = ClearMetadataPreprocessor(enabled=True, **KEPT).preprocess(book, {})  # no clocks, no paths
     for path in [target, source] if update else [target]:
         write_text(path, nbformat.writes(book) + "\n")
     write_text(target.with_suffix(".html"), HTMLExporter().from_notebook_node(book)[0])
@@ -151,10 +135,6 @@ def summary(folders: Folders) -> str:
 
 def write_report(folders: Folders) -> None:
     """Write notebook 5 without code and without cells tagged `detail` or `try` as `summary.html` and `summary.md`."""
-    import nbformat
-    from nbconvert import HTMLExporter, MarkdownExporter
-    from nbconvert.preprocessors import TagRemovePreprocessor
-
     book = nbformat.read(folders.reports / f"{NOTEBOOKS[-1]}.ipynb", 4)
     book, _ = TagRemovePreprocessor(enabled=True, remove_cell_tags={"detail", "try"}).preprocess(book, {})
     page = HTMLExporter(**WITHOUT_CODE).from_notebook_node(book)[0]

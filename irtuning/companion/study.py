@@ -1,7 +1,4 @@
-"""What the study's records say by the rules of its plan, `reports/study/plan.md`: tables and verdicts from records.
-
-All scores are of the test split. A verdict is one of `consistent`, `inconsistent` and `inconclusive`.
-"""
+"""Tables and verdicts from the study's test scores, by the rules of its plan, `reports/study/plan.md`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -49,17 +46,14 @@ def convergence_differences(records: Sequence[dict]) -> pandas.DataFrame:
     for (loss, corpus), part in pandas.concat(tables).groupby(["loss", "corpus"], sort=False):
         ir, full = (part[part.method == name].set_index(["fold", "seed"]) for name in ("ir", "full"))
         for unit in ("steps", "seconds"):
-            lengths = [runs[unit].fillna(runs[f"all_{unit}"]) for runs in (ir, full)]
             row = {"corpus": corpus, "loss": loss, "unit": unit, "reached": ir.reached.mean()}
+            lengths = [runs[unit].fillna(runs[f"all_{unit}"]) for runs in (ir, full)]
             rows.append(row | interval(lengths[0] - lengths[1]))
     return pandas.DataFrame(rows)
 
 
 def rate_differences(records: Sequence[dict]) -> pandas.DataFrame:
-    """Return the steps of `convergence_differences` as text, one column for each learning rate that both methods used.
-
-    This is exploratory, not in the plan. `≥` marks a lower bound, where a run never reached the loss.
-    """
+    """Return the steps of `convergence_differences` as text at each learning rate; `≥` marks a lower bound."""
     columns = {}
     for rate in sorted({record["run"]["config"]["learning_rate"] for record in records}):
         part = [record for record in records if record["run"]["config"]["learning_rate"] == rate]
@@ -71,10 +65,7 @@ def rate_differences(records: Sequence[dict]) -> pandas.DataFrame:
 
 
 def size_differences(records: Sequence[dict]) -> pandas.DataFrame:
-    """Return IR-Tuning minus Full PEFT in macro F1 at each share of the training split, then its slope per doubling.
-
-    The slope is a mean over lines through the differences of each fold and seed, with a t interval.
-    """
+    """Return IR-Tuning minus Full PEFT in macro F1 at each share of train, then the slope of each run per doubling."""
     rows = []
     for share in sorted({record["run"]["config"]["train_share"] for record in records}):
         part = [record for record in records if record["run"]["config"]["train_share"] == share]
@@ -115,10 +106,7 @@ def upper_half_savings(steps: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def mistakes(records: Sequence[dict], method: str = "ir", most: int = 5) -> pandas.DataFrame:
-    """Return a method's most common confusions on each corpus as shares of the intention's items, mean over its runs.
-
-    `every_run` is the share of these confusions whose item is wrong in all runs of all methods.
-    """
+    """Return a method's most common confusions as shares of the intention's items; `every_run`: wrong in all runs."""
     rows = pandas.concat(
         pandas.DataFrame(record["predictions"]["test"]).assign(corpus=config["corpus"], method=config["method"])
         for record, config in ((record, record["run"]["config"]) for record in records)
@@ -149,11 +137,7 @@ def costs(experiments: Mapping[str, Sequence[dict]]) -> pandas.DataFrame:
 
 
 def claims(records: Sequence[dict], of_sizes: Sequence[dict]) -> pandas.DataFrame:
-    """Return the abstract's claims with the verdict on each, from the main runs and those on shares of the data.
-
-    Raises:
-        InputError: The records are of a synthetic corpus, which cannot say anything about a claim.
-    """
+    """Return the abstract's claims with the verdict on each, from the main runs and those on shares of the data."""
     if any(record["run"]["synthetic_corpus"] for record in records):
         raise InputError("a verdict needs real corpora, and these records are of the synthetic one")
     corpora = dict.fromkeys(record["run"]["config"]["corpus"] for record in records)
