@@ -11,7 +11,6 @@ from irtuning.analysis.tables import runs_table
 from irtuning.errors import InputError
 from irtuning.training.record import write_bytes, write_text
 
-DIGITS = 4  # significant digits of what is measured at every step
 INDEX = "panels.json"  # the name that the study's archive was written with
 
 
@@ -20,13 +19,13 @@ def has_archive(folder: Path) -> bool:
     return (folder / INDEX).exists()
 
 
-def write_archive(folder: Path, experiments: Mapping[str, Mapping[str, Sequence[dict]]]) -> None:
-    """Write the `records` and `floors` of experiments to a folder; a run of several experiments is stored once."""
+def write_archive(folder: Path, experiments: Mapping[str, tuple[Sequence[dict], Sequence[dict]]]) -> None:
+    """Write the records and floors of experiments to a folder; a run of several experiments is stored once."""
     records, index = {}, {}
-    for name, experiment in experiments.items():
-        keys = [json.dumps(record["run"]["config"], sort_keys=True) for record in experiment["records"]]
-        records |= dict(zip(keys, experiment["records"], strict=True))
-        index[name] = {"runs": [list(records).index(key) for key in keys], "floors": list(experiment["floors"])}
+    for name, (runs, floors) in experiments.items():
+        keys = [json.dumps(record["run"]["config"], sort_keys=True) for record in runs]
+        records |= dict(zip(keys, runs, strict=True))
+        index[name] = {"runs": [list(records).index(key) for key in keys], "floors": list(floors)}
     texts, steps, answers = [], [], []
     for run, record in enumerate(records.values()):
         train, meta = dict(record["train"]), dict(record["meta"])
@@ -35,7 +34,7 @@ def write_archive(folder: Path, experiments: Mapping[str, Mapping[str, Sequence[
         steps += [{"run": run, **row, "seconds": seconds} for row, seconds in rows]
         for split, predictions in record["predictions"].items():
             answers += [{"run": run, "split": split} | row for row in predictions]
-    steps = json.loads(json.dumps(steps), parse_float=lambda text: float(f"{float(text):.{DIGITS}g}"))
+    steps = json.loads(json.dumps(steps), parse_float=lambda text: float(f"{float(text):.4g}"))  # rounded
     answers = pandas.DataFrame(answers)[["run", "split", "id", "group", "intention", "predicted"]]
     runs = runs_table(list(records.values())).assign(record=texts)
     for name, table in (("runs", runs), ("steps", pandas.DataFrame(steps)), ("predictions", answers)):

@@ -1,5 +1,6 @@
 """Experiments of a profile: their records, and the figures and tables that the notebooks make of them."""
 
+import functools
 import hashlib
 import io
 import json
@@ -98,7 +99,8 @@ class Companion:
         pandas.set_option("display.max_colwidth", None)  # a notebook shows long cells in full
         self.corpus_of = {name: corpus for name, _, corpus in (text.partition("@") for text in self.experiments)}
         self.folders = Folders(self.profile, self.output)
-        self._loaded: dict[tuple[str, int], Corpus] = {}
+        labels = self.settings.get("label_set")
+        self._corpus = functools.cache(lambda name, fold: load_corpus(name, self.data, fold, labels=labels))
 
     @classmethod
     def open(cls, profile: str, data=None, output=None, changes: Mapping | None = None, **where) -> "Companion":
@@ -135,20 +137,19 @@ class Companion:
 
     def store(self) -> None:
         """Run what is not recorded yet of every experiment, and write the archive of a profile other than quick."""
-        experiments = [self.run(name) for name in self.corpus_of]
+        experiments = {name: self.run(name) for name in self.corpus_of}
         if not self.profile.startswith("quick"):
-            parts = {e.name: {"records": e.records, "floors": e.floors} for e in experiments}
-            write_archive(self.folders.reports, parts)
+            write_archive(self.folders.reports, {name: (e.records, e.floors) for name, e in experiments.items()})
 
     def planned(self) -> list[tuple]:
         """Return the configuration of every run of the profile once, after the first experiment that needs it."""
         from irtuning.comparison.runs import planned_runs, takes_budget
 
-        experiments = {}
+        first = {}
         for name, options in ((name, options) for name in self.corpus_of for options in self._comparisons(name)):
             for config in planned_runs(**options):  # only some methods depend on the kind of budget
-                experiments.setdefault((config, takes_budget(config) and options.get("budget", "equal")), name)
-        return [(name, config) for (config, _), name in experiments.items()]
+                first.setdefault((config, takes_budget(config) and options.get("budget", "equal")), name)
+        return [(name, config) for (config, _), name in first.items()]
 
     def figure(self, figure: Figure, name: str, origin: Origin, profile: str | None = None, note: str = "") -> Image:
         """Save a figure as PNG and SVG with a stamp about `origin`, its data, and `note`, and return it as an image."""
@@ -156,8 +157,7 @@ class Companion:
         line = self._enter(path, origin, profile or self.profile, note)
         figure.supxlabel(line, fontsize=6, color="0.45", x=0.01, ha="left", wrap=True)
         picture = PIL.Image.open(io.BytesIO(to_image(figure, "png"))).convert("RGB")
-        # at most 256 colours make the file three times smaller
-        picture.quantize(256, dither=PIL.Image.Dither.NONE).save(stream, "PNG", optimize=True)
+        picture.quantize(256, dither=PIL.Image.Dither.NONE).save(stream, "PNG", optimize=True)  # a third of the size
         write_bytes(path, stream.getvalue())
         write_bytes(path.with_suffix(".svg"), to_image(figure, "svg"))
         return Image(stream.getvalue(), width=round(figure.get_figwidth() * 100), alt=name)
@@ -194,11 +194,6 @@ class Companion:
                 runs = {"folds": [0], "seeds": self.seeds * len(self.folds)}
             for options in comparisons(experiment, self.methods):
                 yield settings | {"corpus": corpus, "model": model} | runs | options
-
-    def _corpus(self, name: str, fold: int) -> Corpus:
-        if (name, fold) not in self._loaded:
-            self._loaded[name, fold] = load_corpus(name, self.data, fold, labels=self.settings.get("label_set"))
-        return self._loaded[name, fold]
 
 
 def read_manifest(folder: Path) -> dict[str, dict]:

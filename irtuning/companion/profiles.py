@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pathlib import Path
 
 from irtuning.corpora.sources import CORPORA, find
 from irtuning.errors import InputError, unknown
@@ -49,9 +50,7 @@ GPU_GIB = {"small": 16, "paper": 80}  # memory of the GPU that these profiles we
 RUN_BY_US = {"quick": "yes", "study": "yes, on two NVIDIA H200s", "small": "no", "paper": "no"}
 
 
-def profile_parameters(
-    profile: str, data: str | Path | None = None, output: str | Path | None = None, changes: Mapping | None = None
-) -> dict:
+def profile_parameters(profile: str, data=None, output=None, changes: Mapping | None = None) -> dict:
     """Return the arguments of `Companion` for a profile, whose name ends in `-changed` if there are `changes`."""
     if profile not in PROFILES:
         raise unknown("profile", profile, PROFILES)
@@ -70,8 +69,7 @@ def comparisons(experiment: str, methods: Sequence[str]) -> list[dict]:
     papers = [m for m in ("rst", "lisa-adapters", "lisa") if m in (*methods, "lisa")]
     on_validation = {"folds": [0], "seeds": [RATE_SEED], "score_test": False, "rates": None}
     rated = ["ir-upper" if m == VARIANT else m for m in methods]  # the rates were chosen before our variant's setting
-    grids = {method: RATE_GRID[METHODS[method.split(":")[0]].scope] for method in rated}
-    rates = [{method: grid[i] for method, grid in grids.items()} for i in range(3)]
+    rates = [{m: RATE_GRID[METHODS[m.split(":")[0]].scope][i] for m in rated} for i in range(3)]
     four = [m for m in ("full", "ir", "last-k", "random-counts") if m in methods]
     experiments = {
         "variant": [{"methods": VARIANTS} | on_validation],

@@ -27,7 +27,6 @@ from irtuning.training.prepare import prepare
 from irtuning.training.record import RECORD, provenance, write_text
 
 logger = logging.getLogger(__name__)
-KERNEL = "python3"
 WITHOUT_CODE = {"exclude_input": True, "exclude_input_prompt": True, "exclude_output_prompt": True}
 KEPT = {"preserve_cell_metadata_mask": {"tags"}, "preserve_nb_metadata_mask": {"kernelspec", "language_info"}}
 INTRODUCTION = """\
@@ -80,8 +79,9 @@ def reproduce(
 def dry_run(profile: str, *, data: str | Path | None = None, changes: dict | None = None, memory: bool = False) -> dict:
     """Return what `reproduce` would run, what this machine lacks, and with `memory` the predicted peaks on a GPU."""
     parameters = profile_parameters(profile, data, None, changes)
-    experiments, configs = zip(*Companion(**parameters).planned(), strict=True)
-    shown = {"profile": parameters["profile"], "runs": len(configs), "by experiment": dict(Counter(experiments))}
+    runs = Companion(**parameters).planned()
+    configs, experiments = [config for _, config in runs], Counter(name for name, _ in runs)
+    shown = {"profile": parameters["profile"], "runs": len(runs), "by experiment": dict(experiments)}
     for name in ("corpus", "model", "method"):
         shown[f"by {name}"] = dict(Counter(getattr(config, name) for config in configs))
     shown["steps"] = sorted({str(config.max_steps or "the model's own epochs") for config in configs})
@@ -103,8 +103,8 @@ def check(companion: Companion) -> None:
         notebook_path(name)
     for corpus in REAL_CORPORA if companion.data and companion.profile.startswith("quick") else []:
         locate(corpus, companion.data)
-    if KERNEL not in KernelSpecManager().find_kernel_specs():
-        raise InputError(f"no Jupyter kernel named {KERNEL}; run `python -m ipykernel install --sys-prefix`")
+    if "python3" not in KernelSpecManager().find_kernel_specs():
+        raise InputError("no Jupyter kernel named python3; run `python -m ipykernel install --sys-prefix`")
 
 
 def execute(name: str, folder: Path, parameters: dict, update: bool = False) -> float:
@@ -142,7 +142,6 @@ def write_report(folders: Folders) -> None:
     write_text(folders.reports / "summary.html", page)
     links = os.path.relpath(folders.figures, folders.reports)
     for output in (output for cell in book.cells for output in cell.get("outputs", [])):
-        if "image/png" in output.get("data", {}):
-            name = output.metadata["image/png"]["alt"]
+        if name := output.get("metadata", {}).get("image/png", {}).get("alt"):
             output.data = {"text/markdown": f"![{name}]({links}/{name}.png)"}
     write_text(folders.reports / "summary.md", MarkdownExporter(**WITHOUT_CODE).from_notebook_node(book)[0])

@@ -107,10 +107,9 @@ def upper_half_savings(steps: pandas.DataFrame) -> pandas.DataFrame:
 
 def mistakes(records: Sequence[dict], method: str = "ir", most: int = 5) -> pandas.DataFrame:
     """Return a method's most common confusions as shares of the intention's items; `every_run`: wrong in all runs."""
-    rows = pandas.concat(
-        pandas.DataFrame(record["predictions"]["test"]).assign(corpus=config["corpus"], method=config["method"])
-        for record, config in ((record, record["run"]["config"]) for record in records)
-    )
+    keys = ({name: record["run"]["config"][name] for name in ("corpus", "method")} for record in records)
+    runs = zip((pandas.DataFrame(record["predictions"]["test"]) for record in records), keys, strict=True)
+    rows = pandas.concat(answers.assign(**key) for answers, key in runs)
     rows["wrong"] = rows.intention != rows.predicted
     rows["always"] = rows.groupby(["corpus", "id"]).wrong.transform("min")
     rows = rows[rows.method == method]
@@ -150,8 +149,8 @@ def verdicts(comparisons: pandas.DataFrame, convergence: pandas.DataFrame, memor
              sizes: pandas.DataFrame, setting: str) -> pandas.DataFrame:  # fmt: skip
     """Return the verdict on each claim, its evidence, and whose rule it follows: the plan's or ours, made later."""
     papers, chosen = (comparisons[comparisons.against.isin(names)] for names in (LAYER_WISE, ["random-counts"]))
-    small, reached = sizes[sizes.train.isin(("5%", "10%"))], ", {reached:.0%} get there"
-    steps = "{corpus}, {loss} loss: {difference:+.1f} {unit} [{low:+.1f}, {high:+.1f}]" + reached
+    small = sizes[sizes.train.isin(("5%", "10%"))]
+    steps = "{corpus}, {loss} loss: {difference:+.1f} {unit} [{low:+.1f}, {high:+.1f}], {reached:.0%} get there"
     mebibytes = "{corpus}: {difference:+.0f} MiB [{low:+.0f}, {high:+.0f}], {share:+.1%}"
     scores = "{train} of train: {difference:+.3f} [{low:+.3f}, {high:+.3f}]"
     rows = [
@@ -176,8 +175,6 @@ def _verdict(for_it: pandas.Series, against_it: pandas.Series) -> str:
 def _compared(table: pandas.DataFrame) -> tuple[str, str]:
     """Return the verdict of the certain differences, and their number, their ends, and what could be detected."""
     above, below = ((sign * table.difference > 0) & (table.p_holm < ALPHA) for sign in (1, -1))
-    if not len(table):
-        return _verdict(above, below), ""
     ends = table.loc[[table.difference.idxmin(), table.difference.idxmax()]].itertuples()
     least, most = (f"{row.difference:+.3f} (against {row.against}, {row.corpus})" for row in ends)
     counts = f"{above.sum()} of {len(table)} differences above zero beyond chance, {below.sum()} below"
