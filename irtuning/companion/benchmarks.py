@@ -13,15 +13,10 @@ LAYERS = {"all": "all 32 layers", "trajectory": "200 chosen sets", "scattered": 
           "upper": "14, none below 16", "last16": "the last 16", "last14": "the last 14"}  # fmt: skip
 ENGINES = ("", "uncast", "uncast,liger", "uncast,compile", "uncast,compile,liger")  # liger was an option once
 GIVEN = ("core", "last-k", "trajectory", "eager", "liger", "checkpointing", "budget")  # cases with given layers
-GIB = 2**30
 
 
 def measurement(name: str) -> tuple[dict, dict[str, str]]:
-    """Return a record of `reports/benchmarks` and its origin, the hash of its file by the file's name.
-
-    Raises:
-        InputError: the record does not exist or is damaged.
-    """
+    """Return a record of `reports/benchmarks`, and the hash of its file by the file's name."""
     path = REPOSITORY / "reports" / "benchmarks" / f"{name}.json"
     try:
         content = path.read_bytes()
@@ -39,13 +34,10 @@ def measured_on(record: Mapping) -> str:
 
 def prediction_errors(record: Mapping) -> pandas.DataFrame:
     """Return predicted and measured peak memory in GiB, and the error as a share: one row per setting."""
-    names = ("model", "method", "adapter", "batch", "length", "checkpointing", "dropout", "padded")
-    return pandas.DataFrame([
-        {name: row["setting"][name] for name in names}
-        | {"predicted": row["predicted"]["peak_bytes"] / GIB, "measured": row["measured_bytes"] / GIB}
-        | {"error": row["error"], "held_out": row["held_out"]}
-        for row in record["rows"] if row["measured_bytes"]
-    ])  # fmt: skip
+    rows = [row for row in record["rows"] if row["measured_bytes"]]
+    peaks = {"predicted": [r["predicted"]["peak_bytes"] for r in rows], "measured": [r["measured_bytes"] for r in rows]}
+    errors = {name: [row[name] for row in rows] for name in ("error", "held_out")}
+    return pandas.DataFrame([row["setting"] for row in rows]).assign(**pandas.DataFrame(peaks) / 2**30, **errors)
 
 
 def error_summary(table: pandas.DataFrame) -> pandas.DataFrame:
@@ -57,31 +49,15 @@ def error_summary(table: pandas.DataFrame) -> pandas.DataFrame:
 def step_table(record: Mapping) -> pandas.DataFrame:
     """Return time and memory of a step of 16 x 256 tokens with given layers: one row per set, engine and dropout.
 
-    `step_ms` is a median, `peak_gib` that of the whole run. `roofline_share` divides the time that the necessary matrix
-    products take at the GPU's bf16 peak by the measured time.
+    `step_ms` is a median. `roofline_share` is the share of it that the matrix products take at the GPU's bf16 peak.
     """
-    table = _finished(record)
-    table = table[table.group.isin(GIVEN)].assign(kept=-table.activation_budget)
     order = {name: i for names in (LAYERS, ENGINES) for i, name in enumerate(names)}
-    keys = ["cudnn_attention", "checkpointing", "speed", "kept", "layers", "dropout"]
-    table = table.sort_values(keys, key=lambda column: column.replace(order))
-    names = ["layers", "engine", "dropout", "step_ms", "step_ms_stdev", "peak_gib", "roofline_share"]
-    table = table.assign(layers=table.layers.replace(LAYERS))[names]
+    rows = [row for row in record["rows"] if not row.get("error") and row["group"] in GIVEN]
+    table = pandas.DataFrame([row | {"engine": _engine(row), "recomputed": -row["activation_budget"]} for row in rows])
+    keys = ["cudnn_attention", "checkpointing", "speed", "recomputed", "layers", "dropout"]
+    table = table.sort_values(keys, key=lambda column: column.replace(order)).replace({"layers": LAYERS})
+    table = table[["layers", "engine", "dropout", "step_ms", "step_ms_stdev", "peak_gib", "roofline_share"]]
     return table.drop_duplicates(["layers", "engine", "dropout"]).reset_index(drop=True)
-
-
-def case_table(record: Mapping) -> pandas.DataFrame:
-    """Return time and memory of the methods, of other adapters, and of large batches and lengths with checkpointing.
-
-    `layers` is a given set or a method, which chooses by the scores of random weights. `step_ms_mean` counts what a
-    method does between steps, such as IST's measuring of layers.
-    """
-    table = _finished(record)
-    table = table[table.method.notna() | table.group.isin(["adapters", "reach"])]
-    table = table.assign(layers=table.method.fillna(table.layers.replace(LAYERS)))
-    table = table.assign(order=table.group.map({"adapters": 1, "reach": 2}).fillna(0))  # the methods first
-    names = ["layers", "layers_per_step", "adapter", "engine", "batch", "length", "step_ms", "step_ms_mean", "peak_gib"]
-    return table.sort_values(["order", "adapter", "batch", "length"], kind="stable")[names]
 
 
 def saving(table: pandas.DataFrame, layers: str, engine: str, dropout: float) -> tuple[float, float]:
@@ -90,14 +66,8 @@ def saving(table: pandas.DataFrame, layers: str, engine: str, dropout: float) ->
     return tuple(1 - part.loc[layers] / part.loc[LAYERS["all"]])
 
 
-def _finished(record: Mapping) -> pandas.DataFrame:
-    """Return the rows of cases that did not fail, with the engine in words."""
-    table = pandas.DataFrame([row for row in record["rows"] if not row.get("error")])
-    return table.assign(engine=table.apply(_engine, axis=1))
-
-
 def _engine(row: Mapping) -> str:
     """Return how a measured step was made fast or small, in words."""
-    budget = f"{row['activation_budget']:.0%} of activations" if row["activation_budget"] < 1 else ""
-    words = [row["speed"].replace(",", ", ") or "plain", budget, "checkpointing" if row["checkpointing"] else ""]
-    return ", ".join(word for word in [*words, "cuDNN attention" if row["cudnn_attention"] else ""] if word)
+    budget = f"{row['activation_budget']:.0%} of activations" * (row["activation_budget"] < 1)
+    words = [row["speed"].replace(",", ", ") or "plain", budget, "checkpointing" * row["checkpointing"]]
+    return ", ".join(filter(None, [*words, "cuDNN attention" * row["cudnn_attention"]]))

@@ -1,12 +1,17 @@
 """Experiments of a profile: their records, and the figures and tables that the notebooks make of them."""
 
+import functools
 import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas
+import PIL.Image
+from IPython.display import Image, Markdown
+from matplotlib.figure import Figure
 
 from irtuning.analysis.figures.style import to_image
 from irtuning.analysis.tables import markdown, run_title, stamp
@@ -17,27 +22,17 @@ from irtuning.corpora.base import Corpus
 from irtuning.corpora.load import has_fixed_splits, load_corpus
 from irtuning.training.record import write_bytes, write_text
 
-if TYPE_CHECKING:
-    from IPython.display import Image, Markdown
-    from matplotlib.figure import Figure
-    from pandas import DataFrame
-
-    from irtuning.training.config import RunConfig
-
 STUDY = "study"
-MANIFEST = "manifest.json"
 REAL_CORPORA = ["argrewrite", "arxivedits"]  # notebook 1 of the quick profile shows them too, where there is data
-# files that decide the result of a run
-DECISIVE = ["method/*.py", "models/*.py", "training/*.py", "mini/*.safetensors", "mini/tokenizer.json"]
+DECISIVE = ["method/*.py", "models/*.py", "training/*.py", "mini/*.safetensors", "mini/tokenizer.json"]  # for a result
 Origin = Sequence[dict] | Corpus | Mapping[str, str]  # records, a corpus, or hashes of other sources by name
 
 
 def training_fingerprint() -> str:
     """Return eight hexadecimal digits that change with the code of a run and with the embedded weights."""
     digest = hashlib.sha256()
-    for pattern in DECISIVE:
-        for path in sorted((REPOSITORY / "irtuning").glob(pattern)):
-            digest.update(path.read_bytes())
+    for path in (path for pattern in DECISIVE for path in sorted((REPOSITORY / "irtuning").glob(pattern))):
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:8]
 
 
@@ -54,34 +49,29 @@ class Experiment:
     @property
     def corpus(self) -> str:
         """Name of the corpus, with the model if the profile has several, or `none` without records."""
-        names = [r["run"]["config"]["corpus"] for r in self.records[:1]] or ["none"]
-        if self.records and len(self.companion.models) > 1:
-            names.append(self.records[0]["run"]["config"]["model"].replace("/", "-"))
-        return "-".join(names)
+        config = self.records[0]["run"]["config"] if self.records else {"corpus": "none", "model": "none"}
+        return "-".join([config["corpus"], config["model"].replace("/", "-")][: len(self.companion.models)])
 
-    def figure(self, draw: Callable[..., "Figure"], name: str, *more: object, **options: object) -> "Image | Markdown":
+    def figure(self, draw: Callable[..., Figure], name: str, *more: object, **options: object) -> Image | Markdown:
         """Draw `draw(records, ...)`, save it and return it, or return a note if there are no records."""
-        return self._save(self.companion.figure, draw, name, more, options)
+        return self._save(self.companion.figure, draw, name, *more, **options)
 
-    def table(self, make: Callable[..., "DataFrame"], name: str, *more: object, **options: object):
+    def table(self, make: Callable[..., pandas.DataFrame], name: str, *more: object, **options: object):
         """Make the table `make(records, ...)`, save it and return it, or return a note if there are no records."""
-        return self._save(self.companion.table, make, name, more, options)
+        return self._save(self.companion.table, make, name, *more, **options)
 
     def by_corpus(self) -> Iterator["Experiment"]:
         """Yield the part of each corpus and model, or the experiment itself without records."""
-        configs = [record["run"]["config"] for record in self.records]
-        for corpus, model in dict.fromkeys((c["corpus"], c["model"]) for c in configs) or [(None, None)]:
-            pairs = zip(self.records, configs, strict=True)
-            records = [record for record, c in pairs if (c["corpus"], c["model"]) == (corpus, model)]
-            yield replace(self, records=records, floors=[floor for floor in self.floors if floor["corpus"] == corpus])
+        keys = [(record["run"]["config"]["corpus"], record["run"]["config"]["model"]) for record in self.records]
+        for key in dict.fromkeys(keys) or [(None, None)]:
+            records = [record for record, other in zip(self.records, keys, strict=True) if other == key]
+            yield replace(self, records=records, floors=[floor for floor in self.floors if floor["corpus"] == key[0]])
 
     def only(self, methods: Sequence[str]) -> "Experiment":
         """Return the experiment with the records of these methods alone."""
         return replace(self, records=[r for r in self.records if r["run"]["config"]["method"] in methods])
 
-    def _save(self, save: Callable, make: Callable, name: str, more: Sequence, options: dict):
-        from IPython.display import Markdown
-
+    def _save(self, save: Callable, make: Callable, name: str, *more: object, **options: object):
         if self.records:
             return save(make(self.records, *more, **options), name, self.records, self.profile)
         return Markdown(f"*`{name}`: not run yet. `irtuning reproduce --profile {self.profile} --data DIR` runs it.*")
@@ -89,39 +79,28 @@ class Experiment:
 
 @dataclass
 class Companion:
-    """Corpora, experiments, figures and tables of one profile.
+    """Corpora, experiments, figures and tables of one profile; see `profiles.PROFILES` for its parameters."""
 
-    Args:
-        profile: Name of the profile. It names the folders and stands in every stamp.
-        corpora, data: Names of the corpora, and the folder of their files.
-        output: Folder for everything that is written; the repository's own folders if None.
-        models, methods, folds, seeds, max_steps: What an experiment runs; see `profiles.PROFILES`.
-        experiments: Names of the experiments. `sizes@argrewrite` limits one to a corpus.
-        settings: Fields of `RunConfig` for every run.
-        workers, scheduler: Where the runs are made; see `run_comparison`.
-    """
-
-    profile: str
+    profile: str  # it names the folders and stands in every stamp
     corpora: Sequence[str]
-    data: str | None = None
-    output: str | None = None
+    data: str | None = None  # folder of the corpora's files
+    output: str | None = None  # folder for everything that is written; None for the repository's own folders
     models: Sequence[str] = ("mini",)
     methods: Sequence[str] = ()
-    experiments: Sequence[str] = ()
+    experiments: Sequence[str] = ()  # their names; `sizes@argrewrite` limits one to a corpus
     folds: Sequence[int] = (0,)
     seeds: int = 2
     max_steps: int | None = None
-    settings: dict = field(default_factory=dict)
-    workers: int | None = None
+    settings: dict = field(default_factory=dict)  # fields of `RunConfig` for every run
+    workers: int | None = None  # where the runs are made, as for `run_comparison`; so is the scheduler
     scheduler: str | None = None
 
     def __post_init__(self):
-        import pandas
-
         pandas.set_option("display.max_colwidth", None)  # a notebook shows long cells in full
         self.corpus_of = {name: corpus for name, _, corpus in (text.partition("@") for text in self.experiments)}
         self.folders = Folders(self.profile, self.output)
-        self._loaded: dict[tuple[str, int], Corpus] = {}
+        labels = self.settings.get("label_set")
+        self._corpus = functools.cache(lambda name, fold: load_corpus(name, self.data, fold, labels=labels))
 
     @classmethod
     def open(cls, profile: str, data=None, output=None, changes: Mapping | None = None, **where) -> "Companion":
@@ -134,10 +113,7 @@ class Companion:
         return [self._corpus(name, 0) for name in dict.fromkeys([*self.corpora, *more])]
 
     def experiment(self, name: str, of: str | None = None) -> Experiment:
-        """Return an experiment: read from the profile's archive, else run, else read from the recorded study.
-
-        With `of="study"` the recorded study is read also where the profile has an experiment of that name.
-        """
+        """Return an experiment: read from the profile's archive, else run, else read from the study; `of` asks for it."""
         if (name in self.corpus_of and of != STUDY) or self.profile.startswith(STUDY):
             if has_archive(self.folders.reports):
                 return Experiment(self, name, self.profile, *read_archive(self.folders.reports, name))
@@ -149,52 +125,44 @@ class Companion:
         """Run what is not recorded yet of an experiment and return it."""
         from irtuning.comparison.runs import run_comparison
 
-        records, floors, where = [], [], {"workers": self.workers, "scheduler": self.scheduler}
+        records, floors, code = [], [], training_fingerprint()
         for options in self._comparisons(name):
             corpora = {fold: self._corpus(options["corpus"], fold) for fold in options["folds"]}
-            checksum = corpora[options["folds"][0]].checksum
-            folder = self.folders.runs / f"{options['corpus']}-{checksum[:8]}-{training_fingerprint()}"
-            more_records, more_floors = run_comparison(**options, corpora=corpora, output=folder, **where)
-            records += more_records
-            floors += [floor for floor in more_floors if floor not in floors]
+            folder = f"{options['corpus']}-{corpora[options['folds'][0]].checksum[:8]}-{code}"
+            options |= {"output": self.folders.runs / folder, "workers": self.workers, "scheduler": self.scheduler}
+            made = run_comparison(**options, corpora=corpora)
+            records += made[0]
+            floors += [floor for floor in made[1] if floor not in floors]
         return Experiment(self, name, self.profile, records, floors)
 
     def store(self) -> None:
-        """Run what is not recorded yet of every experiment and write the profile's archive."""
-        experiments = map(self.run, self.corpus_of)
-        write_archive(self.folders.reports, {e.name: {"records": e.records, "floors": e.floors} for e in experiments})
+        """Run what is not recorded yet of every experiment, and write the archive of a profile other than quick."""
+        experiments = {name: self.run(name) for name in self.corpus_of}
+        if not self.profile.startswith("quick"):
+            write_archive(self.folders.reports, {name: (e.records, e.floors) for name, e in experiments.items()})
 
-    def planned(self) -> list[tuple[str, "RunConfig"]]:
-        """Return every run of the profile once, with the first experiment that needs it."""
+    def planned(self) -> list[tuple]:
+        """Return the configuration of every run of the profile once, after the first experiment that needs it."""
         from irtuning.comparison.runs import planned_runs, takes_budget
 
-        experiments = {}
-        for name in self.corpus_of:
-            for options in self._comparisons(name):
-                budget = options.get("budget", "equal")
-                for config in planned_runs(**options):  # only some methods depend on the kind of budget
-                    experiments.setdefault((config, budget if takes_budget(config) else ""), name)
-        return [(name, config) for (config, _), name in experiments.items()]
+        first = {}
+        for name, options in ((name, options) for name in self.corpus_of for options in self._comparisons(name)):
+            for config in planned_runs(**options):  # only some methods depend on the kind of budget
+                first.setdefault((config, takes_budget(config) and options.get("budget", "equal")), name)
+        return [(name, config) for (config, _), name in first.items()]
 
-    def figure(self, figure: "Figure", name: str, origin: Origin, profile: str | None = None, note: str = ""):
-        """Save a figure as PNG and SVG with its stamp, enter it in the manifest, and return it as an image.
-
-        Args:
-            figure, name: The figure, and its file name without ending.
-            origin: The data behind the figure.
-            profile, note: The profile of the data, if it is another one, and what else was used, for the stamp.
-        """
-        from IPython.display import Image
-
-        path = self.folders.figures / f"{name}.png"
+    def figure(self, figure: Figure, name: str, origin: Origin, profile: str | None = None, note: str = "") -> Image:
+        """Save a figure as PNG and SVG with a stamp about `origin`, its data, and `note`, and return it as an image."""
+        path, stream = self.folders.figures / f"{name}.png", io.BytesIO()
         line = self._enter(path, origin, profile or self.profile, note)
         figure.supxlabel(line, fontsize=6, color="0.45", x=0.01, ha="left", wrap=True)
-        png = _with_palette(to_image(figure, "png"))
-        write_bytes(path, png)
+        picture = PIL.Image.open(io.BytesIO(to_image(figure, "png"))).convert("RGB")
+        picture.quantize(256, dither=PIL.Image.Dither.NONE).save(stream, "PNG", optimize=True)  # a third of the size
+        write_bytes(path, stream.getvalue())
         write_bytes(path.with_suffix(".svg"), to_image(figure, "svg"))
-        return Image(png, width=round(figure.get_figwidth() * 100), alt=name)
+        return Image(stream.getvalue(), width=round(figure.get_figwidth() * 100), alt=name)
 
-    def table(self, table: "DataFrame", name: str, origin: Origin, profile: str | None = None, note: str = ""):
+    def table(self, table: pandas.DataFrame, name: str, origin: Origin, profile: str | None = None, note: str = ""):
         """Save a table as CSV and Markdown with its stamp, enter it in the manifest, and return it rounded."""
         path = self.folders.reports / f"{name}.csv"
         line = self._enter(path, origin, profile or self.profile, note)
@@ -208,47 +176,30 @@ class Companion:
             line, hashes = f"{profile} · no corpus · {note}", dict(origin)
         elif isinstance(origin, Corpus):
             kind = "SYNTHETIC corpus" if origin.synthetic else f"{origin.name} (real)"
-            line = f"{profile} · {kind} · fold {origin.fold} · {note or 'no model, no seed, no steps'}"
-            hashes = {"corpus": origin.checksum}
+            note, hashes = note or "no model, no seed, no steps", {"corpus": origin.checksum}
+            line = f"{profile} · {kind} · fold {origin.fold} · {note}"
         else:
             line, hashes = stamp(origin, profile), {run_label(record): result_hash(record) for record in origin}
         entries = read_manifest(path.parent) | {path.name: {"stamp": line, "origin": hashes}}
-        write_text(path.parent / MANIFEST, json.dumps(dict(sorted(entries.items())), indent=1) + "\n")
+        write_text(path.parent / "manifest.json", json.dumps(dict(sorted(entries.items())), indent=1) + "\n")
         return line
 
     def _comparisons(self, experiment: str) -> Iterator[dict]:
-        """Yield the arguments of `run_comparison` for every model, corpus and comparison of an experiment.
-
-        A corpus with published splits has one fold and gets folds x seeds runs of it, as many as the others.
-        """
+        """Yield the arguments of `run_comparison` for every model, corpus and comparison of an experiment."""
         settings = self.settings | ({} if self.max_steps is None else {"max_steps": self.max_steps})
-        for model in self.models:
-            for corpus in [name for name in self.corpora if self.corpus_of[experiment] in ("", name)]:
-                fixed = has_fixed_splits(corpus)
-                folds, seeds = ([0], self.seeds * len(self.folds)) if fixed else (self.folds, self.seeds)
-                for options in comparisons(experiment, self.methods):
-                    yield settings | {"corpus": corpus, "model": model, "folds": folds, "seeds": seeds} | options
-
-    def _corpus(self, name: str, fold: int) -> Corpus:
-        if (name, fold) not in self._loaded:
-            self._loaded[name, fold] = load_corpus(name, self.data, fold, labels=self.settings.get("label_set"))
-        return self._loaded[name, fold]
+        corpora = [name for name in self.corpora if self.corpus_of[experiment] in ("", name)]
+        for model, corpus in ((model, corpus) for model in self.models for corpus in corpora):
+            runs = {"folds": self.folds, "seeds": self.seeds}
+            if has_fixed_splits(corpus):  # a corpus with published splits has one fold, and as many runs as the others
+                runs = {"folds": [0], "seeds": self.seeds * len(self.folds)}
+            for options in comparisons(experiment, self.methods):
+                yield settings | {"corpus": corpus, "model": model} | runs | options
 
 
 def read_manifest(folder: Path) -> dict[str, dict]:
     """Return stamp and origin of every figure or table in a folder by file name; empty without a manifest."""
-    path = folder / MANIFEST
+    path = folder / "manifest.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def _with_palette(png: bytes) -> bytes:
-    """Return a PNG with at most 256 colours, which makes it three times smaller."""
-    from PIL import Image
-
-    stream = io.BytesIO()
-    image = Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    image.save(stream, "PNG", optimize=True)
-    return stream.getvalue()
 
 
 def run_label(record: dict) -> str:

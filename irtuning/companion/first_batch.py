@@ -3,34 +3,23 @@
 import pandas
 from transformers import DataCollatorWithPadding, set_seed
 
-from irtuning.models.adapters import adapted_classifier
-from irtuning.method.trainer import batch_order
 from irtuning.corpora.base import Corpus
-from irtuning.method.scores import CosineMeter, gradient_score, tensor_norms, weight_scores
 from irtuning.method.layers import adapter_modules, adapter_parameters, candidate_layers, find_layers
+from irtuning.method.scores import CosineMeter, gradient_score, tensor_norms, weight_scores
+from irtuning.method.trainer import batch_order
+from irtuning.models.adapters import adapted_classifier
 from irtuning.models.loading import load_classifier, load_tokenizer, resolve
 from irtuning.models.prompts import encode
 
 
 def layer_scores(corpus: Corpus, model: str = "mini", **options) -> pandas.DataFrame:
-    """Return every importance score of every layer on the first batch of a run with this seed.
+    """Return the gradient, weight and cosine scores of every layer (row) on the first batch of a run.
 
-    Model, head, adapters and batch are made as `train` makes them, on the CPU in float32, with all adapters trainable.
-    The dropout of the adapters is off, so that the scores depend on the batch alone. LoRA's B starts at zero, and so
-    the gradient of every A is zero at this step.
-
-    Args:
-        corpus, model: The corpus, and the name of the model.
-        options: `adapter` ("lora"), `seed` (171) and `batch_size` (8).
-
-    Returns:
-        One row per layer, with the gradient score in the forms `reference` and `l2`, the `weight` score and `cosine`
-        (per token). `attrs["made_with"]` describes the model for a stamp.
+    Model and batch are made as `train` makes them, on the CPU, but without dropout, which would add chance. `options`
+    are `adapter`, `seed` and `batch_size`. `attrs["made_with"]` describes the model for a stamp.
     """
-    tuned, similarities, made_with = _one_batch(corpus, model, **options)
-    layers = candidate_layers(tuned)
-    norms = [tensor_norms([p.grad for p in tensors]).tolist() for tensors in layers.parameters]
-    columns = {form: [gradient_score(layer, form) for layer in norms] for form in ("reference", "l2")}
+    tuned, layers, similarities, made_with = _one_batch(corpus, model, **options)
+    columns = {form: [_score(tensors, form) for tensors in layers.parameters] for form in ("reference", "l2")}
     columns |= {"weight": weight_scores(tuned, layers), "cosine": similarities.tolist()}
     table = pandas.DataFrame(columns, index=pandas.Index(layers.indices, name="layer"))
     table.attrs["made_with"] = made_with
@@ -38,41 +27,34 @@ def layer_scores(corpus: Corpus, model: str = "mini", **options) -> pandas.DataF
 
 
 def component_norms(corpus: Corpus, model: str = "mini", **options) -> pandas.DataFrame:
-    """Return the L2 norm of the gradient of each adapted module: one row per layer, one column per module.
-
-    The batch and the options are those of `layer_scores`. Its `l2` is the root of a row's summed squares.
-    """
-    tuned, _, made_with = _one_batch(corpus, model, **options)
-    rows = {
-        index: {
-            name: gradient_score(tensor_norms([p.grad for p in adapter_parameters(module)]).tolist(), "l2")
-            for name, module in adapter_modules(find_layers(tuned)[index])
-        }
-        for index in candidate_layers(tuned).indices
-    }
-    table = pandas.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
+    """Return the L2 norm of the gradient of each module (column) of each layer (row), for the batch of `layer_scores`."""
+    tuned, layers, _, made_with = _one_batch(corpus, model, **options)
+    modules = [adapter_modules(find_layers(tuned)[index]) for index in layers.indices]
+    rows = [{name: _score(adapter_parameters(module), "l2") for name, module in pairs} for pairs in modules]
+    table = pandas.DataFrame(rows, index=pandas.Index(layers.indices, name="layer"))
     table.attrs["made_with"] = made_with
     short = [name.rpartition(".")[2] for name in table.columns]
     return table.set_axis(short, axis=1) if len(set(short)) == len(short) else table
 
 
+def _score(tensors, form: str) -> float:
+    return gradient_score(tensor_norms([tensor.grad for tensor in tensors]).tolist(), form)
+
+
 def _one_batch(corpus: Corpus, name: str, adapter: str = "lora", seed: int = 171, batch_size: int = 8):
-    """Return the adapted classifier after one backward pass, the cosine similarities and the text for a stamp."""
+    """Return the adapted classifier after one backward pass, its layers, their cosines, and the text for a stamp."""
     source = resolve(name)
-    own = source.settings
+    tokenizer, settings = load_tokenizer(source), {key: source.settings[key] for key in ("rank", "alpha", "width")}
     set_seed(seed)  # before the model is made: its head and adapters are random
-    tokenizer = load_tokenizer(source)
     classifier = load_classifier(source, corpus.labels, tokenizer)
-    settings = {name: own[name] for name in ("rank", "alpha", "width")}
     tuned = adapted_classifier(classifier, adapter, dropout=0.0, **settings).train()
-    ids = encode(corpus.train, tokenizer, corpus.labels, source.form, own["max_length"])
+    ids = encode(corpus.train, tokenizer, corpus.labels, source.form, source.settings["max_length"])
     first = batch_order(seed, 0, [len(row) for row in ids], batch_size)[:batch_size]
-    labels = [corpus.labels.index(corpus.train[i].intention) for i in first]
-    rows = [{"input_ids": ids[i], "labels": label} for i, label in zip(first, labels, strict=True)]
-    meter = CosineMeter(tuned, candidate_layers(tuned))
+    rows = [{"input_ids": ids[i], "labels": corpus.labels.index(corpus.train[i].intention)} for i in first]
+    layers = candidate_layers(tuned)
+    meter = CosineMeter(tuned, layers)
     tuned(**DataCollatorWithPadding(tokenizer)(rows)).loss.backward()
     meter.remove()
     total, adapters = (sum(p.numel() for p in tensors) for tensors in (tuned.parameters(), adapter_parameters(tuned)))
-    kind = "random weights, " if source.random_weights else ""
-    model = f"{name} ({kind}{(total - adapters) / 1e6:.1f} M parameters)"
-    return tuned, meter.read(), f"{model}, {adapter} · seeds {seed} · steps 0, one batch · CPU"
+    size = f"{'random weights, ' * source.random_weights}{(total - adapters) / 1e6:.1f} M parameters"
+    return tuned, layers, meter.read(), f"{name} ({size}), {adapter} · seeds {seed} · steps 0, one batch · CPU"

@@ -1,5 +1,6 @@
 """A picture of the scores and the chosen layers that grows in a notebook while a model trains."""
 
+from IPython.display import Image, display
 from transformers import TrainerCallback
 
 from irtuning.analysis.figures.layers import layer_importance
@@ -10,19 +11,9 @@ from irtuning.method.layers import find_layers
 
 
 class LiveLayers(TrainerCallback):
-    """Trainer callback that shows scores and chosen layers while a layerwise callback trains.
+    """Trainer callback that shows scores and chosen layers every few steps while a layerwise callback trains.
 
-    Use it as `train(..., callbacks=[LiveLayers()])` or `trainer.add_callback(LiveLayers())`. The picture is replaced in
-    place. Outside a notebook only the last picture is drawn, and nothing is shown.
-
-    Args:
-        every: Steps between two pictures. Drawing one takes about a third of a second.
-
-    Attributes:
-        image: The last picture as PNG bytes.
-
-    Raises:
-        InputError: `every` is below 1, or the Trainer has no layerwise callback.
+    Outside a notebook only the last picture is drawn. It is in `image` as PNG.
     """
 
     def __init__(self, every: int = 5):
@@ -37,21 +28,13 @@ class LiveLayers(TrainerCallback):
         if getattr(state, "_layerwise", None) is None:
             raise InputError("LiveLayers needs a layerwise callback; add IRTuning() or LayerwiseTuning(...)")
         if in_notebook() and state.global_step % self.every == 0:
-            self._draw(state, model)
+            self.on_train_end(args, state, control, model)
 
     def on_train_end(self, args, state, control, model=None, **kwargs):
-        self._draw(state, model)
-
-    def _draw(self, state, model) -> None:
-        callback = state._layerwise
-        run = {"depth": len(find_layers(model)), "candidate_layers": callback.layers.indices}
-        self.image = to_image(layer_importance({"run": run, "train": {"steps": callback.history}}))
-        if not in_notebook():
-            return
-        from IPython.display import Image, display
-
+        run = {"depth": len(find_layers(model)), "candidate_layers": state._layerwise.layers.indices}
+        self.image = to_image(layer_importance({"run": run, "train": {"steps": state._layerwise.history}}))
         picture = Image(self.image, width=720, alt="scores and chosen layers so far")
         if self._handle:
             self._handle.update(picture)
-        else:
+        elif in_notebook():
             self._handle = display(picture, display_id=True)

@@ -5,21 +5,12 @@ from pathlib import Path
 from irtuning.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-NOTEBOOKS = (
-    "01_data_exploration",
-    "02_ir_tuning_versus_baselines",
-    "03_convergence_and_gpu_memory",
-    "04_layer_importance",
-    "05_the_study",
-)
+NOTEBOOKS = ("01_data_exploration", "02_ir_tuning_versus_baselines", "03_convergence_and_gpu_memory",
+             "04_layer_importance", "05_the_study")  # fmt: skip
 
 
 def notebook_path(name: str) -> Path:
-    """Return the path of one of the repository's notebooks.
-
-    Raises:
-        InputError: The package was installed without its repository.
-    """
+    """Return the path of one of the repository's notebooks, which a package without its repository lacks."""
     path = REPOSITORY / "notebooks" / f"{name}.ipynb"
     if not path.exists():
         raise InputError(f"{path} does not exist: clone the repository and install it there with `pip install -e .`")
@@ -30,6 +21,5 @@ class Folders:
     """Folders for the figures, reports and recorded runs of a profile: under `output`, else in the repository."""
 
     def __init__(self, profile: str, output: str | Path | None = None):
-        self.profile = profile
-        root = Path(output) if output else REPOSITORY
+        self.profile, root = profile, Path(output or REPOSITORY)
         self.figures, self.reports, self.runs = (root / kind / profile for kind in ("figures", "reports", "runs"))

@@ -2,10 +2,11 @@
 
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pathlib import Path
 
+from irtuning.corpora.sources import CORPORA, find
 from irtuning.errors import InputError, unknown
 from irtuning.method.registry import METHODS
 
@@ -17,20 +18,17 @@ EXPERIMENTS = ["methods", "own-budget", "ablations", "adapters", "sizes"]
 STUDY_EXPERIMENTS = ["variant", "rates", "methods", "own-budget", *(f"{name}@argrewrite" for name in EXPERIMENTS[2:])]
 RATE_GRID = {"adapters": (5e-4, 1e-3, 2e-3), "parameters": (1.5e-4, 3e-4, 6e-4)}  # 0.5, 1 and 2 times mini's own rate
 RATE_SEED = 161  # used by no other run of the study
-# Learning rates that the experiment `rates` chose. A method without a rate here uses the model's own.
+# learning rates that the experiment `rates` chose; a method without a rate here uses the model's own
 RATES = dict.fromkeys([*STUDY_METHODS, "ir-upper"], 0.002) | {"full-ft": 0.00015}
 RATES |= dict.fromkeys(["ir", "lisa-adapters", "last-k", "middle-k"], 0.001)
 PARTS = ("variant=exact", "splits=2", "score=l2", "refresh_every=5", "refresh_every=20", "smoothing=0.5")
 ABLATIONS = ["ir", *(f"ir:{part}" for part in PARTS), "ir-weight", "ir-cosine:score=token"]
 VARIANTS = ["ir", *(f"ir-upper{change}" for change in ("", ":floor=0.33", ":floor=0.67", ":horizon=5", ":horizon=20"))]
-ADAPTERS = ("lora", "dora", "bottleneck")
-TRAIN_SHARES = (0.05, 0.1, 0.25, 0.5, 1.0)
 
 QUICK = {
-    "corpora": ["synthetic"], "models": ["mini"], "methods": BASELINES, "experiments": ["methods"],
-    "folds": [0], "seeds": 2, "max_steps": 120,
-    # Always on the CPU, so that results do not depend on a GPU. One evaluation costs as much as ten steps.
-    "settings": {"batch_size": 6, "eval_every": 40, "device": "cpu"},
+    "corpora": ["synthetic"], "models": ["mini"], "methods": BASELINES, "experiments": ["methods"], "folds": [0],
+    # always on the CPU, so that results do not depend on a GPU; one evaluation costs as much as ten steps
+    "seeds": 2, "max_steps": 120, "settings": {"batch_size": 6, "eval_every": 40, "device": "cpu"},
 }  # fmt: skip
 LARGE = QUICK | {"seeds": 3, "max_steps": None, "settings": {}}
 PROFILES: dict[str, dict] = {
@@ -43,71 +41,44 @@ PROFILES: dict[str, dict] = {
     },
     "small": LARGE | {"corpora": ["iterater"], "models": ["qwen3-0.6b"], "experiments": EXPERIMENTS},
     "paper": LARGE | {
-        "corpora": ["iterater", "argrevision"],
         "models": ["llama-3.1-8b", "mistral-7b", "deepseek-r1-llama-8b", "llama-2-13b", "qwen3-8b", "phi-2"],
+        "corpora": ["iterater", "argrevision"], "experiments": ["methods", "own-budget", "adapters"],
         "methods": ["full", "ir", "ist", "rst", "lisa", "full-ft"],
-        "experiments": ["methods", "own-budget", "adapters"],
     },
 }  # fmt: skip
 GPU_GIB = {"small": 16, "paper": 80}  # memory of the GPU that these profiles were made for
 RUN_BY_US = {"quick": "yes", "study": "yes, on two NVIDIA H200s", "small": "no", "paper": "no"}
 
 
-def profile_parameters(
-    profile: str, data: str | Path | None = None, output: str | Path | None = None, changes: Mapping | None = None
-) -> dict:
-    """Return the arguments of `Companion` for a profile.
-
-    Args:
-        profile: A name of `PROFILES`.
-        data: Folder of the real corpora.
-        output: Folder for everything that is written.
-        changes: Parameters of the profile to replace. The profile's name then ends in `-changed`.
-
-    Raises:
-        InputError: The profile or a parameter is unknown, or a value has the wrong type.
-    """
+def profile_parameters(profile: str, data=None, output=None, changes: Mapping | None = None) -> dict:
+    """Return the arguments of `Companion` for a profile, whose name ends in `-changed` if there are `changes`."""
     if profile not in PROFILES:
         raise unknown("profile", profile, PROFILES)
     parameters, changes = PROFILES[profile], dict(changes or {})
-    if wrong := sorted(set(changes) - set(parameters)):
-        raise unknown("parameter", wrong[0], parameters)
     for name, value in changes.items():
+        if name not in parameters:
+            raise unknown("parameter", name, parameters)
         if None not in (value, parameters[name]) and type(value) is not type(parameters[name]):
             raise InputError(f"{name}={json.dumps(value)} does not have the type of {json.dumps(parameters[name])}")
-    folders = {name: folder and str(Path(folder).resolve()) for name, folder in (("data", data), ("output", output))}
+    folders = {name: path and str(Path(path).resolve()) for name, path in (("data", data), ("output", output))}
     return {"profile": f"{profile}-changed" if changes else profile} | folders | parameters | changes
 
 
 def comparisons(experiment: str, methods: Sequence[str]) -> list[dict]:
-    """Return the comparisons of an experiment, each as arguments of `run_comparison`.
-
-    * `variant`: settings of our variant, one run each, without the test split.
-    * `rates`: every method at 0.5, 1 and 2 times the model's learning rate, without the test split.
-    * `methods`: the methods with equal layer budgets.
-    * `own-budget`: the baselines with the budgets of their papers.
-    * `ablations`: IR-Tuning with one part changed at a time.
-    * `adapters`: Full PEFT and IR-Tuning with each kind of adapter.
-    * `sizes`: four methods on shares of the training split.
-
-    Raises:
-        InputError: The experiment is unknown.
-    """
+    """Return the comparisons of an experiment, each as arguments of `run_comparison`."""
     papers = [m for m in ("rst", "lisa-adapters", "lisa") if m in (*methods, "lisa")]
-    chosen_on_validation = {"folds": [0], "seeds": [RATE_SEED], "score_test": False, "rates": None}
+    on_validation = {"folds": [0], "seeds": [RATE_SEED], "score_test": False, "rates": None}
     rated = ["ir-upper" if m == VARIANT else m for m in methods]  # the rates were chosen before our variant's setting
-    grids = {method: RATE_GRID[METHODS[method.split(":")[0]].scope] for method in rated}
+    rates = [{m: RATE_GRID[METHODS[m.split(":")[0]].scope][i] for m in rated} for i in range(3)]
     four = [m for m in ("full", "ir", "last-k", "random-counts") if m in methods]
     experiments = {
-        "variant": [{"methods": VARIANTS} | chosen_on_validation],
-        "rates": [
-            chosen_on_validation | {"methods": rated, "rates": {m: g[i] for m, g in grids.items()}} for i in range(3)
-        ],
+        "variant": [{"methods": VARIANTS} | on_validation],
+        "rates": [on_validation | {"methods": rated, "rates": chosen} for chosen in rates],
         "methods": [{"methods": list(methods)}],
         "own-budget": [{"methods": ["full", "ir", *papers], "budget": "own"}],
         "ablations": [{"methods": ABLATIONS}, {"methods": ["ir"], "head": "frozen"}],
-        "adapters": [{"methods": ["full", "ir"], "adapter": adapter} for adapter in ADAPTERS],
-        "sizes": [{"methods": four, "train_share": share} for share in TRAIN_SHARES],
+        "adapters": [{"methods": ["full", "ir"], "adapter": adapter} for adapter in ("lora", "dora", "bottleneck")],
+        "sizes": [{"methods": four, "train_share": share} for share in (0.05, 0.1, 0.25, 0.5, 1.0)],
     }
     if experiment not in experiments:
         raise unknown("experiment", experiment, experiments)
@@ -116,24 +87,15 @@ def comparisons(experiment: str, methods: Sequence[str]) -> list[dict]:
 
 def missing(parameters: Mapping) -> list[str]:
     """Return one sentence for each thing that a profile needs and this machine lacks, without loading anything."""
-    from irtuning.corpora.sources import CORPORA, find
+    import torch
 
-    problems = []
-    for corpus in parameters["corpora"]:
-        if corpus in CORPORA and CORPORA[corpus].patterns and find(corpus, parameters["data"]) is None:
-            problems.append(f"corpus {corpus} is not on this machine; it comes from {CORPORA[corpus].home}")
-    needed, present = GPU_GIB.get(parameters["profile"], 0), gpu_gib()
+    files = [name for name in parameters["corpora"] if name in CORPORA and CORPORA[name].patterns]
+    absent = [name for name in files if find(name, parameters["data"]) is None]
+    problems = [f"corpus {name} is not on this machine; it comes from {CORPORA[name].home}" for name in absent]
+    needed = GPU_GIB.get(parameters["profile"], 0)
+    present = torch.cuda.get_device_properties(0).total_memory / 2**30 if torch.cuda.is_available() else 0
     if present < needed * 0.9:
         problems.append(f"it needs a GPU of {needed} GiB, and the GPU of this machine has {present:.0f} GiB")
     if os.environ.get("HF_HUB_OFFLINE") and needed:
         problems.append("its models come from the Hugging Face Hub, and HF_HUB_OFFLINE is set")
     return problems
-
-
-def gpu_gib() -> float:
-    """Return the memory of the first GPU in GiB, 0 without a GPU."""
-    if shutil.which("nvidia-smi") is None:
-        return 0.0
-    import torch
-
-    return torch.cuda.get_device_properties(0).total_memory / 2**30 if torch.cuda.is_available() else 0.0

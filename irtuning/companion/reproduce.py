@@ -8,22 +8,30 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import nbformat
+import papermill
+from jupyter_client.kernelspec import KernelSpecManager
+from nbclient.exceptions import DeadKernelError
+from nbconvert import HTMLExporter, MarkdownExporter
+from nbconvert.preprocessors import ClearMetadataPreprocessor, TagRemovePreprocessor
+
 from irtuning.companion.benchmarks import measurement
 from irtuning.companion.experiments import REAL_CORPORA, STUDY, Companion
 from irtuning.companion.paths import NOTEBOOKS, Folders, notebook_path
 from irtuning.companion.profiles import GPU_GIB, RUN_BY_US, missing, profile_parameters
+from irtuning.comparison.workers import cores
+from irtuning.corpora.sources import locate
 from irtuning.errors import InputError
-from irtuning.training.record import RECORD, write_text
+from irtuning.memory.predict import highest_peaks
+from irtuning.training.prepare import prepare
+from irtuning.training.record import RECORD, provenance, write_text
 
 logger = logging.getLogger(__name__)
-KERNEL = "python3"
 WITHOUT_CODE = {"exclude_input": True, "exclude_input_prompt": True, "exclude_output_prompt": True}
+KEPT = {"preserve_cell_metadata_mask": {"tags"}, "preserve_nb_metadata_mask": {"kernelspec", "language_info"}}
 INTRODUCTION = """\
-`ir` uses the importance score and the cut of the authors' code, unless a method's name says otherwise. The baselines
-rst, lisa-adapters, last-k and middle-k use the mean share of layers of IR-Tuning with the same fold and seed, except
-where a table is about the budgets of their papers. random-counts uses the number of layers that IR-Tuning used at each
-step, ist its own 25 %. Scores are on the validation split unless a table says otherwise. The quick profile shows that
-everything works. It gives no verdicts."""
+Notebook 2 explains the methods and their budgets. Scores are on the validation split unless a table says otherwise.
+The quick profile shows that everything works. It gives no verdicts."""
 
 
 def reproduce(
@@ -31,110 +39,77 @@ def reproduce(
     workers: int | None = None, scheduler: str | None = None, changes: dict | None = None,
     update_notebooks: bool = False, jobs: int | None = None,
 ) -> dict[str, Path]:  # fmt: skip
-    """Make every run of a profile, execute the notebooks, and return the folders that were written.
-
-    If it is interrupted or repeated, it goes on from the recorded runs.
+    """Make the runs of a profile that are not recorded, execute the notebooks, and return the folders written.
 
     Args:
-        profile: A name of `PROFILES`.
-        data: Folder of the real corpora. Notebook 1 of the quick profile then shows them too.
-        output: Folder for everything, in place of the repository's own folders.
+        profile, data, output, changes: As for `profile_parameters`. With `data`, notebook 1 also shows real corpora.
         fresh: Whether to delete the recorded runs first.
         workers, scheduler: Where the runs are made; see `run_comparison`. `jobs` is an alias of `workers`.
-        changes: Parameters of the profile to change. The profile's name then ends in `-changed`.
         update_notebooks: Whether the executed notebooks of the plain quick profile replace those in `notebooks/`.
-
-    Raises:
-        InputError: An argument is wrong, data, GPU or Jupyter kernel is missing, or a notebook failed.
     """
     if update_notebooks and (profile != "quick" or data or output or changes):
         raise InputError("update_notebooks needs the quick profile without data, output or changes")
-    paths = {name: path and str(Path(path).resolve()) for name, path in (("data", data), ("output", output))}
-    parameters = {"profile": profile, **paths, "changes": changes or {}}
-    if GPU_GIB.get(profile) and (problems := missing(profile_parameters(**parameters))):
+    settings = profile_parameters(profile, data, output, changes)
+    if GPU_GIB.get(profile) and (problems := missing(settings)):
         raise InputError(f"profile {profile} cannot run here: {'; '.join(problems)}. --dry-run lists its runs")
-    companion = Companion.open(**parameters, workers=jobs if workers is None else workers, scheduler=scheduler)
+    companion = Companion(**settings, workers=jobs if workers is None else workers, scheduler=scheduler)
     check(companion)
     folders, started = companion.folders, time.perf_counter()
     if fresh:
         shutil.rmtree(folders.runs, ignore_errors=True)
     nothing_recorded = not any(folders.runs.rglob(RECORD))
-    if companion.profile.startswith("quick"):
-        for name in companion.corpus_of:
-            companion.run(name)
-    else:
-        companion.store()
+    companion.store()
     seconds = {"training": time.perf_counter() - started}
     logger.info("runs ready after %.0f s", seconds["training"])
+    parameters = {"profile": profile, "data": settings["data"], "output": settings["output"], "changes": changes or {}}
     for name in NOTEBOOKS:
         seconds[name] = execute(name, folders.reports, parameters, update_notebooks)
+        logger.info("%s done in %.0f s", name, seconds[name])
     write_text(folders.reports / "summary.md", summary(folders))
     if profile == STUDY:
         write_report(folders)
     if nothing_recorded:
-        seconds["all"] = time.perf_counter() - started
-        _write_times(notebook_path(NOTEBOOKS[0]).parent if update_notebooks else folders.reports, seconds)
+        rounded = {name: round(took) for name, took in (seconds | {"all": time.perf_counter() - started}).items()}
+        folder = notebook_path(NOTEBOOKS[0]).parent if update_notebooks else folders.reports
+        times = {"seconds": rounded, "cores": cores(), "meta": provenance()}
+        write_text(folder / "run_time.json", json.dumps(times, indent=1) + "\n")
     return {"figures": folders.figures, "reports": folders.reports, "runs": folders.runs}
 
 
 def dry_run(profile: str, *, data: str | Path | None = None, changes: dict | None = None, memory: bool = False) -> dict:
-    """Return what `reproduce` would run and what this machine lacks for it, without loading or training anything.
-
-    With `memory` the result has the predicted peak of every kind of run on a GPU, which takes a second for each.
-    Minutes are predicted from measured runs of `mini` on a GPU, if no other model and no CPU is involved.
-    """
-    from irtuning.memory.predict import highest_peaks
-    from irtuning.training.prepare import prepare
-
+    """Return what `reproduce` would run, what this machine lacks, and with `memory` the predicted peaks on a GPU."""
     parameters = profile_parameters(profile, data, None, changes)
     runs = Companion(**parameters).planned()
-    configs = [config for _, config in runs]
-    record, minutes = measurement("runs_at_a_time")[0], {}
+    configs, experiments = [config for _, config in runs], Counter(name for name, _ in runs)
+    shown = {"profile": parameters["profile"], "runs": len(runs), "by experiment": dict(experiments)}
+    for name in ("corpus", "model", "method"):
+        shown[f"by {name}"] = dict(Counter(getattr(config, name) for config in configs))
+    shown["steps"] = sorted({str(config.max_steps or "the model's own epochs") for config in configs})
+    shown |= {"missing": missing(parameters), "run by us": RUN_BY_US[profile]}
+    record, _ = measurement("runs_at_a_time")  # of `mini` on a GPU
     if all(config.model == record["model"] and config.device != "cpu" and config.max_steps for config in configs):
         size = sum(config.max_steps for config in configs) / record["steps"]
         times = {f"{row['jobs']} at a time": round(size / row["runs_per_minute"]) for row in record["rows"]}
-        minutes = {f"predicted minutes on one {record['meta']['device']}": times}
-    peaks = (prepare(config, load=False, on_device="cuda").predicted_memory() for config in configs)
-    parts = ("corpus", "model", "method")
-    counts = {name: dict(Counter(getattr(config, name) for config in configs)) for name in parts}
-    return {
-        "profile": parameters["profile"],
-        "runs": len(runs),
-        "by experiment": dict(Counter(name for name, _ in runs)),
-        **{f"by {name}": count for name, count in counts.items()},
-        "steps": sorted({str(config.max_steps or "the model's own epochs") for config in configs}),
-        "missing": missing(parameters),
-        "run by us": RUN_BY_US[profile],
-    } | minutes | ({"predicted peak on a GPU, GiB": highest_peaks(peaks)} if memory else {})
+        shown[f"predicted minutes on one {record['meta']['device']}"] = times
+    if memory:
+        peaks = (prepare(config, load=False, on_device="cuda").predicted_memory() for config in configs)
+        shown["predicted peak on a GPU, GiB"] = highest_peaks(peaks)
+    return shown
 
 
 def check(companion: Companion) -> None:
     """Raise InputError for what would fail after the training: notebooks, kernel or data that are missing."""
-    from jupyter_client.kernelspec import KernelSpecManager
-
-    from irtuning.corpora.sources import locate
-
     for name in NOTEBOOKS:
         notebook_path(name)
     for corpus in REAL_CORPORA if companion.data and companion.profile.startswith("quick") else []:
         locate(corpus, companion.data)
-    if KERNEL not in KernelSpecManager().find_kernel_specs():
-        raise InputError(f"no Jupyter kernel named {KERNEL}; run `python -m ipykernel install --sys-prefix`")
+    if "python3" not in KernelSpecManager().find_kernel_specs():
+        raise InputError("no Jupyter kernel named python3; run `python -m ipykernel install --sys-prefix`")
 
 
 def execute(name: str, folder: Path, parameters: dict, update: bool = False) -> float:
-    """Execute a notebook, write it and its HTML page to a folder, and return the seconds it took.
-
-    With `update` it runs with its own parameters and replaces the notebook in the repository.
-    """
-    import nbformat
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-    from nbconvert import HTMLExporter
-    from nbconvert.preprocessors import ClearMetadataPreprocessor
-
+    """Execute a notebook into a folder, with an HTML page, and return the seconds; `update` replaces the source too."""
     source, target, started = notebook_path(name), folder / f"{name}.ipynb", time.perf_counter()
-    logger.info("%s ...", name)
     folder.mkdir(parents=True, exist_ok=True)
     quiet = {"progress_bar": False, "extra_arguments": ["--IPKernelApp.log_level=40"]}
     try:
@@ -144,12 +119,10 @@ def execute(name: str, folder: Path, parameters: dict, update: bool = False) -> 
         raise InputError(f"notebook {name}, cell {error.exec_count}: {cause}") from None
     except DeadKernelError:
         raise InputError(f"notebook {name}: its kernel died, perhaps out of memory; run it again") from None
-    masks = {"preserve_cell_metadata_mask": {"tags"}, "preserve_nb_metadata_mask": {"kernelspec", "language_info"}}
-    book, _ = ClearMetadataPreprocessor(enabled=True, **masks).preprocess(book, {})  # no clocks, no paths
+    book, _ = ClearMetadataPreprocessor(enabled=True, **KEPT).preprocess(book, {})  # no clocks, no paths
     for path in [target, source] if update else [target]:
         write_text(path, nbformat.writes(book) + "\n")
     write_text(target.with_suffix(".html"), HTMLExporter().from_notebook_node(book)[0])
-    logger.info("%s done in %.0f s", name, time.perf_counter() - started)
     return time.perf_counter() - started
 
 
@@ -161,14 +134,7 @@ def summary(folders: Folders) -> str:
 
 
 def write_report(folders: Folders) -> None:
-    """Write notebook 5 without code as `summary.html`, and as `summary.md` with links to the figures.
-
-    Cells tagged `detail` or `try` are left out.
-    """
-    import nbformat
-    from nbconvert import HTMLExporter, MarkdownExporter
-    from nbconvert.preprocessors import TagRemovePreprocessor
-
+    """Write notebook 5 without code and without cells tagged `detail` or `try` as `summary.html` and `summary.md`."""
     book = nbformat.read(folders.reports / f"{NOTEBOOKS[-1]}.ipynb", 4)
     book, _ = TagRemovePreprocessor(enabled=True, remove_cell_tags={"detail", "try"}).preprocess(book, {})
     page = HTMLExporter(**WITHOUT_CODE).from_notebook_node(book)[0]
@@ -176,16 +142,6 @@ def write_report(folders: Folders) -> None:
     write_text(folders.reports / "summary.html", page)
     links = os.path.relpath(folders.figures, folders.reports)
     for output in (output for cell in book.cells for output in cell.get("outputs", [])):
-        if "image/png" in output.get("data", {}):
-            name = output.metadata["image/png"]["alt"]
+        if name := output.get("metadata", {}).get("image/png", {}).get("alt"):
             output.data = {"text/markdown": f"![{name}]({links}/{name}.png)"}
     write_text(folders.reports / "summary.md", MarkdownExporter(**WITHOUT_CODE).from_notebook_node(book)[0])
-
-
-def _write_times(folder: Path, seconds: dict[str, float]) -> None:
-    """Write how long training and each notebook took, and on what machine."""
-    from irtuning.comparison.workers import cores
-    from irtuning.training.record import provenance
-
-    record = {"seconds": {name: round(took) for name, took in seconds.items()}, "cores": cores(), "meta": provenance()}
-    write_text(folder / "run_time.json", json.dumps(record, indent=1) + "\n")

@@ -1,7 +1,4 @@
-"""What the study's records say by the rules of its plan, `reports/study/plan.md`: tables and verdicts from records.
-
-All scores are of the test split. A verdict is one of `consistent`, `inconsistent` and `inconclusive`.
-"""
+"""Tables and verdicts from the study's test scores, by the rules of its plan, `reports/study/plan.md`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -13,12 +10,12 @@ from irtuning.analysis.convergence import data_curve, reaching
 from irtuning.analysis.statistics import ALPHA, against_all, compare_methods, comparisons_table, interval
 from irtuning.analysis.tables import models_of, runs_table
 from irtuning.companion.benchmarks import LAYERS
-from irtuning.companion.profiles import VARIANT
+from irtuning.companion.profiles import LAST, VARIANT
 from irtuning.errors import InputError
 
 LAYER_WISE = ("rst", "ist", "lisa-adapters", "last-k")  # the baselines that the claim is about
 PRIMARY = tuple(("ir", other) for other in ("full", *LAYER_WISE, "random-counts"))
-CHEAPER_METHODS = (VARIANT, "last-k:share=0.5", "last-k:share=0.33")  # our variant; last layers: as deep, as many
+CHEAPER = tuple((method, "ir") for method in (VARIANT, *LAST))  # our variant; last layers: as deep, as many
 MARGIN = -0.01  # macro F1 that a method may lose and still be called non-inferior
 WORTH_A_CLAIM = 0.15  # share of the time or memory of a step that must be saved
 
@@ -30,13 +27,13 @@ def primary_comparisons(records: Sequence[dict]) -> pandas.DataFrame:
 
 def non_inferiority(records: Sequence[dict]) -> pandas.DataFrame:
     """Return three cheaper methods minus IR-Tuning, and whether the interval's lower end is at or above the margin."""
-    table = comparisons_table(records, [(method, "ir") for method in CHEAPER_METHODS])
+    table = comparisons_table(records, CHEAPER)
     return table.assign(non_inferior=table.low >= MARGIN).drop(columns=["p_value", "p_holm"])
 
 
 def secondary_differences(records: Sequence[dict]) -> pandas.DataFrame:
     """Return IR-Tuning minus every other method but Full PEFT, without p values, since no verdict rests on them."""
-    pairs = [(method, other) for method, other in against_all(records) if other != "full"]
+    pairs = [pair for pair in against_all(records) if pair[1] != "full"]
     return comparisons_table(records, pairs).drop(columns=["p_value", "p_holm"])
 
 
@@ -45,22 +42,18 @@ def convergence_differences(records: Sequence[dict]) -> pandas.DataFrame:
 
     A run that never reaches it counts with its total length. `reached` is the share of IR-Tuning's runs that do.
     """
-    rows = []
-    for loss in ("training", "validation"):
-        for corpus, part in reaching(records, loss).groupby("corpus", sort=False):
-            runs = {name: rows.set_index(["fold", "seed"]) for name, rows in part.groupby("method")}
-            for unit in ("steps", "seconds"):
-                lengths = {name: table[unit].fillna(table[f"all_{unit}"]) for name, table in runs.items()}
-                row = {"corpus": corpus, "loss": loss, "unit": unit, "reached": runs["ir"].reached.mean()}
-                rows.append(row | interval(lengths["ir"] - lengths["full"]))
+    rows, tables = [], [reaching(records, loss).assign(loss=loss) for loss in ("training", "validation")]
+    for (loss, corpus), part in pandas.concat(tables).groupby(["loss", "corpus"], sort=False):
+        ir, full = (part[part.method == name].set_index(["fold", "seed"]) for name in ("ir", "full"))
+        for unit in ("steps", "seconds"):
+            row = {"corpus": corpus, "loss": loss, "unit": unit, "reached": ir.reached.mean()}
+            lengths = [runs[unit].fillna(runs[f"all_{unit}"]) for runs in (ir, full)]
+            rows.append(row | interval(lengths[0] - lengths[1]))
     return pandas.DataFrame(rows)
 
 
 def rate_differences(records: Sequence[dict]) -> pandas.DataFrame:
-    """Return the steps of `convergence_differences` as text, one column for each learning rate that both methods used.
-
-    This is exploratory, not in the plan. `≥` marks a lower bound, where a run never reached the loss.
-    """
+    """Return the steps of `convergence_differences` as text at each learning rate; `≥` marks a lower bound."""
     columns = {}
     for rate in sorted({record["run"]["config"]["learning_rate"] for record in records}):
         part = [record for record in records if record["run"]["config"]["learning_rate"] == rate]
@@ -72,20 +65,16 @@ def rate_differences(records: Sequence[dict]) -> pandas.DataFrame:
 
 
 def size_differences(records: Sequence[dict]) -> pandas.DataFrame:
-    """Return IR-Tuning minus Full PEFT in macro F1 at each share of the training split, then its slope per doubling.
-
-    The slope is a mean over lines through the differences of each fold and seed, with a t interval.
-    """
+    """Return IR-Tuning minus Full PEFT in macro F1 at each share of train, then the slope of each run per doubling."""
     rows = []
     for share in sorted({record["run"]["config"]["train_share"] for record in records}):
         part = [record for record in records if record["run"]["config"]["train_share"] == share]
         rows.append({"train": f"{share:.0%}"} | asdict(compare_methods(part, "ir", "full")))
-    curve = data_curve(records, "test")
-    scores = curve.pivot_table(index=["fold", "seed"], columns=["method", "share"], values="macro_f1")
+    scores = data_curve(records, "test").pivot_table("macro_f1", ["fold", "seed"], ["method", "share"])
     apart = scores["ir"] - scores["full"]
-    slopes = pandas.Series(np.polyfit(np.log2(apart.columns.to_numpy(float)), apart.to_numpy().T, 1)[0])
-    slope = {"train": "slope per doubling"} | interval(slopes)
-    return pandas.concat([pandas.DataFrame(rows)[list(slope)], pandas.DataFrame([slope])], ignore_index=True)
+    slopes = np.polyfit(np.log2(apart.columns.to_numpy(float)), apart.to_numpy().T, 1)[0]
+    rows.append({"train": "slope per doubling"} | interval(pandas.Series(slopes)))
+    return pandas.DataFrame(rows)[list(rows[-1])]
 
 
 def peak_memory(records: Sequence[dict]) -> pandas.DataFrame:
@@ -97,110 +86,83 @@ def memory_differences(records: Sequence[dict]) -> pandas.DataFrame:
     """Return IR-Tuning minus Full PEFT in peak GPU memory (MiB), with a 95 % t interval over runs; NaN on a CPU."""
     rows = []
     for corpus, part in _with_peaks(records).groupby("corpus", sort=False):
-        peaks = part.pivot(index=["fold", "seed"], columns="method", values="peak")
-        share = (peaks["ir"] / peaks["full"] - 1).mean()
-        rows.append({"corpus": corpus, **interval(peaks["ir"] - peaks["full"]), "share": share})
+        ir, full = (part[part.method == name].set_index(["fold", "seed"]).peak for name in ("ir", "full"))
+        rows.append({"corpus": corpus, **interval(ir - full), "share": (ir / full - 1).mean()})
     return pandas.DataFrame(rows)
 
 
 def _with_peaks(records: Sequence[dict]) -> pandas.DataFrame:
-    gpu = [record["meta"]["peak_memory_kind"].startswith("GPU") for record in records]
-    peaks = pandas.Series([record["meta"]["peak_memory_bytes"] / 2**20 for record in records], dtype=float)
-    return runs_table(records).assign(peak=peaks.where(gpu))
+    meta = pandas.DataFrame([record["meta"] for record in records])
+    peaks = (meta.peak_memory_bytes / 2**20).where(meta.peak_memory_kind.str.startswith("GPU"))
+    return runs_table(records).assign(peak=peaks)
 
 
 def upper_half_savings(steps: pandas.DataFrame) -> pandas.DataFrame:
     """Return what a step with upper layers saves against as many scattered ones, from `benchmarks.step_table`."""
-    rows = []
-    for (engine, dropout), part in steps.groupby(["engine", "dropout"], sort=False):
-        part = part.set_index("layers")[["step_ms", "peak_gib"]]
-        if {LAYERS["upper"], LAYERS["scattered"]} <= set(part.index):
-            time, memory = 1 - part.loc[LAYERS["upper"]] / part.loc[LAYERS["scattered"]]
-            row = {"engine": engine, "dropout": dropout, "time_saved": time, "memory_saved": memory}
-            rows.append(row | {"cheaper": max(time, memory) >= WORTH_A_CLAIM})
-    return pandas.DataFrame(rows)
+    sets = [steps[steps.layers == LAYERS[name]].set_index(["engine", "dropout"]) for name in ("upper", "scattered")]
+    upper, scattered = (table[["step_ms", "peak_gib"]] for table in sets)
+    saved = (1 - upper / scattered.reindex(upper.index)).dropna().set_axis(["time_saved", "memory_saved"], axis=1)
+    return saved.assign(cheaper=saved.max(axis=1) >= WORTH_A_CLAIM).reset_index()
 
 
 def mistakes(records: Sequence[dict], method: str = "ir", most: int = 5) -> pandas.DataFrame:
-    """Return a method's most common confusions on each corpus as shares of the intention's items, mean over its runs.
-
-    `every_run` is the share of these confusions whose item is wrong in all runs of all methods.
-    """
-    rows = pandas.DataFrame([
-        {"corpus": record["run"]["config"]["corpus"], "method": record["run"]["config"]["method"]}
-        | {name: row[name] for name in ("id", "intention", "predicted")}
-        for record in records for row in record["predictions"]["test"]
-    ])  # fmt: skip
+    """Return a method's most common confusions as shares of the intention's items; `every_run`: wrong in all runs."""
+    keys = ({name: record["run"]["config"][name] for name in ("corpus", "method")} for record in records)
+    runs = zip((pandas.DataFrame(record["predictions"]["test"]) for record in records), keys, strict=True)
+    rows = pandas.concat(answers.assign(**key) for answers, key in runs)
     rows["wrong"] = rows.intention != rows.predicted
     rows["always"] = rows.groupby(["corpus", "id"]).wrong.transform("min")
     rows = rows[rows.method == method]
-    totals = rows.groupby(["corpus", "intention"]).size()
-    pairs = rows[rows.wrong].groupby(["corpus", "intention", "predicted"])
-    table = pairs.agg(items=("id", "size"), every_run=("always", "mean")).reset_index()
-    table = table.sort_values(["corpus", "items"], ascending=[True, False], kind="stable")
-    total = totals.loc[list(zip(table.corpus, table.intention, strict=True))].to_numpy()
-    table = table.assign(share=table["items"] / total).groupby("corpus", sort=False).head(most)
-    return table[["corpus", "intention", "predicted", "share", "every_run"]].reset_index(drop=True)
+    rows = rows.assign(total=rows.groupby(["corpus", "intention"]).id.transform("size"))
+    table = rows[rows.wrong].groupby(["corpus", "intention", "predicted"], as_index=False)
+    table = table.agg(count=("id", "size"), total=("total", "first"), every_run=("always", "mean"))
+    table = table.sort_values(["corpus", "count"], ascending=[True, False], kind="stable").groupby("corpus").head(most)
+    names = ["corpus", "intention", "predicted", "share", "every_run"]
+    return table.assign(share=table["count"] / table.total)[names].reset_index(drop=True)
 
 
 def costs(experiments: Mapping[str, Sequence[dict]]) -> pandas.DataFrame:
     """Return what each experiment cost; a run of several experiments counts for the first one."""
-    seen, rows = set(), []
+    seen, rows = set(), {}
     for name, records in experiments.items():
-        keys = [str(sorted(record["run"]["config"].items())) for record in records]
-        new = [record for record, key in zip(records, keys, strict=True) if key not in seen]
-        seen.update(keys)
-        steps = sum(len(record["train"]["steps"]) for record in new)
-        scored = sum(record["scores"]["test_scored"] for record in new)
+        runs = {str(record["run"]["config"]): record for record in records}
+        new = [record for key, record in runs.items() if key not in seen]
+        seen.update(runs)
+        steps, scored = sum(len(r["train"]["steps"]) for r in new), sum(r["scores"]["test_scored"] for r in new)
         hours = sum(sum(record["meta"]["step_seconds"]) for record in new) / 3600
-        row = {"experiment": name, "runs": len(new), "steps": steps}
-        rows.append(row | {"training_hours": hours, "test_scored": scored})
-    table = pandas.DataFrame(rows).set_index("experiment")
+        rows[name] = {"runs": len(new), "steps": steps, "training_hours": hours, "test_scored": scored}
+    table = pandas.DataFrame(list(rows.values()), index=list(rows))
     return pandas.concat([table, table.sum().to_frame("all").T.astype(table.dtypes)]).rename_axis("experiment")
 
 
 def claims(records: Sequence[dict], of_sizes: Sequence[dict]) -> pandas.DataFrame:
-    """Return the abstract's claims with the verdict on each, from the main runs and those on shares of the data.
-
-    Raises:
-        InputError: the records are of a synthetic corpus, which cannot say anything about a claim.
-    """
+    """Return the abstract's claims with the verdict on each, from the main runs and those on shares of the data."""
     if any(record["run"]["synthetic_corpus"] for record in records):
         raise InputError("a verdict needs real corpora, and these records are of the synthetic one")
     corpora = dict.fromkeys(record["run"]["config"]["corpus"] for record in records)
-    small = size_differences(of_sizes) if of_sizes else None
-    tables = primary_comparisons(records), convergence_differences(records), memory_differences(records), small
-    return verdicts(*tables, f"{models_of(records)}, {' and '.join(corpora)}")
+    small = size_differences(of_sizes) if of_sizes else pandas.DataFrame(columns=["train", "low", "high"])
+    tables = (made(records) for made in (primary_comparisons, convergence_differences, memory_differences))
+    return verdicts(*tables, small, f"{models_of(records)}, {' and '.join(corpora)}")
 
 
-def verdicts(
-    comparisons: pandas.DataFrame, convergence: pandas.DataFrame, memory: pandas.DataFrame,
-    sizes: "pandas.DataFrame | None", setting: str,
-) -> pandas.DataFrame:  # fmt: skip
+def verdicts(comparisons: pandas.DataFrame, convergence: pandas.DataFrame, memory: pandas.DataFrame,
+             sizes: pandas.DataFrame, setting: str) -> pandas.DataFrame:  # fmt: skip
     """Return the verdict on each claim, its evidence, and whose rule it follows: the plan's or ours, made later."""
     papers, chosen = (comparisons[comparisons.against.isin(names)] for names in (LAYER_WISE, ["random-counts"]))
-    small = sizes[sizes.train.isin(("5%", "10%"))] if sizes is not None else pandas.DataFrame(columns=["low", "high"])
+    small = sizes[sizes.train.isin(("5%", "10%"))]
+    steps = "{corpus}, {loss} loss: {difference:+.1f} {unit} [{low:+.1f}, {high:+.1f}], {reached:.0%} get there"
+    mebibytes = "{corpus}: {difference:+.0f} MiB [{low:+.0f}, {high:+.0f}], {share:+.1%}"
+    scores = "{train} of train: {difference:+.3f} [{low:+.3f}, {high:+.3f}]"
     rows = [
-        ("scores higher than layer-wise baselines", "plan", _certain(papers), _summary(papers)),
-        ("it is the choice of layers, not their number", "ours", _certain(chosen), _summary(chosen)),
+        ("scores higher than layer-wise baselines", "plan", *_compared(papers)),
+        ("it is the choice of layers, not their number", "ours", *_compared(chosen)),
         ("converges fast: steps and seconds to Full PEFT's loss", "plan for it, ours against",
-         _verdict(convergence.high < 0, convergence.low > 0),
-         _intervals(convergence, "{corpus}, {loss} loss: {difference:+.1f} {unit} [{low:+.1f}, {high:+.1f}], "
-                                 "{reached:.0%} get there")),
-        ("low GPU memory: measured peak below Full PEFT's", "ours", _verdict(memory.high < 0, memory.low > 0),
-         _intervals(memory, "{corpus}: {difference:+.0f} MiB [{low:+.0f}, {high:+.0f}], {share:+.1%}")),
-        ("works on small corpora: above Full PEFT at 5 and 10 % of train", "ours",
-         _verdict(small.low > 0, small.high < 0),
-         _intervals(small, "{train} of train: {difference:+.3f} [{low:+.3f}, {high:+.3f}]")),
+         *_apart(convergence, -1, steps)),
+        ("low GPU memory: measured peak below Full PEFT's", "ours", *_apart(memory, -1, mebibytes)),
+        ("works on small corpora: above Full PEFT at 5 and 10 % of train", "ours", *_apart(small, 1, scores)),
     ]  # fmt: skip
     table = pandas.DataFrame(rows, columns=["claim", "rule", "verdict", "evidence"])
-    return table.assign(verdict=[f"on {setting}: {verdict}" for verdict in table.verdict])
-
-
-def _certain(table: pandas.DataFrame) -> str:
-    """Return the verdict that the differences with an adjusted p value below `ALPHA` give."""
-    certain = table.p_holm < ALPHA
-    return _verdict((table.difference > 0) & certain, (table.difference < 0) & certain)
+    return table.assign(verdict=f"on {setting}: " + table.verdict)
 
 
 def _verdict(for_it: pandas.Series, against_it: pandas.Series) -> str:
@@ -210,16 +172,18 @@ def _verdict(for_it: pandas.Series, against_it: pandas.Series) -> str:
     return "consistent" if for_it.all() else "inconsistent" if against_it.any() else "inconclusive"
 
 
-def _summary(table: pandas.DataFrame) -> str:
-    """Return the number of certain differences, the smallest and largest one, and what could have been detected."""
-    if not len(table):
-        return ""
-    certain = table[table.p_holm < ALPHA].difference
-    ends = (table.loc[index] for index in (table.difference.idxmin(), table.difference.idxmax()))
+def _compared(table: pandas.DataFrame) -> tuple[str, str]:
+    """Return the verdict of the certain differences, and their number, their ends, and what could be detected."""
+    above, below = ((sign * table.difference > 0) & (table.p_holm < ALPHA) for sign in (1, -1))
+    ends = table.loc[[table.difference.idxmin(), table.difference.idxmax()]].itertuples()
     least, most = (f"{row.difference:+.3f} (against {row.against}, {row.corpus})" for row in ends)
-    counts = f"{(certain > 0).sum()} of {len(table)} differences above zero beyond chance, {(certain < 0).sum()} below"
-    return f"{counts}; {least} to {most}; detectable {table.detectable.min():.3f} to {table.detectable.max():.3f}"
+    counts = f"{above.sum()} of {len(table)} differences above zero beyond chance, {below.sum()} below"
+    detectable = f"detectable {table.detectable.min():.3f} to {table.detectable.max():.3f}"
+    return _verdict(above, below), f"{counts}; {least} to {most}; {detectable}"
 
 
-def _intervals(table: pandas.DataFrame, form: str) -> str:
-    return "; ".join(form.format(**row) for row in table.to_dict("records"))
+def _apart(table: pandas.DataFrame, sign: int, form: str) -> tuple[str, str]:
+    """Return the verdict of the intervals, if a difference of this sign speaks for the claim, and their list."""
+    above, below = table.low > 0, table.high < 0
+    verdict = _verdict(above, below) if sign > 0 else _verdict(below, above)
+    return verdict, "; ".join(form.format(**row) for row in table.to_dict("records"))

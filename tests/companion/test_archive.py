@@ -14,9 +14,7 @@ def test_a_stored_study_comes_back_but_for_rounding(tmp_path):
     common = {"model": "tiny-random", "max_steps": 3, "batch_size": 4, "device": "cpu", "progress": False}
     runs = [train(method=method, **common).record for method in ("ir", "full")]
     floors = [{"name": "operation", "corpus": "synthetic", "fold": 0, "split": "validation", "macro_f1": 0.1}]
-    write_archive(
-        tmp_path, {"methods": {"records": runs, "floors": floors}, "sizes": {"records": runs[:1], "floors": []}}
-    )
+    write_archive(tmp_path, {"methods": (runs, floors), "sizes": (runs[:1], [])})
     found, found_floors = read_archive(tmp_path, "methods")
     assert found_floors == floors and len(read_archive(tmp_path, "sizes")[0]) == 1
     for one, other in zip(runs, found, strict=True):

@@ -58,7 +58,8 @@ def test_what_is_planned_is_what_is_run(tiny):
 def test_an_experiment_runs_what_is_missing_and_reads_the_rest(tiny):
     before, first = written(tiny), tiny.experiment("methods")
     assert written(tiny) == before and all(r["meta"]["device"].startswith("CPU") for r in first.records)
-    shutil.rmtree(next(path.parent for path in before if json.loads(path.read_text())["run"]["config"]["method"] == "full"))
+    configs = {path.parent: json.loads(path.read_text())["run"]["config"] for path in before}
+    shutil.rmtree(next(folder for folder, config in configs.items() if config["method"] == "rst" and config["share"]))
     left = written(tiny)
     again = Companion.open("quick", output=tiny.output, changes=TINY).experiment("methods")
     after = written(tiny)
