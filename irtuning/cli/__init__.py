@@ -6,14 +6,15 @@ import sys
 import typer
 
 from irtuning import __version__
-from irtuning.cli import companion, memory, runs
+from irtuning.cli import companion, runs
 from irtuning.cli.options import Version
 from irtuning.errors import InputError
 
-HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
-                  invoke_without_command=True, context_settings=HELP)  # fmt: skip
-for command in (companion.reproduce, runs.compare, runs.train, runs.predict, runs.corpus, memory.memory,
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)  # fmt: skip
+for command in (companion.reproduce, runs.compare, runs.train, runs.predict, runs.corpus, companion.memory,
                 companion.methods, companion.settings):  # fmt: skip
     app.command()(command)
 

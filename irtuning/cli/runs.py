@@ -1,10 +1,14 @@
-"""Commands about corpora and runs: corpus, train, compare and predict."""
+"""The commands corpus, train, compare and predict."""
 
 import json
+import re
 from pathlib import Path
 
 from irtuning.cli import options as opt
-from irtuning.errors import InputError
+from irtuning.corpora.load import load_corpus
+from irtuning.errors import InputError, read_as
+from irtuning.training.config import RunConfig
+from irtuning.training.record import read_record
 
 
 def corpus(
@@ -15,28 +19,23 @@ def corpus(
     """Show a corpus: its labels, splits, licence and origin.
 
     \b
-    irtuning corpus synthetic --floors
     irtuning corpus argrewrite --data DIR --fold 2 --labels coarse
-    irtuning corpus mine.csv --before old --after new --label why --group writer
+    irtuning corpus mine.csv --before old --after new --label why --group writer --floors
     """
     import pandas
-
-    from irtuning.corpora.load import load_corpus
-
     shown = load_corpus(name, data, fold, labels=labels, before=before, after=after, label=label, group=group)
-    table = pandas.DataFrame(shown.counts(), index=list(shown.labels)).fillna(0).astype(int)
-    result = {"name": shown.name, "labels": list(shown.labels)}
-    result |= {"splits": table.sum().to_dict(), "counts": shown.counts()}
-    result |= {key: getattr(shown, key) for key in ("synthetic", "fold", "licence", "citation", "checksum")}
-    text = "\n".join(f"{key}: {value}" for key, value in result.items() if key not in ("labels", "counts"))
-    text += f"\n\n{table.rename_axis('examples', axis='columns').to_string()}"
+    table = pandas.DataFrame(shown.counts())
+    facts = {"name": shown.name, "splits": table.sum().to_dict()}
+    facts |= {key: getattr(shown, key) for key in ("synthetic", "fold", "licence", "citation", "checksum")}
+    texts = ["\n".join(f"{key}: {value}" for key, value in facts.items())]
+    texts += [table.rename_axis("examples", axis="columns").to_string()]
+    result = facts | {"labels": list(shown.labels), "counts": shown.counts()}
     if floors:
         from irtuning.comparison.runs import corpus_floors
-
         result["floors"] = corpus_floors(shown)
         scores = pandas.DataFrame(result["floors"])[["name", "split", "macro_f1", "accuracy"]]
-        text += f"\n\n{scores.round(3).to_string(index=False)}"
-    opt.show(result, as_json, text)
+        texts += [scores.round(3).to_string(index=False)]
+    opt.show(result, as_json, "\n\n".join(texts))
 
 
 def train(
@@ -47,37 +46,25 @@ def train(
     before: opt.Before = "before", after: opt.After = "after", label: opt.Label = "label", group: opt.Group = None,
     as_json: opt.Json = False,
 ) -> None:  # fmt: skip
-    """Fine-tune one classifier and record the run.
+    """Fine-tune one classifier and record the run. `irtuning settings` lists what --set takes.
 
     If it is interrupted, repeat the same command. It resumes from the last checkpoint and has the same result.
 
     \b
-    irtuning train --corpus argrewrite --data DIR --method ir --output runs/ir
     irtuning train --corpus argrewrite --data DIR --method rst --like runs/ir --output runs/rst
     irtuning train --corpus mine.csv --model smollm2-135m --set rank=8 --set head=frozen --output runs/mine
     """
+    config = RunConfig.of(opt.run_settings(locals()))
     from irtuning.comparison.runs import with_budget
-    from irtuning.training.config import RunConfig, parse_settings
-    from irtuning.training.record import read_record
     from irtuning.training.run import train as train_run
-
-    options = {"corpus": corpus, "model": model, "adapter": adapter, "method": method, "seed": seed, "fold": fold}
-    options |= {"max_steps": max_steps, "score_test": score_test}
-    options |= {"before": before, "after": after, "label": label, "group": group}
-    config = RunConfig.of(opt.merge(parse_settings(settings or []), options))
-    if like:
-        config = with_budget(config, read_record(like))
+    config = with_budget(config, read_record(like) if like else None)
     trackers = [name.strip() for name in report_to.split(",") if name.strip()]
-    options = {"data_dir": data, "save_every": save_every, "report_to": trackers, "progress": not as_json}
-    run = train_run(config, output=output, **options)
+    run = train_run(config, output=output, data_dir=data, save_every=save_every, report_to=trackers, progress=not as_json)
     trained = "trained:  {method} on {corpus}, fold {fold}: {model} with {adapter}, seed {seed}, {max_steps} steps"
-    lines = [trained.format(**run.config)]
-    lines += [
-        "scores:   macro F1 {macro_f1:.3f}, accuracy {accuracy:.3f} on {0}".format(split, **run.scores[split])
-        for split in ("validation", "test") if split in run.scores
-    ]  # fmt: skip
-    lines += [f"saved:    {output} (record.json has all settings and scores)"]
-    lines += [f'next:     irtuning predict {output} --before "He go home." --after "He goes home."']
+    score = "scores:   macro F1 {macro_f1:.3f}, accuracy {accuracy:.3f} on {0}"
+    scores = [score.format(split, **run.scores[split]) for split in ("validation", "test") if split in run.scores]
+    lines = [trained.format(**run.config), *scores, f"saved:    {output} (record.json has all settings and scores)",
+             f'next:     irtuning predict {output} --before "He go home." --after "He goes home."']  # fmt: skip
     opt.show({"output": str(output), "config": run.config, "scores": run.scores}, as_json, "\n".join(lines))
 
 
@@ -89,29 +76,23 @@ def compare(
     score_test: opt.ScoreTest = False, before: opt.Before = "before", after: opt.After = "after",
     label: opt.Label = "label", group: opt.Group = None, as_json: opt.Json = False,
 ) -> None:  # fmt: skip
-    """Train with several methods and seeds and compare the scores.
+    """Train with several methods and seeds and compare the scores. `irtuning settings` lists what --set takes.
 
-    Runs that are recorded already are not made again. If it is interrupted, repeat the same command.
+    Recorded runs are not made again. If it is interrupted, repeat the same command.
 
     \b
-    irtuning compare --methods full,ir,ist,rst,lisa-adapters --seeds 2 --max-steps 60
     irtuning compare --methods full,ir,mine.py:Mine --seeds 4 --max-steps 60
     irtuning compare --corpus argrewrite --data DIR --methods ir,ir:variant=exact --folds 0,1,2,3,4 --workers 4
     """
+    options = opt.run_settings(locals())
     from irtuning.analysis.tables import summary_table
     from irtuning.comparison.runs import run_comparison
-    from irtuning.training.config import parse_settings
-
-    try:
-        numbers = [int(fold) for fold in folds.split(",")]
-    except ValueError:
-        raise InputError(f"folds {folds!r} is not a list of numbers such as 0,1,2") from None
+    numbers = [read_as("folds", fold, int) for fold in folds.split(",")]
     output = output or Path("runs") / f"{Path(corpus).stem}-{Path(model).name}-{adapter}"
-    options = {"corpus": corpus, "model": model, "adapter": adapter, "max_steps": max_steps, "score_test": score_test}
-    options |= {"before": before, "after": after, "label": label, "group": group}
+    texts = [method.strip() for method in re.split(r",(?!\s*\d)", methods)]  # 3,5 is one value of an option
     records, floors = run_comparison(
-        opt.listed(methods), seeds=seeds, folds=numbers, budget=budget, jobs=workers, scheduler=scheduler,
-        output=output, data_dir=data, progress=not as_json, **opt.merge(parse_settings(settings or []), options),
+        [text for text in texts if text], seeds=seeds, folds=numbers, budget=budget, workers=workers,
+        scheduler=scheduler, output=output, data_dir=data, progress=not as_json, **options,
     )  # fmt: skip
     result, texts = {"output": str(output)}, []
     for split in ("validation", "test") if score_test else ("validation",):
@@ -122,8 +103,7 @@ def compare(
 
 
 def predict(
-    run: opt.Run, before: opt.PairBefore = None, after: opt.PairAfter = None, file: opt.File = None,
-    as_json: opt.Json = False,
+    run: opt.Run, before: opt.Before = "", after: opt.After = "", file: opt.File = None, as_json: opt.Json = False,
 ) -> None:  # fmt: skip
     """Predict the intentions of revisions with a saved run.
 
@@ -134,10 +114,9 @@ def predict(
     irtuning predict runs/ir --file pairs.jsonl --json > intentions.jsonl
     """
     from irtuning.training.classifier import RevisionClassifier, read_pairs
-
-    if file is None and before is None and after is None:
+    if not (file or before or after):
         raise InputError("nothing to predict: give --before and --after, or --file (- for standard input)")
-    pairs = [(before or "", after or "")] if file is None else read_pairs(file)
+    pairs = read_pairs(file) if file else [(before, after)]
     for pair, prediction in zip(pairs, RevisionClassifier.load(run).predict(pairs), strict=True):
         row = {"before": pair[0], "after": pair[1], "intention": prediction.intention}
         shares = ", ".join(f"{label} {share:.2f}" for label, share in prediction.probabilities.items())
