@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -46,8 +45,7 @@ SaveEvery = _option(int | None, "Steps between two checkpoints; 0 makes none. By
 ReportTo = _option(str, "Trackers such as tensorboard, with commas between them. They get the score of every layer.")
 RunFolder = _option(Path, "The folder for the record and the trained weights. It is new or holds this run.", "--output")
 RunsFolder = _option(Path | None, "The folder for the runs. By default runs/CORPUS-MODEL-ADAPTER.", "--output")
-Workers = _option(int | None, "How many processes make runs at a time. On one GPU they share it. By default one for "
-                  "each core for mini on a CPU, else 1.", "--workers", "--jobs", min=1)
+Workers = _option(int | None, "Runs at a time. By default one a core for mini on a CPU, else 1.", "--workers", "--jobs")
 Scheduler = _option(str | None, "The address of a Dask scheduler, such as tcp://host:8786, whose workers make runs.")
 File = _option(str | None, "A table with columns before and after, or - for JSON Lines on standard input.")
 Batch = _option(int | None, "Examples in a step. By default the model's own batch size.")
@@ -60,14 +58,13 @@ Profile = _option(str, "What to run: quick (synthetic, minutes on 2 CPU cores), 
                   "small (16 GB GPU) or paper (80 GB GPU). The last two have not been run in full yet.")
 Everything = _option(Path | None, "The folder for everything. By default figures/ and reports/ here.", "--output")
 Fresh = _option(bool, "Delete the recorded runs first, so that all are made again.", "--fresh")
-UpdateNotebooks = _option(bool, "Also write the executed notebooks over those in notebooks/.", "--update-notebooks")
-DryRun = _option(bool, "Run nothing. List the runs, their predicted memory, and what is missing here.", "--dry-run")
+Update = _option(bool, "Also write the executed notebooks over those in notebooks/.", "--update-notebooks")
+Dry = _option(bool, "Run nothing. List the runs, their predicted memory, and what is missing here.", "--dry-run")
 Json = _option(bool, "Print JSON instead of text.", "--json")
-Version = _option(bool, "Print the version and exit.", "--version")
 # fmt: on
 
 
-def run_settings(options: Mapping[str, object]) -> dict:
+def run_settings(options: dict) -> dict:
     """Return the fields of `RunConfig` among the options of a command, and those that its --set changes."""
     given = {f.name: options[f.name] for f in dataclasses.fields(RunConfig) if f.name in options}
     texts = parse_settings(options["settings"] or [])
@@ -76,7 +73,7 @@ def run_settings(options: Mapping[str, object]) -> dict:
     return given | texts
 
 
-def show(result: Mapping[str, object], as_json: bool, text: str | None = None) -> None:
+def show(result: dict, as_json: bool, text: str | None = None) -> None:
     """Print a result as one line of JSON, or as its text, by default one line a value, from the first process alone."""
     if is_first():
         width = max(map(len, result)) + 1

@@ -37,33 +37,23 @@ def compare(methods: Sequence[Method], **options: object) -> pandas.DataFrame:
 
 
 def run_comparison(
-    methods: Sequence[Method],
-    *,
-    seeds: int | Sequence[int] = 2,
-    folds: Sequence[int] = (0,),
-    budget: str = "equal",
-    rates: Mapping[str, float] | None = None,
-    workers: int | None = None,
-    jobs: int | None = None,
-    scheduler: str | None = None,
-    output: str | Path | None = None,
-    data_dir: str | Path | None = None,
-    corpora: Mapping[int, Corpus] | None = None,
-    progress: bool = True,
-    **settings: object,
-) -> tuple[list[dict], list[dict]]:
+    methods: Sequence[Method], *, seeds: int | Sequence[int] = 2, folds: Sequence[int] = (0,), budget: str = "equal",
+    rates: Mapping[str, float] | None = None, workers: int | None = None, jobs: int | None = None,
+    scheduler: str | None = None, output: str | Path | None = None, data_dir: str | Path | None = None,
+    corpora: Mapping[int, Corpus] | None = None, progress: bool = True, **settings: object,
+) -> tuple[list[dict], list[dict]]:  # fmt: skip
     """Run every method on every fold with every seed, and return the records and the two floors of every fold.
 
     Args:
         methods: names such as `["full", "ir:variant=exact"]`, subclasses of `Strategy`, or instances.
         seeds: how many, from 171 on and different in each fold; or the seeds themselves, the same in each fold.
         folds: of a corpus that this package splits.
-        budget: `equal` gives the methods with a share of layers the mean share that the first method that leads
+        budget: `equal` gives the methods with a share of layers the mean share that the first leading method
             (IR-Tuning) used with that fold and seed; `own` leaves them their papers' own.
         rates: learning rates by method; other methods have that of the settings, or the model's own.
         workers: runs at a time, each in its own process with its share of the threads. None: one for each core if a
             model of this package runs on the CPU, else one run after the other in this process. `jobs` is an alias.
-        scheduler: address of a Dask scheduler whose workers run them instead, one at a time each. They need no shared
+        scheduler: address of a Dask scheduler whose workers make the runs, each one at a time. They need no shared
             disk; the records come back, without the weights.
         output: folder of the runs; what it holds already is not run again.
         data_dir, progress: as for `train`.
@@ -71,8 +61,7 @@ def run_comparison(
         settings: fields of `RunConfig`, the same for all runs.
 
     Raises:
-        InputError: something cannot work, seen before the first run where possible; or runs failed, which are named
-            after the last run.
+        InputError: something cannot work, if possible before the first run; or runs failed, after the last one.
     """
     workers = jobs if workers is None else workers
     if workers is not None and workers < 1:
@@ -84,25 +73,30 @@ def run_comparison(
     scored = ("validation", "test") if runs[0].score_test else ("validation",)
     floors = [floor for fold in dict.fromkeys(folds) for floor in corpus_floors(corpora[fold], scored)]
     title = f"{runs[0].corpus} on {runs[0].model}, runs"
+    # a second thread hardly speeds up a small model on the CPU, so that each core makes a run
+    many = available_device(runs[0].device) == "cpu" and runs[0].model in (MINI, *RANDOM)
+    workers = 1 if world_size() > 1 else workers or (cores() if many else 1)
     with progress_bar(total=len(runs), desc=title, disable=not (progress and is_first())) as bar:
-        workers = 1 if world_size() > 1 else workers or _default_workers(runs[0])
         return _make(runs, strategies, corpora, budget, output, workers, scheduler, bar.update), floors
 
 
 def planned_runs(
-    methods: Sequence[Method],
-    seeds: int | Sequence[int],
-    folds: Sequence[int],
-    budget: str = "equal",
-    rates: Mapping[str, float] | None = None,
-    **settings: object,
-) -> list[RunConfig]:
+    methods: Sequence[Method], seeds: int | Sequence[int], folds: Sequence[int], budget: str = "equal",
+    rates: Mapping[str, float] | None = None, **settings: object,
+) -> list[RunConfig]:  # fmt: skip
     """Return the runs of a comparison in order, before budgets and the model's own settings are filled in."""
     if budget not in ("equal", "own"):
         raise InputError(f"budget is {budget!r}; give equal or own")
-    names, by_fold, base = list(_named(methods)), _seeds(seeds, list(dict.fromkeys(folds))), RunConfig.of(settings)
-    rated = [dataclasses.replace(base, method=m, learning_rate=(rates or {}).get(m, base.learning_rate)) for m in names]
-    return [dataclasses.replace(run, fold=f, seed=s) for f, seeds in by_fold.items() for s in seeds for run in rated]
+    if not seeds:
+        raise InputError("no seeds; give 1 or more")
+    base, runs, rates = RunConfig.of(settings), [], rates or {}
+    named = {method: rates.get(method, base.learning_rate) for method in _named(methods)}
+    for index, fold in enumerate(dict.fromkeys(folds)):
+        first = FIRST_SEED + index * seeds if isinstance(seeds, int) else None
+        for seed in dict.fromkeys(seeds) if first is None else range(first, first + seeds):
+            changes = [{"method": name, "learning_rate": rate, "fold": fold, "seed": seed} for name, rate in named.items()]
+            runs += [dataclasses.replace(base, **change) for change in changes]
+    return runs
 
 
 def with_budget(config: RunConfig, leader: dict | None, budget: str = "equal") -> RunConfig:
@@ -155,21 +149,6 @@ def _named(methods: Sequence[Method]) -> dict[str, Strategy]:
     return dict(sorted(named.items(), key=lambda item: not item[1].leads))
 
 
-def _seeds(seeds: int | Sequence[int], folds: Sequence[int]) -> dict[int, list[int]]:
-    """Return the seeds of each fold."""
-    if not seeds:
-        raise InputError("no seeds; give 1 or more")
-    if not isinstance(seeds, int):
-        return {fold: list(dict.fromkeys(seeds)) for fold in folds}
-    return {fold: [FIRST_SEED + index * seeds + i for i in range(seeds)] for index, fold in enumerate(folds)}
-
-
-def _default_workers(run: RunConfig) -> int:
-    """Return one worker per core for a small model on the CPU, which a second thread hardly speeds up; else one."""
-    on_gpu = available_device(run.device) == "cuda"
-    return 1 if on_gpu or run.model not in (MINI, *RANDOM) else cores()
-
-
 def _make(runs, strategies, corpora, budget, output, workers, scheduler, advance) -> list[dict]:
     """Return the record of every run. Runs that take their budget from a leading run are made after it."""
     records: dict[int, dict] = {}
@@ -177,12 +156,9 @@ def _make(runs, strategies, corpora, budget, output, workers, scheduler, advance
     leading = next((name for name, strategy in strategies.items() if strategy.leads), None)
     for later in (False, True):
         leaders = {(runs[i].fold, runs[i].seed): r for i, r in records.items() if runs[i].method == leading}
-        stage = [
-            i
-            for i, run in enumerate(runs)
-            if (leading is not None and takes_budget(run, budget)) == later
-            and (not later or (run.fold, run.seed) in leaders)
-        ]
+        waits = [leading is not None and takes_budget(run, budget) for run in runs]
+        ready = [not later or (run.fold, run.seed) in leaders for run in runs]
+        stage = [i for i in range(len(runs)) if waits[i] == later and ready[i]]
         configs = [with_budget(runs[i], leaders.get((runs[i].fold, runs[i].seed)), budget) for i in stage]
         folders = [None if output is None else Path(output) / run_name(config) for config in configs]
         work = [(c, corpora[c.fold], strategies[c.method], f) for c, f in zip(configs, folders, strict=True)]
@@ -202,7 +178,12 @@ def _outcomes(work: Sequence[tuple], workers: int, scheduler: str | None) -> Ite
     missing = [i for i, (*_, folder) in enumerate(work) if folder is None or not has_record(folder)]
     yield from ((i, _recorded(*work[i])) for i in range(len(work)) if i not in missing)
     if scheduler is None and workers == 1:
-        yield from ((i, _attempt(*work[i])) for i in missing)
+        for i in missing:
+            try:
+                made = _run_one(*work[i])
+            except Exception as error:  # the others are still made
+                made = error
+            yield i, made
     elif scheduler is None:
         yield from ((missing[at], made) for at, made in outcomes(_run_one, [work[i] for i in missing], workers=workers))
     elif missing:  # corpora and records travel as values, and the records are written here
@@ -218,14 +199,6 @@ def _outcomes(work: Sequence[tuple], workers: int, scheduler: str | None) -> Ite
 def _run_one(config: RunConfig, corpus: Corpus, strategy: Strategy, folder: Path | None) -> dict:
     """Make one run. The strategy comes with it, since another process may not know its name."""
     return train(prepare(config, corpus=corpus, strategy=strategy), output=folder, progress=False).record
-
-
-def _attempt(*work) -> dict | Exception:
-    """Make one run in this process. If it fails, the others are still made."""
-    try:
-        return _run_one(*work)
-    except Exception as error:
-        return error
 
 
 def _recorded(config: RunConfig, corpus: Corpus, strategy: Strategy, folder: Path) -> dict:
