@@ -6,20 +6,19 @@ import sys
 import typer
 
 from irtuning import __version__
-from irtuning.cli import companion, memory, runs
-from irtuning.cli.options import Version
+from irtuning.cli import commands
 from irtuning.errors import InputError
 
-HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
-                  invoke_without_command=True, context_settings=HELP)  # fmt: skip
-for command in (companion.reproduce, runs.compare, runs.train, runs.predict, runs.corpus, memory.memory,
-                companion.methods, companion.settings):  # fmt: skip
-    app.command()(command)
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)  # fmt: skip
+for name in ("reproduce", "compare", "train", "predict", "corpus", "memory", "methods", "settings"):
+    app.command()(getattr(commands, name))
 
 
 @app.callback()
-def start(version: Version = False) -> None:
+def start(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
     """Fine-tune classifiers of revision intentions, a few layers at a time: IR-Tuning and its baselines.
 
     These commands need no network. They use a small model that is part of the package, and a synthetic corpus:

@@ -1,18 +1,20 @@
 """A comparison: methods x folds x seeds as a list of independent runs, of which only the missing ones are trained."""
 
-import dataclasses
 import hashlib
 import json
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas
+from tqdm import tqdm
 
 from irtuning.analysis.tables import mean_share, summary_table
+from irtuning.comparison.progress import in_notebook
 from irtuning.comparison.workers import cores, outcomes
 from irtuning.corpora.base import Corpus
-from irtuning.comparison.progress import progress_bar
 from irtuning.errors import InputError
 from irtuning.method.processes import is_first, world_size
 from irtuning.method.registry import METHODS, as_strategy, method_text
@@ -29,53 +31,36 @@ _FLOORS: dict[tuple, list[dict]] = {}  # several comparisons use the same corpus
 
 
 def compare(methods: Sequence[Method], **options: object) -> pandas.DataFrame:
-    """Run every method on every fold with every seed, and return mean and spread per method, after the floors.
-
-    Takes the arguments of `run_comparison`.
-    """
+    """Return mean and spread of each method, after the floors; the arguments are those of `run_comparison`."""
     return summary_table(*run_comparison(methods, **options))
 
 
 def run_comparison(
-    methods: Sequence[Method],
-    *,
-    seeds: int | Sequence[int] = 2,
-    folds: Sequence[int] = (0,),
-    budget: str = "equal",
-    rates: Mapping[str, float] | None = None,
-    workers: int | None = None,
-    jobs: int | None = None,
-    scheduler: str | None = None,
-    output: str | Path | None = None,
-    data_dir: str | Path | None = None,
-    corpora: Mapping[int, Corpus] | None = None,
-    progress: bool = True,
-    **settings: object,
-) -> tuple[list[dict], list[dict]]:
+    methods: Sequence[Method], *, seeds: int | Sequence[int] = 2, folds: Sequence[int] = (0,), budget: str = "equal",
+    rates: Mapping[str, float] | None = None, workers: int | None = None, jobs: int | None = None,
+    scheduler: str | None = None, output: str | Path | None = None, data_dir: str | Path | None = None,
+    corpora: Mapping[int, Corpus] | None = None, progress: bool = True, **settings: object,
+) -> tuple[list[dict], list[dict]]:  # fmt: skip
     """Run every method on every fold with every seed, and return the records and the two floors of every fold.
 
     Args:
         methods: names such as `["full", "ir:variant=exact"]`, subclasses of `Strategy`, or instances.
         seeds: how many, from 171 on and different in each fold; or the seeds themselves, the same in each fold.
         folds: of a corpus that this package splits.
-        budget: `equal` gives the methods with a share of layers the mean share that the first method that leads
-            (IR-Tuning) used with that fold and seed; `own` leaves them their papers' own.
+        budget: `equal` gives the methods with a share of layers the mean share that IR-Tuning used with that fold and
+            seed; `own` leaves them their papers' own.
         rates: learning rates by method; other methods have that of the settings, or the model's own.
-        workers: runs at a time, each in its own process with its share of the threads. None: one for each core if a
-            model of this package runs on the CPU, else one run after the other in this process. `jobs` is an alias.
-        scheduler: address of a Dask scheduler whose workers run them instead, one at a time each. They need no shared
-            disk; the records come back, without the weights.
+        workers: runs at a time, each in its own process. None: one a core if a model of this package runs on the CPU,
+            else 1, in this process. `jobs` is an alias.
+        scheduler: address of a Dask scheduler whose workers make the runs. Only the records come back, not the weights.
         output: folder of the runs; what it holds already is not run again.
-        data_dir, progress: as for `train`.
+        data_dir, progress, settings: as for `train`.
         corpora: the corpus of each fold, if they are loaded already.
-        settings: fields of `RunConfig`, the same for all runs.
 
     Raises:
-        InputError: something cannot work, seen before the first run where possible; or runs failed, which are named
-            after the last run.
+        InputError: something cannot work, if possible before the first run; or runs failed, after the last one.
     """
-    workers = jobs if workers is None else workers
-    if workers is not None and workers < 1:
+    if (workers := jobs if workers is None else workers) is not None and workers < 1:
         raise InputError(f"workers is {workers}; give 1 or more")
     runs, strategies = planned_runs(methods, seeds, folds, budget, rates, **settings), _named(methods)
     corpora = corpora or {fold: corpus_of(run, data_dir) for fold, run in {run.fold: run for run in runs}.items()}
@@ -83,26 +68,29 @@ def run_comparison(
         prepare(run, corpus=corpora[run.fold], strategy=strategies[run.method], on_device="cpu")
     scored = ("validation", "test") if runs[0].score_test else ("validation",)
     floors = [floor for fold in dict.fromkeys(folds) for floor in corpus_floors(corpora[fold], scored)]
-    title = f"{runs[0].corpus} on {runs[0].model}, runs"
-    with progress_bar(total=len(runs), desc=title, disable=not (progress and is_first())) as bar:
-        workers = 1 if world_size() > 1 else workers or _default_workers(runs[0])
+    # a second thread hardly speeds up a small model on the CPU, so that each core makes a run
+    many = available_device(runs[0].device) == "cpu" and runs[0].model in (MINI, *RANDOM)
+    workers = 1 if world_size() > 1 else workers or (cores() if many else 1)
+    options = {"disable": not (progress and is_first()), "file": sys.stdout if in_notebook() else sys.stderr}
+    with tqdm(total=len(runs), desc=f"{runs[0].corpus} on {runs[0].model}, runs", **options) as bar:
         return _make(runs, strategies, corpora, budget, output, workers, scheduler, bar.update), floors
 
 
 def planned_runs(
-    methods: Sequence[Method],
-    seeds: int | Sequence[int],
-    folds: Sequence[int],
-    budget: str = "equal",
-    rates: Mapping[str, float] | None = None,
-    **settings: object,
-) -> list[RunConfig]:
+    methods: Sequence[Method], seeds: int | Sequence[int], folds: Sequence[int], budget: str = "equal",
+    rates: Mapping[str, float] | None = None, **settings: object) -> list[RunConfig]:  # fmt: skip
     """Return the runs of a comparison in order, before budgets and the model's own settings are filled in."""
     if budget not in ("equal", "own"):
         raise InputError(f"budget is {budget!r}; give equal or own")
-    names, by_fold, base = list(_named(methods)), _seeds(seeds, list(dict.fromkeys(folds))), RunConfig.of(settings)
-    rated = [dataclasses.replace(base, method=m, learning_rate=(rates or {}).get(m, base.learning_rate)) for m in names]
-    return [dataclasses.replace(run, fold=f, seed=s) for f, seeds in by_fold.items() for s in seeds for run in rated]
+    if not seeds:
+        raise InputError("no seeds; give 1 or more")
+    base, runs, rates = RunConfig.of(settings), [], rates or {}
+    named = {method: rates.get(method, base.learning_rate) for method in _named(methods)}
+    for index, fold in enumerate(dict.fromkeys(folds)):
+        first = FIRST_SEED + index * seeds if isinstance(seeds, int) else None
+        for seed in dict.fromkeys(seeds) if first is None else range(first, first + seeds):
+            runs += [replace(base, method=m, learning_rate=r, fold=fold, seed=seed) for m, r in named.items()]
+    return runs
 
 
 def with_budget(config: RunConfig, leader: dict | None, budget: str = "equal") -> RunConfig:
@@ -110,15 +98,14 @@ def with_budget(config: RunConfig, leader: dict | None, budget: str = "equal") -
     if leader is None or not takes_budget(config, budget):
         return config
     if as_strategy(config.method).takes == "counts":
-        return dataclasses.replace(config, counts=tuple(len(s["layers"]) for s in leader["train"]["steps"]))
+        return replace(config, counts=tuple(len(s["layers"]) for s in leader["train"]["steps"]))
     of_candidates = mean_share(leader) * leader["run"]["depth"] / len(leader["run"]["candidate_layers"])
-    return dataclasses.replace(config, share=round(of_candidates, 4))
+    return replace(config, share=round(of_candidates, 4))
 
 
 def takes_budget(config: RunConfig, budget: str = "equal") -> bool:
     """Return whether a run depends on how many layers the leading method used."""
-    takes = as_strategy(config.method).takes
-    own = config.share is not None or ":share=" in config.method
+    takes, own = as_strategy(config.method).takes, config.share is not None or ":share=" in config.method
     return takes == "counts" or (takes == "share" and budget == "equal" and not own)
 
 
@@ -131,7 +118,6 @@ def run_name(config: RunConfig) -> str:
 def corpus_floors(corpus: Corpus, splits: Sequence[str] = ("validation",)) -> list[dict]:
     """Return the scores of both floors on each of the splits. They are computed once for each corpus."""
     from irtuning.corpora.floors import edit_aware_floor, operation_floor
-
     key = corpus.checksum, corpus.fold, *splits
     if key not in _FLOORS:
         floors = [floor(corpus, split) for split in splits for floor in (operation_floor, edit_aware_floor)]
@@ -149,43 +135,22 @@ def _named(methods: Sequence[Method]) -> dict[str, Strategy]:
         named[method if known else method_text(strategy)] = strategy
     if not named:
         raise InputError("no methods to compare; name some, such as full,ir,rst")
-    for name, strategy in named.items():
-        if strategy.takes == "counts" and not any(other.leads for other in named.values()):
-            raise InputError(f"{name} takes its layer counts from IR-Tuning: add ir to the methods")
+    waiting = [name for name, strategy in named.items() if strategy.takes == "counts"]
+    if waiting and not any(strategy.leads for strategy in named.values()):
+        raise InputError(f"{waiting[0]} takes its layer counts from IR-Tuning: add ir to the methods")
     return dict(sorted(named.items(), key=lambda item: not item[1].leads))
-
-
-def _seeds(seeds: int | Sequence[int], folds: Sequence[int]) -> dict[int, list[int]]:
-    """Return the seeds of each fold."""
-    if not seeds:
-        raise InputError("no seeds; give 1 or more")
-    if not isinstance(seeds, int):
-        return {fold: list(dict.fromkeys(seeds)) for fold in folds}
-    return {fold: [FIRST_SEED + index * seeds + i for i in range(seeds)] for index, fold in enumerate(folds)}
-
-
-def _default_workers(run: RunConfig) -> int:
-    """Return one worker per core for a small model on the CPU, which a second thread hardly speeds up; else one."""
-    on_gpu = available_device(run.device) == "cuda"
-    return 1 if on_gpu or run.model not in (MINI, *RANDOM) else cores()
 
 
 def _make(runs, strategies, corpora, budget, output, workers, scheduler, advance) -> list[dict]:
     """Return the record of every run. Runs that take their budget from a leading run are made after it."""
-    records: dict[int, dict] = {}
-    failed: dict[str, Exception] = {}
+    records, failed = {}, {}
     leading = next((name for name, strategy in strategies.items() if strategy.leads), None)
     for later in (False, True):
         leaders = {(runs[i].fold, runs[i].seed): r for i, r in records.items() if runs[i].method == leading}
-        stage = [
-            i
-            for i, run in enumerate(runs)
-            if (leading is not None and takes_budget(run, budget)) == later
-            and (not later or (run.fold, run.seed) in leaders)
-        ]
+        stage = [i for i, run in enumerate(runs) if (leading is not None and takes_budget(run, budget)) == later
+                 and (not later or (run.fold, run.seed) in leaders)]  # fmt: skip
         configs = [with_budget(runs[i], leaders.get((runs[i].fold, runs[i].seed)), budget) for i in stage]
-        folders = [None if output is None else Path(output) / run_name(config) for config in configs]
-        work = [(c, corpora[c.fold], strategies[c.method], f) for c, f in zip(configs, folders, strict=True)]
+        work = [(c, corpora[c.fold], strategies[c.method], output and Path(output) / run_name(c)) for c in configs]
         for index, outcome in _outcomes(work, workers, scheduler):
             advance()
             if isinstance(outcome, Exception):
@@ -193,7 +158,13 @@ def _make(runs, strategies, corpora, budget, output, workers, scheduler, advance
             else:
                 records[stage[index]] = outcome
     if failed:
-        raise _failure(failed, len(runs) - len(records)) from next(iter(failed.values()))
+        texts = [f"{name}: {error if isinstance(error, InputError) else repr(error)}" for name, error in failed.items()]
+        texts[3:] = [f"and {len(texts) - 3} more"] * (len(texts) > 3)
+        waiting = len(runs) - len(records) - len(failed)
+        wait = f", and {waiting} wait for their layer budget" * (waiting > 0)
+        cure = "all others are recorded if there is an output folder, and repeating the command makes what is missing"
+        text = f"{len(failed)} run{'s' * (len(failed) > 1)} failed{wait}; {cure}. {'; '.join(texts)}"
+        raise InputError(text) from next(iter(failed.values()))
     return [records[i] for i in range(len(runs))]
 
 
@@ -202,17 +173,25 @@ def _outcomes(work: Sequence[tuple], workers: int, scheduler: str | None) -> Ite
     missing = [i for i, (*_, folder) in enumerate(work) if folder is None or not has_record(folder)]
     yield from ((i, _recorded(*work[i])) for i in range(len(work)) if i not in missing)
     if scheduler is None and workers == 1:
-        yield from ((i, _attempt(*work[i])) for i in missing)
-    elif scheduler is None:
-        yield from ((missing[at], made) for at, made in outcomes(_run_one, [work[i] for i in missing], workers=workers))
-    elif missing:  # corpora and records travel as values, and the records are written here
-        _check_writable(work[missing[0]][-1])
-        for at, made in outcomes(_run_one, [(*work[i][:-1], None) for i in missing], scheduler=scheduler):
-            folder = work[missing[at]][-1]
-            if folder is not None and not isinstance(made, Exception):
-                with new_folder(folder) as temporary:
-                    write_record(temporary, made)
-            yield missing[at], made
+        for i in missing:
+            try:
+                yield i, _run_one(*work[i])
+            except Exception as error:  # the others are still made
+                yield i, error
+        return
+    folder = work[missing[0]][-1] if missing and scheduler else None
+    if folder is not None:  # to see before anything runs elsewhere whether records can be written here
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryDirectory(dir=folder.parent).cleanup()
+        except OSError as error:
+            raise InputError(f"cannot write to {folder.parent}: {error.strerror}; give another folder") from None
+    calls = [(*work[i][:-1], None) if scheduler else work[i] for i in missing]  # a cluster may share no disk
+    for at, made in outcomes(_run_one, calls, workers=workers, scheduler=scheduler) if missing else ():
+        if folder is not None and not isinstance(made, Exception):
+            with new_folder(work[missing[at]][-1]) as temporary:
+                write_record(temporary, made)
+        yield missing[at], made
 
 
 def _run_one(config: RunConfig, corpus: Corpus, strategy: Strategy, folder: Path | None) -> dict:
@@ -220,37 +199,7 @@ def _run_one(config: RunConfig, corpus: Corpus, strategy: Strategy, folder: Path
     return train(prepare(config, corpus=corpus, strategy=strategy), output=folder, progress=False).record
 
 
-def _attempt(*work) -> dict | Exception:
-    """Make one run in this process. If it fails, the others are still made."""
-    try:
-        return _run_one(*work)
-    except Exception as error:
-        return error
-
-
 def _recorded(config: RunConfig, corpus: Corpus, strategy: Strategy, folder: Path) -> dict:
     """Read a run and check that it is the one asked for. Its precision may be that of another machine."""
     precision = config.precision or read_record(folder)["run"]["config"].get("precision")
-    config = dataclasses.replace(config, precision=precision)
-    return finished_run(folder, prepare(config, corpus=corpus, strategy=strategy))
-
-
-def _check_writable(folder: Path | None) -> None:
-    """Raise InputError, before anything runs elsewhere, if records could not be written here."""
-    if folder is not None:
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryDirectory(dir=folder.parent).cleanup()
-        except OSError as error:
-            raise InputError(f"cannot write to {folder.parent}: {error.strerror}; give another folder") from None
-
-
-def _failure(failed: dict[str, Exception], missing: int) -> InputError:
-    """Return the error about runs that failed: the first of them by name, and how many are missing."""
-    texts = [f"{name}: {error if isinstance(error, InputError) else repr(error)}" for name, error in failed.items()]
-    more = f"; and {len(texts) - 3} more" * (len(texts) > 3)
-    waiting = f", and {missing - len(failed)} wait for their layer budget" * (missing > len(failed))
-    return InputError(
-        f"{len(failed)} run{'s' * (len(failed) > 1)} failed{waiting}; all others are recorded if there is an output "
-        f"folder, and repeating the command makes what is missing. {'; '.join(texts[:3])}{more}"
-    )
+    return finished_run(folder, prepare(replace(config, precision=precision), corpus=corpus, strategy=strategy))

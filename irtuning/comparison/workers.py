@@ -15,23 +15,21 @@ from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor
 from irtuning.errors import InputError
 from irtuning.training.record import versions
 
-logger = logging.getLogger(__name__)
 CONNECT_SECONDS, WORKER_SECONDS = 10, 60  # how long to wait for a scheduler, and for a worker of its own
 LOOK_SECONDS, IDLE_SECONDS = 5, 60  # how often to look for new workers; how long a process here waits for its next call
 _IDLE: dict[tuple[int, str], list] = defaultdict(list)  # (pool, time of its last call) by threads and GPU
 
 
-def outcomes(
-    function: Callable, items: Sequence[tuple], *, workers: int = 1, scheduler: str | None = None
-) -> Iterator[tuple[int, object]]:
+def outcomes(function: Callable, items: Sequence[tuple], *, workers: int = 1,
+             scheduler: str | None = None) -> Iterator[tuple[int, object]]:  # fmt: skip
     """Call `function(*item)` for every item and yield (index, result or exception) as the calls end.
 
-    A worker that dies costs only its own call. That call is made once more, and then its outcome is an InputError.
+    If a worker dies, its call is made once more. If that dies too, its outcome is an InputError.
 
     Args:
         function: the function to call. It travels by value if the other side cannot import it.
         items: the arguments of each call.
-        workers: how many processes of this machine to use. Each has its share of the threads and the least busy GPU.
+        workers: number of processes of this machine. Each has its share of the threads and the least busy GPU.
         scheduler: address of a Dask scheduler, such as `tcp://host:8786`, whose workers are used instead.
 
     Raises:
@@ -45,14 +43,13 @@ def outcomes(
                 running[submit(function, *items[index])] = index
             ended = wait(running, LOOK_SECONDS, FIRST_COMPLETED).done
             # no future is kept: Dask would repeat its call if the worker that holds the result were lost
-            ended = {running.pop(future): future.exception() or future.result() for future in ended}
-            for index, outcome in ended.items():
+            for index, outcome in {running.pop(f): f.exception() or f.result() for f in ended}.items():
                 if not isinstance(outcome, death):
                     yield index, outcome
                 elif index in repeated:
                     yield index, InputError("its worker died twice, perhaps out of memory; run fewer at a time")
                 else:
-                    logger.warning("a worker died, its call is repeated: %s", outcome)
+                    logging.getLogger(__name__).warning("a worker died, its call is repeated: %s", outcome)
                     repeated.add(index)
                     waiting.appendleft(index)
 
@@ -68,14 +65,12 @@ def _processes(count: int) -> Iterator[tuple]:
     """Yield what `outcomes` needs of processes here, each a pool of its own: one that dies breaks no other."""
     threads, visible, death = max(1, cores() // count), gpus() or [""], (BrokenProcessPool, SystemExit)  # after SIGTERM
     busy: dict[Future, tuple[ProcessPoolExecutor, str]] = {}  # the pool of each call and its GPU
-
     def free(running: int) -> int:
         for future in [future for future in busy if future.done()]:
             pool, gpu = busy.pop(future)
             if not isinstance(future.exception(), death):
                 _IDLE[threads, gpu].append((pool, time.monotonic()))
         return count - running
-
     def submit(function: Callable, *item: object) -> Future:
         gpu = min(visible, key=[gpu for _, gpu in busy.values()].count)
         pool, since = _IDLE[threads, gpu].pop() if _IDLE[threads, gpu] else (None, float("-inf"))
@@ -85,7 +80,6 @@ def _processes(count: int) -> Iterator[tuple]:
         future = pool.submit(function, *item)
         busy[future] = pool, gpu
         return future
-
     try:
         yield free, submit, death
     finally:
@@ -99,14 +93,12 @@ def _cluster(address: str) -> Iterator[tuple]:
     """Yield what `outcomes` needs of a Dask cluster; each worker is checked before it gets its first call."""
     try:
         from distributed import Client, KilledWorker
-
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except ImportError:
         raise InputError('a scheduler needs Dask; install it with pip install "irtuning[cluster]"') from None
     except (OSError, ValueError) as error:
         raise InputError(f"no Dask scheduler answers at {address!r}: {error}; start one, or correct it") from None
-    checked: set[str] = set()
-
+    checked = set()
     def free(running: int) -> int:  # one call a worker: the death of a worker is blamed on every call that it has
         try:
             client.wait_for_workers(1, WORKER_SECONDS)
@@ -116,40 +108,29 @@ def _cluster(address: str) -> Iterator[tuple]:
         joined = [worker for worker in threads if worker not in checked]
         for worker, there in (client.run(versions, workers=joined, on_error="return") if joined else {}).items():
             if not isinstance(there, OSError):  # else it has gone meanwhile
-                if problem := _problem(threads[worker], there):
-                    raise InputError(f"worker {worker} {problem}")
+                _check_worker(worker, threads[worker], there)
                 checked.add(worker)
         return len(threads) - running
-
     try:
-        before = client.run_on_scheduler(_allow(0))  # `outcomes` counts the deaths and repeats calls, not the scheduler
+        # `outcomes` counts the deaths and repeats calls, not the scheduler; lambdas travel by value
+        before = client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.allowed_failures)
+        client.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", 0))
         try:
             yield free, client.get_executor(pure=False, retries=0).submit, KilledWorker
         finally:
-            client.run_on_scheduler(_allow(before))
+            client.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", before))
     except (CancelledError, OSError):  # of the connection: the errors of a call are outcomes
         raise InputError(f"the scheduler {address!r} is gone; recorded runs are kept, start one and repeat") from None
     finally:
         client.close()
 
 
-def _problem(threads: int, there: dict[str, str] | Exception) -> str | None:
-    """Return why a worker with these versions would not train as this process does."""
+def _check_worker(name: str, threads: int, there: dict[str, str] | Exception) -> None:
+    """Raise InputError if a worker with these versions would not train as this process does."""
     if isinstance(there, Exception):
-        return f"cannot load irtuning: {there!r}; install it there"
+        raise InputError(f"worker {name} cannot load irtuning: {there!r}; install it there")
     if threads > 1:
-        return f"has {threads} threads, whose runs would share their random numbers; start it with --nthreads 1"
+        raise InputError(f"worker {name} has {threads} threads, which share their random numbers; use --nthreads 1")
     for package, version in versions().items():  # without the build: torch for a GPU and for the CPU are one version
-        if str(version).partition("+")[0] != str(there.get(package)).partition("+")[0]:
-            return f"has {package} {there.get(package)}, this process {version}; install the same version there"
-    return None
-
-
-def _allow(deaths: int) -> Callable:
-    """Return a function, which travels by value, that sets how many deaths a scheduler forgives a call."""
-
-    def exchange(dask_scheduler: object) -> int:
-        before, dask_scheduler.allowed_failures = dask_scheduler.allowed_failures, deaths
-        return before
-
-    return exchange
+        if str(version).partition("+")[0] != str(other := there.get(package)).partition("+")[0]:
+            raise InputError(f"worker {name} has {package} {other}, this process {version}; install the same there")
