@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
-from transformers import TrainingArguments, set_seed
+from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
+from transformers import TrainerCallback, TrainingArguments, set_seed
 
-from irtuning.corpora.base import Corpus, Revision
+from irtuning.corpora.base import Revision
 from irtuning.errors import InputError
+from irtuning.memory.predict import ADAPTER_SETTINGS
 from irtuning.method.callback import LayerwiseTuning
 from irtuning.method.processes import examples_each, world_size
 from irtuning.models.adapters import adapted_classifier
@@ -21,7 +22,7 @@ from irtuning.models.loading import context_length, load_classifier, load_tokeni
 from irtuning.models.prompts import encode
 from irtuning.training.checkpoints import Checkpoints
 from irtuning.training.metrics import balanced_weights, score, softmax
-from irtuning.training.prepare import ADAPTER_SETTINGS, Prepared
+from irtuning.training.prepare import Prepared
 from irtuning.training.record import versions
 from irtuning.training.resume import Progress, ResumableTrainer
 from irtuning.training.speed import accelerate
@@ -31,7 +32,7 @@ from irtuning.training.speed import accelerate
 class Split:
     """Revisions, their encoded examples in another order, and the position of each revision's example, shape (n,)."""
 
-    revisions: list[Revision]
+    revisions: Sequence[Revision]
     examples: list[dict]
     order: np.ndarray
 
@@ -48,6 +49,15 @@ class Scorer:
         return {name: value for name, value in scores.items() if name != "per_class"}
 
 
+class TrainingBar(ProgressCallback):
+    """Progress bar of the training steps alone: no bars of evaluations, no printed numbers."""
+
+    def on_log(self, *args, **kwargs):
+        pass
+
+    on_prediction_step = on_log
+
+
 @dataclass
 class Parts:
     """Everything that one run trains with."""
@@ -55,31 +65,20 @@ class Parts:
     prepared: Prepared
     started: float  # when building began, in seconds of `time.perf_counter`
     tokenizer: PreTrainedTokenizerBase
-    model: torch.nn.Module
     splits: dict[str, Split]  # train, and the splits that are scored
-    scorer: Scorer
-    layerwise: LayerwiseTuning
-    progress: Progress
-    checkpoints: Checkpoints | None
-    trainer: ResumableTrainer
+    trainer: ResumableTrainer  # with the model, a `Scorer` as compute_metrics, callbacks and checkpoints
+
 
 
 def build(
-    prepared: Prepared,
-    *,
-    progress: bool,
-    callbacks: Sequence[TrainerCallback] = (),
-    report_to: Sequence[str] = (),
-    folder: Path | None = None,
-    save_every: int = 0,
-) -> Parts:
+    prepared: Prepared, *, progress: bool, callbacks: Sequence[TrainerCallback] = (), report_to: Sequence[str] = (),
+    folder: Path | None = None, save_every: int = 0,
+) -> Parts:  # fmt: skip
     """Make everything that a run trains with. The random numbers, and so the results, depend on the order here.
 
     Args:
-        prepared: the run.
         progress: whether to show a progress bar.
-        callbacks: further callbacks of the Trainer.
-        report_to: the Trainer's names of trackers.
+        callbacks, report_to: see `irtuning.training.run.train`.
         folder: where checkpoints are written; None for none.
         save_every: steps between two checkpoints; 0 for none.
     """
@@ -88,39 +87,39 @@ def build(
         torch.cuda.reset_peak_memory_stats()
     set_seed(config.seed)  # before the model is made, whose head and adapters are random
     tokenizer = load_tokenizer(prepared.source)
-    model = make_model(prepared, tokenizer)
+    model = _model(prepared, tokenizer)
     revisions = {"train": corpus.train_part(config.train_share, config.seed), "validation": corpus.validation}
     revisions |= {"test": corpus.test} if config.score_test else {}
     splits = {name: _encoded(rows, prepared, tokenizer, name != "train") for name, rows in revisions.items()}
-    scorer, layerwise = Scorer(corpus.labels), LayerwiseTuning(copy.deepcopy(prepared.strategy), config.seed)
-    clock = Progress(save_every)
+    layerwise, clock = LayerwiseTuning(copy.deepcopy(prepared.strategy), config.seed), Progress(save_every)
+    weights = None
+    if config.class_weights == "balanced":
+        weights = torch.from_numpy(balanced_weights([r.intention for r in revisions["train"]], corpus.labels)).float()
     identity = config.to_dict() | {"corpus_checksum": corpus.checksum, "processes": world_size()} | versions()
     checkpoints = Checkpoints(folder, identity) if folder and save_every else None
     eights = 8 if "compile" in (config.speed or ()) else None  # else chance lengths would be compiled again
     trainer = ResumableTrainer(
-        model, make_arguments(prepared, checkpoints, progress, report_to), train_dataset=splits["train"].examples,
-        eval_dataset=splits["validation"].examples, compute_metrics=scorer, progress=clock, layerwise=layerwise,
+        model, _arguments(prepared, checkpoints, progress, report_to), train_dataset=splits["train"].examples,
+        eval_dataset=splits["validation"].examples, compute_metrics=Scorer(corpus.labels), progress=clock, layerwise=layerwise,
         data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=eights), checkpoints=checkpoints,
         callbacks=[clock, layerwise, *callbacks],  # the clock first: the choice of layers is a part of a step's time
-        class_weights=_class_weights(config.class_weights, revisions["train"], corpus),
+        class_weights=weights,
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
-    return Parts(prepared, started, tokenizer, model, splits, scorer, layerwise, clock, checkpoints, trainer)
+    if progress and trainer.pop_callback(ProgressCallback):  # not in a notebook, which has a table of its own
+        trainer.add_callback(TrainingBar)
+    return Parts(prepared, started, tokenizer, splits, trainer)
 
 
-def make_model(prepared: Prepared, tokenizer: PreTrainedTokenizerBase) -> torch.nn.Module:
-    """Return the classifier with its adapter; what learns is in float32.
-
-    Raises:
-        InputError: the model, the adapter or a setting cannot be used.
-    """
+def _model(prepared: Prepared, tokenizer: PreTrainedTokenizerBase) -> torch.nn.Module:
+    """Return the classifier with its adapter; what learns is in float32."""
     config, adapted = prepared.config, prepared.strategy.scope == "adapters"
     if not adapted and config.quantize != "none":
         raise InputError(f"method {config.method!r} tunes all weights, which {config.quantize} cannot hold")
     loading = {"precision": config.precision, "quantize": config.quantize}
     model = load_classifier(prepared.source, prepared.corpus.labels, tokenizer, **loading)
     limit = context_length(model, tokenizer)
-    if limit and config.max_length > limit:
+    if config.max_length > limit:
         raise InputError(f"max_length {config.max_length} is beyond {config.model}'s context of {limit} tokens")
     model.config.use_cache = False
     sizes = {name: getattr(config, name) for name in ADAPTER_SETTINGS}
@@ -130,19 +129,16 @@ def make_model(prepared: Prepared, tokenizer: PreTrainedTokenizerBase) -> torch.
     return model
 
 
-def make_arguments(
-    prepared: Prepared, checkpoints: Checkpoints | None, progress: bool, report_to: Sequence[str]
-) -> TrainingArguments:
-    """Return the Trainer's arguments for a run."""
+def _arguments(prepared: Prepared, checkpoints: Checkpoints | None, progress: bool, report_to) -> TrainingArguments:
     config, on_gpu = prepared.config, prepared.device == "cuda"
     # the Trainer wants a folder even if nothing is written to it
     folder = str(checkpoints.new) if checkpoints else str(Path(tempfile.gettempdir()) / "irtuning-unused")
-    batch = examples_each(config.batch_size, config.accumulation)
     arguments = TrainingArguments(
-        folder, seed=config.seed, max_steps=config.max_steps, per_device_train_batch_size=batch,
-        per_device_eval_batch_size=64, gradient_accumulation_steps=config.accumulation, max_grad_norm=config.clip,
-        learning_rate=config.learning_rate, warmup_steps=config.warmup_steps, weight_decay=config.weight_decay,
-        bf16=config.precision == "bf16", use_cpu=not on_gpu, dataloader_pin_memory=on_gpu, label_names=["labels"],
+        folder, seed=config.seed, max_steps=config.max_steps, gradient_accumulation_steps=config.accumulation,
+        per_device_train_batch_size=examples_each(config.batch_size, config.accumulation),
+        per_device_eval_batch_size=64, max_grad_norm=config.clip, learning_rate=config.learning_rate,
+        warmup_steps=config.warmup_steps, weight_decay=config.weight_decay, bf16=config.precision == "bf16",
+        use_cpu=not on_gpu, dataloader_pin_memory=on_gpu, label_names=["labels"],
         ddp_backend="gloo" if world_size() > 1 and not on_gpu else None,
         ddp_find_unused_parameters=True,  # the layers that are frozen at this step
         eval_strategy="steps", eval_steps=config.eval_every, save_strategy="no",
@@ -158,12 +154,6 @@ def _encoded(revisions: Sequence[Revision], prepared: Prepared, tokenizer, by_le
     """Return a split's examples, sorted by length if it is scored, so that little is padded."""
     labels, config = prepared.corpus.labels, prepared.config
     ids = encode(revisions, tokenizer, labels, config.form, config.max_length)
-    indices = sorted(range(len(ids)), key=lambda i: len(ids[i])) if by_length else list(range(len(ids)))
+    indices = sorted(range(len(ids)), key=lambda i: len(ids[i])) if by_length else range(len(ids))
     examples = [{"input_ids": ids[i], "labels": labels.index(revisions[i].intention)} for i in indices]
-    return Split(list(revisions), examples, np.argsort(indices))
-
-
-def _class_weights(kind: str, revisions: Sequence[Revision], corpus: Corpus) -> torch.Tensor | None:
-    if kind == "none":
-        return None
-    return torch.from_numpy(balanced_weights([r.intention for r in revisions], corpus.labels)).float()
+    return Split(revisions, examples, np.argsort(indices))

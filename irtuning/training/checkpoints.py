@@ -10,10 +10,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from irtuning.errors import InputError, differences
-from irtuning.training.record import has_record, write_text
+from irtuning.training.record import has_record
 
 FORMAT = 2
-IDENTITY, LOCK = "identity.json", "lock"
+IDENTITY = "identity.json"
 
 
 def unfinished_folder(output: Path) -> Path:
@@ -23,10 +23,9 @@ def unfinished_folder(output: Path) -> Path:
 
 @contextmanager
 def unfinished(output: Path) -> Iterator[Path]:
-    """Lock the folder of a run's unfinished work and yield it.
+    """Lock the folder of a run's unfinished work and yield it. The lock ends with the process, however it ends.
 
-    The lock ends with the process, however it ends. After an error the folder stays if it holds a checkpoint, or a
-    finished run that could not be renamed; otherwise it is removed.
+    After an error the folder stays if it holds a checkpoint, or a finished run that could not be renamed.
 
     Raises:
         InputError: the folder cannot be made, or another process trains in it.
@@ -34,7 +33,7 @@ def unfinished(output: Path) -> Iterator[Path]:
     folder, finished = unfinished_folder(output), False
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK, timeout=0)
+        lock = FileLock(folder / "lock", timeout=0)
         lock.acquire()
     except Timeout:
         raise InputError(f"another process is training in {folder}; wait for it, or give another output") from None
@@ -73,31 +72,23 @@ class Checkpoints:
 
     def publish(self, step: int) -> None:
         """Give the complete checkpoint in `new` its final name, and remove older ones."""
-        older, written = self._all(), self.new / f"checkpoint-{step}"
-        write_text(written / IDENTITY, json.dumps(self.identity, indent=1) + "\n")
+        older, written = list(self.folder.glob("checkpoint-*")), self.new / f"checkpoint-{step}"
+        (written / IDENTITY).write_text(json.dumps(self.identity, indent=1) + "\n", encoding="utf-8")
         os.rename(written, self.folder / written.name)
         for checkpoint in older:
             shutil.rmtree(checkpoint)
 
     def newest(self) -> Path | None:
-        """Return the newest checkpoint, or None if there is none.
-
-        Raises:
-            InputError: it belongs to another run or another version; the differences are named.
-        """
-        if not (checkpoints := self._all()):
+        """Return the newest checkpoint, or None; raise InputError if it is another run's or another version's."""
+        steps = [int(path.name.rpartition("-")[2]) for path in self.folder.glob("checkpoint-*")]
+        if not steps:
             return None
+        checkpoint = self.folder / f"checkpoint-{max(steps)}"
         try:
-            recorded = json.loads((checkpoints[-1] / IDENTITY).read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # removed in part when a process was killed, or of an older version
+            recorded = json.loads((checkpoint / IDENTITY).read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # of an older version
             recorded = {}
         if different := differences(recorded, self.identity):
-            raise InputError(
-                f"{self.folder} holds unfinished work of another run ({'; '.join(different)}); give another output, or "
-                "remove that folder"
-            )
-        return checkpoints[-1]
-
-    def _all(self) -> list[Path]:
-        checkpoints = self.folder.glob("checkpoint-*")
-        return sorted(checkpoints, key=lambda path: int(path.name.rpartition("-")[2]))
+            raise InputError(f"{self.folder} holds unfinished work of another run ({'; '.join(different)}); give "
+                             "another output, or remove that folder")  # fmt: skip
+        return checkpoint

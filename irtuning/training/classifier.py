@@ -6,10 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
 from irtuning.corpora.base import Revision
 from irtuning.corpora.reading import read_rows, require
 from irtuning.errors import InputError
-from irtuning.models.adapters import no_rename_warning
+from irtuning.models.adapters import no_rename_warning  # this module also makes the bottleneck known to peft
 from irtuning.models.loading import load_classifier, resolve
 from irtuning.models.prompts import encode
 from irtuning.training.prepare import available_device
@@ -46,8 +51,6 @@ class RevisionClassifier:
         Raises:
             InputError: the record or the weights are missing or damaged, or the base model cannot be loaded.
         """
-        from transformers import AutoTokenizer
-
         folder, run = Path(folder), read_record(Path(folder))["run"]
         try:
             config, labels = run["config"], run["labels"]
@@ -69,20 +72,16 @@ class RevisionClassifier:
         if empty := [i for i, r in enumerate(revisions) if not r.before.strip() and not r.after.strip()]:
             raise InputError(f"pairs {empty[:3]} have two empty sides; nothing was revised")
         ids = encode(revisions, self.tokenizer, self.labels, self.form, self.max_length)
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # similar lengths together: little padding
-        rows: dict[int, list[float]] = {}
+        order, predictions = sorted(range(len(ids)), key=lambda i: len(ids[i])), {}  # by length: little padding
         for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            rows |= zip(batch, self._probabilities([ids[i] for i in batch]), strict=True)
-        by_label = [dict(zip(self.labels, rows[i], strict=True)) for i in range(len(ids))]
-        return [Prediction(max(row, key=row.get), row) for row in by_label]
-
-    def _probabilities(self, ids: list[list[int]]) -> list[list[float]]:
-        import torch
-
-        batch = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self.model.device)
-        with torch.inference_mode():
-            return self.model(**batch).logits.float().softmax(-1).tolist()
+            positions = order[start : start + batch_size]
+            batch = self.tokenizer.pad({"input_ids": [ids[i] for i in positions]}, return_tensors="pt")
+            with torch.inference_mode():
+                rows = self.model(**batch.to(self.model.device)).logits.float().softmax(-1).tolist()
+            for position, row in zip(positions, rows, strict=True):
+                by_label = dict(zip(self.labels, row, strict=True))
+                predictions[position] = Prediction(max(by_label, key=by_label.get), by_label)
+        return [predictions[i] for i in range(len(ids))]
 
 
 def read_pairs(file: str) -> list[tuple[str, str]]:
@@ -105,14 +104,8 @@ def read_pairs(file: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def _load_model(folder: Path, labels: list[str], tokenizer, config: dict):
+def _load_model(folder: Path, labels: list[str], tokenizer, config: dict) -> torch.nn.Module:
     """Return the full model, or the base model with its adapter, whose weights must all be in the folder."""
-    from peft import PeftModel, get_peft_model_state_dict
-    from safetensors.torch import load_file
-    from transformers import AutoModelForSequenceClassification
-
-    import irtuning.models.adapters  # noqa: F401  registers the bottleneck with peft
-
     if (folder / "model").is_dir():
         model, report = AutoModelForSequenceClassification.from_pretrained(
             folder / "model", use_safetensors=True, trust_remote_code=False, output_loading_info=True

@@ -67,19 +67,16 @@ class RunConfig:
     def of(cls, given: Mapping[str, object]) -> "RunConfig":
         """Return the configuration with the given settings; a text such as `"1e-3"` is read as its field's type.
 
-        `method` may also be a subclass of `Strategy` or an instance of one. The configuration keeps its text.
-
-        Raises:
-            InputError: a setting does not exist, or a text cannot be read.
+        `method` may also be a subclass of `Strategy` or an instance. A setting that does not exist is an InputError.
         """
         kinds = {f.name: f.type for f in dataclasses.fields(cls)}
-        for name in given:
-            if name not in kinds:
-                raise unknown("setting", name, kinds)
-        given = {n: tuple(v) if isinstance(v, list) else v for n, v in given.items()}  # so that it can be hashed
+        if wrong := [name for name in given if name not in kinds]:
+            raise unknown("setting", wrong[0], kinds)
+        given = {n: read_as(n, v, kinds[n]) if isinstance(v, str) else v for n, v in given.items()}
+        given |= {n: tuple(v) for n, v in given.items() if isinstance(v, list)}  # so that it can be hashed
         if not isinstance(given.get("method", ""), str):
             given["method"] = method_text(as_strategy(given["method"]))
-        return cls(**{n: read_as(n, v, kinds[n]) if isinstance(v, str) else v for n, v in given.items()})
+        return cls(**given)
 
     def complete(self, source: ModelSource, examples: int | None, full_parameters: bool, device: str) -> "RunConfig":
         """Return the configuration with the model's own settings in place of None, after checking all of it.
@@ -93,14 +90,13 @@ class RunConfig:
         Raises:
             InputError: one message with every problem.
         """
-        own = dict(source.settings)
+        own = source.settings | {"precision": "fp32" if device == "cpu" else "bf16"}
         if full_parameters:
             own["learning_rate"] = own["full_learning_rate"]
         values = {name: value for name, value in own.items() if getattr(self, name, "") is None}
-        precision = self.precision or ("fp32" if device == "cpu" else "bf16")
-        values |= {"corpus": Path(self.corpus).name, "form": source.form, "precision": precision}
-        config = dataclasses.replace(self, **values)
-        config._check()
+        config = dataclasses.replace(self, corpus=Path(self.corpus).name, form=source.form, **values)
+        if problems := config._problems():
+            raise InputError("; ".join(problems))
         steps = config.max_steps or (examples and int(config.epochs * -(-examples // config.batch_size)))
         if steps is None:
             return config
@@ -109,35 +105,32 @@ class RunConfig:
         times["epochs"] = round(steps * config.batch_size / examples, 3) if examples else config.epochs
         config = dataclasses.replace(config, **times)
         if config.warmup_steps >= steps:
-            raise InputError(
-                f"warm-up of {config.warmup_steps} steps is as long as the run ({steps} steps), so the learning rate "
-                "would never reach its value; set warmup_steps lower or train longer"
-            )
+            problem = f"warm-up of {config.warmup_steps} steps is as long as the run ({steps} steps)"
+            raise InputError(f"{problem}, so the learning rate never reaches its value; lower warmup_steps")
         return config
 
     def to_dict(self) -> dict:
         """Return the configuration as a JSON object, as the record has it."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
 
-    def _check(self) -> None:
+    def _problems(self) -> list[str]:
+        """Return what is wrong with the settings, one text for each problem."""
         values = dataclasses.asdict(self)
         problems = [f"{n} is {values[n]!r}, give one of {c}" for n, c in CHOICES.items() if values[n] not in c]
         given = {n: values[n] for n in AT_LEAST if values[n] is not None}
         problems += [f"{n} is {v}, give {AT_LEAST[n]} or more" for n, v in given.items() if v < AT_LEAST[n]]
-        for name, possible, text in (
-            ("learning_rate", 0 < self.learning_rate < 1, "a number above 0 and below 1"),
-            ("epochs", self.max_steps is not None or self.epochs > 0, "more than 0"),
-            ("dropout", 0 <= self.dropout < 1, "0 or more and below 1"),
-            ("train_share", 0 < self.train_share <= 1, "more than 0, at most 1"),
-        ):
-            problems += [] if possible else [f"{name} is {values[name]}, give {text}"]
+        possible = {
+            ("learning_rate", "a number above 0 and below 1"): 0 < self.learning_rate < 1,
+            ("epochs", "more than 0"): self.max_steps is not None or self.epochs > 0,
+            ("dropout", "0 or more and below 1"): 0 <= self.dropout < 1,
+            ("train_share", "more than 0, at most 1"): 0 < self.train_share <= 1,
+        }
+        problems += [f"{name} is {values[name]}, give {text}" for (name, text), good in possible.items() if not good]
         if self.accumulation > 0 and self.batch_size % self.accumulation:
             problems.append(f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}")
         problems += speed_problems(self.speed or (), self.activation_budget)
         numbers = {name: value for name, value in values.items() if isinstance(value, float)}
-        problems += [f"{n} is {v}, give a finite number" for n, v in numbers.items() if not math.isfinite(v)]
-        if problems:
-            raise InputError("; ".join(problems))
+        return problems + [f"{n} is {v}, give a finite number" for n, v in numbers.items() if not math.isfinite(v)]
 
 
 def parse_settings(texts: list[str]) -> dict[str, str]:

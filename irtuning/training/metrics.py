@@ -13,23 +13,15 @@ def score(gold: Sequence[int], probabilities: np.ndarray, labels: Sequence[str])
     """
     from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
-    gold, probabilities = np.asarray(gold), np.asarray(probabilities)
-    predicted, classes = probabilities.argmax(1), range(len(labels))
-    precision, recall, f1, support = precision_recall_fscore_support(
-        gold, predicted, labels=list(classes), zero_division=0
-    )
-    areas = [
-        float(average_precision_score(gold == k, probabilities[:, k])) if (gold == k).any() else 0.0 for k in classes
-    ]
-    columns = {"precision": precision, "recall": recall, "f1": f1, "auprc": areas, "support": support}
-    return {
-        "accuracy": float((gold == predicted).mean()),
-        **{f"macro_{name}": float(np.mean(columns[name])) for name in ("precision", "recall", "f1")},
-        "auprc": float(np.mean(areas)),
-        "per_class": {
-            label: {name: float(values[k]) for name, values in columns.items()} for k, label in enumerate(labels)
-        },
-    }
+    gold, predicted, classes = np.asarray(gold), probabilities.argmax(1), range(len(labels))
+    *rates, support = precision_recall_fscore_support(gold, predicted, labels=list(classes), zero_division=0)
+    areas = [average_precision_score(gold == k, probabilities[:, k]) if (gold == k).any() else 0.0 for k in classes]
+    columns = dict(zip(("precision", "recall", "f1"), rates, strict=True))
+    macro = {f"macro_{name}": float(np.mean(values)) for name, values in columns.items()}
+    columns |= {"auprc": areas, "support": support}
+    by_class = {label: {name: float(columns[name][k]) for name in columns} for k, label in enumerate(labels)}
+    means = {"accuracy": float((gold == predicted).mean())} | macro | {"auprc": float(np.mean(areas))}
+    return means | {"per_class": by_class}
 
 
 def softmax(logits: np.ndarray | tuple) -> np.ndarray:

@@ -3,20 +3,16 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from irtuning.corpora.load import load_corpus
 from irtuning.corpora.base import Corpus
+from irtuning.corpora.load import load_corpus
 from irtuning.errors import InputError
+from irtuning.memory import fit
+from irtuning.memory.predict import ADAPTER_SETTINGS, MemoryPrediction, predict_memory
 from irtuning.method.registry import METHODS, as_strategy, method_text
 from irtuning.method.strategies import Strategy
 from irtuning.models.loading import ModelSource, resolve
 from irtuning.training.config import RunConfig
-
-if TYPE_CHECKING:
-    from irtuning.memory.predict import MemoryPrediction
-
-ADAPTER_SETTINGS = ("rank", "alpha", "dropout", "width", "target_modules")
 
 
 @dataclass(frozen=True)
@@ -29,7 +25,7 @@ class Prepared:
     source: ModelSource  # of the model
     device: str  # cuda or cpu
 
-    def predicted_memory(self, **changes: object) -> "MemoryPrediction":
+    def predicted_memory(self, **changes: object) -> MemoryPrediction:
         """Return the predicted peak memory on a GPU.
 
         Args:
@@ -38,38 +34,29 @@ class Prepared:
         Raises:
             InputError: the weights are quantized, or the model is not known offline.
         """
-        from irtuning.memory.predict import predict_memory
-
         config = dataclasses.replace(self.config, **changes)
         if config.quantize != "none":
             raise InputError(f"quantize is {config.quantize!r}: its memory cannot be predicted; use none or measure it")
         options = {name: value for name in ADAPTER_SETTINGS if (value := getattr(config, name)) is not None}
-        return predict_memory(
-            config.model, self.strategy, config.adapter, config.batch_size, config.max_length,
-            checkpointing=config.checkpointing, accumulation=config.accumulation, precision=config.precision, **options,
-        )  # fmt: skip
+        options |= {name: getattr(config, name) for name in ("checkpointing", "accumulation", "precision")}
+        where = (config.model, self.strategy, config.adapter, config.batch_size, config.max_length)
+        return predict_memory(*where, **options)
 
     def setting_that_fits(self, gpu_bytes: int) -> str | None:
         """Return a change of settings that keeps the result and fits a GPU of so many bytes; None if there is none."""
-        from irtuning.memory.fit import setting_that_fits
 
         def predict(accumulation: int, checkpointing: bool) -> int:
             return self.predicted_memory(accumulation=accumulation, checkpointing=checkpointing).peak_bytes
 
         now = self.config
-        return setting_that_fits(predict, now.accumulation, now.batch_size, now.checkpointing, gpu_bytes)
+        return fit.setting_that_fits(predict, now.accumulation, now.batch_size, now.checkpointing, gpu_bytes)
 
 
 def prepare(
-    config: RunConfig | None = None,
-    *,
-    corpus: Corpus | str | None = None,
-    data_dir: str | Path | None = None,
-    strategy: type[Strategy] | Strategy | None = None,
-    load: bool = True,
-    on_device: str | None = None,
+    config: RunConfig | None = None, *, corpus: Corpus | str | None = None, data_dir: str | Path | None = None,
+    strategy: type[Strategy] | Strategy | None = None, load: bool = True, on_device: str | None = None,
     **settings: object,
-) -> Prepared:
+) -> Prepared:  # fmt: skip
     """Complete and check a configuration, and load its corpus.
 
     Args:
@@ -77,8 +64,7 @@ def prepare(
         corpus: a loaded corpus, which must be the one that a `config` names; without a `config` also a name.
         data_dir: folder with the corpus's files.
         strategy: the strategy that the configuration's method names, if this process may not know the name.
-        load: whether to load the corpus if it is not given. Without it, the number of steps stays unknown unless
-            max_steps is set.
+        load: whether to load a corpus that is not given. Without it, only max_steps tells the number of steps.
         on_device: `cuda` or `cpu`, to prepare for another machine than this one.
 
     Raises:
@@ -129,7 +115,6 @@ def _config(config: RunConfig | None, corpus: Corpus | str | None, settings: dic
     if settings or isinstance(corpus, str):
         raise InputError(f"beside a config nothing else is read: put {', '.join(settings) or 'corpus'} into it")
     if loaded and (corpus.name, corpus.fold) != (Path(config.corpus).stem, config.fold):
-        raise InputError(
-            f"the corpus is {corpus.name}, fold {corpus.fold}, and the config says {config.corpus}, fold {config.fold}"
-        )
+        says = f"the config says {config.corpus}, fold {config.fold}"
+        raise InputError(f"the corpus is {corpus.name}, fold {corpus.fold}, and {says}")
     return config

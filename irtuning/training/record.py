@@ -72,13 +72,12 @@ def read_record(folder: Path) -> dict:
         raise InputError(f"no run in {folder} ({RECORD} is missing); train one there first")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        schema, blocks = record.get("schema"), [block for block in BLOCKS if block not in record]
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path} is damaged: {error}; remove its folder and train again") from None
+        schema, run, *_ = [record[block] for block in BLOCKS]
+        run["config"].keys()
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: {error!r}; remove its folder and train again") from None
     if schema != SCHEMA:
         raise InputError(f"{path} has schema {schema!r}, this version reads {SCHEMA}; train again")
-    if blocks or not isinstance(record["run"], dict) or not isinstance(record["run"].get("config"), dict):
-        raise InputError(f"{path} is damaged: it lacks {blocks or 'run.config'}; remove its folder and train again")
     return record
 
 
@@ -152,11 +151,10 @@ def _version(package: str) -> str | None:
 def _commit() -> str | None:
     """Return the commit of the checkout that holds this package, `-dirty` after changes; None outside a checkout."""
     root = Path(__file__).resolve().parents[2]
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    if not (root / ".git").exists():
-        return None
+    command = ["git", f"--git-dir={root}/.git", f"--work-tree={root}", "describe", "--always", "--dirty", "--abbrev=12"]
     try:
-        return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        done = subprocess.run([*command, "--exclude=*"], capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
 

@@ -19,7 +19,6 @@ from irtuning.method.callback import LayerwiseTuning
 from irtuning.method.processes import from_first, is_first, summed, wait_for_all, world_size
 from irtuning.method.trainer import LayerwiseTrainer
 from irtuning.training.checkpoints import Checkpoints
-from irtuning.training.tracking import layer_numbers
 
 TENSORS = "tensors.safetensors"
 
@@ -41,8 +40,7 @@ class Progress(TrainerCallback, ExportableState):
     def state(self) -> dict:
         """Return what a checkpoint holds."""
         spent = self.earlier + (time.perf_counter() - self._began if self.starts else 0.0)
-        kept = {"starts": self.starts, "earlier": spent, "seconds": self.seconds}
-        return {"args": {"every": self.every}, "attributes": kept}
+        return {"args": {}, "attributes": {"starts": self.starts, "earlier": spent, "seconds": self.seconds}}
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.global_step:
@@ -92,8 +90,7 @@ class ResumableTrainer(LayerwiseTrainer):
 
     def __init__(self, *args, checkpoints: Checkpoints | None, layerwise: LayerwiseTuning, progress: Progress, **named):
         super().__init__(*args, **named)
-        self._checkpoints, self._layerwise, self._progress = checkpoints, layerwise, progress
-        self._earlier: list[float] = []
+        self.checkpoints, self.layerwise, self.progress, self._earlier = checkpoints, layerwise, progress, []
 
     def train_or_resume(self) -> None:
         """Train from the newest checkpoint, or from the beginning.
@@ -102,16 +99,21 @@ class ResumableTrainer(LayerwiseTrainer):
             InputError: the checkpoint belongs to another run.
             SystemExit: 143, after SIGTERM and a checkpoint.
         """
-        if self._checkpoints is None:
+        if self.checkpoints is None:
             self.train()
             return
-        newest = from_first(self._checkpoints.newest)
-        with self._progress.until_sigterm():
+        newest = from_first(self.checkpoints.newest)
+        with self.progress.until_sigterm():
             self.train(resume_from_checkpoint=str(newest) if newest else None)
 
     def log(self, logs, *args, **kwargs) -> None:
-        step = layer_numbers(self._layerwise.history, self._layerwise.layers.indices) if "loss" in logs else {}
-        super().log(logs | step, *args, **kwargs)
+        """Log also how many layers learned in the last step, and the scores they were chosen from, by layer."""
+        if "loss" in logs and self.layerwise.history:
+            last = self.layerwise.history[-1]
+            scores = zip(self.layerwise.layers.indices, last["scores"] or (), strict=False)
+            numbers = {f"layer_score/{layer:02}": score for layer, score in scores if score is not None}
+            logs = logs | {"learning_layers": len(last["layers"]), **numbers}
+        super().log(logs, *args, **kwargs)
 
     def step_losses(self) -> list[float]:
         return self._earlier + super().step_losses()
@@ -119,8 +121,8 @@ class ResumableTrainer(LayerwiseTrainer):
     def save_model(self, output_dir=None, _internal_call=False) -> None:
         """Write the weights that learn and the losses. Every process adds its losses, the first one writes."""
         learning = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
-        weights = {name: p.detach().contiguous() for name, p in self.model.named_parameters() if id(p) in learning}
-        tensors = {f"weight.{name}": value for name, value in weights.items()}
+        named = ((name, p.detach().contiguous()) for name, p in self.model.named_parameters() if id(p) in learning)
+        tensors = {f"weight.{name}": value for name, value in named}
         losses = torch.tensor(self.step_losses(), dtype=torch.float64)
         if is_first():
             Path(output_dir).mkdir(parents=True, exist_ok=True)
@@ -134,16 +136,14 @@ class ResumableTrainer(LayerwiseTrainer):
 
     def _save_checkpoint(self, model, trial) -> None:
         step = self.state.global_step
-        from_first(lambda: shutil.rmtree(self._checkpoints.new, ignore_errors=True))
+        from_first(lambda: shutil.rmtree(self.checkpoints.new, ignore_errors=True))
         try:
             super()._save_checkpoint(model, trial)
             wait_for_all()  # every process writes its random generators' state
-            from_first(lambda: self._checkpoints.publish(step))
-        except (OSError, RuntimeError, SafetensorError, InputError) as error:  # torch.save: RuntimeError on a full disk
-            shutil.rmtree(self._checkpoints.new, ignore_errors=True)
-            raise InputError(
-                f"no checkpoint can be written at step {step}: {error}; free some space and start again, then the run "
-                "resumes from its last checkpoint"
-            ) from error
-        if self._progress.ending:
+            from_first(lambda: self.checkpoints.publish(step))
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch.save: RuntimeError on a full disk
+            shutil.rmtree(self.checkpoints.new, ignore_errors=True)
+            raise InputError(f"no checkpoint can be written at step {step}: {error}; free some space and start again, "
+                             "then the run resumes from its last checkpoint") from error  # fmt: skip
+        if self.progress.ending:
             raise SystemExit(128 + signal.SIGTERM)

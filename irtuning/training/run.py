@@ -1,8 +1,10 @@
 """One run from its configuration to its record: read if it is finished, resumed if it was interrupted."""
 
 import logging
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,10 +12,11 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from transformers import TrainerCallback
+from transformers.integrations import get_available_reporting_integrations
 from transformers.utils.logging import disable_progress_bar
 
 from irtuning.corpora.base import SPLITS, Corpus, Revision
-from irtuning.errors import InputError, TrainingStopped, differences
+from irtuning.errors import InputError, TrainingStopped, differences, unknown
 from irtuning.method.layers import find_layers
 from irtuning.method.processes import examples_each, is_first, refuse_sharding, wait_for_all, world_size
 from irtuning.method.registry import facts
@@ -23,10 +26,10 @@ from irtuning.training.config import RunConfig
 from irtuning.training.metrics import score, softmax
 from irtuning.training.prepare import Prepared, prepare
 from irtuning.training.record import SCHEMA, finite, has_record, new_folder, provenance, read_record, write_record
-from irtuning.training.tracking import trackers
 
 logger = logging.getLogger(__name__)
 CURVE = ("loss", "macro_f1", "auprc", "accuracy", "macro_precision", "macro_recall")
+TENSORBOARD = "TENSORBOARD_LOGGING_DIR"
 
 
 @dataclass
@@ -59,17 +62,11 @@ class Run:
 
 
 def train(
-    config: RunConfig | Prepared | None = None,
-    *,
-    corpus: Corpus | str | None = None,
-    data_dir: str | Path | None = None,
-    output: str | Path | None = None,
-    save_every: int | None = None,
-    report_to: Sequence[str] = (),
-    progress: bool = True,
-    callbacks: Sequence[TrainerCallback] = (),
+    config: RunConfig | Prepared | None = None, *, corpus: Corpus | str | None = None,
+    data_dir: str | Path | None = None, output: str | Path | None = None, save_every: int | None = None,
+    report_to: Sequence[str] = (), progress: bool = True, callbacks: Sequence[TrainerCallback] = (),
     **settings: object,
-) -> Run:
+) -> Run:  # fmt: skip
     """Fine-tune a classifier of revision intentions and return its run.
 
     Args:
@@ -95,16 +92,16 @@ def train(
     prepared = config if isinstance(config, Prepared) else prepare(config, corpus=corpus, data_dir=data_dir, **settings)
     refuse_sharding()
     examples_each(prepared.config.batch_size, prepared.config.accumulation)
-    if output is None:
-        with trackers(report_to, output):
-            return Run(fit(build(prepared, progress=progress, callbacks=callbacks, report_to=report_to)))
-    folder, every = Path(output), prepared.config.eval_every if save_every is None else save_every
-    if has_record(folder):
-        return Run(finished_run(folder, prepared), folder)
-    options = {"callbacks": callbacks, "report_to": report_to, "folder": unfinished_folder(folder), "save_every": every}
-    with trackers(report_to, output):
-        options["progress"] = progress and is_first()
-        record = _fit_and_save(prepared, folder, options) if is_first() else fit(build(prepared, **options))
+    folder, options = None if output is None else Path(output), {"callbacks": callbacks, "report_to": report_to}
+    options["progress"] = progress and is_first()
+    with _trackers(report_to, folder):
+        if folder is None:
+            return Run(_fit(build(prepared, **options)))
+        if has_record(folder):
+            return Run(finished_run(folder, prepared), folder)
+        options["save_every"] = prepared.config.eval_every if save_every is None else save_every
+        options["folder"] = unfinished_folder(folder)
+        record = _fit_and_save(prepared, folder, options) if is_first() else _fit(build(prepared, **options))
     wait_for_all()
     return Run(record, folder)
 
@@ -125,50 +122,34 @@ def finished_run(folder: Path, prepared: Prepared) -> dict:
     return record
 
 
-def fit(parts: Parts) -> dict:
+@contextmanager
+def _trackers(names: Sequence[str], folder: Path | None) -> Iterator[None]:
+    """Check the names of trackers, and let TensorBoard write to `NAME.tensorboard` beside the run's folder."""
+    known = get_available_reporting_integrations()
+    if wrong := [name for name in names if name not in known]:
+        raise unknown("tracker (or it is not installed)", wrong[0], known)
+    if "tensorboard" not in names or TENSORBOARD in os.environ:
+        yield
+        return
+    os.environ[TENSORBOARD] = f"{folder or 'runs/unsaved'}.tensorboard"
+    try:
+        yield
+    finally:
+        del os.environ[TENSORBOARD]
+
+
+def _fit(parts: Parts) -> dict:
     """Train and score a run that was built, and return its record."""
     begun = time.perf_counter()
     _train(parts)
     trained = time.perf_counter()
     # of the validation split, the scorer has kept the evaluation after the last step
-    probabilities = {"validation": parts.scorer.probabilities[parts.splits["validation"].order]}
+    probabilities = {"validation": parts.trainer.compute_metrics.probabilities[parts.splits["validation"].order]}
     if test := parts.splits.get("test"):
         probabilities["test"] = softmax(parts.trainer.predict(test.examples).predictions)[test.order]
-    earlier = parts.progress.earlier
+    earlier = parts.trainer.progress.earlier
     seconds = {"setup": begun - parts.started, "train": earlier + trained - begun}
-    return make_record(parts, probabilities, seconds | {"total": earlier + time.perf_counter() - parts.started})
-
-
-def make_record(parts: Parts, probabilities: dict[str, np.ndarray], seconds: dict[str, float]) -> dict:
-    """Return the record of a run from what it trained with, its class probabilities by split, and its times."""
-    prepared, layers = parts.prepared, parts.layerwise.layers
-    corpus, labels = prepared.corpus, prepared.corpus.labels
-    scores, predictions = {}, {}
-    for split, rows in probabilities.items():
-        revisions = parts.splits[split].revisions
-        scores[split] = score([labels.index(r.intention) for r in revisions], rows, labels)
-        predictions[split] = _predictions(revisions, rows, labels)
-    meta = {"status": "complete", "starts": parts.progress.starts, "processes": world_size(), "seconds": seconds}
-    return {
-        "schema": SCHEMA,
-        "run": {
-            "config": prepared.config.to_dict(),
-            "strategy": facts(prepared.config.method),
-            "corpus_checksum": corpus.checksum,
-            "synthetic_corpus": corpus.synthetic,
-            "random_weights": prepared.source.random_weights,
-            "labels": list(labels),
-            "split_sizes": {s: len(corpus.split(s)) for s in SPLITS} | {"train": len(parts.splits["train"].revisions)},
-            "parameters": sum(p.numel() for p in parts.model.parameters()),
-            "depth": len(find_layers(parts.model)),
-            "candidate_layers": layers.indices,
-            "layer_parameters": [sum(p.numel() for p in layer) for layer in layers.parameters],
-        },
-        "train": _train_block(parts),
-        "scores": scores | {"test_scored": int(prepared.config.score_test)},
-        "predictions": predictions,
-        "meta": provenance(prepared.device) | meta | {"step_seconds": parts.progress.seconds},
-    }
+    return _record(parts, probabilities, seconds | {"total": earlier + time.perf_counter() - parts.started})
 
 
 def _fit_and_save(prepared: Prepared, folder: Path, options: dict) -> dict:
@@ -178,7 +159,7 @@ def _fit_and_save(prepared: Prepared, folder: Path, options: dict) -> dict:
             return finished_run(folder, prepared)
         with new_folder(folder, within=work) as temporary:
             parts = build(prepared, **options)
-            record = fit(parts)
+            record = _fit(parts)
             _save(parts, temporary)
             write_record(temporary, record)
     return record
@@ -186,7 +167,7 @@ def _fit_and_save(prepared: Prepared, folder: Path, options: dict) -> dict:
 
 def _save(parts: Parts, folder: Path) -> None:
     """Write the adapter with the head, or the full model, and the tokenizer."""
-    model, name = parts.model, parts.prepared.config.model
+    model, name = parts.trainer.model, parts.prepared.config.model
     disable_progress_bar()  # transformers shows one for every file
     try:
         if parts.prepared.strategy.scope == "adapters":
@@ -203,14 +184,15 @@ def _save(parts: Parts, folder: Path) -> None:
 
 
 def _train(parts: Parts) -> None:
+    trainer = parts.trainer
     try:
-        parts.trainer.train_or_resume()
+        trainer.train_or_resume()
     except torch.OutOfMemoryError:
         raise TrainingStopped(_out_of_memory(parts.prepared)) from None
     except TrainingStopped as error:
-        train, step = parts.splits["train"], parts.trainer.state.global_step
-        ids = ", ".join(train.revisions[i].id for i in parts.trainer.step_examples(step))
-        newest = parts.checkpoints.newest() if parts.checkpoints else None
+        examples = trainer.step_examples(trainer.state.global_step)
+        ids = ", ".join(parts.splits["train"].revisions[i].id for i in examples)
+        newest = trainer.checkpoints and trainer.checkpoints.newest()
         kept = f"; what was learned before is in {newest}" if newest else ""
         raise TrainingStopped(f"{error}: {ids}{kept}") from None
 
@@ -227,20 +209,41 @@ def _out_of_memory(prepared: Prepared) -> str:
     return f"{text}: predicted for this run are {needed:.1f} GiB, without other processes on it; {cure}"
 
 
-def _train_block(parts: Parts) -> dict:
-    """Return loss, learning rate, layers and scores of each step, and the scores on validation over training."""
-    history, log = parts.layerwise.history, parts.trainer.state.log_history
-    evaluations, losses = [row for row in log if "eval_loss" in row], parts.trainer.step_losses()
-    return {
+def _record(parts: Parts, probabilities: dict[str, np.ndarray], seconds: dict[str, float]) -> dict:
+    """Return the record of a run from what it trained with, its class probabilities by split, and its times."""
+    prepared, trainer, layers = parts.prepared, parts.trainer, parts.trainer.layerwise.layers
+    corpus, labels = prepared.corpus, prepared.corpus.labels
+    scores, predictions = {}, {}
+    for split, rows in probabilities.items():
+        revisions = parts.splits[split].revisions
+        scores[split] = score([labels.index(r.intention) for r in revisions], rows, labels)
+        predictions[split] = [_prediction(*pair, labels) for pair in zip(revisions, rows, strict=True)]
+    run = {
+        "config": prepared.config.to_dict(),
+        "strategy": facts(prepared.config.method),
+        "corpus_checksum": corpus.checksum,
+        "synthetic_corpus": corpus.synthetic,
+        "random_weights": prepared.source.random_weights,
+        "labels": list(labels),
+        "split_sizes": {s: len(corpus.split(s)) for s in SPLITS} | {"train": len(parts.splits["train"].revisions)},
+        "parameters": sum(p.numel() for p in trainer.model.parameters()),
+        "depth": len(find_layers(trainer.model)),
+        "candidate_layers": layers.indices,
+        "layer_parameters": [sum(p.numel() for p in layer) for layer in layers.parameters],
+    }
+    history, log, losses = trainer.layerwise.history, trainer.state.log_history, trainer.step_losses()
+    evaluations = [row for row in log if "eval_loss" in row]
+    steps = {
         "steps": [finite(row | {"loss": loss}) for row, loss in zip(history, losses, strict=True)],
         "validation": [finite({"step": row["step"]} | {n: row[f"eval_{n}"] for n in CURVE}) for row in evaluations],
         "skipped_steps": sum(row["skipped"] for row in history),
     }
+    meta = {"status": "complete", "starts": trainer.progress.starts, "processes": world_size(), "seconds": seconds}
+    meta = provenance(prepared.device) | meta | {"step_seconds": trainer.progress.seconds}
+    scores["test_scored"] = int(prepared.config.score_test)
+    return {"schema": SCHEMA, "run": run, "train": steps, "scores": scores, "predictions": predictions, "meta": meta}
 
 
-def _predictions(revisions: Sequence[Revision], probabilities: np.ndarray, labels: Sequence[str]) -> list[dict]:
-    return [
-        {name: getattr(revision, name) for name in ("id", "group", "intention")}  # intervals are computed over groups
-        | {"predicted": labels[int(row.argmax())], "probabilities": [round(float(p), 6) for p in row]}
-        for revision, row in zip(revisions, probabilities, strict=True)
-    ]
+def _prediction(revision: Revision, row: np.ndarray, labels: Sequence[str]) -> dict:
+    kept = {name: getattr(revision, name) for name in ("id", "group", "intention")}  # intervals need the groups
+    return kept | {"predicted": labels[int(row.argmax())], "probabilities": [round(float(p), 6) for p in row]}

@@ -1,6 +1,6 @@
 """Optional accelerations of a training step. The numbers stay the same up to rounding."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from irtuning.errors import InputError
@@ -30,7 +30,6 @@ def accelerate(model: "nn.Module", names: Collection[str], activation_budget: fl
     """Switch accelerations on in a classifier that has its adapters already.
 
     Args:
-        model: the classifier.
         names: names in `ACCELERATIONS`.
         activation_budget: share of the activations that a compiled layer keeps for the backward pass. It recomputes
             the others, those first that cost least.
@@ -43,16 +42,14 @@ def accelerate(model: "nn.Module", names: Collection[str], activation_budget: fl
     if wrong := problems(names, activation_budget):
         raise InputError("; ".join(wrong))
     if 0 < activation_budget < 1 and not _can_weigh(model.config):
-        raise InputError(
-            f"activation_budget is {activation_budget}, and this torch cannot weigh attention with fewer key heads "
-            "than query heads (2.11 cannot, 2.13 can); give 0 or 1, or a newer torch"
-        )
+        problem = "this torch cannot weigh attention with fewer key heads than query heads (2.11 cannot, 2.13 can)"
+        raise InputError(f"activation_budget is {activation_budget}, and {problem}; give 0 or 1, or a newer torch")
     if "uncast" in names:
         for _, module in adapter_modules(model):
             module.cast_input_dtype_enabled = False  # a switch of peft's
     if "compile" in names:
         model.config.use_cache = False  # the cache's index would make every layer another graph
-        compile_layers(find_layers(model), activation_budget)
+        _compile_layers(find_layers(model), activation_budget)
 
 
 def _can_weigh(config: object) -> bool:
@@ -67,7 +64,7 @@ def _can_weigh(config: object) -> bool:
         return False
 
 
-def compile_layers(layers: "Iterable[nn.Module]", activation_budget: float = 1.0) -> None:
+def _compile_layers(layers: "list[nn.Module]", activation_budget: float) -> None:
     """Give each layer a compiled forward. All layers share the compiled code, and their own hooks stay outside.
 
     There is one graph for each combination of what requires gradients. So a new choice of layers finds its graphs
