@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback
-from transformers import TrainerCallback, TrainingArguments, set_seed
+from transformers import (
+    DataCollatorWithPadding, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, TrainingArguments, set_seed,
+)  # fmt: skip
 
 from irtuning.corpora.base import Revision
 from irtuning.errors import InputError
@@ -20,11 +21,10 @@ from irtuning.method.processes import examples_each, world_size
 from irtuning.models.adapters import adapted_classifier
 from irtuning.models.loading import context_length, load_classifier, load_tokenizer
 from irtuning.models.prompts import encode
-from irtuning.training.checkpoints import Checkpoints
 from irtuning.training.metrics import balanced_weights, score, softmax
 from irtuning.training.prepare import Prepared
 from irtuning.training.record import versions
-from irtuning.training.resume import Progress, ResumableTrainer
+from irtuning.training.resume import Checkpoints, Progress, ResumableTrainer
 from irtuning.training.speed import accelerate
 
 
@@ -70,15 +70,11 @@ class Parts:
 
 
 
-def build(
-    prepared: Prepared, *, progress: bool, callbacks: Sequence[TrainerCallback] = (), report_to: Sequence[str] = (),
-    folder: Path | None = None, save_every: int = 0,
-) -> Parts:  # fmt: skip
+def build(prepared: Prepared, *, progress: bool, callbacks, report_to, folder: Path | None, save_every: int) -> Parts:
     """Make everything that a run trains with. The random numbers, and so the results, depend on the order here.
 
     Args:
-        progress: whether to show a progress bar.
-        callbacks, report_to: see `irtuning.training.run.train`.
+        progress, callbacks, report_to: see `irtuning.training.run.train`.
         folder: where checkpoints are written; None for none.
         save_every: steps between two checkpoints; 0 for none.
     """
@@ -100,10 +96,10 @@ def build(
     eights = 8 if "compile" in (config.speed or ()) else None  # else chance lengths would be compiled again
     trainer = ResumableTrainer(
         model, _arguments(prepared, checkpoints, progress, report_to), train_dataset=splits["train"].examples,
-        eval_dataset=splits["validation"].examples, compute_metrics=Scorer(corpus.labels), progress=clock, layerwise=layerwise,
-        data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=eights), checkpoints=checkpoints,
+        eval_dataset=splits["validation"].examples, compute_metrics=Scorer(corpus.labels), class_weights=weights,
+        data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=eights),
         callbacks=[clock, layerwise, *callbacks],  # the clock first: the choice of layers is a part of a step's time
-        class_weights=weights,
+        checkpoints=checkpoints, layerwise=layerwise, progress=clock,
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     if progress and trainer.pop_callback(ProgressCallback):  # not in a notebook, which has a table of its own
@@ -112,7 +108,6 @@ def build(
 
 
 def _model(prepared: Prepared, tokenizer: PreTrainedTokenizerBase) -> torch.nn.Module:
-    """Return the classifier with its adapter; what learns is in float32."""
     config, adapted = prepared.config, prepared.strategy.scope == "adapters"
     if not adapted and config.quantize != "none":
         raise InputError(f"method {config.method!r} tunes all weights, which {config.quantize} cannot hold")
@@ -122,9 +117,9 @@ def _model(prepared: Prepared, tokenizer: PreTrainedTokenizerBase) -> torch.nn.M
     if config.max_length > limit:
         raise InputError(f"max_length {config.max_length} is beyond {config.model}'s context of {limit} tokens")
     model.config.use_cache = False
-    sizes = {name: getattr(config, name) for name in ADAPTER_SETTINGS}
-    adapter, frozen = config.adapter if adapted else None, config.head == "frozen"
-    model = adapted_classifier(model, adapter, checkpointing=config.checkpointing, freeze_head=frozen, **sizes)
+    options = {"checkpointing": config.checkpointing, "freeze_head": config.head == "frozen"}
+    options |= {name: getattr(config, name) for name in ADAPTER_SETTINGS}
+    model = adapted_classifier(model, config.adapter if adapted else None, **options)
     accelerate(model, config.speed or (), config.activation_budget)
     return model
 

@@ -30,12 +30,7 @@ class Prediction:
 
 
 class RevisionClassifier:
-    """Classifier that predicts revision intentions with the weights of a saved run.
-
-    >>> classifier = RevisionClassifier.load("runs/ir")  # doctest: +SKIP
-    >>> classifier.predict([("He go home.", "He goes home.")])[0].intention  # doctest: +SKIP
-    'fluency'
-    """
+    """Classifier that predicts revision intentions with the weights of a saved run."""
 
     def __init__(self, model, tokenizer, labels: list[str], form: str, max_length: int):
         self.model, self.tokenizer, self.labels = model.eval(), tokenizer, labels
@@ -46,10 +41,8 @@ class RevisionClassifier:
         """Return the classifier of the run in `folder`, on the GPU if there is one.
 
         Weights are read from safetensors only, and no remote code is run. An adapter also needs its base model, which
-        is loaded by the name in the record: a name, a Hub id, or a path as the user gave it.
-
-        Raises:
-            InputError: the record or the weights are missing or damaged, or the base model cannot be loaded.
+        is loaded by the name in the record: a name, a Hub id, or a path as the user gave it. An InputError says what
+        is missing or damaged.
         """
         folder, run = Path(folder), read_record(Path(folder))["run"]
         try:
@@ -63,11 +56,7 @@ class RevisionClassifier:
             raise InputError(f"{folder} cannot be loaded: {error!r}; train the run again") from error
 
     def predict(self, pairs: Iterable[tuple[str, str] | Revision], batch_size: int = 64) -> list[Prediction]:
-        """Return the predicted intention of each (before, after) pair, in order; "" is a side that does not exist.
-
-        Raises:
-            InputError: both sides of a pair are empty.
-        """
+        """Return the predicted intention of each (before, after) pair, in order. One of the two may be empty."""
         revisions = [p if isinstance(p, Revision) else Revision(str(i), p[0], p[1], "") for i, p in enumerate(pairs)]
         if empty := [i for i, r in enumerate(revisions) if not r.before.strip() and not r.after.strip()]:
             raise InputError(f"pairs {empty[:3]} have two empty sides; nothing was revised")
@@ -85,11 +74,7 @@ class RevisionClassifier:
 
 
 def read_pairs(file: str) -> list[tuple[str, str]]:
-    """Return the before and after texts in a table (CSV, JSON Lines, xlsx), or in JSON Lines on standard input (`-`).
-
-    Raises:
-        InputError: it cannot be read, or a row lacks one of the two columns.
-    """
+    """Return the before and after texts in a table (CSV, JSON Lines, xlsx), or on standard input (`-`: JSON Lines)."""
     if file != "-":
         rows = read_rows(Path(file))
         require(rows, ("before", "after"))

@@ -79,20 +79,16 @@ class RunConfig:
         return cls(**given)
 
     def complete(self, source: ModelSource, examples: int | None, full_parameters: bool, device: str) -> "RunConfig":
-        """Return the configuration with the model's own settings in place of None, after checking all of it.
+        """Return the configuration with the model's own settings in place of None; one InputError has all problems.
 
         Args:
             source: the model.
             examples: number of training examples. If None, the number of steps stays unknown unless max_steps is set.
             full_parameters: whether the layers' own weights learn, which have another learning rate.
             device: `cpu` or `cuda`; it decides the precision.
-
-        Raises:
-            InputError: one message with every problem.
         """
         own = source.settings | {"precision": "fp32" if device == "cpu" else "bf16"}
-        if full_parameters:
-            own["learning_rate"] = own["full_learning_rate"]
+        own["learning_rate"] = own["full_learning_rate" if full_parameters else "learning_rate"]
         values = {name: value for name, value in own.items() if getattr(self, name, "") is None}
         config = dataclasses.replace(self, corpus=Path(self.corpus).name, form=source.form, **values)
         if problems := config._problems():
@@ -100,14 +96,13 @@ class RunConfig:
         steps = config.max_steps or (examples and int(config.epochs * -(-examples // config.batch_size)))
         if steps is None:
             return config
-        times = {"max_steps": steps, "eval_every": config.eval_every or max(1, steps // 4)}
-        times["warmup_steps"] = steps // 10 if config.warmup_steps is None else config.warmup_steps
-        times["epochs"] = round(steps * config.batch_size / examples, 3) if examples else config.epochs
-        config = dataclasses.replace(config, **times)
-        if config.warmup_steps >= steps:
-            problem = f"warm-up of {config.warmup_steps} steps is as long as the run ({steps} steps)"
+        warmup = steps // 10 if config.warmup_steps is None else config.warmup_steps
+        if warmup >= steps:
+            problem = f"warm-up of {warmup} steps is as long as the run ({steps} steps)"
             raise InputError(f"{problem}, so the learning rate never reaches its value; lower warmup_steps")
-        return config
+        times = {"max_steps": steps, "eval_every": config.eval_every or max(1, steps // 4), "warmup_steps": warmup}
+        times["epochs"] = round(steps * config.batch_size / examples, 3) if examples else config.epochs
+        return dataclasses.replace(config, **times)
 
     def to_dict(self) -> dict:
         """Return the configuration as a JSON object, as the record has it."""
@@ -115,10 +110,9 @@ class RunConfig:
 
     def _problems(self) -> list[str]:
         """Return what is wrong with the settings, one text for each problem."""
-        values = dataclasses.asdict(self)
-        problems = [f"{n} is {values[n]!r}, give one of {c}" for n, c in CHOICES.items() if values[n] not in c]
-        given = {n: values[n] for n in AT_LEAST if values[n] is not None}
-        problems += [f"{n} is {v}, give {AT_LEAST[n]} or more" for n, v in given.items() if v < AT_LEAST[n]]
+        values = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        problems = [f"{n} is {values.get(n)!r}, give one of {c}" for n, c in CHOICES.items() if values.get(n) not in c]
+        problems += [f"{n} is {values[n]}, give {c} or more" for n, c in AT_LEAST.items() if values.get(n, c) < c]
         possible = {
             ("learning_rate", "a number above 0 and below 1"): 0 < self.learning_rate < 1,
             ("epochs", "more than 0"): self.max_steps is not None or self.epochs > 0,
@@ -128,9 +122,9 @@ class RunConfig:
         problems += [f"{name} is {values[name]}, give {text}" for (name, text), good in possible.items() if not good]
         if self.accumulation > 0 and self.batch_size % self.accumulation:
             problems.append(f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}")
-        problems += speed_problems(self.speed or (), self.activation_budget)
-        numbers = {name: value for name, value in values.items() if isinstance(value, float)}
-        return problems + [f"{n} is {v}, give a finite number" for n, v in numbers.items() if not math.isfinite(v)]
+        infinite = [n for n, v in values.items() if isinstance(v, float) and not math.isfinite(v)]
+        problems += [f"{name} is {values[name]}, give a finite number" for name in infinite]
+        return problems + speed_problems(self.speed or (), self.activation_budget)
 
 
 def parse_settings(texts: list[str]) -> dict[str, str]:

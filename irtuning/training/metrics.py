@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import special
+from sklearn.metrics import average_precision_score, precision_recall_fscore_support
+from sklearn.utils.class_weight import compute_class_weight
 
 
 def score(gold: Sequence[int], probabilities: np.ndarray, labels: Sequence[str]) -> dict:
@@ -11,8 +14,6 @@ def score(gold: Sequence[int], probabilities: np.ndarray, labels: Sequence[str])
     AUPRC is the mean over the classes of the average precision. A class that is neither in the gold indices nor in the
     predictions counts zero in every macro average.
     """
-    from sklearn.metrics import average_precision_score, precision_recall_fscore_support
-
     gold, predicted, classes = np.asarray(gold), probabilities.argmax(1), range(len(labels))
     *rates, support = precision_recall_fscore_support(gold, predicted, labels=list(classes), zero_division=0)
     areas = [average_precision_score(gold == k, probabilities[:, k]) if (gold == k).any() else 0.0 for k in classes]
@@ -26,13 +27,9 @@ def score(gold: Sequence[int], probabilities: np.ndarray, labels: Sequence[str])
 
 def softmax(logits: np.ndarray | tuple) -> np.ndarray:
     """Return class probabilities in float64 of logits, shape (n, K), the first of a model's outputs."""
-    from scipy import special
-
     return special.softmax(np.asarray(logits[0] if isinstance(logits, tuple) else logits, dtype=np.float64), axis=1)
 
 
 def balanced_weights(gold: Sequence[str], labels: Sequence[str]) -> np.ndarray:
     """Return n / (K n_k) for each class k that has n_k of the n examples, shape (K,)."""
-    from sklearn.utils.class_weight import compute_class_weight
-
     return compute_class_weight("balanced", classes=np.array(labels), y=list(gold))

@@ -26,10 +26,7 @@ class Prepared:
     device: str  # cuda or cpu
 
     def predicted_memory(self, **changes: object) -> MemoryPrediction:
-        """Return the predicted peak memory on a GPU.
-
-        Args:
-            changes: settings of the configuration to predict with instead, such as `accumulation=4`.
+        """Return the predicted peak memory on a GPU, also with changed settings such as `accumulation=4`.
 
         Raises:
             InputError: the weights are quantized, or the model is not known offline.
@@ -44,11 +41,11 @@ class Prepared:
 
     def setting_that_fits(self, gpu_bytes: int) -> str | None:
         """Return a change of settings that keeps the result and fits a GPU of so many bytes; None if there is none."""
+        now = self.config
 
         def predict(accumulation: int, checkpointing: bool) -> int:
             return self.predicted_memory(accumulation=accumulation, checkpointing=checkpointing).peak_bytes
 
-        now = self.config
         return fit.setting_that_fits(predict, now.accumulation, now.batch_size, now.checkpointing, gpu_bytes)
 
 
@@ -60,9 +57,7 @@ def prepare(
     """Complete and check a configuration, and load its corpus.
 
     Args:
-        config: the configuration; or give its fields as keywords: `prepare(corpus="synthetic", method="ir")`.
-        corpus: a loaded corpus, which must be the one that a `config` names; without a `config` also a name.
-        data_dir: folder with the corpus's files.
+        config, corpus, data_dir, settings: see `irtuning.training.run.train`.
         strategy: the strategy that the configuration's method names, if this process may not know the name.
         load: whether to load a corpus that is not given. Without it, only max_steps tells the number of steps.
         on_device: `cuda` or `cpu`, to prepare for another machine than this one.
@@ -72,14 +67,17 @@ def prepare(
     """
     given = strategy or (config.method if config else settings.get("method"))
     config = _config(config, corpus, settings)
-    strategy = _with_budget(config, given or config.method)
+    given = given or config.method
+    budget = {name: value for name in ("share", "counts") if (value := getattr(config, name)) is not None}
+    if refused := sorted(set(budget) - {field.name for field in dataclasses.fields(as_strategy(given))}):
+        raise InputError(f"method {config.method!r} takes no {', '.join(refused)}")
+    strategy = as_strategy(given, **budget)
     if config.method.split(":")[0] not in METHODS:  # FILE.py:Class
         config = dataclasses.replace(config, method=method_text(as_strategy(config.method)))
-    source = resolve(config.model, config.form)
+    source, device = resolve(config.model, config.form), on_device or available_device(config.device)
     if not isinstance(corpus, Corpus):
         corpus = corpus_of(config, data_dir) if load else None
     examples = corpus and len(corpus.train_part(config.train_share, config.seed))
-    device = on_device or available_device(config.device)
     completed = config.complete(source, examples, strategy.scope == "parameters", device)
     return Prepared(completed, corpus, strategy, source, device)
 
@@ -95,15 +93,6 @@ def corpus_of(config: RunConfig, data_dir: str | Path | None = None) -> Corpus:
     """Return the corpus that a configuration names."""
     columns = {name: getattr(config, name) for name in ("before", "after", "label", "group")}
     return load_corpus(config.corpus, data_dir, config.fold, labels=config.label_set, **columns)
-
-
-def _with_budget(config: RunConfig, method: str | type[Strategy] | Strategy) -> Strategy:
-    """Return the strategy that a method stands for, with the budget of layers that the configuration gives it."""
-    budget = {name: value for name in ("share", "counts") if (value := getattr(config, name)) is not None}
-    options = {field.name for field in dataclasses.fields(as_strategy(method))}
-    if refused := sorted(set(budget) - options):
-        raise InputError(f"method {config.method!r} takes no {', '.join(refused)}")
-    return as_strategy(method, **budget)
 
 
 def _config(config: RunConfig | None, corpus: Corpus | str | None, settings: dict) -> RunConfig:

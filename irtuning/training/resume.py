@@ -1,26 +1,100 @@
-"""Exact resume: when a checkpoint is written, what it holds, and how training continues from it."""
+"""Exact resume: the folder of a run's unfinished work, its checkpoints, and how training continues from them."""
 
+import json
+import os
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from irtuning.errors import InputError
+from irtuning.errors import InputError, differences
 from irtuning.method.callback import LayerwiseTuning
 from irtuning.method.processes import from_first, is_first, summed, wait_for_all, world_size
 from irtuning.method.trainer import LayerwiseTrainer
-from irtuning.training.checkpoints import Checkpoints
+from irtuning.training.record import has_record
 
-TENSORS = "tensors.safetensors"
+FORMAT, IDENTITY, TENSORS = 2, "identity.json", "tensors.safetensors"
+
+
+def unfinished_folder(output: Path) -> Path:
+    """Return the folder that holds a run's work until it is finished, `.NAME.unfinished` beside its output."""
+    return output.parent / f".{output.name}.unfinished"
+
+
+@contextmanager
+def unfinished(output: Path) -> Iterator[Path]:
+    """Lock the folder of a run's unfinished work and yield it. The lock ends with the process, however it ends.
+
+    After an error the folder stays if it holds a checkpoint, or a finished run that could not be renamed.
+    """
+    folder, finished = unfinished_folder(output), False
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"another process is training in {folder}; wait for it, or give another output") from None
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}; give another output") from None
+    try:
+        _remove_half_written(folder)
+        yield folder
+        finished = True
+    finally:
+        _remove_half_written(folder)
+        if finished or not any(path.is_dir() for path in folder.iterdir()):
+            shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+
+
+def _remove_half_written(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.name.startswith("checkpoint-") and not has_record(path):
+            shutil.rmtree(path)
+
+
+class Checkpoints:
+    """The checkpoints of one run, as `folder/checkpoint-STEP`, with all that must stay the same for it to resume.
+
+    Each is written to `folder/new` and then renamed, so that a process killed at any moment leaves complete ones only.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, object]):
+        self.folder, self.new = folder, folder / "new"
+        self.identity = json.loads(json.dumps({"format": FORMAT, **identity}))  # as it is read from a file
+
+    def publish(self, step: int) -> None:
+        """Give the complete checkpoint in `new` its final name, and remove older ones."""
+        older, written = list(self.folder.glob("checkpoint-*")), self.new / f"checkpoint-{step}"
+        (written / IDENTITY).write_text(json.dumps(self.identity, indent=1) + "\n", encoding="utf-8")
+        os.rename(written, self.folder / written.name)
+        for checkpoint in older:
+            shutil.rmtree(checkpoint)
+
+    def newest(self) -> Path | None:
+        """Return the newest checkpoint, or None; raise InputError if it is another run's or another version's."""
+        steps = [int(path.name.rpartition("-")[2]) for path in self.folder.glob("checkpoint-*")]
+        if not steps:
+            return None
+        checkpoint = self.folder / f"checkpoint-{max(steps)}"
+        try:
+            recorded = json.loads((checkpoint / IDENTITY).read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # of an older version
+            recorded = {}
+        if different := differences(recorded, self.identity):
+            raise InputError(f"{self.folder} holds unfinished work of another run ({'; '.join(different)}); give "
+                             "another output, or remove that folder")  # fmt: skip
+        return checkpoint
 
 
 class Progress(TrainerCallback, ExportableState):
@@ -62,30 +136,14 @@ class Progress(TrainerCallback, ExportableState):
     def on_evaluate(self, args, state, control, **kwargs):
         control.should_save |= self.ending and state.global_step < state.max_steps
 
-    @contextmanager
-    def until_sigterm(self) -> Iterator[None]:
-        """On SIGTERM, finish the step, save a checkpoint and exit. Only the main thread can set signal handlers."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "ending", True))
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
-
 
 class ResumableTrainer(LayerwiseTrainer):
     """Trainer that writes complete checkpoints of what learns and continues from them exactly.
 
     A checkpoint holds the Trainer's own files (optimizer, schedule, random generators, its state with that of the
     callbacks) and one file of tensors: the weights that learn and the losses of the steps. The base model is not in
-    it, since the seed makes it again.
-
-    Args:
-        checkpoints: where they are written (`args.output_dir` is its `new`); None for no checkpoints.
-        layerwise: the callback whose layers are logged.
-        progress: the callback that asks for checkpoints.
+    it, since the seed makes it again. The callbacks `layerwise` and `progress` tell which layers to log and when to
+    save. Without `checkpoints`, whose `new` must be `args.output_dir`, nothing is saved.
     """
 
     def __init__(self, *args, checkpoints: Checkpoints | None, layerwise: LayerwiseTuning, progress: Progress, **named):
@@ -93,18 +151,16 @@ class ResumableTrainer(LayerwiseTrainer):
         self.checkpoints, self.layerwise, self.progress, self._earlier = checkpoints, layerwise, progress, []
 
     def train_or_resume(self) -> None:
-        """Train from the newest checkpoint, or from the beginning.
-
-        Raises:
-            InputError: the checkpoint belongs to another run.
-            SystemExit: 143, after SIGTERM and a checkpoint.
-        """
-        if self.checkpoints is None:
-            self.train()
-            return
-        newest = from_first(self.checkpoints.newest)
-        with self.progress.until_sigterm():
+        """Train from the newest checkpoint, or from the beginning. SIGTERM ends it after a step and a checkpoint."""
+        newest = self.checkpoints and from_first(self.checkpoints.newest)
+        before, main = None, threading.current_thread() is threading.main_thread()
+        if self.checkpoints and main:  # other threads cannot set signal handlers
+            before = signal.signal(signal.SIGTERM, lambda *_: setattr(self.progress, "ending", True))
+        try:
             self.train(resume_from_checkpoint=str(newest) if newest else None)
+        finally:
+            if before is not None:
+                signal.signal(signal.SIGTERM, before)
 
     def log(self, logs, *args, **kwargs) -> None:
         """Log also how many layers learned in the last step, and the scores they were chosen from, by layer."""

@@ -1,6 +1,5 @@
 """One run from its configuration to its record: read if it is finished, resumed if it was interrupted."""
 
-import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -15,19 +14,18 @@ from transformers import TrainerCallback
 from transformers.integrations import get_available_reporting_integrations
 from transformers.utils.logging import disable_progress_bar
 
-from irtuning.corpora.base import SPLITS, Corpus, Revision
+from irtuning.corpora.base import SPLITS, Corpus
 from irtuning.errors import InputError, TrainingStopped, differences, unknown
 from irtuning.method.layers import find_layers
 from irtuning.method.processes import examples_each, is_first, refuse_sharding, wait_for_all, world_size
 from irtuning.method.registry import facts
 from irtuning.training.build import Parts, build
-from irtuning.training.checkpoints import unfinished, unfinished_folder
 from irtuning.training.config import RunConfig
 from irtuning.training.metrics import score, softmax
 from irtuning.training.prepare import Prepared, prepare
 from irtuning.training.record import SCHEMA, finite, has_record, new_folder, provenance, read_record, write_record
+from irtuning.training.resume import unfinished, unfinished_folder
 
-logger = logging.getLogger(__name__)
 CURVE = ("loss", "macro_f1", "auprc", "accuracy", "macro_precision", "macro_recall")
 TENSORBOARD = "TENSORBOARD_LOGGING_DIR"
 
@@ -38,21 +36,9 @@ class Run:
 
     record: dict = field(repr=False)
     folder: Path | None = None
-
-    @property
-    def config(self) -> dict:
-        """The completed configuration."""
-        return self.record["run"]["config"]
-
-    @property
-    def scores(self) -> dict:
-        """The scores by split."""
-        return self.record["scores"]
-
-    @property
-    def layers(self) -> list[list[int]]:
-        """The layers that learned at each step."""
-        return [step["layers"] for step in self.record["train"]["steps"]]
+    config = property(lambda self: self.record["run"]["config"], doc="The completed configuration.")
+    scores = property(lambda self: self.record["scores"], doc="The scores by split.")
+    layers = property(lambda self: [step["layers"] for step in self.record["train"]["steps"]], doc="Layers by step.")
 
     def _repr_png_(self) -> bytes:
         from irtuning.analysis.figures.runs import run_curve
@@ -70,55 +56,48 @@ def train(
     """Fine-tune a classifier of revision intentions and return its run.
 
     Args:
-        config: the configuration, or what `prepare` made of it; or give its fields as keywords:
+        config: the configuration, or what `prepare` made of it; or give its fields as keywords, in `settings`:
             `train(corpus="synthetic", method="ir")`. `method` may be a name, a subclass of `Strategy` or an instance.
         corpus: a loaded corpus, which must be the one that a `config` names; without a `config` also a name.
         data_dir: folder with the corpus's files.
         output: folder for record, adapter with head, and tokenizer; it appears when the run is finished. A folder that
             holds this very run is read, and a run that was interrupted resumes exactly.
         save_every: steps between two checkpoints of a run with an `output`. None: at each evaluation. 0: never.
-        report_to: trackers by the Trainer's names, such as `tensorboard`. They receive losses, scores, the number of
-            layers that learn and every layer's score. TensorBoard writes to TENSORBOARD_LOGGING_DIR or beside `output`.
+        report_to: trackers by the Trainer's names. They receive losses, scores, the number of layers that learn and
+            every layer's score. `tensorboard` writes to TENSORBOARD_LOGGING_DIR or beside `output`.
         progress: whether to show a progress bar.
-        callbacks: further callbacks of the Trainer, called after this package's; not called if a finished run is read.
+        callbacks: further callbacks of the Trainer, called after this package's.
 
     Raises:
         InputError: something cannot work. It is raised before training starts, and nothing is overwritten.
         TrainingStopped: the gradient was not finite for several steps, or the GPU is out of memory.
         SystemExit: 143, after SIGTERM and a checkpoint.
     """
-    if save_every is not None and save_every < 0:
+    if (save_every or 0) < 0:
         raise InputError(f"save_every is {save_every}; give a number of steps, or 0 for no checkpoints")
     prepared = config if isinstance(config, Prepared) else prepare(config, corpus=corpus, data_dir=data_dir, **settings)
     refuse_sharding()
     examples_each(prepared.config.batch_size, prepared.config.accumulation)
-    folder, options = None if output is None else Path(output), {"callbacks": callbacks, "report_to": report_to}
-    options["progress"] = progress and is_first()
+    folder, every = output and Path(output), prepared.config.eval_every if save_every is None else save_every
+    if folder and has_record(folder):
+        return Run(finished_run(folder, prepared), folder)
+    options = {"callbacks": callbacks, "report_to": report_to, "progress": progress and is_first()}
+    options |= {"folder": folder and unfinished_folder(folder), "save_every": every if folder else 0}
     with _trackers(report_to, folder):
-        if folder is None:
-            return Run(_fit(build(prepared, **options)))
-        if has_record(folder):
-            return Run(finished_run(folder, prepared), folder)
-        options["save_every"] = prepared.config.eval_every if save_every is None else save_every
-        options["folder"] = unfinished_folder(folder)
-        record = _fit_and_save(prepared, folder, options) if is_first() else _fit(build(prepared, **options))
+        saves = folder and is_first()
+        record = _fit_and_save(prepared, folder, options) if saves else _fit(build(prepared, **options))
     wait_for_all()
     return Run(record, folder)
 
 
 def finished_run(folder: Path, prepared: Prepared) -> dict:
-    """Return the record in a folder, which must be that of the prepared run.
-
-    Raises:
-        InputError: the folder holds another run; the differences are named.
-    """
+    """Return the record in a folder; raise InputError, with the differences, if it is not that of the prepared run."""
     record = read_record(folder)
     different = differences(record["run"]["config"], prepared.config.to_dict())
     if record["run"]["corpus_checksum"] != prepared.corpus.checksum:
         different.append("corpus_checksum (the texts changed)")
     if different:
         raise InputError(f"{folder} holds another run ({'; '.join(different)}); give another folder")
-    logger.info("%s holds this run already", folder)
     return record
 
 
@@ -128,28 +107,35 @@ def _trackers(names: Sequence[str], folder: Path | None) -> Iterator[None]:
     known = get_available_reporting_integrations()
     if wrong := [name for name in names if name not in known]:
         raise unknown("tracker (or it is not installed)", wrong[0], known)
-    if "tensorboard" not in names or TENSORBOARD in os.environ:
-        yield
-        return
-    os.environ[TENSORBOARD] = f"{folder or 'runs/unsaved'}.tensorboard"
+    given = os.environ.get(TENSORBOARD)
+    os.environ[TENSORBOARD] = given or f"{folder or 'runs/unsaved'}.tensorboard"
     try:
         yield
     finally:
-        del os.environ[TENSORBOARD]
+        if not given:
+            del os.environ[TENSORBOARD]
 
 
 def _fit(parts: Parts) -> dict:
     """Train and score a run that was built, and return its record."""
-    begun = time.perf_counter()
-    _train(parts)
+    begun, trainer, splits = time.perf_counter(), parts.trainer, parts.splits
+    try:
+        trainer.train_or_resume()
+    except torch.OutOfMemoryError:
+        raise TrainingStopped(_out_of_memory(parts.prepared)) from None
+    except TrainingStopped as error:
+        ids = [splits["train"].revisions[i].id for i in trainer.step_examples(trainer.state.global_step)]
+        newest = trainer.checkpoints and trainer.checkpoints.newest()
+        kept = f"; what was learned before is in {newest}" if newest else ""
+        raise TrainingStopped(f"{error}: {', '.join(ids)}{kept}") from None
     trained = time.perf_counter()
     # of the validation split, the scorer has kept the evaluation after the last step
-    probabilities = {"validation": parts.trainer.compute_metrics.probabilities[parts.splits["validation"].order]}
-    if test := parts.splits.get("test"):
-        probabilities["test"] = softmax(parts.trainer.predict(test.examples).predictions)[test.order]
-    earlier = parts.trainer.progress.earlier
-    seconds = {"setup": begun - parts.started, "train": earlier + trained - begun}
-    return _record(parts, probabilities, seconds | {"total": earlier + time.perf_counter() - parts.started})
+    probabilities = {"validation": trainer.compute_metrics.probabilities[splits["validation"].order]}
+    if test := splits.get("test"):
+        probabilities["test"] = softmax(trainer.predict(test.examples).predictions)[test.order]
+    seconds = {"setup": begun - parts.started, "train": trainer.progress.earlier + trained - begun}
+    seconds["total"] = trainer.progress.earlier + time.perf_counter() - parts.started
+    return _record(parts, probabilities, seconds)
 
 
 def _fit_and_save(prepared: Prepared, folder: Path, options: dict) -> dict:
@@ -160,41 +146,25 @@ def _fit_and_save(prepared: Prepared, folder: Path, options: dict) -> dict:
         with new_folder(folder, within=work) as temporary:
             parts = build(prepared, **options)
             record = _fit(parts)
-            _save(parts, temporary)
+            try:
+                _save_weights(parts.trainer.model, prepared, temporary)
+                parts.tokenizer.save_pretrained(temporary / "tokenizer")
+            except (OSError, SafetensorError) as error:
+                raise InputError(f"the weights cannot be written: {error}; free some space and train again") from None
             write_record(temporary, record)
     return record
 
 
-def _save(parts: Parts, folder: Path) -> None:
-    """Write the adapter with the head, or the full model, and the tokenizer."""
-    model, name = parts.trainer.model, parts.prepared.config.model
+def _save_weights(model: torch.nn.Module, prepared: Prepared, folder: Path) -> None:
     disable_progress_bar()  # transformers shows one for every file
-    try:
-        if parts.prepared.strategy.scope == "adapters":
-            base = model.get_base_model()  # saved as the user named it: its path on this machine is of no use elsewhere
-            base.name_or_path = base.config._name_or_path = name
-            for adapter in model.peft_config.values():
-                adapter.base_model_name_or_path = name
-            model.save_pretrained(folder / "adapter", save_embedding_layers=False)
-        else:
-            model.save_pretrained(folder / "model")
-        parts.tokenizer.save_pretrained(folder / "tokenizer")
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"the weights cannot be written: {error}; free some space and train again") from None
-
-
-def _train(parts: Parts) -> None:
-    trainer = parts.trainer
-    try:
-        trainer.train_or_resume()
-    except torch.OutOfMemoryError:
-        raise TrainingStopped(_out_of_memory(parts.prepared)) from None
-    except TrainingStopped as error:
-        examples = trainer.step_examples(trainer.state.global_step)
-        ids = ", ".join(parts.splits["train"].revisions[i].id for i in examples)
-        newest = trainer.checkpoints and trainer.checkpoints.newest()
-        kept = f"; what was learned before is in {newest}" if newest else ""
-        raise TrainingStopped(f"{error}: {ids}{kept}") from None
+    if prepared.strategy.scope == "parameters":
+        model.save_pretrained(folder / "model")
+        return
+    base = model.get_base_model()  # saved as the user named it: its path on this machine is of no use elsewhere
+    base.name_or_path = base.config._name_or_path = prepared.config.model
+    for adapter in model.peft_config.values():
+        adapter.base_model_name_or_path = prepared.config.model
+    model.save_pretrained(folder / "adapter", save_embedding_layers=False)
 
 
 def _out_of_memory(prepared: Prepared) -> str:
@@ -217,20 +187,20 @@ def _record(parts: Parts, probabilities: dict[str, np.ndarray], seconds: dict[st
     for split, rows in probabilities.items():
         revisions = parts.splits[split].revisions
         scores[split] = score([labels.index(r.intention) for r in revisions], rows, labels)
-        predictions[split] = [_prediction(*pair, labels) for pair in zip(revisions, rows, strict=True)]
+        predictions[split] = [
+            {"id": r.id, "group": r.group, "intention": r.intention}  # intervals are computed over groups
+            | {"predicted": labels[int(row.argmax())], "probabilities": [round(float(p), 6) for p in row]}
+            for r, row in zip(revisions, rows, strict=True)
+        ]
     run = {
-        "config": prepared.config.to_dict(),
-        "strategy": facts(prepared.config.method),
-        "corpus_checksum": corpus.checksum,
-        "synthetic_corpus": corpus.synthetic,
-        "random_weights": prepared.source.random_weights,
-        "labels": list(labels),
+        "config": prepared.config.to_dict(), "strategy": facts(prepared.config.method),
+        "corpus_checksum": corpus.checksum, "synthetic_corpus": corpus.synthetic,
+        "random_weights": prepared.source.random_weights, "labels": list(labels),
         "split_sizes": {s: len(corpus.split(s)) for s in SPLITS} | {"train": len(parts.splits["train"].revisions)},
-        "parameters": sum(p.numel() for p in trainer.model.parameters()),
-        "depth": len(find_layers(trainer.model)),
+        "parameters": sum(p.numel() for p in trainer.model.parameters()), "depth": len(find_layers(trainer.model)),
         "candidate_layers": layers.indices,
         "layer_parameters": [sum(p.numel() for p in layer) for layer in layers.parameters],
-    }
+    }  # fmt: skip
     history, log, losses = trainer.layerwise.history, trainer.state.log_history, trainer.step_losses()
     evaluations = [row for row in log if "eval_loss" in row]
     steps = {
@@ -242,8 +212,3 @@ def _record(parts: Parts, probabilities: dict[str, np.ndarray], seconds: dict[st
     meta = provenance(prepared.device) | meta | {"step_seconds": trainer.progress.seconds}
     scores["test_scored"] = int(prepared.config.score_test)
     return {"schema": SCHEMA, "run": run, "train": steps, "scores": scores, "predictions": predictions, "meta": meta}
-
-
-def _prediction(revision: Revision, row: np.ndarray, labels: Sequence[str]) -> dict:
-    kept = {name: getattr(revision, name) for name in ("id", "group", "intention")}  # intervals need the groups
-    return kept | {"predicted": labels[int(row.argmax())], "probabilities": [round(float(p), 6) for p in row]}
