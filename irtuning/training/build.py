@@ -2,16 +2,15 @@
 
 import copy
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import (
-    DataCollatorWithPadding, PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, TrainingArguments, set_seed,
-)  # fmt: skip
+from scipy import special
+from transformers import DataCollatorWithPadding, PrinterCallback, ProgressCallback, TrainingArguments, set_seed
+from transformers.integrations import TensorBoardCallback
 
 from irtuning.corpora.base import Revision
 from irtuning.errors import InputError
@@ -21,10 +20,10 @@ from irtuning.method.processes import examples_each, world_size
 from irtuning.models.adapters import adapted_classifier
 from irtuning.models.loading import context_length, load_classifier, load_tokenizer
 from irtuning.models.prompts import encode
-from irtuning.training.metrics import balanced_weights, score, softmax
+from irtuning.training.metrics import balanced_weights, score
 from irtuning.training.prepare import Prepared
 from irtuning.training.record import versions
-from irtuning.training.resume import Checkpoints, Progress, ResumableTrainer
+from irtuning.training.resume import Checkpoints, Progress, ResumableTrainer, unfinished_folder
 from irtuning.training.speed import accelerate
 
 
@@ -37,77 +36,58 @@ class Split:
     order: np.ndarray
 
 
-class Scorer:
-    """Function that scores an evaluation for the Trainer; it keeps the class probabilities, shape (n, K)."""
-
-    def __init__(self, labels: Sequence[str]):
-        self.labels, self.probabilities = labels, None
-
-    def __call__(self, prediction) -> dict[str, float]:
-        self.probabilities = softmax(prediction.predictions)
-        scores = score(prediction.label_ids, self.probabilities, self.labels)
-        return {name: value for name, value in scores.items() if name != "per_class"}
-
-
 class TrainingBar(ProgressCallback):
     """Progress bar of the training steps alone: no bars of evaluations, no printed numbers."""
 
     def on_log(self, *args, **kwargs):
-        pass
+        """Print nothing, and for an evaluation show nothing."""
 
     on_prediction_step = on_log
 
 
-@dataclass
-class Parts:
-    """Everything that one run trains with."""
-
-    prepared: Prepared
-    started: float  # when building began, in seconds of `time.perf_counter`
-    tokenizer: PreTrainedTokenizerBase
-    splits: dict[str, Split]  # train, and the splits that are scored
-    trainer: ResumableTrainer  # with the model, a `Scorer` as compute_metrics, callbacks and checkpoints
-
-
-
-def build(prepared: Prepared, *, progress: bool, callbacks, report_to, folder: Path | None, save_every: int) -> Parts:
-    """Make everything that a run trains with. The random numbers, and so the results, depend on the order here.
-
-    Args:
-        progress, callbacks, report_to: see `irtuning.training.run.train`.
-        folder: where checkpoints are written; None for none.
-        save_every: steps between two checkpoints; 0 for none.
-    """
-    config, corpus, started = prepared.config, prepared.corpus, time.perf_counter()
+def build(prepared: Prepared, *, progress, callbacks, report_to, output, save_every) -> tuple[ResumableTrainer, dict]:
+    """Return the Trainer of a run, and by name the `Split` it trains on and those that are scored; see `train`."""
+    config, corpus = prepared.config, prepared.corpus
     if prepared.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    set_seed(config.seed)  # before the model is made, whose head and adapters are random
+    set_seed(config.seed)  # the random numbers, and so the results, depend on the order from here on
     tokenizer = load_tokenizer(prepared.source)
     model = _model(prepared, tokenizer)
     revisions = {"train": corpus.train_part(config.train_share, config.seed), "validation": corpus.validation}
     revisions |= {"test": corpus.test} if config.score_test else {}
     splits = {name: _encoded(rows, prepared, tokenizer, name != "train") for name, rows in revisions.items()}
-    layerwise, clock = LayerwiseTuning(copy.deepcopy(prepared.strategy), config.seed), Progress(save_every)
-    weights = None
+    layerwise = LayerwiseTuning(copy.deepcopy(prepared.strategy), config.seed)
+    clock, weights = Progress(save_every if output else 0), None
     if config.class_weights == "balanced":
         weights = torch.from_numpy(balanced_weights([r.intention for r in revisions["train"]], corpus.labels)).float()
     identity = config.to_dict() | {"corpus_checksum": corpus.checksum, "processes": world_size()} | versions()
-    checkpoints = Checkpoints(folder, identity) if folder and save_every else None
+    checkpoints = Checkpoints(unfinished_folder(output), identity) if output and save_every else None
+
+    def scores(prediction) -> dict[str, float]:
+        outputs = prediction.predictions  # logits, shape (n, K), the first of a model's outputs
+        logits = np.asarray(outputs[0] if isinstance(outputs, tuple) else outputs, dtype=np.float64)
+        trainer.probabilities = special.softmax(logits, axis=1)  # of the last evaluation
+        values = score(prediction.label_ids, trainer.probabilities, corpus.labels)
+        return {name: value for name, value in values.items() if name != "per_class"}
+
     eights = 8 if "compile" in (config.speed or ()) else None  # else chance lengths would be compiled again
     trainer = ResumableTrainer(
         model, _arguments(prepared, checkpoints, progress, report_to), train_dataset=splits["train"].examples,
-        eval_dataset=splits["validation"].examples, compute_metrics=Scorer(corpus.labels), class_weights=weights,
+        eval_dataset=splits["validation"].examples, compute_metrics=scores, class_weights=weights,
         data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=eights),
         callbacks=[clock, layerwise, *callbacks],  # the clock first: the choice of layers is a part of a step's time
         checkpoints=checkpoints, layerwise=layerwise, progress=clock,
     )  # fmt: skip
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+            callback.logging_dir = f"{output or 'runs/unsaved'}.tensorboard"
     trainer.remove_callback(PrinterCallback)
     if progress and trainer.pop_callback(ProgressCallback):  # not in a notebook, which has a table of its own
         trainer.add_callback(TrainingBar)
-    return Parts(prepared, started, tokenizer, splits, trainer)
+    return trainer, splits
 
 
-def _model(prepared: Prepared, tokenizer: PreTrainedTokenizerBase) -> torch.nn.Module:
+def _model(prepared: Prepared, tokenizer) -> torch.nn.Module:
     config, adapted = prepared.config, prepared.strategy.scope == "adapters"
     if not adapted and config.quantize != "none":
         raise InputError(f"method {config.method!r} tunes all weights, which {config.quantize} cannot hold")

@@ -41,14 +41,27 @@ class RevisionClassifier:
         """Return the classifier of the run in `folder`, on the GPU if there is one.
 
         Weights are read from safetensors only, and no remote code is run. An adapter also needs its base model, which
-        is loaded by the name in the record: a name, a Hub id, or a path as the user gave it. An InputError says what
-        is missing or damaged.
+        is loaded by the name in the record. An InputError says what is missing or damaged.
         """
         folder, run = Path(folder), read_record(Path(folder))["run"]
         try:
             config, labels = run["config"], run["labels"]
             tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", trust_remote_code=False)
-            model = _load_model(folder, labels, tokenizer, config).to(available_device())
+            if (folder / "model").is_dir():
+                model, report = AutoModelForSequenceClassification.from_pretrained(
+                    folder / "model", use_safetensors=True, trust_remote_code=False, output_loading_info=True
+                )
+                missing = report["missing_keys"]
+            else:
+                loading = {"precision": config["precision"], "quantize": config["quantize"]}
+                base = load_classifier(resolve(config["model"], config["form"]), labels, tokenizer, **loading)
+                stored = load_file(folder / "adapter" / "adapter_model.safetensors")
+                with no_rename_warning():
+                    model = PeftModel.from_pretrained(base, folder / "adapter")
+                missing = get_peft_model_state_dict(model, save_embedding_layers=False).keys() - stored.keys()
+            if missing:
+                raise InputError(f"the weights in {folder} lack {min(missing)}; train the run again")
+            model = model.to(available_device())
             return cls(model, tokenizer, labels, config["form"], config["max_length"])
         except InputError:
             raise
@@ -87,22 +100,3 @@ def read_pairs(file: str) -> list[tuple[str, str]]:
         except (ValueError, KeyError, TypeError):
             raise InputError(f'line {number} is not an object like {{"before": "...", "after": "..."}}') from None
     return pairs
-
-
-def _load_model(folder: Path, labels: list[str], tokenizer, config: dict) -> torch.nn.Module:
-    """Return the full model, or the base model with its adapter, whose weights must all be in the folder."""
-    if (folder / "model").is_dir():
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            folder / "model", use_safetensors=True, trust_remote_code=False, output_loading_info=True
-        )
-        missing = report["missing_keys"]
-    else:
-        loading = {"precision": config["precision"], "quantize": config["quantize"]}
-        base = load_classifier(resolve(config["model"], config["form"]), labels, tokenizer, **loading)
-        stored = load_file(folder / "adapter" / "adapter_model.safetensors")
-        with no_rename_warning():
-            model = PeftModel.from_pretrained(base, folder / "adapter")
-        missing = get_peft_model_state_dict(model, save_embedding_layers=False).keys() - stored.keys()
-    if missing:
-        raise InputError(f"the weights in {folder} lack {min(missing)}; train the run again")
-    return model

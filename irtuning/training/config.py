@@ -65,10 +65,7 @@ class RunConfig:
 
     @classmethod
     def of(cls, given: Mapping[str, object]) -> "RunConfig":
-        """Return the configuration with the given settings; a text such as `"1e-3"` is read as its field's type.
-
-        `method` may also be a subclass of `Strategy` or an instance. A setting that does not exist is an InputError.
-        """
+        """Return the configuration with the given settings. A text such as `"1e-3"` is read as its field's type."""
         kinds = {f.name: f.type for f in dataclasses.fields(cls)}
         if wrong := [name for name in given if name not in kinds]:
             raise unknown("setting", wrong[0], kinds)
@@ -81,11 +78,8 @@ class RunConfig:
     def complete(self, source: ModelSource, examples: int | None, full_parameters: bool, device: str) -> "RunConfig":
         """Return the configuration with the model's own settings in place of None; one InputError has all problems.
 
-        Args:
-            source: the model.
-            examples: number of training examples. If None, the number of steps stays unknown unless max_steps is set.
-            full_parameters: whether the layers' own weights learn, which have another learning rate.
-            device: `cpu` or `cuda`; it decides the precision.
+        Without the number of training examples the number of steps stays unknown, unless max_steps is set. The device
+        decides the precision. `full_parameters` tells whether the layers' own weights learn, with a rate of their own.
         """
         own = source.settings | {"precision": "fp32" if device == "cpu" else "bf16"}
         own["learning_rate"] = own["full_learning_rate" if full_parameters else "learning_rate"]
@@ -128,11 +122,7 @@ class RunConfig:
 
 
 def parse_settings(texts: list[str]) -> dict[str, str]:
-    """Return the settings that `name=value` texts give.
-
-    >>> parse_settings(["rank=8"])
-    {'rank': '8'}
-    """
+    """Return the settings that texts such as `rank=8` give."""
     for text in texts:
         if "=" not in text:
             near = difflib.get_close_matches(text, [f.name for f in dataclasses.fields(RunConfig)], n=1)

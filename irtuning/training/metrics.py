@@ -1,9 +1,8 @@
-"""Scores of a classifier (precision, recall, F1, accuracy, AUPRC), its probabilities, and class weights."""
+"""Scores of a classifier (precision, recall, F1, accuracy, AUPRC), and class weights."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import special
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 from sklearn.utils.class_weight import compute_class_weight
 
@@ -23,11 +22,6 @@ def score(gold: Sequence[int], probabilities: np.ndarray, labels: Sequence[str])
     by_class = {label: {name: float(columns[name][k]) for name in columns} for k, label in enumerate(labels)}
     means = {"accuracy": float((gold == predicted).mean())} | macro | {"auprc": float(np.mean(areas))}
     return means | {"per_class": by_class}
-
-
-def softmax(logits: np.ndarray | tuple) -> np.ndarray:
-    """Return class probabilities in float64 of logits, shape (n, K), the first of a model's outputs."""
-    return special.softmax(np.asarray(logits[0] if isinstance(logits, tuple) else logits, dtype=np.float64), axis=1)
 
 
 def balanced_weights(gold: Sequence[str], labels: Sequence[str]) -> np.ndarray:

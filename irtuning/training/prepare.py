@@ -7,7 +7,6 @@ from pathlib import Path
 from irtuning.corpora.base import Corpus
 from irtuning.corpora.load import load_corpus
 from irtuning.errors import InputError
-from irtuning.memory import fit
 from irtuning.memory.predict import ADAPTER_SETTINGS, MemoryPrediction, predict_memory
 from irtuning.method.registry import METHODS, as_strategy, method_text
 from irtuning.method.strategies import Strategy
@@ -26,11 +25,7 @@ class Prepared:
     device: str  # cuda or cpu
 
     def predicted_memory(self, **changes: object) -> MemoryPrediction:
-        """Return the predicted peak memory on a GPU, also with changed settings such as `accumulation=4`.
-
-        Raises:
-            InputError: the weights are quantized, or the model is not known offline.
-        """
+        """Return the predicted peak memory on a GPU, also with changed settings such as `accumulation=4`."""
         config = dataclasses.replace(self.config, **changes)
         if config.quantize != "none":
             raise InputError(f"quantize is {config.quantize!r}: its memory cannot be predicted; use none or measure it")
@@ -39,35 +34,30 @@ class Prepared:
         where = (config.model, self.strategy, config.adapter, config.batch_size, config.max_length)
         return predict_memory(*where, **options)
 
-    def setting_that_fits(self, gpu_bytes: int) -> str | None:
-        """Return a change of settings that keeps the result and fits a GPU of so many bytes; None if there is none."""
-        now = self.config
-
-        def predict(accumulation: int, checkpointing: bool) -> int:
-            return self.predicted_memory(accumulation=accumulation, checkpointing=checkpointing).peak_bytes
-
-        return fit.setting_that_fits(predict, now.accumulation, now.batch_size, now.checkpointing, gpu_bytes)
-
 
 def prepare(
     config: RunConfig | None = None, *, corpus: Corpus | str | None = None, data_dir: str | Path | None = None,
     strategy: type[Strategy] | Strategy | None = None, load: bool = True, on_device: str | None = None,
     **settings: object,
 ) -> Prepared:  # fmt: skip
-    """Complete and check a configuration, and load its corpus.
+    """Complete and check a configuration, and load its corpus; raise InputError if something cannot work.
 
     Args:
         config, corpus, data_dir, settings: see `irtuning.training.run.train`.
         strategy: the strategy that the configuration's method names, if this process may not know the name.
         load: whether to load a corpus that is not given. Without it, only max_steps tells the number of steps.
         on_device: `cuda` or `cpu`, to prepare for another machine than this one.
-
-    Raises:
-        InputError: something cannot work.
     """
-    given = strategy or (config.method if config else settings.get("method"))
-    config = _config(config, corpus, settings)
-    given = given or config.method
+    loaded = isinstance(corpus, Corpus)
+    if config is None:
+        named = {"corpus": corpus.name, "fold": corpus.fold} if loaded else {"corpus": corpus} if corpus else {}
+        strategy, config = strategy or settings.get("method"), RunConfig.of(settings | named)
+    elif settings or isinstance(corpus, str):
+        raise InputError(f"beside a config nothing else is read: put {', '.join(settings) or 'corpus'} into it")
+    elif loaded and (corpus.name, corpus.fold) != (Path(config.corpus).stem, config.fold):
+        says = f"the config says {config.corpus}, fold {config.fold}"
+        raise InputError(f"the corpus is {corpus.name}, fold {corpus.fold}, and {says}")
+    given = strategy or config.method
     budget = {name: value for name in ("share", "counts") if (value := getattr(config, name)) is not None}
     if refused := sorted(set(budget) - {field.name for field in dataclasses.fields(as_strategy(given))}):
         raise InputError(f"method {config.method!r} takes no {', '.join(refused)}")
@@ -75,7 +65,7 @@ def prepare(
     if config.method.split(":")[0] not in METHODS:  # FILE.py:Class
         config = dataclasses.replace(config, method=method_text(as_strategy(config.method)))
     source, device = resolve(config.model, config.form), on_device or available_device(config.device)
-    if not isinstance(corpus, Corpus):
+    if not loaded:
         corpus = corpus_of(config, data_dir) if load else None
     examples = corpus and len(corpus.train_part(config.train_share, config.seed))
     completed = config.complete(source, examples, strategy.scope == "parameters", device)
@@ -93,17 +83,3 @@ def corpus_of(config: RunConfig, data_dir: str | Path | None = None) -> Corpus:
     """Return the corpus that a configuration names."""
     columns = {name: getattr(config, name) for name in ("before", "after", "label", "group")}
     return load_corpus(config.corpus, data_dir, config.fold, labels=config.label_set, **columns)
-
-
-def _config(config: RunConfig | None, corpus: Corpus | str | None, settings: dict) -> RunConfig:
-    """Return the configuration, which must name the corpus that is used."""
-    loaded = isinstance(corpus, Corpus)
-    if config is None:
-        named = {"corpus": corpus.name, "fold": corpus.fold} if loaded else {"corpus": corpus} if corpus else {}
-        return RunConfig.of(settings | named)
-    if settings or isinstance(corpus, str):
-        raise InputError(f"beside a config nothing else is read: put {', '.join(settings) or 'corpus'} into it")
-    if loaded and (corpus.name, corpus.fold) != (Path(config.corpus).stem, config.fold):
-        says = f"the config says {config.corpus}, fold {config.fold}"
-        raise InputError(f"the corpus is {corpus.name}, fold {corpus.fold}, and {says}")
-    return config

@@ -73,14 +73,9 @@ def read_record(folder: Path) -> dict:
 
 @contextmanager
 def new_folder(folder: Path, within: Path | None = None) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `folder` at the end, and is removed after an error.
+    """Yield a temporary folder, `within` another one or beside `folder`, which becomes `folder` at the end.
 
-    Args:
-        folder: a path that does not exist yet, or an empty folder.
-        within: where the temporary folder is made, on the same file system; by default beside `folder`.
-
-    Raises:
-        InputError: `folder` is not empty or cannot be made. If it appears meanwhile, the temporary one stays.
+    An InputError says that `folder` is not empty or cannot be made. Another error removes the temporary folder.
     """
     folder = Path(folder)
     try:

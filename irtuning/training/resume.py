@@ -33,34 +33,31 @@ def unfinished_folder(output: Path) -> Path:
 
 @contextmanager
 def unfinished(output: Path) -> Iterator[Path]:
-    """Lock the folder of a run's unfinished work and yield it. The lock ends with the process, however it ends.
-
-    After an error the folder stays if it holds a checkpoint, or a finished run that could not be renamed.
-    """
+    """Lock the folder of a run's unfinished work and yield it. After an error it stays if something in it is complete."""
     folder, finished = unfinished_folder(output), False
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "lock", timeout=0)
+        lock = FileLock(folder / "lock", timeout=0)  # the lock ends with the process, however that ends
         lock.acquire()
     except Timeout:
         raise InputError(f"another process is training in {folder}; wait for it, or give another output") from None
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}; give another output") from None
     try:
-        _remove_half_written(folder)
+        for path in folder.iterdir():
+            if path.is_dir() and not _is_complete(path):
+                shutil.rmtree(path)
         yield folder
         finished = True
     finally:
-        _remove_half_written(folder)
-        if finished or not any(path.is_dir() for path in folder.iterdir()):
+        if finished or not any(map(_is_complete, folder.iterdir())):
             shutil.rmtree(folder, ignore_errors=True)
         lock.release()
 
 
-def _remove_half_written(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.is_dir() and not path.name.startswith("checkpoint-") and not has_record(path):
-            shutil.rmtree(path)
+def _is_complete(path: Path) -> bool:
+    """Return whether a path is a checkpoint, or a finished run that could not be renamed."""
+    return path.name.startswith("checkpoint-") or has_record(path)
 
 
 class Checkpoints:
@@ -101,15 +98,13 @@ class Progress(TrainerCallback, ExportableState):
     """Callback that times the steps, evaluates after the last one, and asks for checkpoints.
 
     A checkpoint is due every `every` steps, and once when the process receives SIGTERM.
-
-    Attributes:
-        starts: the step after which each process of this run began; [0] for a run that was never interrupted.
-        earlier: seconds of training in the processes before this one.
-        seconds: duration of each optimizer step, without evaluation.
     """
 
     def __init__(self, every: int = 0):
-        self.every, self.ending, self.starts, self.earlier, self.seconds = every, False, [], 0.0, []
+        self.every, self.ending = every, False
+        self.starts: list[int] = []  # the step after which each process of this run began
+        self.earlier = 0.0  # seconds of training in the processes before this one
+        self.seconds: list[float] = []  # of each optimizer step, without evaluation
 
     def state(self) -> dict:
         """Return what a checkpoint holds."""
@@ -141,9 +136,8 @@ class ResumableTrainer(LayerwiseTrainer):
     """Trainer that writes complete checkpoints of what learns and continues from them exactly.
 
     A checkpoint holds the Trainer's own files (optimizer, schedule, random generators, its state with that of the
-    callbacks) and one file of tensors: the weights that learn and the losses of the steps. The base model is not in
-    it, since the seed makes it again. The callbacks `layerwise` and `progress` tell which layers to log and when to
-    save. Without `checkpoints`, whose `new` must be `args.output_dir`, nothing is saved.
+    callbacks) and one file of tensors: the weights that learn and the losses of the steps. The seed makes the base
+    model again. Without `checkpoints`, whose `new` must be `args.output_dir`, nothing is saved.
     """
 
     def __init__(self, *args, checkpoints: Checkpoints | None, layerwise: LayerwiseTuning, progress: Progress, **named):

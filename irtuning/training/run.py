@@ -1,13 +1,10 @@
 """One run from its configuration to its record: read if it is finished, resumed if it was interrupted."""
 
-import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from transformers import TrainerCallback
@@ -16,18 +13,18 @@ from transformers.utils.logging import disable_progress_bar
 
 from irtuning.corpora.base import SPLITS, Corpus
 from irtuning.errors import InputError, TrainingStopped, differences, unknown
+from irtuning.memory.fit import setting_that_fits
 from irtuning.method.layers import find_layers
 from irtuning.method.processes import examples_each, is_first, refuse_sharding, wait_for_all, world_size
 from irtuning.method.registry import facts
-from irtuning.training.build import Parts, build
+from irtuning.training.build import build
 from irtuning.training.config import RunConfig
-from irtuning.training.metrics import score, softmax
+from irtuning.training.metrics import score
 from irtuning.training.prepare import Prepared, prepare
 from irtuning.training.record import SCHEMA, finite, has_record, new_folder, provenance, read_record, write_record
-from irtuning.training.resume import unfinished, unfinished_folder
+from irtuning.training.resume import ResumableTrainer, unfinished
 
 CURVE = ("loss", "macro_f1", "auprc", "accuracy", "macro_precision", "macro_recall")
-TENSORBOARD = "TENSORBOARD_LOGGING_DIR"
 
 
 @dataclass
@@ -65,8 +62,7 @@ def train(
         save_every: steps between two checkpoints of a run with an `output`. None: at each evaluation. 0: never.
         report_to: trackers by the Trainer's names. They receive losses, scores, the number of layers that learn and
             every layer's score. `tensorboard` writes to TENSORBOARD_LOGGING_DIR or beside `output`.
-        progress: whether to show a progress bar.
-        callbacks: further callbacks of the Trainer, called after this package's.
+        progress, callbacks: whether to show a progress bar; further callbacks of the Trainer, called last.
 
     Raises:
         InputError: something cannot work. It is raised before training starts, and nothing is overwritten.
@@ -81,11 +77,12 @@ def train(
     folder, every = output and Path(output), prepared.config.eval_every if save_every is None else save_every
     if folder and has_record(folder):
         return Run(finished_run(folder, prepared), folder)
+    trackers = get_available_reporting_integrations()
+    if wrong := [name for name in report_to if name not in trackers]:
+        raise unknown("tracker (or it is not installed)", wrong[0], trackers)
     options = {"callbacks": callbacks, "report_to": report_to, "progress": progress and is_first()}
-    options |= {"folder": folder and unfinished_folder(folder), "save_every": every if folder else 0}
-    with _trackers(report_to, folder):
-        saves = folder and is_first()
-        record = _fit_and_save(prepared, folder, options) if saves else _fit(build(prepared, **options))
+    options |= {"output": folder, "save_every": every}
+    record = _fit_and_save(prepared, options) if folder and is_first() else _fit(prepared, options)[0]
     wait_for_all()
     return Run(record, folder)
 
@@ -101,70 +98,53 @@ def finished_run(folder: Path, prepared: Prepared) -> dict:
     return record
 
 
-@contextmanager
-def _trackers(names: Sequence[str], folder: Path | None) -> Iterator[None]:
-    """Check the names of trackers, and let TensorBoard write to `NAME.tensorboard` beside the run's folder."""
-    known = get_available_reporting_integrations()
-    if wrong := [name for name in names if name not in known]:
-        raise unknown("tracker (or it is not installed)", wrong[0], known)
-    given = os.environ.get(TENSORBOARD)
-    os.environ[TENSORBOARD] = given or f"{folder or 'runs/unsaved'}.tensorboard"
-    try:
-        yield
-    finally:
-        if not given:
-            del os.environ[TENSORBOARD]
-
-
-def _fit(parts: Parts) -> dict:
-    """Train and score a run that was built, and return its record."""
-    begun, trainer, splits = time.perf_counter(), parts.trainer, parts.splits
+def _fit(prepared: Prepared, options: dict) -> tuple[dict, ResumableTrainer]:
+    """Build, train and score a run, and return its record and its Trainer."""
+    started = time.perf_counter()
+    trainer, splits = build(prepared, **options)
+    begun = time.perf_counter()
     try:
         trainer.train_or_resume()
     except torch.OutOfMemoryError:
-        raise TrainingStopped(_out_of_memory(parts.prepared)) from None
+        raise TrainingStopped(_out_of_memory(prepared)) from None
     except TrainingStopped as error:
         ids = [splits["train"].revisions[i].id for i in trainer.step_examples(trainer.state.global_step)]
         newest = trainer.checkpoints and trainer.checkpoints.newest()
         kept = f"; what was learned before is in {newest}" if newest else ""
         raise TrainingStopped(f"{error}: {', '.join(ids)}{kept}") from None
     trained = time.perf_counter()
-    # of the validation split, the scorer has kept the evaluation after the last step
-    probabilities = {"validation": trainer.compute_metrics.probabilities[splits["validation"].order]}
+    probabilities = {"validation": trainer.probabilities[splits["validation"].order]}  # after the last step
     if test := splits.get("test"):
-        probabilities["test"] = softmax(trainer.predict(test.examples).predictions)[test.order]
-    seconds = {"setup": begun - parts.started, "train": trainer.progress.earlier + trained - begun}
-    seconds["total"] = trainer.progress.earlier + time.perf_counter() - parts.started
-    return _record(parts, probabilities, seconds)
+        trainer.predict(test.examples)
+        probabilities["test"] = trainer.probabilities[test.order]
+    seconds = {"setup": begun - started, "train": trainer.progress.earlier + trained - begun}
+    seconds["total"] = trainer.progress.earlier + time.perf_counter() - started
+    return _record(prepared, trainer, splits, probabilities, seconds), trainer
 
 
-def _fit_and_save(prepared: Prepared, folder: Path, options: dict) -> dict:
+def _fit_and_save(prepared: Prepared, options: dict) -> dict:
     """Train in the folder of unfinished work, which becomes the run's folder at the end; return the record."""
+    folder = options["output"]
     with unfinished(folder) as work:
         if has_record(folder):  # another process has just finished it
             return finished_run(folder, prepared)
         with new_folder(folder, within=work) as temporary:
-            parts = build(prepared, **options)
-            record = _fit(parts)
+            record, trainer = _fit(prepared, options)
+            model, options = trainer.model, {}
+            if prepared.strategy.scope == "adapters":
+                options, base = {"save_embedding_layers": False}, model.get_base_model()
+                # saved as the user named it: its path on this machine is of no use elsewhere
+                base.name_or_path = base.config._name_or_path = prepared.config.model
+                for adapter in model.peft_config.values():
+                    adapter.base_model_name_or_path = prepared.config.model
+            disable_progress_bar()  # transformers shows one for every file
             try:
-                _save_weights(parts.trainer.model, prepared, temporary)
-                parts.tokenizer.save_pretrained(temporary / "tokenizer")
+                model.save_pretrained(temporary / ("adapter" if options else "model"), **options)
+                trainer.data_collator.tokenizer.save_pretrained(temporary / "tokenizer")
             except (OSError, SafetensorError) as error:
                 raise InputError(f"the weights cannot be written: {error}; free some space and train again") from None
             write_record(temporary, record)
     return record
-
-
-def _save_weights(model: torch.nn.Module, prepared: Prepared, folder: Path) -> None:
-    disable_progress_bar()  # transformers shows one for every file
-    if prepared.strategy.scope == "parameters":
-        model.save_pretrained(folder / "model")
-        return
-    base = model.get_base_model()  # saved as the user named it: its path on this machine is of no use elsewhere
-    base.name_or_path = base.config._name_or_path = prepared.config.model
-    for adapter in model.peft_config.values():
-        adapter.base_model_name_or_path = prepared.config.model
-    model.save_pretrained(folder / "adapter", save_embedding_layers=False)
 
 
 def _out_of_memory(prepared: Prepared) -> str:
@@ -172,20 +152,23 @@ def _out_of_memory(prepared: Prepared) -> str:
     gpu_bytes = torch.cuda.get_device_properties(0).total_memory
     text = f"the GPU of {gpu_bytes / 2**30:.1f} GiB is out of memory"
     try:
-        needed, change = prepared.predicted_memory().peak_bytes / 2**30, prepared.setting_that_fits(gpu_bytes)
+        needed, now = prepared.predicted_memory().peak_bytes / 2**30, prepared.config
+        change = setting_that_fits(
+            lambda n, again: prepared.predicted_memory(accumulation=n, checkpointing=again).peak_bytes,
+            now.accumulation, now.batch_size, now.checkpointing, gpu_bytes,
+        )  # fmt: skip
     except Exception as error:  # whatever a model or a user's strategy raises must not hide what happened
         return f"{text}; give more accumulation, or checkpointing=true (memory could not be predicted: {error})"
     cure = f"set {change}" if change else "no split fits, so use a shorter max_length, a smaller model or a larger GPU"
     return f"{text}: predicted for this run are {needed:.1f} GiB, without other processes on it; {cure}"
 
 
-def _record(parts: Parts, probabilities: dict[str, np.ndarray], seconds: dict[str, float]) -> dict:
-    """Return the record of a run from what it trained with, its class probabilities by split, and its times."""
-    prepared, trainer, layers = parts.prepared, parts.trainer, parts.trainer.layerwise.layers
-    corpus, labels = prepared.corpus, prepared.corpus.labels
+def _record(prepared: Prepared, trainer: ResumableTrainer, splits, probabilities, seconds: dict[str, float]) -> dict:
+    """Return the record of a run; the class probabilities, shape (n, K), are by split."""
+    corpus, labels, layers = prepared.corpus, prepared.corpus.labels, trainer.layerwise.layers
     scores, predictions = {}, {}
     for split, rows in probabilities.items():
-        revisions = parts.splits[split].revisions
+        revisions = splits[split].revisions
         scores[split] = score([labels.index(r.intention) for r in revisions], rows, labels)
         predictions[split] = [
             {"id": r.id, "group": r.group, "intention": r.intention}  # intervals are computed over groups
@@ -196,7 +179,7 @@ def _record(parts: Parts, probabilities: dict[str, np.ndarray], seconds: dict[st
         "config": prepared.config.to_dict(), "strategy": facts(prepared.config.method),
         "corpus_checksum": corpus.checksum, "synthetic_corpus": corpus.synthetic,
         "random_weights": prepared.source.random_weights, "labels": list(labels),
-        "split_sizes": {s: len(corpus.split(s)) for s in SPLITS} | {"train": len(parts.splits["train"].revisions)},
+        "split_sizes": {s: len(corpus.split(s)) for s in SPLITS} | {"train": len(splits["train"].revisions)},
         "parameters": sum(p.numel() for p in trainer.model.parameters()), "depth": len(find_layers(trainer.model)),
         "candidate_layers": layers.indices,
         "layer_parameters": [sum(p.numel() for p in layer) for layer in layers.parameters],

@@ -27,12 +27,10 @@ def problems(names: Collection[str], activation_budget: float = 1.0) -> list[str
 
 
 def accelerate(model: "nn.Module", names: Collection[str], activation_budget: float = 1.0) -> None:
-    """Switch accelerations on in a classifier that has its adapters already.
+    """Switch accelerations, by their names, on in a classifier that has its adapters already.
 
-    Args:
-        names: names in `ACCELERATIONS`.
-        activation_budget: share of the activations that a compiled layer keeps for the backward pass. It recomputes
-            the others, those first that cost least. An InputError says if this torch and model cannot.
+    The budget is the share of the activations that a compiled layer keeps for the backward pass. It recomputes the
+    others, those first that cost least. An InputError says if this torch and model cannot.
     """
     import torch
     from torch._functorch import config

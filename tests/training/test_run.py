@@ -79,7 +79,7 @@ def test_a_model_learns_and_shows_one_bar_without_numbers(own_corpus, capfd):
     run = train(**own_corpus | {"max_steps": 60, "method": "full"})
     printed = capfd.readouterr()
     assert run.scores["validation"]["macro_f1"] > 0.9 and not printed.out
-    assert "60/60" in printed.err and "{" not in printed.err and printed.err.count("0/60") == 1
+    assert "60/60" in printed.err and "{" not in printed.err and printed.err.count("| 0/60") == 1
 
 
 @pytest.mark.parametrize("kind", ["class", "instance", "file"])
