@@ -106,10 +106,9 @@ def _model(prepared: Prepared, tokenizer) -> torch.nn.Module:
 
 def _arguments(prepared: Prepared, checkpoints: Checkpoints | None, progress: bool, report_to) -> TrainingArguments:
     config, on_gpu = prepared.config, prepared.device == "cuda"
-    # the Trainer wants a folder even if nothing is written to it
-    folder = str(checkpoints.new) if checkpoints else str(Path(tempfile.gettempdir()) / "irtuning-unused")
+    folder = checkpoints.new if checkpoints else Path(tempfile.gettempdir()) / "irtuning-unused"  # it must be given
     arguments = TrainingArguments(
-        folder, seed=config.seed, max_steps=config.max_steps, gradient_accumulation_steps=config.accumulation,
+        str(folder), seed=config.seed, max_steps=config.max_steps, gradient_accumulation_steps=config.accumulation,
         per_device_train_batch_size=examples_each(config.batch_size, config.accumulation),
         per_device_eval_batch_size=64, max_grad_norm=config.clip, learning_rate=config.learning_rate,
         warmup_steps=config.warmup_steps, weight_decay=config.weight_decay, bf16=config.precision == "bf16",

@@ -61,8 +61,7 @@ class RevisionClassifier:
                 missing = get_peft_model_state_dict(model, save_embedding_layers=False).keys() - stored.keys()
             if missing:
                 raise InputError(f"the weights in {folder} lack {min(missing)}; train the run again")
-            model = model.to(available_device())
-            return cls(model, tokenizer, labels, config["form"], config["max_length"])
+            return cls(model.to(available_device()), tokenizer, labels, config["form"], config["max_length"])
         except InputError:
             raise
         except Exception as error:  # of many kinds, from the libraries that read the files

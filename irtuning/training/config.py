@@ -116,15 +116,14 @@ class RunConfig:
         problems += [f"{name} is {values[name]}, give {text}" for (name, text), good in possible.items() if not good]
         if self.accumulation > 0 and self.batch_size % self.accumulation:
             problems.append(f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}")
-        infinite = [n for n, v in values.items() if isinstance(v, float) and not math.isfinite(v)]
-        problems += [f"{name} is {values[name]}, give a finite number" for name in infinite]
+        floats = {name: value for name, value in values.items() if isinstance(value, float)}
+        problems += [f"{n} is {v}, give a finite number" for n, v in floats.items() if not math.isfinite(v)]
         return problems + speed_problems(self.speed or (), self.activation_budget)
 
 
 def parse_settings(texts: list[str]) -> dict[str, str]:
     """Return the settings that texts such as `rank=8` give."""
-    for text in texts:
-        if "=" not in text:
-            near = difflib.get_close_matches(text, [f.name for f in dataclasses.fields(RunConfig)], n=1)
-            raise InputError(f"{text!r} is not name=value{f', such as {near[0]}=...' if near else ''}")
+    for text in (text for text in texts if "=" not in text):
+        near = difflib.get_close_matches(text, [f.name for f in dataclasses.fields(RunConfig)], n=1)
+        raise InputError(f"{text!r} is not name=value{f', such as {near[0]}=...' if near else ''}")
     return dict(text.split("=", 1) for text in texts)

@@ -29,8 +29,8 @@ class Prepared:
         config = dataclasses.replace(self.config, **changes)
         if config.quantize != "none":
             raise InputError(f"quantize is {config.quantize!r}: its memory cannot be predicted; use none or measure it")
-        options = {name: value for name in ADAPTER_SETTINGS if (value := getattr(config, name)) is not None}
-        options |= {name: getattr(config, name) for name in ("checkpointing", "accumulation", "precision")}
+        names = (*ADAPTER_SETTINGS, "checkpointing", "accumulation", "precision")
+        options = {name: value for name in names if (value := getattr(config, name)) is not None}
         where = (config.model, self.strategy, config.adapter, config.batch_size, config.max_length)
         return predict_memory(*where, **options)
 

@@ -96,8 +96,8 @@ def new_folder(folder: Path, within: Path | None = None) -> Iterator[Path]:
         temporary.chmod(0o755)
         os.replace(temporary, folder)
     except OSError as error:
-        problem = f"cannot rename the complete run {temporary} to {folder}: {error.strerror}"
-        raise InputError(f"{problem}; move it by hand") from None
+        problem = f"{temporary} is complete and cannot be renamed to {folder}: {error.strerror}; move it by hand"
+        raise InputError(problem) from None
 
 
 def provenance(device: str = "auto") -> dict:
@@ -108,8 +108,7 @@ def provenance(device: str = "auto") -> dict:
     try:
         import resource
 
-        unit = 1 if platform.system() == "Darwin" else 1024
-        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
     except ImportError:  # on Windows
         resident = None
     return {

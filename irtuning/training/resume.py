@@ -33,7 +33,7 @@ def unfinished_folder(output: Path) -> Path:
 
 @contextmanager
 def unfinished(output: Path) -> Iterator[Path]:
-    """Lock the folder of a run's unfinished work and yield it. After an error it stays if something in it is complete."""
+    """Lock the folder of a run's unfinished work and yield it. After an error it stays if a part of it is complete."""
     folder, finished = unfinished_folder(output), False
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,8 +80,7 @@ class Checkpoints:
 
     def newest(self) -> Path | None:
         """Return the newest checkpoint, or None; raise InputError if it is another run's or another version's."""
-        steps = [int(path.name.rpartition("-")[2]) for path in self.folder.glob("checkpoint-*")]
-        if not steps:
+        if not (steps := [int(path.name.rpartition("-")[2]) for path in self.folder.glob("checkpoint-*")]):
             return None
         checkpoint = self.folder / f"checkpoint-{max(steps)}"
         try:
@@ -147,8 +146,8 @@ class ResumableTrainer(LayerwiseTrainer):
     def train_or_resume(self) -> None:
         """Train from the newest checkpoint, or from the beginning. SIGTERM ends it after a step and a checkpoint."""
         newest = self.checkpoints and from_first(self.checkpoints.newest)
-        before, main = None, threading.current_thread() is threading.main_thread()
-        if self.checkpoints and main:  # other threads cannot set signal handlers
+        before = None
+        if self.checkpoints and threading.current_thread() is threading.main_thread():  # others cannot set handlers
             before = signal.signal(signal.SIGTERM, lambda *_: setattr(self.progress, "ending", True))
         try:
             self.train(resume_from_checkpoint=str(newest) if newest else None)
@@ -171,12 +170,12 @@ class ResumableTrainer(LayerwiseTrainer):
     def save_model(self, output_dir=None, _internal_call=False) -> None:
         """Write the weights that learn and the losses. Every process adds its losses, the first one writes."""
         learning = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
-        named = ((name, p.detach().contiguous()) for name, p in self.model.named_parameters() if id(p) in learning)
-        tensors = {f"weight.{name}": value for name, value in named}
-        losses = torch.tensor(self.step_losses(), dtype=torch.float64)
+        named = self.model.named_parameters()
+        tensors = {f"weight.{name}": p.detach().contiguous() for name, p in named if id(p) in learning}
+        tensors["losses"] = torch.tensor(self.step_losses(), dtype=torch.float64)
         if is_first():
             Path(output_dir).mkdir(parents=True, exist_ok=True)
-            save_file(tensors | {"losses": losses}, Path(output_dir) / TENSORS)
+            save_file(tensors, Path(output_dir) / TENSORS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None) -> None:
         tensors = load_file(Path(resume_from_checkpoint) / TENSORS)

@@ -55,8 +55,7 @@ def train(
     Args:
         config: the configuration, or what `prepare` made of it; or give its fields as keywords, in `settings`:
             `train(corpus="synthetic", method="ir")`. `method` may be a name, a subclass of `Strategy` or an instance.
-        corpus: a loaded corpus, which must be the one that a `config` names; without a `config` also a name.
-        data_dir: folder with the corpus's files.
+        corpus, data_dir: a loaded corpus, the one that `config` names; or without `config` a name. Folder of its files.
         output: folder for record, adapter with head, and tokenizer; it appears when the run is finished. A folder that
             holds this very run is read, and a run that was interrupted resumes exactly.
         save_every: steps between two checkpoints of a run with an `output`. None: at each evaluation. 0: never.
@@ -112,12 +111,11 @@ def _fit(prepared: Prepared, options: dict) -> tuple[dict, ResumableTrainer]:
         newest = trainer.checkpoints and trainer.checkpoints.newest()
         kept = f"; what was learned before is in {newest}" if newest else ""
         raise TrainingStopped(f"{error}: {', '.join(ids)}{kept}") from None
-    trained = time.perf_counter()
+    seconds = {"setup": begun - started, "train": trainer.progress.earlier + time.perf_counter() - begun}
     probabilities = {"validation": trainer.probabilities[splits["validation"].order]}  # after the last step
     if test := splits.get("test"):
         trainer.predict(test.examples)
         probabilities["test"] = trainer.probabilities[test.order]
-    seconds = {"setup": begun - started, "train": trainer.progress.earlier + trained - begun}
     seconds["total"] = trainer.progress.earlier + time.perf_counter() - started
     return _record(prepared, trainer, splits, probabilities, seconds), trainer
 
@@ -152,11 +150,9 @@ def _out_of_memory(prepared: Prepared) -> str:
     gpu_bytes = torch.cuda.get_device_properties(0).total_memory
     text = f"the GPU of {gpu_bytes / 2**30:.1f} GiB is out of memory"
     try:
-        needed, now = prepared.predicted_memory().peak_bytes / 2**30, prepared.config
-        change = setting_that_fits(
-            lambda n, again: prepared.predicted_memory(accumulation=n, checkpointing=again).peak_bytes,
-            now.accumulation, now.batch_size, now.checkpointing, gpu_bytes,
-        )  # fmt: skip
+        now, predict = prepared.config, prepared.predicted_memory
+        needed, sizes = predict().peak_bytes / 2**30, (now.accumulation, now.batch_size, now.checkpointing, gpu_bytes)
+        change = setting_that_fits(lambda n, again: predict(accumulation=n, checkpointing=again).peak_bytes, *sizes)
     except Exception as error:  # whatever a model or a user's strategy raises must not hide what happened
         return f"{text}; give more accumulation, or checkpointing=true (memory could not be predicted: {error})"
     cure = f"set {change}" if change else "no split fits, so use a shorter max_length, a smaller model or a larger GPU"
@@ -181,8 +177,7 @@ def _record(prepared: Prepared, trainer: ResumableTrainer, splits, probabilities
         "random_weights": prepared.source.random_weights, "labels": list(labels),
         "split_sizes": {s: len(corpus.split(s)) for s in SPLITS} | {"train": len(splits["train"].revisions)},
         "parameters": sum(p.numel() for p in trainer.model.parameters()), "depth": len(find_layers(trainer.model)),
-        "candidate_layers": layers.indices,
-        "layer_parameters": [sum(p.numel() for p in layer) for layer in layers.parameters],
+        "candidate_layers": layers.indices, "layer_parameters": [sum(p.numel() for p in v) for v in layers.parameters],
     }  # fmt: skip
     history, log, losses = trainer.layerwise.history, trainer.state.log_history, trainer.step_losses()
     evaluations = [row for row in log if "eval_loss" in row]

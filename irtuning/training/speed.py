@@ -17,8 +17,7 @@ GRAPHS = 64  # learning or frozen, and input with a gradient, training, padded, 
 
 def problems(names: Collection[str], activation_budget: float = 1.0) -> list[str]:
     """Return what is wrong with a choice of accelerations, one text for each problem."""
-    known = ", ".join(ACCELERATIONS)
-    texts = [f"speed is {name!r}, give some of {known}" for name in names if name not in ACCELERATIONS]
+    texts = [f"speed is {n!r}, give some of {', '.join(ACCELERATIONS)}" for n in names if n not in ACCELERATIONS]
     if not 0 <= activation_budget <= 1:
         texts.append(f"activation_budget is {activation_budget}, give 0 (keep least) to 1 (recompute nothing dear)")
     elif activation_budget < 1 and "compile" not in names:
@@ -29,8 +28,7 @@ def problems(names: Collection[str], activation_budget: float = 1.0) -> list[str
 def accelerate(model: "nn.Module", names: Collection[str], activation_budget: float = 1.0) -> None:
     """Switch accelerations, by their names, on in a classifier that has its adapters already.
 
-    The budget is the share of the activations that a compiled layer keeps for the backward pass. It recomputes the
-    others, those first that cost least. An InputError says if this torch and model cannot.
+    The budget is the share of the activations that a compiled layer keeps for the backward pass. It recomputes others.
     """
     import torch
     from torch._functorch import config
