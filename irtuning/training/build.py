@@ -2,28 +2,28 @@
 
 import copy
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
-from transformers import TrainingArguments, set_seed
+from scipy import special
+from transformers import DataCollatorWithPadding, PrinterCallback, ProgressCallback, TrainingArguments, set_seed
+from transformers.integrations import TensorBoardCallback
 
-from irtuning.corpora.base import Corpus, Revision
+from irtuning.corpora.base import Revision
 from irtuning.errors import InputError
+from irtuning.memory.predict import ADAPTER_SETTINGS
 from irtuning.method.callback import LayerwiseTuning
 from irtuning.method.processes import examples_each, world_size
 from irtuning.models.adapters import adapted_classifier
 from irtuning.models.loading import context_length, load_classifier, load_tokenizer
 from irtuning.models.prompts import encode
-from irtuning.training.checkpoints import Checkpoints
-from irtuning.training.metrics import balanced_weights, score, softmax
-from irtuning.training.prepare import ADAPTER_SETTINGS, Prepared
+from irtuning.training.metrics import balanced_weights, score
+from irtuning.training.prepare import Prepared
 from irtuning.training.record import versions
-from irtuning.training.resume import Progress, ResumableTrainer
+from irtuning.training.resume import Checkpoints, Progress, ResumableTrainer, unfinished_folder
 from irtuning.training.speed import accelerate
 
 
@@ -31,118 +31,88 @@ from irtuning.training.speed import accelerate
 class Split:
     """Revisions, their encoded examples in another order, and the position of each revision's example, shape (n,)."""
 
-    revisions: list[Revision]
+    revisions: Sequence[Revision]
     examples: list[dict]
     order: np.ndarray
 
 
-class Scorer:
-    """Function that scores an evaluation for the Trainer; it keeps the class probabilities, shape (n, K)."""
+class TrainingBar(ProgressCallback):
+    """Progress bar of the training steps alone: no bars of evaluations, no printed numbers."""
 
-    def __init__(self, labels: Sequence[str]):
-        self.labels, self.probabilities = labels, None
+    def on_log(self, *args, **kwargs):
+        """Print nothing, and for an evaluation show nothing."""
 
-    def __call__(self, prediction) -> dict[str, float]:
-        self.probabilities = softmax(prediction.predictions)
-        scores = score(prediction.label_ids, self.probabilities, self.labels)
-        return {name: value for name, value in scores.items() if name != "per_class"}
+    on_prediction_step = on_log
 
 
-@dataclass
-class Parts:
-    """Everything that one run trains with."""
-
-    prepared: Prepared
-    started: float  # when building began, in seconds of `time.perf_counter`
-    tokenizer: PreTrainedTokenizerBase
-    model: torch.nn.Module
-    splits: dict[str, Split]  # train, and the splits that are scored
-    scorer: Scorer
-    layerwise: LayerwiseTuning
-    progress: Progress
-    checkpoints: Checkpoints | None
-    trainer: ResumableTrainer
-
-
-def build(
-    prepared: Prepared,
-    *,
-    progress: bool,
-    callbacks: Sequence[TrainerCallback] = (),
-    report_to: Sequence[str] = (),
-    folder: Path | None = None,
-    save_every: int = 0,
-) -> Parts:
-    """Make everything that a run trains with. The random numbers, and so the results, depend on the order here.
-
-    Args:
-        prepared: the run.
-        progress: whether to show a progress bar.
-        callbacks: further callbacks of the Trainer.
-        report_to: the Trainer's names of trackers.
-        folder: where checkpoints are written; None for none.
-        save_every: steps between two checkpoints; 0 for none.
-    """
-    config, corpus, started = prepared.config, prepared.corpus, time.perf_counter()
+def build(prepared: Prepared, *, progress, callbacks, report_to, output, save_every) -> tuple[ResumableTrainer, dict]:
+    """Return the Trainer of a run, and by name the `Split` it trains on and those that are scored; see `train`."""
+    config, corpus = prepared.config, prepared.corpus
     if prepared.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    set_seed(config.seed)  # before the model is made, whose head and adapters are random
+    set_seed(config.seed)  # the random numbers, and so the results, depend on the order from here on
     tokenizer = load_tokenizer(prepared.source)
-    model = make_model(prepared, tokenizer)
+    model = _model(prepared, tokenizer)
     revisions = {"train": corpus.train_part(config.train_share, config.seed), "validation": corpus.validation}
     revisions |= {"test": corpus.test} if config.score_test else {}
     splits = {name: _encoded(rows, prepared, tokenizer, name != "train") for name, rows in revisions.items()}
-    scorer, layerwise = Scorer(corpus.labels), LayerwiseTuning(copy.deepcopy(prepared.strategy), config.seed)
-    clock = Progress(save_every)
+    layerwise = LayerwiseTuning(copy.deepcopy(prepared.strategy), config.seed)
+    clock, weights = Progress(save_every if output else 0), None
+    if config.class_weights == "balanced":
+        weights = torch.from_numpy(balanced_weights([r.intention for r in revisions["train"]], corpus.labels)).float()
     identity = config.to_dict() | {"corpus_checksum": corpus.checksum, "processes": world_size()} | versions()
-    checkpoints = Checkpoints(folder, identity) if folder and save_every else None
+    checkpoints = Checkpoints(unfinished_folder(output), identity) if output and save_every else None
+
+    def scores(prediction) -> dict[str, float]:
+        outputs = prediction.predictions  # logits, shape (n, K), the first of a model's outputs
+        logits = np.asarray(outputs[0] if isinstance(outputs, tuple) else outputs, dtype=np.float64)
+        trainer.probabilities = special.softmax(logits, axis=1)  # of the last evaluation
+        values = score(prediction.label_ids, trainer.probabilities, corpus.labels)
+        return {name: value for name, value in values.items() if name != "per_class"}
+
     eights = 8 if "compile" in (config.speed or ()) else None  # else chance lengths would be compiled again
     trainer = ResumableTrainer(
-        model, make_arguments(prepared, checkpoints, progress, report_to), train_dataset=splits["train"].examples,
-        eval_dataset=splits["validation"].examples, compute_metrics=scorer, progress=clock, layerwise=layerwise,
-        data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=eights), checkpoints=checkpoints,
+        model, _arguments(prepared, checkpoints, progress, report_to), train_dataset=splits["train"].examples,
+        eval_dataset=splits["validation"].examples, compute_metrics=scores, class_weights=weights,
+        data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=eights),
         callbacks=[clock, layerwise, *callbacks],  # the clock first: the choice of layers is a part of a step's time
-        class_weights=_class_weights(config.class_weights, revisions["train"], corpus),
+        checkpoints=checkpoints, layerwise=layerwise, progress=clock,
     )  # fmt: skip
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+            callback.logging_dir = f"{output or 'runs/unsaved'}.tensorboard"
     trainer.remove_callback(PrinterCallback)
-    return Parts(prepared, started, tokenizer, model, splits, scorer, layerwise, clock, checkpoints, trainer)
+    if progress and trainer.pop_callback(ProgressCallback):  # not in a notebook, which has a table of its own
+        trainer.add_callback(TrainingBar)
+    return trainer, splits
 
 
-def make_model(prepared: Prepared, tokenizer: PreTrainedTokenizerBase) -> torch.nn.Module:
-    """Return the classifier with its adapter; what learns is in float32.
-
-    Raises:
-        InputError: the model, the adapter or a setting cannot be used.
-    """
+def _model(prepared: Prepared, tokenizer) -> torch.nn.Module:
     config, adapted = prepared.config, prepared.strategy.scope == "adapters"
     if not adapted and config.quantize != "none":
         raise InputError(f"method {config.method!r} tunes all weights, which {config.quantize} cannot hold")
     loading = {"precision": config.precision, "quantize": config.quantize}
     model = load_classifier(prepared.source, prepared.corpus.labels, tokenizer, **loading)
     limit = context_length(model, tokenizer)
-    if limit and config.max_length > limit:
+    if config.max_length > limit:
         raise InputError(f"max_length {config.max_length} is beyond {config.model}'s context of {limit} tokens")
     model.config.use_cache = False
-    sizes = {name: getattr(config, name) for name in ADAPTER_SETTINGS}
-    adapter, frozen = config.adapter if adapted else None, config.head == "frozen"
-    model = adapted_classifier(model, adapter, checkpointing=config.checkpointing, freeze_head=frozen, **sizes)
+    options = {"checkpointing": config.checkpointing, "freeze_head": config.head == "frozen"}
+    options |= {name: getattr(config, name) for name in ADAPTER_SETTINGS}
+    model = adapted_classifier(model, config.adapter if adapted else None, **options)
     accelerate(model, config.speed or (), config.activation_budget)
     return model
 
 
-def make_arguments(
-    prepared: Prepared, checkpoints: Checkpoints | None, progress: bool, report_to: Sequence[str]
-) -> TrainingArguments:
-    """Return the Trainer's arguments for a run."""
+def _arguments(prepared: Prepared, checkpoints: Checkpoints | None, progress: bool, report_to) -> TrainingArguments:
     config, on_gpu = prepared.config, prepared.device == "cuda"
-    # the Trainer wants a folder even if nothing is written to it
-    folder = str(checkpoints.new) if checkpoints else str(Path(tempfile.gettempdir()) / "irtuning-unused")
-    batch = examples_each(config.batch_size, config.accumulation)
+    folder = checkpoints.new if checkpoints else Path(tempfile.gettempdir()) / "irtuning-unused"  # it must be given
     arguments = TrainingArguments(
-        folder, seed=config.seed, max_steps=config.max_steps, per_device_train_batch_size=batch,
-        per_device_eval_batch_size=64, gradient_accumulation_steps=config.accumulation, max_grad_norm=config.clip,
-        learning_rate=config.learning_rate, warmup_steps=config.warmup_steps, weight_decay=config.weight_decay,
-        bf16=config.precision == "bf16", use_cpu=not on_gpu, dataloader_pin_memory=on_gpu, label_names=["labels"],
+        str(folder), seed=config.seed, max_steps=config.max_steps, gradient_accumulation_steps=config.accumulation,
+        per_device_train_batch_size=examples_each(config.batch_size, config.accumulation),
+        per_device_eval_batch_size=64, max_grad_norm=config.clip, learning_rate=config.learning_rate,
+        warmup_steps=config.warmup_steps, weight_decay=config.weight_decay, bf16=config.precision == "bf16",
+        use_cpu=not on_gpu, dataloader_pin_memory=on_gpu, label_names=["labels"],
         ddp_backend="gloo" if world_size() > 1 and not on_gpu else None,
         ddp_find_unused_parameters=True,  # the layers that are frozen at this step
         eval_strategy="steps", eval_steps=config.eval_every, save_strategy="no",
@@ -158,12 +128,6 @@ def _encoded(revisions: Sequence[Revision], prepared: Prepared, tokenizer, by_le
     """Return a split's examples, sorted by length if it is scored, so that little is padded."""
     labels, config = prepared.corpus.labels, prepared.config
     ids = encode(revisions, tokenizer, labels, config.form, config.max_length)
-    indices = sorted(range(len(ids)), key=lambda i: len(ids[i])) if by_length else list(range(len(ids)))
+    indices = sorted(range(len(ids)), key=lambda i: len(ids[i])) if by_length else range(len(ids))
     examples = [{"input_ids": ids[i], "labels": labels.index(revisions[i].intention)} for i in indices]
-    return Split(list(revisions), examples, np.argsort(indices))
-
-
-def _class_weights(kind: str, revisions: Sequence[Revision], corpus: Corpus) -> torch.Tensor | None:
-    if kind == "none":
-        return None
-    return torch.from_numpy(balanced_weights([r.intention for r in revisions], corpus.labels)).float()
+    return Split(revisions, examples, np.argsort(indices))

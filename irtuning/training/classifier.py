@@ -6,10 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
 from irtuning.corpora.base import Revision
 from irtuning.corpora.reading import read_rows, require
 from irtuning.errors import InputError
-from irtuning.models.adapters import no_rename_warning
+from irtuning.models.adapters import no_rename_warning  # this module also makes the bottleneck known to peft
 from irtuning.models.loading import load_classifier, resolve
 from irtuning.models.prompts import encode
 from irtuning.training.prepare import available_device
@@ -25,12 +30,7 @@ class Prediction:
 
 
 class RevisionClassifier:
-    """Classifier that predicts revision intentions with the weights of a saved run.
-
-    >>> classifier = RevisionClassifier.load("runs/ir")  # doctest: +SKIP
-    >>> classifier.predict([("He go home.", "He goes home.")])[0].intention  # doctest: +SKIP
-    'fluency'
-    """
+    """Classifier that predicts revision intentions with the weights of a saved run."""
 
     def __init__(self, model, tokenizer, labels: list[str], form: str, max_length: int):
         self.model, self.tokenizer, self.labels = model.eval(), tokenizer, labels
@@ -41,56 +41,52 @@ class RevisionClassifier:
         """Return the classifier of the run in `folder`, on the GPU if there is one.
 
         Weights are read from safetensors only, and no remote code is run. An adapter also needs its base model, which
-        is loaded by the name in the record: a name, a Hub id, or a path as the user gave it.
-
-        Raises:
-            InputError: the record or the weights are missing or damaged, or the base model cannot be loaded.
+        is loaded by the name in the record. An InputError says what is missing or damaged.
         """
-        from transformers import AutoTokenizer
-
         folder, run = Path(folder), read_record(Path(folder))["run"]
         try:
             config, labels = run["config"], run["labels"]
             tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", trust_remote_code=False)
-            model = _load_model(folder, labels, tokenizer, config).to(available_device())
-            return cls(model, tokenizer, labels, config["form"], config["max_length"])
+            if (folder / "model").is_dir():
+                model, report = AutoModelForSequenceClassification.from_pretrained(
+                    folder / "model", use_safetensors=True, trust_remote_code=False, output_loading_info=True
+                )
+                missing = report["missing_keys"]
+            else:
+                loading = {"precision": config["precision"], "quantize": config["quantize"]}
+                base = load_classifier(resolve(config["model"], config["form"]), labels, tokenizer, **loading)
+                stored = load_file(folder / "adapter" / "adapter_model.safetensors")
+                with no_rename_warning():
+                    model = PeftModel.from_pretrained(base, folder / "adapter")
+                missing = get_peft_model_state_dict(model, save_embedding_layers=False).keys() - stored.keys()
+            if missing:
+                raise InputError(f"the weights in {folder} lack {min(missing)}; train the run again")
+            return cls(model.to(available_device()), tokenizer, labels, config["form"], config["max_length"])
         except InputError:
             raise
         except Exception as error:  # of many kinds, from the libraries that read the files
             raise InputError(f"{folder} cannot be loaded: {error!r}; train the run again") from error
 
     def predict(self, pairs: Iterable[tuple[str, str] | Revision], batch_size: int = 64) -> list[Prediction]:
-        """Return the predicted intention of each (before, after) pair, in order; "" is a side that does not exist.
-
-        Raises:
-            InputError: both sides of a pair are empty.
-        """
+        """Return the predicted intention of each (before, after) pair, in order. One of the two may be empty."""
         revisions = [p if isinstance(p, Revision) else Revision(str(i), p[0], p[1], "") for i, p in enumerate(pairs)]
         if empty := [i for i, r in enumerate(revisions) if not r.before.strip() and not r.after.strip()]:
             raise InputError(f"pairs {empty[:3]} have two empty sides; nothing was revised")
         ids = encode(revisions, self.tokenizer, self.labels, self.form, self.max_length)
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # similar lengths together: little padding
-        rows: dict[int, list[float]] = {}
+        order, predictions = sorted(range(len(ids)), key=lambda i: len(ids[i])), {}  # by length: little padding
         for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            rows |= zip(batch, self._probabilities([ids[i] for i in batch]), strict=True)
-        by_label = [dict(zip(self.labels, rows[i], strict=True)) for i in range(len(ids))]
-        return [Prediction(max(row, key=row.get), row) for row in by_label]
-
-    def _probabilities(self, ids: list[list[int]]) -> list[list[float]]:
-        import torch
-
-        batch = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self.model.device)
-        with torch.inference_mode():
-            return self.model(**batch).logits.float().softmax(-1).tolist()
+            positions = order[start : start + batch_size]
+            batch = self.tokenizer.pad({"input_ids": [ids[i] for i in positions]}, return_tensors="pt")
+            with torch.inference_mode():
+                rows = self.model(**batch.to(self.model.device)).logits.float().softmax(-1).tolist()
+            for position, row in zip(positions, rows, strict=True):
+                by_label = dict(zip(self.labels, row, strict=True))
+                predictions[position] = Prediction(max(by_label, key=by_label.get), by_label)
+        return [predictions[i] for i in range(len(ids))]
 
 
 def read_pairs(file: str) -> list[tuple[str, str]]:
-    """Return the before and after texts in a table (CSV, JSON Lines, xlsx), or in JSON Lines on standard input (`-`).
-
-    Raises:
-        InputError: it cannot be read, or a row lacks one of the two columns.
-    """
+    """Return the before and after texts in a table (CSV, JSON Lines, xlsx), or on standard input (`-`: JSON Lines)."""
     if file != "-":
         rows = read_rows(Path(file))
         require(rows, ("before", "after"))
@@ -103,28 +99,3 @@ def read_pairs(file: str) -> list[tuple[str, str]]:
         except (ValueError, KeyError, TypeError):
             raise InputError(f'line {number} is not an object like {{"before": "...", "after": "..."}}') from None
     return pairs
-
-
-def _load_model(folder: Path, labels: list[str], tokenizer, config: dict):
-    """Return the full model, or the base model with its adapter, whose weights must all be in the folder."""
-    from peft import PeftModel, get_peft_model_state_dict
-    from safetensors.torch import load_file
-    from transformers import AutoModelForSequenceClassification
-
-    import irtuning.models.adapters  # noqa: F401  registers the bottleneck with peft
-
-    if (folder / "model").is_dir():
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            folder / "model", use_safetensors=True, trust_remote_code=False, output_loading_info=True
-        )
-        missing = report["missing_keys"]
-    else:
-        loading = {"precision": config["precision"], "quantize": config["quantize"]}
-        base = load_classifier(resolve(config["model"], config["form"]), labels, tokenizer, **loading)
-        stored = load_file(folder / "adapter" / "adapter_model.safetensors")
-        with no_rename_warning():
-            model = PeftModel.from_pretrained(base, folder / "adapter")
-        missing = get_peft_model_state_dict(model, save_embedding_layers=False).keys() - stored.keys()
-    if missing:
-        raise InputError(f"the weights in {folder} lack {min(missing)}; train the run again")
-    return model

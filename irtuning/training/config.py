@@ -65,89 +65,65 @@ class RunConfig:
 
     @classmethod
     def of(cls, given: Mapping[str, object]) -> "RunConfig":
-        """Return the configuration with the given settings; a text such as `"1e-3"` is read as its field's type.
-
-        `method` may also be a subclass of `Strategy` or an instance of one. The configuration keeps its text.
-
-        Raises:
-            InputError: a setting does not exist, or a text cannot be read.
-        """
+        """Return the configuration with the given settings. A text such as `"1e-3"` is read as its field's type."""
         kinds = {f.name: f.type for f in dataclasses.fields(cls)}
-        for name in given:
-            if name not in kinds:
-                raise unknown("setting", name, kinds)
-        given = {n: tuple(v) if isinstance(v, list) else v for n, v in given.items()}  # so that it can be hashed
+        if wrong := [name for name in given if name not in kinds]:
+            raise unknown("setting", wrong[0], kinds)
+        given = {n: read_as(n, v, kinds[n]) if isinstance(v, str) else v for n, v in given.items()}
+        given |= {n: tuple(v) for n, v in given.items() if isinstance(v, list)}  # so that it can be hashed
         if not isinstance(given.get("method", ""), str):
             given["method"] = method_text(as_strategy(given["method"]))
-        return cls(**{n: read_as(n, v, kinds[n]) if isinstance(v, str) else v for n, v in given.items()})
+        return cls(**given)
 
     def complete(self, source: ModelSource, examples: int | None, full_parameters: bool, device: str) -> "RunConfig":
-        """Return the configuration with the model's own settings in place of None, after checking all of it.
+        """Return the configuration with the model's own settings in place of None; one InputError has all problems.
 
-        Args:
-            source: the model.
-            examples: number of training examples. If None, the number of steps stays unknown unless max_steps is set.
-            full_parameters: whether the layers' own weights learn, which have another learning rate.
-            device: `cpu` or `cuda`; it decides the precision.
-
-        Raises:
-            InputError: one message with every problem.
+        Without the number of training examples the number of steps stays unknown, unless max_steps is set. The device
+        decides the precision. `full_parameters` tells whether the layers' own weights learn, with a rate of their own.
         """
-        own = dict(source.settings)
-        if full_parameters:
-            own["learning_rate"] = own["full_learning_rate"]
+        own = source.settings | {"precision": "fp32" if device == "cpu" else "bf16"}
+        own["learning_rate"] = own["full_learning_rate" if full_parameters else "learning_rate"]
         values = {name: value for name, value in own.items() if getattr(self, name, "") is None}
-        precision = self.precision or ("fp32" if device == "cpu" else "bf16")
-        values |= {"corpus": Path(self.corpus).name, "form": source.form, "precision": precision}
-        config = dataclasses.replace(self, **values)
-        config._check()
+        config = dataclasses.replace(self, corpus=Path(self.corpus).name, form=source.form, **values)
+        if problems := config._problems():
+            raise InputError("; ".join(problems))
         steps = config.max_steps or (examples and int(config.epochs * -(-examples // config.batch_size)))
         if steps is None:
             return config
-        times = {"max_steps": steps, "eval_every": config.eval_every or max(1, steps // 4)}
-        times["warmup_steps"] = steps // 10 if config.warmup_steps is None else config.warmup_steps
+        warmup = steps // 10 if config.warmup_steps is None else config.warmup_steps
+        if warmup >= steps:
+            problem = f"warm-up of {warmup} steps is as long as the run ({steps} steps)"
+            raise InputError(f"{problem}, so the learning rate never reaches its value; lower warmup_steps")
+        times = {"max_steps": steps, "eval_every": config.eval_every or max(1, steps // 4), "warmup_steps": warmup}
         times["epochs"] = round(steps * config.batch_size / examples, 3) if examples else config.epochs
-        config = dataclasses.replace(config, **times)
-        if config.warmup_steps >= steps:
-            raise InputError(
-                f"warm-up of {config.warmup_steps} steps is as long as the run ({steps} steps), so the learning rate "
-                "would never reach its value; set warmup_steps lower or train longer"
-            )
-        return config
+        return dataclasses.replace(config, **times)
 
     def to_dict(self) -> dict:
         """Return the configuration as a JSON object, as the record has it."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
 
-    def _check(self) -> None:
-        values = dataclasses.asdict(self)
-        problems = [f"{n} is {values[n]!r}, give one of {c}" for n, c in CHOICES.items() if values[n] not in c]
-        given = {n: values[n] for n in AT_LEAST if values[n] is not None}
-        problems += [f"{n} is {v}, give {AT_LEAST[n]} or more" for n, v in given.items() if v < AT_LEAST[n]]
-        for name, possible, text in (
-            ("learning_rate", 0 < self.learning_rate < 1, "a number above 0 and below 1"),
-            ("epochs", self.max_steps is not None or self.epochs > 0, "more than 0"),
-            ("dropout", 0 <= self.dropout < 1, "0 or more and below 1"),
-            ("train_share", 0 < self.train_share <= 1, "more than 0, at most 1"),
-        ):
-            problems += [] if possible else [f"{name} is {values[name]}, give {text}"]
+    def _problems(self) -> list[str]:
+        """Return what is wrong with the settings, one text for each problem."""
+        values = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        problems = [f"{n} is {values.get(n)!r}, give one of {c}" for n, c in CHOICES.items() if values.get(n) not in c]
+        problems += [f"{n} is {values[n]}, give {c} or more" for n, c in AT_LEAST.items() if values.get(n, c) < c]
+        possible = {
+            ("learning_rate", "a number above 0 and below 1"): 0 < self.learning_rate < 1,
+            ("epochs", "more than 0"): self.max_steps is not None or self.epochs > 0,
+            ("dropout", "0 or more and below 1"): 0 <= self.dropout < 1,
+            ("train_share", "more than 0, at most 1"): 0 < self.train_share <= 1,
+        }
+        problems += [f"{name} is {values[name]}, give {text}" for (name, text), good in possible.items() if not good]
         if self.accumulation > 0 and self.batch_size % self.accumulation:
             problems.append(f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}")
-        problems += speed_problems(self.speed or (), self.activation_budget)
-        numbers = {name: value for name, value in values.items() if isinstance(value, float)}
-        problems += [f"{n} is {v}, give a finite number" for n, v in numbers.items() if not math.isfinite(v)]
-        if problems:
-            raise InputError("; ".join(problems))
+        floats = {name: value for name, value in values.items() if isinstance(value, float)}
+        problems += [f"{n} is {v}, give a finite number" for n, v in floats.items() if not math.isfinite(v)]
+        return problems + speed_problems(self.speed or (), self.activation_budget)
 
 
 def parse_settings(texts: list[str]) -> dict[str, str]:
-    """Return the settings that `name=value` texts give.
-
-    >>> parse_settings(["rank=8"])
-    {'rank': '8'}
-    """
-    for text in texts:
-        if "=" not in text:
-            near = difflib.get_close_matches(text, [f.name for f in dataclasses.fields(RunConfig)], n=1)
-            raise InputError(f"{text!r} is not name=value{f', such as {near[0]}=...' if near else ''}")
+    """Return the settings that texts such as `rank=8` give."""
+    for text in (text for text in texts if "=" not in text):
+        near = difflib.get_close_matches(text, [f.name for f in dataclasses.fields(RunConfig)], n=1)
+        raise InputError(f"{text!r} is not name=value{f', such as {near[0]}=...' if near else ''}")
     return dict(text.split("=", 1) for text in texts)

@@ -1,8 +1,10 @@
-"""Scores of a classifier (precision, recall, F1, accuracy, AUPRC), its probabilities, and class weights."""
+"""Scores of a classifier (precision, recall, F1, accuracy, AUPRC), and class weights."""
 
 from collections.abc import Sequence
 
 import numpy as np
+from sklearn.metrics import average_precision_score, precision_recall_fscore_support
+from sklearn.utils.class_weight import compute_class_weight
 
 
 def score(gold: Sequence[int], probabilities: np.ndarray, labels: Sequence[str]) -> dict:
@@ -11,36 +13,17 @@ def score(gold: Sequence[int], probabilities: np.ndarray, labels: Sequence[str])
     AUPRC is the mean over the classes of the average precision. A class that is neither in the gold indices nor in the
     predictions counts zero in every macro average.
     """
-    from sklearn.metrics import average_precision_score, precision_recall_fscore_support
-
-    gold, probabilities = np.asarray(gold), np.asarray(probabilities)
-    predicted, classes = probabilities.argmax(1), range(len(labels))
-    precision, recall, f1, support = precision_recall_fscore_support(
-        gold, predicted, labels=list(classes), zero_division=0
-    )
-    areas = [
-        float(average_precision_score(gold == k, probabilities[:, k])) if (gold == k).any() else 0.0 for k in classes
-    ]
-    columns = {"precision": precision, "recall": recall, "f1": f1, "auprc": areas, "support": support}
-    return {
-        "accuracy": float((gold == predicted).mean()),
-        **{f"macro_{name}": float(np.mean(columns[name])) for name in ("precision", "recall", "f1")},
-        "auprc": float(np.mean(areas)),
-        "per_class": {
-            label: {name: float(values[k]) for name, values in columns.items()} for k, label in enumerate(labels)
-        },
-    }
-
-
-def softmax(logits: np.ndarray | tuple) -> np.ndarray:
-    """Return class probabilities in float64 of logits, shape (n, K), the first of a model's outputs."""
-    from scipy import special
-
-    return special.softmax(np.asarray(logits[0] if isinstance(logits, tuple) else logits, dtype=np.float64), axis=1)
+    gold, predicted, classes = np.asarray(gold), probabilities.argmax(1), range(len(labels))
+    *rates, support = precision_recall_fscore_support(gold, predicted, labels=list(classes), zero_division=0)
+    areas = [average_precision_score(gold == k, probabilities[:, k]) if (gold == k).any() else 0.0 for k in classes]
+    columns = dict(zip(("precision", "recall", "f1"), rates, strict=True))
+    macro = {f"macro_{name}": float(np.mean(values)) for name, values in columns.items()}
+    columns |= {"auprc": areas, "support": support}
+    by_class = {label: {name: float(columns[name][k]) for name in columns} for k, label in enumerate(labels)}
+    means = {"accuracy": float((gold == predicted).mean())} | macro | {"auprc": float(np.mean(areas))}
+    return means | {"per_class": by_class}
 
 
 def balanced_weights(gold: Sequence[str], labels: Sequence[str]) -> np.ndarray:
     """Return n / (K n_k) for each class k that has n_k of the n examples, shape (K,)."""
-    from sklearn.utils.class_weight import compute_class_weight
-
     return compute_class_weight("balanced", classes=np.array(labels), y=list(gold))

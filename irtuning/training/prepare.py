@@ -3,20 +3,15 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from irtuning.corpora.load import load_corpus
 from irtuning.corpora.base import Corpus
+from irtuning.corpora.load import load_corpus
 from irtuning.errors import InputError
+from irtuning.memory.predict import ADAPTER_SETTINGS, MemoryPrediction, predict_memory
 from irtuning.method.registry import METHODS, as_strategy, method_text
 from irtuning.method.strategies import Strategy
 from irtuning.models.loading import ModelSource, resolve
 from irtuning.training.config import RunConfig
-
-if TYPE_CHECKING:
-    from irtuning.memory.predict import MemoryPrediction
-
-ADAPTER_SETTINGS = ("rank", "alpha", "dropout", "width", "target_modules")
 
 
 @dataclass(frozen=True)
@@ -29,71 +24,50 @@ class Prepared:
     source: ModelSource  # of the model
     device: str  # cuda or cpu
 
-    def predicted_memory(self, **changes: object) -> "MemoryPrediction":
-        """Return the predicted peak memory on a GPU.
-
-        Args:
-            changes: settings of the configuration to predict with instead, such as `accumulation=4`.
-
-        Raises:
-            InputError: the weights are quantized, or the model is not known offline.
-        """
-        from irtuning.memory.predict import predict_memory
-
+    def predicted_memory(self, **changes: object) -> MemoryPrediction:
+        """Return the predicted peak memory on a GPU, also with changed settings such as `accumulation=4`."""
         config = dataclasses.replace(self.config, **changes)
         if config.quantize != "none":
             raise InputError(f"quantize is {config.quantize!r}: its memory cannot be predicted; use none or measure it")
-        options = {name: value for name in ADAPTER_SETTINGS if (value := getattr(config, name)) is not None}
-        return predict_memory(
-            config.model, self.strategy, config.adapter, config.batch_size, config.max_length,
-            checkpointing=config.checkpointing, accumulation=config.accumulation, precision=config.precision, **options,
-        )  # fmt: skip
-
-    def setting_that_fits(self, gpu_bytes: int) -> str | None:
-        """Return a change of settings that keeps the result and fits a GPU of so many bytes; None if there is none."""
-        from irtuning.memory.fit import setting_that_fits
-
-        def predict(accumulation: int, checkpointing: bool) -> int:
-            return self.predicted_memory(accumulation=accumulation, checkpointing=checkpointing).peak_bytes
-
-        now = self.config
-        return setting_that_fits(predict, now.accumulation, now.batch_size, now.checkpointing, gpu_bytes)
+        names = (*ADAPTER_SETTINGS, "checkpointing", "accumulation", "precision")
+        options = {name: value for name in names if (value := getattr(config, name)) is not None}
+        where = (config.model, self.strategy, config.adapter, config.batch_size, config.max_length)
+        return predict_memory(*where, **options)
 
 
 def prepare(
-    config: RunConfig | None = None,
-    *,
-    corpus: Corpus | str | None = None,
-    data_dir: str | Path | None = None,
-    strategy: type[Strategy] | Strategy | None = None,
-    load: bool = True,
-    on_device: str | None = None,
+    config: RunConfig | None = None, *, corpus: Corpus | str | None = None, data_dir: str | Path | None = None,
+    strategy: type[Strategy] | Strategy | None = None, load: bool = True, on_device: str | None = None,
     **settings: object,
-) -> Prepared:
-    """Complete and check a configuration, and load its corpus.
+) -> Prepared:  # fmt: skip
+    """Complete and check a configuration, and load its corpus; raise InputError if something cannot work.
 
     Args:
-        config: the configuration; or give its fields as keywords: `prepare(corpus="synthetic", method="ir")`.
-        corpus: a loaded corpus, which must be the one that a `config` names; without a `config` also a name.
-        data_dir: folder with the corpus's files.
+        config, corpus, data_dir, settings: see `irtuning.training.run.train`.
         strategy: the strategy that the configuration's method names, if this process may not know the name.
-        load: whether to load the corpus if it is not given. Without it, the number of steps stays unknown unless
-            max_steps is set.
+        load: whether to load a corpus that is not given. Without it, only max_steps tells the number of steps.
         on_device: `cuda` or `cpu`, to prepare for another machine than this one.
-
-    Raises:
-        InputError: something cannot work.
     """
-    given = strategy or (config.method if config else settings.get("method"))
-    config = _config(config, corpus, settings)
-    strategy = _with_budget(config, given or config.method)
+    loaded = isinstance(corpus, Corpus)
+    if config is None:
+        named = {"corpus": corpus.name, "fold": corpus.fold} if loaded else {"corpus": corpus} if corpus else {}
+        strategy, config = strategy or settings.get("method"), RunConfig.of(settings | named)
+    elif settings or isinstance(corpus, str):
+        raise InputError(f"beside a config nothing else is read: put {', '.join(settings) or 'corpus'} into it")
+    elif loaded and (corpus.name, corpus.fold) != (Path(config.corpus).stem, config.fold):
+        says = f"the config says {config.corpus}, fold {config.fold}"
+        raise InputError(f"the corpus is {corpus.name}, fold {corpus.fold}, and {says}")
+    given = strategy or config.method
+    budget = {name: value for name in ("share", "counts") if (value := getattr(config, name)) is not None}
+    if refused := sorted(set(budget) - {field.name for field in dataclasses.fields(as_strategy(given))}):
+        raise InputError(f"method {config.method!r} takes no {', '.join(refused)}")
+    strategy = as_strategy(given, **budget)
     if config.method.split(":")[0] not in METHODS:  # FILE.py:Class
         config = dataclasses.replace(config, method=method_text(as_strategy(config.method)))
-    source = resolve(config.model, config.form)
-    if not isinstance(corpus, Corpus):
+    source, device = resolve(config.model, config.form), on_device or available_device(config.device)
+    if not loaded:
         corpus = corpus_of(config, data_dir) if load else None
     examples = corpus and len(corpus.train_part(config.train_share, config.seed))
-    device = on_device or available_device(config.device)
     completed = config.complete(source, examples, strategy.scope == "parameters", device)
     return Prepared(completed, corpus, strategy, source, device)
 
@@ -109,27 +83,3 @@ def corpus_of(config: RunConfig, data_dir: str | Path | None = None) -> Corpus:
     """Return the corpus that a configuration names."""
     columns = {name: getattr(config, name) for name in ("before", "after", "label", "group")}
     return load_corpus(config.corpus, data_dir, config.fold, labels=config.label_set, **columns)
-
-
-def _with_budget(config: RunConfig, method: str | type[Strategy] | Strategy) -> Strategy:
-    """Return the strategy that a method stands for, with the budget of layers that the configuration gives it."""
-    budget = {name: value for name in ("share", "counts") if (value := getattr(config, name)) is not None}
-    options = {field.name for field in dataclasses.fields(as_strategy(method))}
-    if refused := sorted(set(budget) - options):
-        raise InputError(f"method {config.method!r} takes no {', '.join(refused)}")
-    return as_strategy(method, **budget)
-
-
-def _config(config: RunConfig | None, corpus: Corpus | str | None, settings: dict) -> RunConfig:
-    """Return the configuration, which must name the corpus that is used."""
-    loaded = isinstance(corpus, Corpus)
-    if config is None:
-        named = {"corpus": corpus.name, "fold": corpus.fold} if loaded else {"corpus": corpus} if corpus else {}
-        return RunConfig.of(settings | named)
-    if settings or isinstance(corpus, str):
-        raise InputError(f"beside a config nothing else is read: put {', '.join(settings) or 'corpus'} into it")
-    if loaded and (corpus.name, corpus.fold) != (Path(config.corpus).stem, config.fold):
-        raise InputError(
-            f"the corpus is {corpus.name}, fold {corpus.fold}, and the config says {config.corpus}, fold {config.fold}"
-        )
-    return config

@@ -9,6 +9,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,22 +28,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file to a temporary name beside it, then rename it.
-
-    Raises:
-        InputError: the folder cannot be written, or there is no space. An older file stays as it was.
-    """
-    temporary = None
+    """Write a file to a temporary name beside it, then rename it; after an InputError an older file is as it was."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("wb", dir=path.parent, delete=False) as stream:
-            temporary = stream.name
-            stream.write(content)
-        os.chmod(temporary, 0o644)
+        temporary.write_bytes(content)
         os.replace(temporary, path)
     except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+        if os.path.exists(temporary):
+            temporary.unlink()
         raise InputError(f"cannot write {path}: {error.strerror}; free some space or give another folder") from None
 
 
@@ -62,37 +56,26 @@ def has_record(folder: Path) -> bool:
 
 
 def read_record(folder: Path) -> dict:
-    """Read and check `folder/record.json`.
-
-    Raises:
-        InputError: there is no record, it is damaged, or another version wrote it.
-    """
+    """Read and check `folder/record.json`; raise InputError if it is missing, damaged or of another version."""
     path = Path(folder) / RECORD
     if not has_record(folder):
         raise InputError(f"no run in {folder} ({RECORD} is missing); train one there first")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        schema, blocks = record.get("schema"), [block for block in BLOCKS if block not in record]
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path} is damaged: {error}; remove its folder and train again") from None
+        schema, run, *_ = [record[block] for block in BLOCKS]
+        run["config"].keys()
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: {error!r}; remove its folder and train again") from None
     if schema != SCHEMA:
         raise InputError(f"{path} has schema {schema!r}, this version reads {SCHEMA}; train again")
-    if blocks or not isinstance(record["run"], dict) or not isinstance(record["run"].get("config"), dict):
-        raise InputError(f"{path} is damaged: it lacks {blocks or 'run.config'}; remove its folder and train again")
     return record
 
 
 @contextmanager
 def new_folder(folder: Path, within: Path | None = None) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `folder` at the end, and is removed after an error.
+    """Yield a temporary folder, `within` another one or beside `folder`, which becomes `folder` at the end.
 
-    Args:
-        folder: a path that does not exist yet, or an empty folder.
-        within: where the temporary folder is made, on the same file system; by default beside `folder`.
-
-    Raises:
-        InputError: `folder` is not empty or cannot be made. If it appears meanwhile, the temporary folder is kept and
-            named.
+    An InputError says that `folder` is not empty or cannot be made. Another error removes the temporary folder.
     """
     folder = Path(folder)
     try:
@@ -113,28 +96,29 @@ def new_folder(folder: Path, within: Path | None = None) -> Iterator[Path]:
         temporary.chmod(0o755)
         os.replace(temporary, folder)
     except OSError as error:
-        problem = f"cannot rename {temporary}, a complete run, to {folder}: {error.strerror}"
-        raise InputError(f"{problem}; move it by hand") from None
+        problem = f"{temporary} is complete and cannot be renamed to {folder}: {error.strerror}; move it by hand"
+        raise InputError(problem) from None
 
 
 def provenance(device: str = "auto") -> dict:
-    """Return date, versions, commit, device and peak memory of this process, without any path or host name.
-
-    Args:
-        device: `cpu` if this process does not use a GPU although there may be one.
-    """
+    """Return date, versions, commit, device (`cpu` if a GPU is not used) and peak memory, without path or host name."""
     import torch
 
     gpu, threads = torch.cuda.is_available() and device != "cpu", torch.get_num_threads()
+    try:
+        import resource
+
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+    except ImportError:  # on Windows
+        resident = None
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
-        "commit": _commit(),
+        "versions": versions(), "commit": _commit(),
         "device": torch.cuda.get_device_name() if gpu else f"CPU, {threads} thread{'s' * (threads > 1)}",
         "platform": f"{platform.system()} {platform.machine()}",
-        "peak_memory_bytes": torch.cuda.max_memory_allocated() if gpu else _peak_resident_bytes(),
+        "peak_memory_bytes": torch.cuda.max_memory_allocated() if gpu else resident,
         "peak_memory_kind": "GPU allocated by this run" if gpu else "resident, of the whole process so far",
-    }
+    }  # fmt: skip
 
 
 def versions() -> dict[str, str | None]:
@@ -152,19 +136,9 @@ def _version(package: str) -> str | None:
 def _commit() -> str | None:
     """Return the commit of the checkout that holds this package, `-dirty` after changes; None outside a checkout."""
     root = Path(__file__).resolve().parents[2]
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    if not (root / ".git").exists():
-        return None
+    describe = ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    command = ["git", f"--git-dir={root}/.git", f"--work-tree={root}", *describe]
     try:
-        return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        return subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL, timeout=10).strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _peak_resident_bytes() -> int | None:
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if platform.system() == "Darwin" else peak * 1024

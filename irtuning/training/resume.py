@@ -1,48 +1,114 @@
-"""Exact resume: when a checkpoint is written, what it holds, and how training continues from it."""
+"""Exact resume: the folder of a run's unfinished work, its checkpoints, and how training continues from them."""
 
+import json
+import os
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from irtuning.errors import InputError
+from irtuning.errors import InputError, differences
 from irtuning.method.callback import LayerwiseTuning
 from irtuning.method.processes import from_first, is_first, summed, wait_for_all, world_size
 from irtuning.method.trainer import LayerwiseTrainer
-from irtuning.training.checkpoints import Checkpoints
-from irtuning.training.tracking import layer_numbers
+from irtuning.training.record import has_record
 
-TENSORS = "tensors.safetensors"
+FORMAT, IDENTITY, TENSORS = 2, "identity.json", "tensors.safetensors"
+
+
+def unfinished_folder(output: Path) -> Path:
+    """Return the folder that holds a run's work until it is finished, `.NAME.unfinished` beside its output."""
+    return output.parent / f".{output.name}.unfinished"
+
+
+@contextmanager
+def unfinished(output: Path) -> Iterator[Path]:
+    """Lock the folder of a run's unfinished work and yield it. After an error it stays if a part of it is complete."""
+    folder, finished = unfinished_folder(output), False
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "lock", timeout=0)  # the lock ends with the process, however that ends
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"another process is training in {folder}; wait for it, or give another output") from None
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}; give another output") from None
+    try:
+        for path in folder.iterdir():
+            if path.is_dir() and not _is_complete(path):
+                shutil.rmtree(path)
+        yield folder
+        finished = True
+    finally:
+        if finished or not any(map(_is_complete, folder.iterdir())):
+            shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+
+
+def _is_complete(path: Path) -> bool:
+    """Return whether a path is a checkpoint, or a finished run that could not be renamed."""
+    return path.name.startswith("checkpoint-") or has_record(path)
+
+
+class Checkpoints:
+    """The checkpoints of one run, as `folder/checkpoint-STEP`, with all that must stay the same for it to resume.
+
+    Each is written to `folder/new` and then renamed, so that a process killed at any moment leaves complete ones only.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, object]):
+        self.folder, self.new = folder, folder / "new"
+        self.identity = json.loads(json.dumps({"format": FORMAT, **identity}))  # as it is read from a file
+
+    def publish(self, step: int) -> None:
+        """Give the complete checkpoint in `new` its final name, and remove older ones."""
+        older, written = list(self.folder.glob("checkpoint-*")), self.new / f"checkpoint-{step}"
+        (written / IDENTITY).write_text(json.dumps(self.identity, indent=1) + "\n", encoding="utf-8")
+        os.rename(written, self.folder / written.name)
+        for checkpoint in older:
+            shutil.rmtree(checkpoint)
+
+    def newest(self) -> Path | None:
+        """Return the newest checkpoint, or None; raise InputError if it is another run's or another version's."""
+        if not (steps := [int(path.name.rpartition("-")[2]) for path in self.folder.glob("checkpoint-*")]):
+            return None
+        checkpoint = self.folder / f"checkpoint-{max(steps)}"
+        try:
+            recorded = json.loads((checkpoint / IDENTITY).read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # of an older version
+            recorded = {}
+        if different := differences(recorded, self.identity):
+            raise InputError(f"{self.folder} holds unfinished work of another run ({'; '.join(different)}); give "
+                             "another output, or remove that folder")  # fmt: skip
+        return checkpoint
 
 
 class Progress(TrainerCallback, ExportableState):
     """Callback that times the steps, evaluates after the last one, and asks for checkpoints.
 
     A checkpoint is due every `every` steps, and once when the process receives SIGTERM.
-
-    Attributes:
-        starts: the step after which each process of this run began; [0] for a run that was never interrupted.
-        earlier: seconds of training in the processes before this one.
-        seconds: duration of each optimizer step, without evaluation.
     """
 
     def __init__(self, every: int = 0):
-        self.every, self.ending, self.starts, self.earlier, self.seconds = every, False, [], 0.0, []
+        self.every, self.ending = every, False
+        self.starts: list[int] = []  # the step after which each process of this run began
+        self.earlier = 0.0  # seconds of training in the processes before this one
+        self.seconds: list[float] = []  # of each optimizer step, without evaluation
 
     def state(self) -> dict:
         """Return what a checkpoint holds."""
         spent = self.earlier + (time.perf_counter() - self._began if self.starts else 0.0)
-        kept = {"starts": self.starts, "earlier": spent, "seconds": self.seconds}
-        return {"args": {"every": self.every}, "attributes": kept}
+        return {"args": {}, "attributes": {"starts": self.starts, "earlier": spent, "seconds": self.seconds}}
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.global_step:
@@ -64,54 +130,39 @@ class Progress(TrainerCallback, ExportableState):
     def on_evaluate(self, args, state, control, **kwargs):
         control.should_save |= self.ending and state.global_step < state.max_steps
 
-    @contextmanager
-    def until_sigterm(self) -> Iterator[None]:
-        """On SIGTERM, finish the step, save a checkpoint and exit. Only the main thread can set signal handlers."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "ending", True))
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
-
 
 class ResumableTrainer(LayerwiseTrainer):
     """Trainer that writes complete checkpoints of what learns and continues from them exactly.
 
     A checkpoint holds the Trainer's own files (optimizer, schedule, random generators, its state with that of the
-    callbacks) and one file of tensors: the weights that learn and the losses of the steps. The base model is not in
-    it, since the seed makes it again.
-
-    Args:
-        checkpoints: where they are written (`args.output_dir` is its `new`); None for no checkpoints.
-        layerwise: the callback whose layers are logged.
-        progress: the callback that asks for checkpoints.
+    callbacks) and one file of tensors: the weights that learn and the losses of the steps. The seed makes the base
+    model again. Without `checkpoints`, whose `new` must be `args.output_dir`, nothing is saved.
     """
 
     def __init__(self, *args, checkpoints: Checkpoints | None, layerwise: LayerwiseTuning, progress: Progress, **named):
         super().__init__(*args, **named)
-        self._checkpoints, self._layerwise, self._progress = checkpoints, layerwise, progress
-        self._earlier: list[float] = []
+        self.checkpoints, self.layerwise, self.progress, self._earlier = checkpoints, layerwise, progress, []
 
     def train_or_resume(self) -> None:
-        """Train from the newest checkpoint, or from the beginning.
-
-        Raises:
-            InputError: the checkpoint belongs to another run.
-            SystemExit: 143, after SIGTERM and a checkpoint.
-        """
-        if self._checkpoints is None:
-            self.train()
-            return
-        newest = from_first(self._checkpoints.newest)
-        with self._progress.until_sigterm():
+        """Train from the newest checkpoint, or from the beginning. SIGTERM ends it after a step and a checkpoint."""
+        newest = self.checkpoints and from_first(self.checkpoints.newest)
+        before = None
+        if self.checkpoints and threading.current_thread() is threading.main_thread():  # others cannot set handlers
+            before = signal.signal(signal.SIGTERM, lambda *_: setattr(self.progress, "ending", True))
+        try:
             self.train(resume_from_checkpoint=str(newest) if newest else None)
+        finally:
+            if before is not None:
+                signal.signal(signal.SIGTERM, before)
 
     def log(self, logs, *args, **kwargs) -> None:
-        step = layer_numbers(self._layerwise.history, self._layerwise.layers.indices) if "loss" in logs else {}
-        super().log(logs | step, *args, **kwargs)
+        """Log also how many layers learned in the last step, and the scores they were chosen from, by layer."""
+        if "loss" in logs and self.layerwise.history:
+            last = self.layerwise.history[-1]
+            scores = zip(self.layerwise.layers.indices, last["scores"] or (), strict=False)
+            numbers = {f"layer_score/{layer:02}": score for layer, score in scores if score is not None}
+            logs = logs | {"learning_layers": len(last["layers"]), **numbers}
+        super().log(logs, *args, **kwargs)
 
     def step_losses(self) -> list[float]:
         return self._earlier + super().step_losses()
@@ -119,12 +170,12 @@ class ResumableTrainer(LayerwiseTrainer):
     def save_model(self, output_dir=None, _internal_call=False) -> None:
         """Write the weights that learn and the losses. Every process adds its losses, the first one writes."""
         learning = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
-        weights = {name: p.detach().contiguous() for name, p in self.model.named_parameters() if id(p) in learning}
-        tensors = {f"weight.{name}": value for name, value in weights.items()}
-        losses = torch.tensor(self.step_losses(), dtype=torch.float64)
+        named = self.model.named_parameters()
+        tensors = {f"weight.{name}": p.detach().contiguous() for name, p in named if id(p) in learning}
+        tensors["losses"] = torch.tensor(self.step_losses(), dtype=torch.float64)
         if is_first():
             Path(output_dir).mkdir(parents=True, exist_ok=True)
-            save_file(tensors | {"losses": losses}, Path(output_dir) / TENSORS)
+            save_file(tensors, Path(output_dir) / TENSORS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None) -> None:
         tensors = load_file(Path(resume_from_checkpoint) / TENSORS)
@@ -134,16 +185,14 @@ class ResumableTrainer(LayerwiseTrainer):
 
     def _save_checkpoint(self, model, trial) -> None:
         step = self.state.global_step
-        from_first(lambda: shutil.rmtree(self._checkpoints.new, ignore_errors=True))
+        from_first(lambda: shutil.rmtree(self.checkpoints.new, ignore_errors=True))
         try:
             super()._save_checkpoint(model, trial)
             wait_for_all()  # every process writes its random generators' state
-            from_first(lambda: self._checkpoints.publish(step))
-        except (OSError, RuntimeError, SafetensorError, InputError) as error:  # torch.save: RuntimeError on a full disk
-            shutil.rmtree(self._checkpoints.new, ignore_errors=True)
-            raise InputError(
-                f"no checkpoint can be written at step {step}: {error}; free some space and start again, then the run "
-                "resumes from its last checkpoint"
-            ) from error
-        if self._progress.ending:
+            from_first(lambda: self.checkpoints.publish(step))
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch.save: RuntimeError on a full disk
+            shutil.rmtree(self.checkpoints.new, ignore_errors=True)
+            raise InputError(f"no checkpoint can be written at step {step}: {error}; free some space and start again, "
+                             "then the run resumes from its last checkpoint") from error  # fmt: skip
+        if self.progress.ending:
             raise SystemExit(128 + signal.SIGTERM)

@@ -1,31 +1,29 @@
 """One run from its configuration to its record: read if it is finished, resumed if it was interrupted."""
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from transformers import TrainerCallback
+from transformers.integrations import get_available_reporting_integrations
 from transformers.utils.logging import disable_progress_bar
 
-from irtuning.corpora.base import SPLITS, Corpus, Revision
-from irtuning.errors import InputError, TrainingStopped, differences
+from irtuning.corpora.base import SPLITS, Corpus
+from irtuning.errors import InputError, TrainingStopped, differences, unknown
+from irtuning.memory.fit import setting_that_fits
 from irtuning.method.layers import find_layers
 from irtuning.method.processes import examples_each, is_first, refuse_sharding, wait_for_all, world_size
 from irtuning.method.registry import facts
-from irtuning.training.build import Parts, build
-from irtuning.training.checkpoints import unfinished, unfinished_folder
+from irtuning.training.build import build
 from irtuning.training.config import RunConfig
-from irtuning.training.metrics import score, softmax
+from irtuning.training.metrics import score
 from irtuning.training.prepare import Prepared, prepare
 from irtuning.training.record import SCHEMA, finite, has_record, new_folder, provenance, read_record, write_record
-from irtuning.training.tracking import trackers
+from irtuning.training.resume import ResumableTrainer, unfinished
 
-logger = logging.getLogger(__name__)
 CURVE = ("loss", "macro_f1", "auprc", "accuracy", "macro_precision", "macro_recall")
 
 
@@ -35,21 +33,9 @@ class Run:
 
     record: dict = field(repr=False)
     folder: Path | None = None
-
-    @property
-    def config(self) -> dict:
-        """The completed configuration."""
-        return self.record["run"]["config"]
-
-    @property
-    def scores(self) -> dict:
-        """The scores by split."""
-        return self.record["scores"]
-
-    @property
-    def layers(self) -> list[list[int]]:
-        """The layers that learned at each step."""
-        return [step["layers"] for step in self.record["train"]["steps"]]
+    config = property(lambda self: self.record["run"]["config"], doc="The completed configuration.")
+    scores = property(lambda self: self.record["scores"], doc="The scores by split.")
+    layers = property(lambda self: [step["layers"] for step in self.record["train"]["steps"]], doc="Layers by step.")
 
     def _repr_png_(self) -> bytes:
         from irtuning.analysis.figures.runs import run_curve
@@ -59,160 +45,104 @@ class Run:
 
 
 def train(
-    config: RunConfig | Prepared | None = None,
-    *,
-    corpus: Corpus | str | None = None,
-    data_dir: str | Path | None = None,
-    output: str | Path | None = None,
-    save_every: int | None = None,
-    report_to: Sequence[str] = (),
-    progress: bool = True,
-    callbacks: Sequence[TrainerCallback] = (),
+    config: RunConfig | Prepared | None = None, *, corpus: Corpus | str | None = None,
+    data_dir: str | Path | None = None, output: str | Path | None = None, save_every: int | None = None,
+    report_to: Sequence[str] = (), progress: bool = True, callbacks: Sequence[TrainerCallback] = (),
     **settings: object,
-) -> Run:
+) -> Run:  # fmt: skip
     """Fine-tune a classifier of revision intentions and return its run.
 
     Args:
-        config: the configuration, or what `prepare` made of it; or give its fields as keywords:
+        config: the configuration, or what `prepare` made of it; or give its fields as keywords, in `settings`:
             `train(corpus="synthetic", method="ir")`. `method` may be a name, a subclass of `Strategy` or an instance.
-        corpus: a loaded corpus, which must be the one that a `config` names; without a `config` also a name.
-        data_dir: folder with the corpus's files.
+        corpus, data_dir: a loaded corpus, the one that `config` names; or without `config` a name. Folder of its files.
         output: folder for record, adapter with head, and tokenizer; it appears when the run is finished. A folder that
             holds this very run is read, and a run that was interrupted resumes exactly.
         save_every: steps between two checkpoints of a run with an `output`. None: at each evaluation. 0: never.
-        report_to: trackers by the Trainer's names, such as `tensorboard`. They receive losses, scores, the number of
-            layers that learn and every layer's score. TensorBoard writes to TENSORBOARD_LOGGING_DIR or beside `output`.
-        progress: whether to show a progress bar.
-        callbacks: further callbacks of the Trainer, called after this package's; not called if a finished run is read.
+        report_to: trackers by the Trainer's names. They receive losses, scores, the number of layers that learn and
+            every layer's score. `tensorboard` writes to TENSORBOARD_LOGGING_DIR or beside `output`.
+        progress, callbacks: whether to show a progress bar; further callbacks of the Trainer, called last.
 
     Raises:
         InputError: something cannot work. It is raised before training starts, and nothing is overwritten.
         TrainingStopped: the gradient was not finite for several steps, or the GPU is out of memory.
         SystemExit: 143, after SIGTERM and a checkpoint.
     """
-    if save_every is not None and save_every < 0:
+    if (save_every or 0) < 0:
         raise InputError(f"save_every is {save_every}; give a number of steps, or 0 for no checkpoints")
     prepared = config if isinstance(config, Prepared) else prepare(config, corpus=corpus, data_dir=data_dir, **settings)
     refuse_sharding()
     examples_each(prepared.config.batch_size, prepared.config.accumulation)
-    if output is None:
-        with trackers(report_to, output):
-            return Run(fit(build(prepared, progress=progress, callbacks=callbacks, report_to=report_to)))
-    folder, every = Path(output), prepared.config.eval_every if save_every is None else save_every
-    if has_record(folder):
+    folder, every = output and Path(output), prepared.config.eval_every if save_every is None else save_every
+    if folder and has_record(folder):
         return Run(finished_run(folder, prepared), folder)
-    options = {"callbacks": callbacks, "report_to": report_to, "folder": unfinished_folder(folder), "save_every": every}
-    with trackers(report_to, output):
-        options["progress"] = progress and is_first()
-        record = _fit_and_save(prepared, folder, options) if is_first() else fit(build(prepared, **options))
+    trackers = get_available_reporting_integrations()
+    if wrong := [name for name in report_to if name not in trackers]:
+        raise unknown("tracker (or it is not installed)", wrong[0], trackers)
+    options = {"callbacks": callbacks, "report_to": report_to, "progress": progress and is_first()}
+    options |= {"output": folder, "save_every": every}
+    record = _fit_and_save(prepared, options) if folder and is_first() else _fit(prepared, options)[0]
     wait_for_all()
     return Run(record, folder)
 
 
 def finished_run(folder: Path, prepared: Prepared) -> dict:
-    """Return the record in a folder, which must be that of the prepared run.
-
-    Raises:
-        InputError: the folder holds another run; the differences are named.
-    """
+    """Return the record in a folder; raise InputError, with the differences, if it is not that of the prepared run."""
     record = read_record(folder)
     different = differences(record["run"]["config"], prepared.config.to_dict())
     if record["run"]["corpus_checksum"] != prepared.corpus.checksum:
         different.append("corpus_checksum (the texts changed)")
     if different:
         raise InputError(f"{folder} holds another run ({'; '.join(different)}); give another folder")
-    logger.info("%s holds this run already", folder)
     return record
 
 
-def fit(parts: Parts) -> dict:
-    """Train and score a run that was built, and return its record."""
+def _fit(prepared: Prepared, options: dict) -> tuple[dict, ResumableTrainer]:
+    """Build, train and score a run, and return its record and its Trainer."""
+    started = time.perf_counter()
+    trainer, splits = build(prepared, **options)
     begun = time.perf_counter()
-    _train(parts)
-    trained = time.perf_counter()
-    # of the validation split, the scorer has kept the evaluation after the last step
-    probabilities = {"validation": parts.scorer.probabilities[parts.splits["validation"].order]}
-    if test := parts.splits.get("test"):
-        probabilities["test"] = softmax(parts.trainer.predict(test.examples).predictions)[test.order]
-    earlier = parts.progress.earlier
-    seconds = {"setup": begun - parts.started, "train": earlier + trained - begun}
-    return make_record(parts, probabilities, seconds | {"total": earlier + time.perf_counter() - parts.started})
+    try:
+        trainer.train_or_resume()
+    except torch.OutOfMemoryError:
+        raise TrainingStopped(_out_of_memory(prepared)) from None
+    except TrainingStopped as error:
+        ids = [splits["train"].revisions[i].id for i in trainer.step_examples(trainer.state.global_step)]
+        newest = trainer.checkpoints and trainer.checkpoints.newest()
+        kept = f"; what was learned before is in {newest}" if newest else ""
+        raise TrainingStopped(f"{error}: {', '.join(ids)}{kept}") from None
+    seconds = {"setup": begun - started, "train": trainer.progress.earlier + time.perf_counter() - begun}
+    probabilities = {"validation": trainer.probabilities[splits["validation"].order]}  # after the last step
+    if test := splits.get("test"):
+        trainer.predict(test.examples)
+        probabilities["test"] = trainer.probabilities[test.order]
+    seconds["total"] = trainer.progress.earlier + time.perf_counter() - started
+    return _record(prepared, trainer, splits, probabilities, seconds), trainer
 
 
-def make_record(parts: Parts, probabilities: dict[str, np.ndarray], seconds: dict[str, float]) -> dict:
-    """Return the record of a run from what it trained with, its class probabilities by split, and its times."""
-    prepared, layers = parts.prepared, parts.layerwise.layers
-    corpus, labels = prepared.corpus, prepared.corpus.labels
-    scores, predictions = {}, {}
-    for split, rows in probabilities.items():
-        revisions = parts.splits[split].revisions
-        scores[split] = score([labels.index(r.intention) for r in revisions], rows, labels)
-        predictions[split] = _predictions(revisions, rows, labels)
-    meta = {"status": "complete", "starts": parts.progress.starts, "processes": world_size(), "seconds": seconds}
-    return {
-        "schema": SCHEMA,
-        "run": {
-            "config": prepared.config.to_dict(),
-            "strategy": facts(prepared.config.method),
-            "corpus_checksum": corpus.checksum,
-            "synthetic_corpus": corpus.synthetic,
-            "random_weights": prepared.source.random_weights,
-            "labels": list(labels),
-            "split_sizes": {s: len(corpus.split(s)) for s in SPLITS} | {"train": len(parts.splits["train"].revisions)},
-            "parameters": sum(p.numel() for p in parts.model.parameters()),
-            "depth": len(find_layers(parts.model)),
-            "candidate_layers": layers.indices,
-            "layer_parameters": [sum(p.numel() for p in layer) for layer in layers.parameters],
-        },
-        "train": _train_block(parts),
-        "scores": scores | {"test_scored": int(prepared.config.score_test)},
-        "predictions": predictions,
-        "meta": provenance(prepared.device) | meta | {"step_seconds": parts.progress.seconds},
-    }
-
-
-def _fit_and_save(prepared: Prepared, folder: Path, options: dict) -> dict:
+def _fit_and_save(prepared: Prepared, options: dict) -> dict:
     """Train in the folder of unfinished work, which becomes the run's folder at the end; return the record."""
+    folder = options["output"]
     with unfinished(folder) as work:
         if has_record(folder):  # another process has just finished it
             return finished_run(folder, prepared)
         with new_folder(folder, within=work) as temporary:
-            parts = build(prepared, **options)
-            record = fit(parts)
-            _save(parts, temporary)
+            record, trainer = _fit(prepared, options)
+            model, options = trainer.model, {}
+            if prepared.strategy.scope == "adapters":
+                options, base = {"save_embedding_layers": False}, model.get_base_model()
+                # saved as the user named it: its path on this machine is of no use elsewhere
+                base.name_or_path = base.config._name_or_path = prepared.config.model
+                for adapter in model.peft_config.values():
+                    adapter.base_model_name_or_path = prepared.config.model
+            disable_progress_bar()  # transformers shows one for every file
+            try:
+                model.save_pretrained(temporary / ("adapter" if options else "model"), **options)
+                trainer.data_collator.tokenizer.save_pretrained(temporary / "tokenizer")
+            except (OSError, SafetensorError) as error:
+                raise InputError(f"the weights cannot be written: {error}; free some space and train again") from None
             write_record(temporary, record)
     return record
-
-
-def _save(parts: Parts, folder: Path) -> None:
-    """Write the adapter with the head, or the full model, and the tokenizer."""
-    model, name = parts.model, parts.prepared.config.model
-    disable_progress_bar()  # transformers shows one for every file
-    try:
-        if parts.prepared.strategy.scope == "adapters":
-            base = model.get_base_model()  # saved as the user named it: its path on this machine is of no use elsewhere
-            base.name_or_path = base.config._name_or_path = name
-            for adapter in model.peft_config.values():
-                adapter.base_model_name_or_path = name
-            model.save_pretrained(folder / "adapter", save_embedding_layers=False)
-        else:
-            model.save_pretrained(folder / "model")
-        parts.tokenizer.save_pretrained(folder / "tokenizer")
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"the weights cannot be written: {error}; free some space and train again") from None
-
-
-def _train(parts: Parts) -> None:
-    try:
-        parts.trainer.train_or_resume()
-    except torch.OutOfMemoryError:
-        raise TrainingStopped(_out_of_memory(parts.prepared)) from None
-    except TrainingStopped as error:
-        train, step = parts.splits["train"], parts.trainer.state.global_step
-        ids = ", ".join(train.revisions[i].id for i in parts.trainer.step_examples(step))
-        newest = parts.checkpoints.newest() if parts.checkpoints else None
-        kept = f"; what was learned before is in {newest}" if newest else ""
-        raise TrainingStopped(f"{error}: {ids}{kept}") from None
 
 
 def _out_of_memory(prepared: Prepared) -> str:
@@ -220,27 +150,43 @@ def _out_of_memory(prepared: Prepared) -> str:
     gpu_bytes = torch.cuda.get_device_properties(0).total_memory
     text = f"the GPU of {gpu_bytes / 2**30:.1f} GiB is out of memory"
     try:
-        needed, change = prepared.predicted_memory().peak_bytes / 2**30, prepared.setting_that_fits(gpu_bytes)
+        now, predict = prepared.config, prepared.predicted_memory
+        needed, sizes = predict().peak_bytes / 2**30, (now.accumulation, now.batch_size, now.checkpointing, gpu_bytes)
+        change = setting_that_fits(lambda n, again: predict(accumulation=n, checkpointing=again).peak_bytes, *sizes)
     except Exception as error:  # whatever a model or a user's strategy raises must not hide what happened
         return f"{text}; give more accumulation, or checkpointing=true (memory could not be predicted: {error})"
     cure = f"set {change}" if change else "no split fits, so use a shorter max_length, a smaller model or a larger GPU"
     return f"{text}: predicted for this run are {needed:.1f} GiB, without other processes on it; {cure}"
 
 
-def _train_block(parts: Parts) -> dict:
-    """Return loss, learning rate, layers and scores of each step, and the scores on validation over training."""
-    history, log = parts.layerwise.history, parts.trainer.state.log_history
-    evaluations, losses = [row for row in log if "eval_loss" in row], parts.trainer.step_losses()
-    return {
+def _record(prepared: Prepared, trainer: ResumableTrainer, splits, probabilities, seconds: dict[str, float]) -> dict:
+    """Return the record of a run; the class probabilities, shape (n, K), are by split."""
+    corpus, labels, layers = prepared.corpus, prepared.corpus.labels, trainer.layerwise.layers
+    scores, predictions = {}, {}
+    for split, rows in probabilities.items():
+        revisions = splits[split].revisions
+        scores[split] = score([labels.index(r.intention) for r in revisions], rows, labels)
+        predictions[split] = [
+            {"id": r.id, "group": r.group, "intention": r.intention}  # intervals are computed over groups
+            | {"predicted": labels[int(row.argmax())], "probabilities": [round(float(p), 6) for p in row]}
+            for r, row in zip(revisions, rows, strict=True)
+        ]
+    run = {
+        "config": prepared.config.to_dict(), "strategy": facts(prepared.config.method),
+        "corpus_checksum": corpus.checksum, "synthetic_corpus": corpus.synthetic,
+        "random_weights": prepared.source.random_weights, "labels": list(labels),
+        "split_sizes": {s: len(corpus.split(s)) for s in SPLITS} | {"train": len(splits["train"].revisions)},
+        "parameters": sum(p.numel() for p in trainer.model.parameters()), "depth": len(find_layers(trainer.model)),
+        "candidate_layers": layers.indices, "layer_parameters": [sum(p.numel() for p in v) for v in layers.parameters],
+    }  # fmt: skip
+    history, log, losses = trainer.layerwise.history, trainer.state.log_history, trainer.step_losses()
+    evaluations = [row for row in log if "eval_loss" in row]
+    steps = {
         "steps": [finite(row | {"loss": loss}) for row, loss in zip(history, losses, strict=True)],
         "validation": [finite({"step": row["step"]} | {n: row[f"eval_{n}"] for n in CURVE}) for row in evaluations],
         "skipped_steps": sum(row["skipped"] for row in history),
     }
-
-
-def _predictions(revisions: Sequence[Revision], probabilities: np.ndarray, labels: Sequence[str]) -> list[dict]:
-    return [
-        {name: getattr(revision, name) for name in ("id", "group", "intention")}  # intervals are computed over groups
-        | {"predicted": labels[int(row.argmax())], "probabilities": [round(float(p), 6) for p in row]}
-        for revision, row in zip(revisions, probabilities, strict=True)
-    ]
+    meta = {"status": "complete", "starts": trainer.progress.starts, "processes": world_size(), "seconds": seconds}
+    meta = provenance(prepared.device) | meta | {"step_seconds": trainer.progress.seconds}
+    scores["test_scored"] = int(prepared.config.score_test)
+    return {"schema": SCHEMA, "run": run, "train": steps, "scores": scores, "predictions": predictions, "meta": meta}

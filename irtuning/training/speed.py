@@ -1,6 +1,6 @@
 """Optional accelerations of a training step. The numbers stay the same up to rounding."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from irtuning.errors import InputError
@@ -17,8 +17,7 @@ GRAPHS = 64  # learning or frozen, and input with a gradient, training, padded, 
 
 def problems(names: Collection[str], activation_budget: float = 1.0) -> list[str]:
     """Return what is wrong with a choice of accelerations, one text for each problem."""
-    known = ", ".join(ACCELERATIONS)
-    texts = [f"speed is {name!r}, give some of {known}" for name in names if name not in ACCELERATIONS]
+    texts = [f"speed is {n!r}, give some of {', '.join(ACCELERATIONS)}" for n in names if n not in ACCELERATIONS]
     if not 0 <= activation_budget <= 1:
         texts.append(f"activation_budget is {activation_budget}, give 0 (keep least) to 1 (recompute nothing dear)")
     elif activation_budget < 1 and "compile" not in names:
@@ -27,32 +26,33 @@ def problems(names: Collection[str], activation_budget: float = 1.0) -> list[str
 
 
 def accelerate(model: "nn.Module", names: Collection[str], activation_budget: float = 1.0) -> None:
-    """Switch accelerations on in a classifier that has its adapters already.
+    """Switch accelerations, by their names, on in a classifier that has its adapters already.
 
-    Args:
-        model: the classifier.
-        names: names in `ACCELERATIONS`.
-        activation_budget: share of the activations that a compiled layer keeps for the backward pass. It recomputes
-            the others, those first that cost least.
-
-    Raises:
-        InputError: a name is unknown, or the budget is not possible with this torch and model.
+    The budget is the share of the activations that a compiled layer keeps for the backward pass. It recomputes others.
     """
+    import torch
+    from torch._functorch import config
+
     from irtuning.method.layers import adapter_modules, find_layers
 
     if wrong := problems(names, activation_budget):
         raise InputError("; ".join(wrong))
     if 0 < activation_budget < 1 and not _can_weigh(model.config):
-        raise InputError(
-            f"activation_budget is {activation_budget}, and this torch cannot weigh attention with fewer key heads "
-            "than query heads (2.11 cannot, 2.13 can); give 0 or 1, or a newer torch"
-        )
-    if "uncast" in names:
-        for _, module in adapter_modules(model):
-            module.cast_input_dtype_enabled = False  # a switch of peft's
-    if "compile" in names:
-        model.config.use_cache = False  # the cache's index would make every layer another graph
-        compile_layers(find_layers(model), activation_budget)
+        problem = "this torch cannot weigh attention with fewer key heads than query heads (2.11 cannot, 2.13 can)"
+        raise InputError(f"activation_budget is {activation_budget}, and {problem}; give 0 or 1, or a newer torch")
+    for _, module in adapter_modules(model) if "uncast" in names else ():
+        module.cast_input_dtype_enabled = False  # a switch of peft's
+    if "compile" not in names:
+        return
+    model.config.use_cache = False  # the cache's index would make every layer another graph
+    # All layers share the compiled code. There is one graph for each combination of what requires gradients, so a new
+    # choice of layers finds its graphs compiled already.
+    torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
+    if config.activation_memory_budget != activation_budget:
+        torch._dynamo.reset()  # graphs of another budget would be used again
+        config.activation_memory_budget = activation_budget
+    for layer in find_layers(model):
+        layer.forward = torch.compile(layer.forward)  # inside the layer's own hooks
 
 
 def _can_weigh(config: object) -> bool:
@@ -65,20 +65,3 @@ def _can_weigh(config: object) -> bool:
         return sdpa_flop_count(queries, keys, keys) > 0
     except AssertionError:
         return False
-
-
-def compile_layers(layers: "Iterable[nn.Module]", activation_budget: float = 1.0) -> None:
-    """Give each layer a compiled forward. All layers share the compiled code, and their own hooks stay outside.
-
-    There is one graph for each combination of what requires gradients. So a new choice of layers finds its graphs
-    compiled already: below the lowest layer that learns, that layer, and above it frozen or learning.
-    """
-    import torch
-    from torch._functorch import config
-
-    torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
-    if config.activation_memory_budget != activation_budget:
-        torch._dynamo.reset()  # graphs of another budget would be used again
-        config.activation_memory_budget = activation_budget
-    for layer in layers:
-        layer.forward = torch.compile(layer.forward)

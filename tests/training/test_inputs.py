@@ -15,6 +15,7 @@ from irtuning.training.metrics import score
 from irtuning.models.loading import MODELS, load_tokenizer, model_names, resolve
 from irtuning.models.prompts import encode, instruction
 from irtuning.training.record import new_folder, read_record, write_record, write_text
+from irtuning.training.speed import ACCELERATIONS
 
 LABELS = ("a", "b", "c")
 RECORD = {"schema": 1, "run": {"config": {}}, "train": {}, "scores": {}, "predictions": {}, "meta": {}}
@@ -29,18 +30,12 @@ def revision(before, after, **spans):
     return Revision("1", before, after, "a", **spans)
 
 
-def test_pair_form_keeps_the_sides_apart(tokenizer):
+def test_both_forms_keep_the_sides_apart_and_mark_the_edit(tokenizer):
     ids = encode([revision("one", "two"), revision("", "two")], tokenizer, LABELS)
-    assert tokenizer.decode(ids[0]) == "<s> one<sep> two</s>" or tokenizer.decode(ids[0]) == "<s>one<sep>two</s>"
+    assert tokenizer.decode(ids[0]).replace(" ", "") == "<s>one<sep>two</s>"
     assert ids[1].index(tokenizer.sep_token_id) == 1  # nothing stands before it
-
-
-def test_marked_edit_reaches_the_model_as_one_token(tokenizer):
-    ids = encode([revision("a b c", "a x c", before_span=(1, 2), after_span=(1, 2))], tokenizer, LABELS)[0]
-    assert ids.count(tokenizer.convert_tokens_to_ids("<edit>")) == 2
-
-
-def test_instruction_names_task_labels_and_both_texts():
+    marked = encode([revision("a b c", "a x c", before_span=(1, 2), after_span=(1, 2))], tokenizer, LABELS)[0]
+    assert marked.count(tokenizer.convert_tokens_to_ids("<edit>")) == 2
     text = instruction("old text", "new text", LABELS)
     assert "a, b, c" in text and text.index("Original text") < text.index("old text") < text.index("Revised text")
     assert text.endswith("new text")
@@ -67,12 +62,9 @@ def test_any_text_fits(tokenizer, before, after):
         assert len(encode([revision(before, after)], tokenizer, LABELS, form, 96)[0]) <= 96
 
 
-def test_tokenizer_gives_any_text_back(tokenizer):
+def test_tokenizer_gives_any_text_back_and_no_room_is_an_error(tokenizer):
     text = "Zürich — 東京\t\n 🙂 naïve  spaces"
     assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
-
-
-def test_no_room_is_an_error(tokenizer):
     with pytest.raises(InputError, match="leaves"):
         encode([revision("a", "b")], tokenizer, LABELS, "instruction", 20)
     with pytest.raises(InputError, match="did you mean 'pair'"):
@@ -83,51 +75,38 @@ def test_scores_by_hand():
     probabilities = np.array([[0.8, 0.1, 0.1], [0.3, 0.6, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1]])
     found = score([0, 1, 1, 1], probabilities, LABELS)
     assert found["accuracy"] == 0.75
-    assert found["per_class"]["a"] == {
-        "precision": 0.5,
-        "recall": 1.0,
-        "f1": pytest.approx(2 / 3),
-        "auprc": 1.0,
-        "support": 1,
-    }
+    first = {"precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3), "auprc": 1.0, "support": 1}
+    assert found["per_class"]["a"] == first
     assert found["per_class"]["b"]["recall"] == pytest.approx(2 / 3)
     assert found["per_class"]["c"] == {"precision": 0, "recall": 0, "f1": 0, "auprc": 0, "support": 0}
     assert found["macro_f1"] == pytest.approx((2 / 3 + 0.8 + 0) / 3)
     assert found["auprc"] == pytest.approx((1 + (1 + 1 + 1) / 3 + 0) / 3)  # b: 0.7, 0.6 and 0.3 rank above 0.1
 
 
-def test_settings_are_read_as_their_fields_type():
+def test_settings_are_read_as_their_fields_type_and_can_be_keys():
     given = parse_settings(["learning_rate=1e-3", "rank=4", "checkpointing=true", "target_modules=q_proj,v_proj"])
     config = RunConfig.of(given)
     assert (config.learning_rate, config.rank, config.checkpointing) == (1e-3, 4, True)
     assert config.target_modules == ("q_proj", "v_proj")
+    config = RunConfig.of({"speed": ["uncast"], "target_modules": ["q_proj"]})
+    assert {config: 1}[config] == 1 and config.to_dict()["speed"] == ["uncast"]
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"rnak": "3"}, "did you mean 'rank'"),
-        ({"rank": "three"}, "cannot be read as int"),
-        ({"warmup_steps": 20}, "as long as the run"),
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"accumulation": 3}, "not a multiple"),
-        ({"accumulation": 0}, "accumulation is 0"),
-        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
-        ({"head": "cold"}, "head is 'cold'"),
-        ({"epochs": float("inf")}, "epochs is inf"),
-        ({"dropout": 1.0, "clip": -1.0}, "clip is -1.0.*dropout is 1.0"),
-    ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
-)
+@pytest.mark.parametrize(("given", "message"), [
+    ({"rnak": "3"}, "did you mean 'rank'"), ({"rank": "three"}, "cannot be read as int"),
+    ({"warmup_steps": 20}, "as long as the run"), ({"batch_size": 0}, "batch_size is 0"),
+    ({"accumulation": 3}, "not a multiple"), ({"accumulation": 0}, "accumulation is 0"),
+    ({"learning_rate": 0.0}, "learning_rate is 0.0"), ({"head": "cold"}, "head is 'cold'"),
+    ({"epochs": float("inf")}, "epochs is inf"),
+    ({"dropout": 1.0, "clip": -1.0}, "clip is -1.0.*dropout is 1.0"),
+    ({"speed": "fast"}, f"speed is 'fast', give some of {', '.join(ACCELERATIONS)}"),
+    ({"speed": "compile", "activation_budget": "1.5"}, "activation_budget is 1.5, give 0"),
+    ({"activation_budget": "0.5"}, "add compile to speed"),
+])  # fmt: skip
 def test_bad_settings_are_refused_all_at_once(given, message):
     with pytest.raises(InputError, match=message):
         config = RunConfig.of({"max_steps": 20} | given)
         config.complete(resolve(config.model), 100, False, "cpu")
-
-
-def test_a_configuration_with_a_list_can_be_a_key():
-    config = RunConfig.of({"speed": ["uncast"], "target_modules": ["q_proj"]})
-    assert {config: 1}[config] == 1 and config.to_dict()["speed"] == ["uncast"]
 
 
 def test_defaults_belong_to_the_model():
@@ -179,18 +158,14 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
         pass
     (tmp_path / "target").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "target", target_is_directory=True)
-    with pytest.raises(InputError, match="cannot write"), new_folder(tmp_path / "link"):
-        pass
     (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match="cannot write"), new_folder(tmp_path / "file" / "run"):
-        pass
-
-
-def test_a_whole_run_is_kept_when_its_name_was_taken_meanwhile(tmp_path):
-    with pytest.raises(InputError, match="move it by hand"), new_folder(tmp_path / "run") as folder:
-        (folder / "all").write_text("x")
-        (tmp_path / "run").mkdir()
-        (tmp_path / "run" / "other").write_text("y")
+    for path in ("link", "file/run"):
+        with pytest.raises(InputError, match="cannot write"), new_folder(tmp_path / path):
+            pass
+    with pytest.raises(InputError, match="move it by hand"), new_folder(tmp_path / "late") as folder:
+        (folder / "all").write_text("x")  # stays, although the name is taken meanwhile
+        (tmp_path / "late").mkdir()
+        (tmp_path / "late" / "other").write_text("y")
     assert (folder / "all").read_text() == "x"
 
 

@@ -17,7 +17,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from irtuning.models.adapters import add_adapter
 from irtuning.method.callback import IRTuning, LayerwiseTuning
-from irtuning.training.checkpoints import unfinished
+from irtuning.training.resume import unfinished
 from irtuning.comparison.runs import run_comparison
 from irtuning.training.config import RunConfig
 from irtuning.corpora.load import load_corpus

@@ -77,9 +77,7 @@ DAMAGE = {
 def test_a_damaged_folder_is_named(copy, name, damage):
     folder, (file, change) = copy(name), DAMAGE[damage]
     settings = {"ir": "adapter/adapter_config.json", "full-ft": "model/config.json"}[name]
-    file = {"weights": next(folder.glob("*/*.safetensors")), "settings": settings}.get(file, file)
-    path = folder / file
-    change(path)
+    change(folder / {"weights": next(folder.glob("*/*.safetensors")), "settings": settings}.get(file, file))
     with pytest.raises(InputError, match=str(folder)):
         RevisionClassifier.load(folder)
 
