@@ -122,8 +122,15 @@ def execute(name: str, folder: Path, parameters: dict, update: bool = False) -> 
     book, _ = ClearMetadataPreprocessor(enabled=True, **KEPT).preprocess(book, {})  # no clocks, no paths
     for path in [target, source] if update else [target]:
         write_text(path, nbformat.writes(book) + "\n")
-    write_text(target.with_suffix(".html"), HTMLExporter().from_notebook_node(book)[0])
+    write_text(target.with_suffix(".html"), html_page(book))
     return time.perf_counter() - started
+
+
+def html_page(book, **options: bool) -> str:
+    """Return a notebook as an HTML page."""
+    exporter = HTMLExporter(**options)
+    exporter.log.setLevel(logging.ERROR)  # its template drops the images' alternative text and then warns of that
+    return exporter.from_notebook_node(book)[0]
 
 
 def summary(folders: Folders) -> str:
@@ -137,8 +144,7 @@ def write_report(folders: Folders) -> None:
     """Write notebook 5 without code and without cells tagged `detail` or `try` as `summary.html` and `summary.md`."""
     book = nbformat.read(folders.reports / f"{NOTEBOOKS[-1]}.ipynb", 4)
     book, _ = TagRemovePreprocessor(enabled=True, remove_cell_tags={"detail", "try"}).preprocess(book, {})
-    page = HTMLExporter(**WITHOUT_CODE).from_notebook_node(book)[0]
-    page = page.replace("</head>", "<style>@media print { body { zoom: 0.55 } }</style></head>", 1)
+    page = html_page(book, **WITHOUT_CODE).replace("</head>", "<style>@media print { body { zoom: 0.55 } }</style></head>", 1)
     write_text(folders.reports / "summary.html", page)
     links = os.path.relpath(folders.figures, folders.reports)
     for output in (output for cell in book.cells for output in cell.get("outputs", [])):

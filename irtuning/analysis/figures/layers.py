@@ -83,17 +83,14 @@ def cut_figure(scores: Sequence[float], variant: str = "reference") -> Figure:
     figure, (above, below) = canvas(DOUBLE, 3.6, rows=2, sharex=True, height_ratios=[1.5, 1])
     for name, colour, which in ((f"learns ({variant})", method_colour("ir"), kept), ("frozen", "0.75", ~kept)):
         above.bar(np.flatnonzero(which), ascending[which], color=colour, width=0.75, label=name)
-    first, lowest, notes = int(kept.argmax()), int(variances.argmin()), []
     if kept.sum() > depth - 1 - best:
-        notes.append((above, "kept by the reference code:\none extra layer", first, ascending[first]))
-    if variances[lowest] < variances[best]:
-        notes.append((below, "smallest V of all:\noutside the window", lowest + 0.5, variances[lowest]))
-    for axis, text, x, y in notes:
-        side = {"xytext": (-30, 20), "ha": "right"} if x > 2 else {"xytext": (30, 20), "ha": "left"}
-        style = {"va": "center", "size": 6.5, "bbox": {"fc": "white", "ec": "none", "pad": 1}} | side
-        arrow = {"arrowstyle": "->", "lw": 0.6, "color": "0.3"}
-        axis.annotate(text, (x, y), textcoords="offset points", arrowprops=arrow, **style)
+        extra = {"color": method_colour("ir"), "hatch": "///", "ec": "white", "width": 0.75}
+        above.bar(kept.argmax(), ascending[kept.argmax()], label="learns: one extra layer", **extra)
     below.plot(np.arange(depth - 1) + 0.5, variances, "o-", color="0.2", ms=3, lw=1)  # V[i] is between bars i and i + 1
+    if variances[lowest := int(variances.argmin())] < variances[best]:
+        ring = {"ls": "", "marker": "o", "ms": 7, "mfc": "none", "color": method_colour("rst")}
+        above.plot([], [], label="smallest V of all, outside it", **ring)  # for the legend
+        below.plot(lowest + 0.5, variances[lowest], clip_on=False, **ring)
     window = int(MIDDLE[0] * depth), int(MIDDLE[1] * depth) + 1
     for axis in (above, below):
         axis.axvspan(*window, color="0.93", lw=0, zorder=0, label="window of the cut")
