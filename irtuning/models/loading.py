@@ -152,12 +152,12 @@ def checkpoint_layers(model: "PreTrainedModel") -> None:
 
 
 @contextmanager
-def _reading(source: ModelSource, problem: str | None = None, cure: str | None = None) -> Iterator[None]:
+def _reading(source: ModelSource, fault: str | None = None, cure: str | None = None) -> Iterator[None]:
     """Turn what the parsers of several libraries may raise into an InputError with its first line."""
     try:
         yield
     except Exception as error:
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        problem = problem or f"model {source.name!r} ({source.path}) cannot be read as safetensors without remote code"
+        fault = fault or f"model {source.name!r} ({source.path}) cannot be loaded as safetensors without remote code"
         cure = cure or " Check the name, the network, and for gated models `hf auth login`; or give a local folder."
-        raise InputError(f"{problem}: {first}{cure}") from error
+        raise InputError(f"{fault}: {first}{cure}") from error
