@@ -1,6 +1,6 @@
 """The bytes of a training step by part, put together from the trace of a few layers."""
 
-import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -11,9 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForSequenceClassification
 
 from irtuning.errors import InputError
-from irtuning.memory.tracing import (
-    ACTIVATIONS, BLOCK, GRADIENTS, TEMPORARY, Segment, highest, parameter_bytes, trace_step,
-)  # fmt: skip
+from irtuning.memory.tracing import ACTIVATIONS, BLOCK, GRADIENTS, TEMPORARY, Segment, highest, rounded, trace_step
 from irtuning.method.layers import candidate_layers, find_layers, let_backprop_end_early
 from irtuning.method.strategies import Strategy
 from irtuning.models.adapters import adapted_classifier
@@ -41,31 +39,6 @@ class Setting:
     labels: int
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Bytes of some tensors, by whether they can learn."""
-
-    fixed: int  # bytes of those that never learn
-    learning: int  # bytes of those that can learn
-    tensors: int  # number of those that can learn
-
-    @classmethod
-    def of(cls, tensors: list[torch.Tensor]) -> "Weights":
-        """Return the bytes of tensors; those that require a gradient can learn."""
-        learning = [t for t in tensors if t.requires_grad]
-        return cls(parameter_bytes(t for t in tensors if not t.requires_grad), parameter_bytes(learning), len(learning))
-
-
-@dataclass(frozen=True)
-class Trace:
-    """Weights outside the layers and of one of `depth` layers, and the segments of a step by kind of layer."""
-
-    depth: int
-    outside: Weights
-    layer: Weights
-    segments: dict[tuple[str, str], Segment]
-
-
 def layers_that_learn(strategy: Strategy, depth: int) -> tuple[list[int], list[int]]:
     """Return the layers that learn at the most demanding step, and those that will have learned by the end."""
     candidates = list(range(strategy.min_layer, depth))
@@ -78,70 +51,64 @@ def layers_that_learn(strategy: Strategy, depth: int) -> tuple[list[int], list[i
 def bytes_by_part(
     setting: Setting, chosen: list[int], ever: list[int], accumulation: int = 1, optimizer: str = "fused"
 ) -> dict[str, int]:
-    """Return the bytes of each part at the highest point of a step in which the `chosen` layers learn.
+    """Return the bytes of each part at the highest point of a step.
 
     Args:
-        setting: what is traced.
         chosen: layers that learn at this step.
-        ever: layers that have learned before or learn now, and so have an optimizer state.
-        accumulation: micro-batches in the step; from the second on, the gradients are there already.
+        ever: layers that have learned by the end of this step, and so have an optimizer state.
+        accumulation: micro-batches in the step.
         optimizer: form of AdamW, `fused` or `foreach`; the latter makes a copy of the gradients.
     """
-    trace, adapted = trace_setting(setting), setting.adapter is not None
-    outside, layer = trace.outside, trace.layer
-
-    def learning(layers: int) -> int:
-        return outside.learning + layers * layer.learning
-
-    counters = outside.tensors + len(ever) * layer.tensors if optimizer == "fused" else 0  # of steps, on the GPU
-    gradients = learning(len(chosen))
-    segments = _full_step(trace, chosen, adapted)
+    depth, outside, layer, kinds = trace_setting(setting)
+    _, gradients, _ = (outside + len(chosen) * layer).tolist()
+    _, have_learned, counters = (outside + len(ever) * layer).tolist()  # fused AdamW counts steps on the GPU
+    fixed, can_learn, _ = (outside + depth * layer).tolist()
+    segments = _full_step(depth, kinds, chosen, adapted := setting.adapter is not None)
     if accumulation > 1:  # the second micro-batch adds to gradients that are there already
         held = Segment(np.array([gradients, 0, 0]), np.array([gradients, 0, 0]))
-        segments = [held, *(dataclasses.replace(s, change=s.change * [0, 1, 1]) for s in segments)]
-    update = [gradients, 0, gradients if optimizer == "foreach" else 0]
-    at_peak = max([int(count) for count in highest(segments)], update, key=sum)
-    fixed, can_learn = outside.fixed + trace.depth * layer.fixed, learning(trace.depth)
+        segments = [held, *(Segment(segment.change * [0, 1, 1], segment.peak) for segment in segments)]
+    update = [gradients, 0, gradients * (optimizer == "foreach")]
+    at_peak = max(highest(segments).tolist(), update, key=sum)
     return {
         "weights": fixed if adapted else fixed + can_learn,
         "adapters": can_learn if adapted else 0,
         "gradients": at_peak[GRADIENTS],
-        "optimizer_state": 2 * learning(len(ever)) + BLOCK * counters,
+        "optimizer_state": 2 * have_learned + BLOCK * counters * (optimizer == "fused"),
         "activations": at_peak[ACTIVATIONS],
         "temporary": at_peak[TEMPORARY] + LIBRARY_BYTES,
     }
 
 
-def _full_step(trace: Trace, chosen: list[int], adapted: bool) -> list[Segment]:
+def _full_step(depth: int, segments: dict, chosen: list[int], adapted: bool) -> list[Segment]:
     """Return the segments of a step of full depth in order; nothing temporary outlives the forward pass."""
     lowest, learns = (min(chosen) if adapted else -1), set(chosen)
     kinds = ["below"] * lowest + ["lowest"] * adapted
-    kinds += ["learns" if index in learns else "frozen" for index in range(lowest + 1, trace.depth)]
+    kinds += ["learns" if index in learns else "frozen" for index in range(lowest + 1, depth)]
     up = [("forward", kind) for kind in ("embeddings", *kinds, "head")]
     down = [("backward", kind) for kind in ("head", *reversed(kinds), "embeddings")]
-    forward, backward = ([trace.segments[label] for label in way if label in trace.segments] for way in (up, down))
+    forward, backward = ([segments[label] for label in way if label in segments] for way in (up, down))
     temporary = sum(segment.change for segment in forward) * [0, 0, 1]  # such as autocast's copies of weights
     return [*forward, Segment(change=-temporary), *backward]
 
 
 @lru_cache(maxsize=128)
-def trace_setting(setting: Setting) -> Trace:
-    """Trace a step of a model with a few layers of every kind."""
+def trace_setting(setting: Setting) -> tuple[int, np.ndarray, np.ndarray, dict[tuple[str, str], Segment]]:
+    """Return the depth of a model, and what `trace_layers` returns of a few layers, by kind instead of by number."""
     kinds = WITHOUT_ADAPTER if setting.adapter is None else WITH_ADAPTER
     chosen = [index for index, kind in enumerate(kinds) if kind in ("lowest", "learns")]
     outside, layer, segments = trace_layers(setting, len(kinds), chosen)
-    keys = {kind: kinds.index(kind) + (kinds.count(kind) - 1) // 2 for kind in kinds}
-    keys |= {"embeddings": "embeddings", "head": "head"}
-    by_kind = {(way, kind): segments.get((way, key)) for way in ("forward", "backward") for kind, key in keys.items()}
-    depth = load_shape(setting.model).num_hidden_layers
-    return Trace(depth, outside, layer, {label: segment for label, segment in by_kind.items() if segment})
+    middle = {kinds.index(kind) + (kinds.count(kind) - 1) // 2: kind for kind in kinds}
+    middle |= {"embeddings": "embeddings", "head": "head"}
+    by_kind = {(way, middle[key]): segment for (way, key), segment in segments.items() if key in middle}
+    return load_shape(setting.model).num_hidden_layers, outside, layer, by_kind
 
 
-def trace_layers(setting: Setting, depth: int, chosen: list[int]) -> tuple[Weights, Weights, dict[object, Segment]]:
+def trace_layers(setting: Setting, depth: int, chosen: list[int]) -> tuple[np.ndarray, np.ndarray, dict]:
     """Trace a step of a model of `depth` layers in which the `chosen` ones learn.
 
     Returns:
-        The weights outside the layers, the weights of a layer, and the step's segments as `trace_step` labels them.
+        The weights outside the layers and those of a layer, as three numbers each: bytes that never learn, bytes that
+        can learn, and how many tensors can. After them the segments as `trace_step` labels them.
 
     Raises:
         InputError: the length is beyond the model's context.
@@ -150,14 +117,14 @@ def trace_layers(setting: Setting, depth: int, chosen: list[int]) -> tuple[Weigh
     if setting.length > (limit := getattr(config, "max_position_embeddings", None) or setting.length):
         raise InputError(f"length {setting.length} is beyond {setting.model}'s context of {limit} tokens")
     low = setting.precision == "bf16" and not resolve(setting.model).random_weights
+    kind = torch.bfloat16 if low else torch.float32
     with torch.device("meta"):
-        kind = torch.bfloat16 if low else torch.float32
         model = AutoModelForSequenceClassification.from_config(with_depth(config, depth), dtype=kind)
-        options = dict(setting.options) | {"checkpointing": setting.checkpointing}
+        options = dict(setting.options, checkpointing=setting.checkpointing)
         model = adapted_classifier(model, setting.adapter, **options)
-    inside = {id(t) for layer in find_layers(model) for t in _tensors(layer)}
-    outside = Weights.of([t for t in _tensors(model) if id(t) not in inside])
-    layer = Weights.of(_tensors(find_layers(model)[1]))
+    layers = find_layers(model)
+    inside = {id(t) for t in _tensors(layers)}
+    outside, layer = _weights(t for t in _tensors(model) if id(t) not in inside), _weights(_tensors(layers[1]))
     shape = {"padded": setting.padded, "autocast": setting.precision == "bf16", "vocabulary": config.vocab_size}
     with FakeTensorMode(allow_non_fake_inputs=True):  # tensors have no storage, and claim to be on the CPU
         model.to_empty(device="cpu")
@@ -168,3 +135,8 @@ def trace_layers(setting: Setting, depth: int, chosen: list[int]) -> tuple[Weigh
 
 def _tensors(module: nn.Module) -> list[torch.Tensor]:
     return [*module.parameters(), *module.buffers()]
+
+
+def _weights(tensors: Iterable[torch.Tensor]) -> np.ndarray:
+    rows = [(0, rounded(t.nbytes), 1) if t.requires_grad else (rounded(t.nbytes), 0, 0) for t in tensors]
+    return np.sum(rows, axis=0)

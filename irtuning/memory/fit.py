@@ -17,10 +17,7 @@ def usable_bytes(gpu_bytes: int) -> int:
 
 
 def largest_batch(gpu_bytes: int, model: str = "mini", method="ir", adapter: str = "lora", **settings) -> int:
-    """Return the largest batch whose predicted peak fits a GPU, a multiple of `accumulation`; 0 if none fits.
-
-    All arguments but the GPU's memory are those of `predict_memory`, without `batch`.
-    """
+    """Return the largest batch that fits a GPU, by multiples of `accumulation`, or 0. See `predict_memory`."""
     accumulation, room = settings.get("accumulation", 1), usable_bytes(gpu_bytes)
 
     def peak(size: int) -> int:
@@ -39,15 +36,10 @@ def largest_batch(gpu_bytes: int, model: str = "mini", method="ir", adapter: str
 
 
 def lowest_layer_that_fits(gpu_bytes: int, model="mini", method="ir", adapter="lora", **settings) -> int | None:
-    """Return the smallest `min_layer` with which the predicted peak fits a GPU, or None if none does.
-
-    All arguments but the GPU's memory are those of `predict_memory`, without `min_layer`.
-    """
-    for layer in range(load_shape(model).num_hidden_layers - 1):
-        peak = predict_memory(model, method, adapter, min_layer=layer, **settings).peak_bytes
-        if peak <= usable_bytes(gpu_bytes):
-            return layer
-    return None
+    """Return the smallest `min_layer` that fits a GPU, or None if none does. For the rest see `predict_memory`."""
+    layers = range(load_shape(model).num_hidden_layers - 1)
+    peaks = (predict_memory(model, method, adapter, min_layer=layer, **settings).peak_bytes for layer in layers)
+    return next((layer for layer, peak in enumerate(peaks) if peak <= usable_bytes(gpu_bytes)), None)
 
 
 def setting_that_fits(
@@ -59,10 +51,8 @@ def setting_that_fits(
 
     Args:
         predict: returns the predicted peak in bytes for a number of micro-batches, with or without checkpointing.
-        accumulation: micro-batches in a step of the run as it is.
-        batch_size: examples in a step.
+        accumulation: micro-batches in a step of the run as it is, which has `batch_size` examples.
         checkpointing: whether the run uses checkpointing as it is.
-        gpu_bytes: bytes of the GPU's memory.
     """
     splits = [n for n in range(accumulation, batch_size + 1) if batch_size % n == 0]
     changes = [(n, again) for again in sorted({checkpointing, True}) for n in splits]
@@ -75,18 +65,15 @@ def setting_that_fits(
 def fit_report(gpu_bytes: int | None, model="mini", method="ir", adapter="lora", **settings) -> dict[str, object]:
     """Return whether a setting fits a GPU, the largest batch, and the `min_layer` it needs (None if none helps).
 
-    All arguments but the GPU's memory are those of `predict_memory`. Without a GPU the report is empty.
+    Without a GPU the report is empty. The other arguments are those of `predict_memory`.
     """
     if gpu_bytes is None:
         return {}
     without_batch, without_layer = ({k: v for k, v in settings.items() if k != left} for left in ("batch", "min_layer"))
-    peak = predict_memory(model, method, adapter, **settings).peak_bytes
-    return {
-        "gpu_bytes": gpu_bytes,
-        "fits": peak <= usable_bytes(gpu_bytes),
-        "largest_batch": largest_batch(gpu_bytes, model, method, adapter, **without_batch),
-        "min_layer_needed": lowest_layer_that_fits(gpu_bytes, model, method, adapter, **without_layer),
-    }
+    fits = predict_memory(model, method, adapter, **settings).peak_bytes <= usable_bytes(gpu_bytes)
+    batch = largest_batch(gpu_bytes, model, method, adapter, **without_batch)
+    layer = lowest_layer_that_fits(gpu_bytes, model, method, adapter, **without_layer)
+    return {"gpu_bytes": gpu_bytes, "fits": fits, "largest_batch": batch, "min_layer_needed": layer}
 
 
 def parse_gpu(text: str) -> int:

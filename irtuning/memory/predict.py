@@ -1,12 +1,11 @@
 """The peak memory of a training step on a GPU, predicted on a computer without one.
 
-A step is traced with tensors that have no storage (`irtuning.memory.tracing`), so no number comes from a GPU. The
-prediction is what PyTorch allocates in eager training. It leaves out the CUDA context, fragmentation, and evaluation
-in larger batches. Compiled layers need less.
+A step is traced with tensors that have no storage, so no number comes from a GPU. The prediction is what PyTorch
+allocates in eager training, without the CUDA context, fragmentation, and evaluation in larger batches.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 PARTS = ("weights", "adapters", "gradients", "optimizer_state", "activations", "temporary")
 FIXED = "predicted; the same layers learn at every step"
 DRAWN = "predicted; the most layers the method can draw, the lowest allowed among them"
-OPTIMIZERS = ("fused", "foreach")
 ADAPTER_SETTINGS = ("rank", "alpha", "dropout", "width", "target_modules")
 
 
@@ -63,24 +61,20 @@ def predict_memory(
 ) -> MemoryPrediction:  # fmt: skip
     """Predict the peak memory of training on a GPU. Neither the GPU nor the weights are needed.
 
-    Where a method draws the layers that learn, its `worst_case` counts: the most layers it can draw, the lowest
-    allowed among them, and the optimizer state of every layer that will have learned.
+    If a method draws its layers, the worst case counts: the most layers it can draw, the lowest allowed among them, and
+    the optimizer state of every layer that will have learned. Settings that are None are those of the model.
 
     Args:
         model: a name, a local folder or its config.json.
         method: a method's text, a subclass of `Strategy` or an instance of one.
         adapter: `lora`, `dora` or `bottleneck`; ignored by the methods that tune the layers' own weights.
-        batch: examples in an optimizer step; None for the model's own setting.
-        length: tokens in an example; None for the model's own setting.
+        batch, length, accumulation: examples in an optimizer step, tokens in an example, micro-batches in a step.
         checkpointing: whether each layer computes its activations again in the backward pass.
-        min_layer: the lowest layer that may learn.
-        share: share of the layers that learn, for methods with a budget.
-        accumulation: micro-batches in an optimizer step.
+        min_layer, share: the lowest layer that may learn; the share of the layers, for methods with a budget.
         precision: `bf16` or `fp32`, for the frozen weights and for autocast.
         optimizer: `fused` (the Trainer's) or `foreach`, which needs a copy of what learns.
         padded: whether some example of a batch is shorter than `length`; attention then needs a mask.
-        labels: number of classes.
-        options: rank, alpha, dropout, width and target_modules of the adapter; by default the model's own.
+        options: rank, alpha, dropout, width and target_modules of the adapter.
 
     Raises:
         InputError: the model is not known offline, or a setting cannot be used.
@@ -89,12 +83,10 @@ def predict_memory(
 
     own, strategy = resolve(model).settings, as_strategy(method)
     name = method if isinstance(method, str) else method_text(strategy)
-    if share is not None:
-        if "share" not in {field.name for field in dataclasses.fields(strategy)}:
-            raise InputError(f"method {name!r} takes no share")
-        strategy = as_strategy(method, share=share)
-    batch = own["batch_size"] if batch is None else batch
-    length = own["max_length"] if length is None else length
+    if share is not None and "share" not in {field.name for field in dataclasses.fields(strategy)}:
+        raise InputError(f"method {name!r} takes no share")
+    strategy = as_strategy(method, **({} if share is None else {"share": share}))
+    batch, length = own["batch_size"] if batch is None else batch, own["max_length"] if length is None else length
     _check(batch, length, accumulation, min_layer, precision, optimizer, labels, options)
     strategy.min_layer = max(strategy.min_layer, min_layer)
     adapter = adapter if strategy.scope == "adapters" else None
@@ -103,23 +95,20 @@ def predict_memory(
     setting = Setting(model, adapter, options, batch // accumulation, length, checkpointing, precision, padded, labels)
     chosen, ever = layers_that_learn(strategy, load_shape(model).num_hidden_layers)
     parts = bytes_by_part(setting, chosen, ever, accumulation, optimizer)
-    note = FIXED if ever == chosen and strategy.importance is None else DRAWN
-    layers = {"layers": len(chosen), "lowest_layer": min(chosen)}
-    return MemoryPrediction(model, name, adapter, batch, length, checkpointing, **layers, **parts, note=note)
+    parts["note"] = FIXED if ever == chosen and strategy.importance is None else DRAWN
+    return MemoryPrediction(model, name, adapter, batch, length, checkpointing, len(chosen), min(chosen), **parts)
 
 
 def highest_peaks(predictions: Iterable[MemoryPrediction]) -> dict[str, float]:
     """Return the highest predicted peak in GiB of each "model adapter method" among the predictions."""
     peaks: dict[str, float] = {}
-    for found in predictions:
-        name = " ".join(filter(None, (found.model, found.adapter, found.method)))
-        peaks[name] = max(peaks.get(name, 0.0), round(found.peak_bytes / 2**30, 2))
+    for run in predictions:
+        name = " ".join(filter(None, (run.model, run.adapter, run.method)))
+        peaks[name] = max(peaks.get(name, 0.0), round(run.peak_bytes / 2**30, 2))
     return peaks
 
 
-def memory_table(
-    model: str = "mini", adapter: str = "lora", methods: Sequence[str] = tuple(METHODS), **settings
-) -> "pandas.DataFrame":
+def memory_table(model="mini", adapter="lora", methods: Iterable = tuple(METHODS), **settings) -> "pandas.DataFrame":
     """Return predictions side by side: one row for each method, the columns of `MemoryPrediction.to_dict`."""
     import pandas
 
@@ -133,11 +122,10 @@ def _check(batch, length, accumulation, min_layer, precision, optimizer, labels,
     least = {"batch": batch, "length": length, "accumulation": accumulation, "labels": labels}
     least |= {name: options[name] for name in ("rank", "width") if name in options}
     problems = [f"{name} is {v!r}, give 1 or more" for name, v in least.items() if not isinstance(v, int) or v < 1]
-    problems += [f"min_layer is {min_layer}, give 0 or more"] if min_layer < 0 else []
     if not problems and batch % accumulation:
-        problems.append(f"batch {batch} is not a multiple of accumulation {accumulation}")
-    for name, value, choices in (("precision", precision, ("bf16", "fp32")), ("optimizer", optimizer, OPTIMIZERS)):
-        if value not in choices:
-            problems.append(f"{name} is {value!r}, give one of {choices}")
+        problems = [f"batch {batch} is not a multiple of accumulation {accumulation}"]
+    named = ("precision", precision, ("bf16", "fp32")), ("optimizer", optimizer, ("fused", "foreach"))
+    problems += [f"{name} is {v!r}, give one of {choices}" for name, v, choices in named if v not in choices]
+    problems += [f"min_layer is {min_layer}, give 0 or more"] * (min_layer < 0)
     if problems:
         raise InputError("; ".join(problems))

@@ -5,9 +5,10 @@ few layers: what a layer keeps, frees and needs for a moment does not depend on 
 """
 
 import contextlib
+import itertools
 import math
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from unittest.mock import patch
@@ -17,7 +18,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from irtuning.method.layers import find_layers
 
@@ -34,11 +35,6 @@ def rounded(count: int) -> int:
     return -(-count // BLOCK) * BLOCK
 
 
-def parameter_bytes(parameters: Iterable[torch.Tensor]) -> int:
-    """Return the bytes of tensors that have a storage each."""
-    return sum(rounded(p.numel() * p.element_size()) for p in parameters)
-
-
 class StorageTracker(TorchDispatchMode):
     """Mode that notes when each storage appears and when it is freed."""
 
@@ -48,7 +44,7 @@ class StorageTracker(TorchDispatchMode):
         self.marks: list[tuple[object, int]] = []  # label of each segment and its first position in `events`
         self.gradients: set[int] = set()  # numbers of the storages that became a parameter's gradient
         self._live: dict[int, tuple[int, object]] = {}
-        self._count = 0
+        self._numbers = itertools.count()
         for tensor in known:  # such as the weights: they are there before, so they count 0 bytes
             self._add(tensor.untyped_storage(), counted=False)
 
@@ -68,11 +64,9 @@ class StorageTracker(TorchDispatchMode):
         self.gradients.add(self._live[id(parameter.grad.untyped_storage())][0])
 
     def _add(self, storage: torch.UntypedStorage, counted: bool = True) -> None:
-        key = id(storage)
-        if key in self._live:
+        if (key := id(storage)) in self._live:
             return
-        self._count += 1
-        number, size = self._count, rounded(storage.nbytes()) if counted else 0
+        number, size = next(self._numbers), rounded(storage.nbytes()) if counted else 0
 
         def freed(_: object) -> None:
             del self._live[key]
@@ -87,42 +81,31 @@ class CudaRules(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         name, kwargs = getattr(func, "__name__", ""), kwargs or {}
-        if name == "scaled_dot_product_attention":
-            return cuda_attention(*args, **kwargs)
-        if name == "dropout":
-            return _cuda_dropout(*args, **kwargs)
+        if name in ("dropout", "scaled_dot_product_attention"):
+            return (_dropout if name == "dropout" else _attention)(*args, **kwargs)
         if name in FLOAT32 and torch.is_autocast_enabled("cpu"):
-            args, kwargs = [_float32(a) for a in args], {key: _float32(value) for key, value in kwargs.items()}
+            low = (torch.bfloat16, torch.float16)
+            args, kwargs = tree_map_only(torch.Tensor, lambda t: t.float() if t.dtype in low else t, (args, kwargs))
         return func(*args, **kwargs)
 
 
-def _float32(value: object) -> object:
-    low = isinstance(value, torch.Tensor) and value.dtype in (torch.bfloat16, torch.float16)
-    return value.float() if low else value
-
-
-def _cuda_dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+def _dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
     return torch.native_dropout(input, p, True)[0] if training and p > 0 else input  # this one keeps a mask of bytes
 
 
-def cuda_attention(
-    query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
-) -> torch.Tensor:
+def _attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
     """Run `scaled_dot_product_attention` by the kernel that CUDA would take.
 
     That is the flash kernel, or with a mask or in float32 the memory-efficient one. The latter does not know heads
     that share keys and values (`enable_gqa`), so plain matrix products take its place there.
-
-    Args: as for `scaled_dot_product_attention`; the shapes are (batch, heads, length, width).
     """
     if torch.is_autocast_enabled("cpu"):
         query, key, value = (t.to(torch.get_autocast_dtype("cpu")) for t in (query, key, value))
-    kernels = torch.ops.aten
     if attn_mask is None and query.dtype != torch.float32 and query.shape[-1] % 8 == 0:
-        flash = kernels._scaled_dot_product_flash_attention
+        flash = torch.ops.aten._scaled_dot_product_flash_attention
         return flash(query, key, value, dropout_p, is_causal, scale=scale)[0]
     if enable_gqa:
-        plain = kernels._scaled_dot_product_attention_math
+        plain = torch.ops.aten._scaled_dot_product_attention_math
         return plain(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=True)[0]
     if attn_mask is not None:
         if attn_mask.dtype == torch.bool:
@@ -131,7 +114,7 @@ def cuda_attention(
         if missing := -attn_mask.shape[-1] % 16:  # the kernel wants rows of a multiple of 16
             attn_mask = nn.functional.pad(attn_mask, (0, missing))[..., :-missing]
         attn_mask = attn_mask.expand(*query.shape[:3], key.shape[2])
-    efficient = kernels._scaled_dot_product_efficient_attention
+    efficient = torch.ops.aten._scaled_dot_product_efficient_attention
     return efficient(query, key, value, attn_mask, True, dropout_p, is_causal, scale=scale)[0]
 
 
@@ -143,27 +126,25 @@ class Segment:
     peak: np.ndarray = field(default_factory=zeros)
 
 
-def trace_step(
-    model: nn.Module, batch: int, length: int, *, padded: bool, autocast: bool, vocabulary: int
-) -> dict[object, Segment]:
-    """Trace the forward and backward pass of a classifier made in PyTorch's FakeTensorMode, where this runs too.
+def trace_step(model: nn.Module, batch: int, length: int, *, padded: bool, autocast: bool, vocabulary: int) -> dict:
+    """Trace a forward and backward pass in PyTorch's FakeTensorMode, where the model was made. It keeps the hooks.
 
     Returns:
         Segments by label, in order. Labels are ("forward", i) and ("backward", i) for layer i, with "embeddings" and
         "head" for what lies below and above the layers. A layer without a gradient has no backward segment.
     """
-    model.train()
-    for module in model.modules():  # checkpointing runs a layer again during the backward pass, where no mode is on
+    contexts = {"context_fn": lambda: (contextlib.nullcontext(), CudaRules())}
+    for module in model.train().modules():  # checkpointing runs a layer again in the backward pass, without this mode
         if checkpoint := getattr(module, "_gradient_checkpointing_func", None):
-            both = partial(checkpoint, context_fn=lambda: (contextlib.nullcontext(), CudaRules()))
-            module._gradient_checkpointing_func = both
+            module._gradient_checkpointing_func = partial(checkpoint, **contexts)
     known = [*model.parameters(), *model.buffers()]
     # without padding transformers reads the values of the positions, which tensors without storage do not have
     skipped = "transformers.masking_utils.find_packed_sequence_indices"
     patched = contextlib.nullcontext() if padded else patch(skipped, lambda _: None)
     with patched, StorageTracker(known) as tracker, CudaRules():
-        hooks = [p.register_post_accumulate_grad_hook(tracker.keep_as_gradient) for p in known if p.requires_grad]
-        hooks += _mark_layers(model, tracker)
+        for parameter in (tensor for tensor in known if tensor.requires_grad):
+            parameter.register_post_accumulate_grad_hook(tracker.keep_as_gradient)
+        _mark_layers(find_layers(model), tracker)
         tracker.mark(("forward", "embeddings"))
         inputs = {"input_ids": torch.randint(vocabulary, (batch, length))}
         inputs |= {"attention_mask": torch.ones(batch, length, dtype=torch.long)} if padded else {}
@@ -175,16 +156,11 @@ def trace_step(
         tracker.mark(("backward", "head"))
         torch.autograd.backward(loss)
         del loss, inputs, labels
-    for hook in hooks:
-        hook.remove()
-    segments = _segments(tracker)
-    model.zero_grad(set_to_none=True)
-    return segments
+    return _segments(tracker)
 
 
-def _mark_layers(model: nn.Module, tracker: StorageTracker) -> list:
-    """Add hooks that mark where each layer's forward and backward pass begin, and return them."""
-    layers, hooks = find_layers(model), []
+def _mark_layers(layers: nn.ModuleList, tracker: StorageTracker) -> None:
+    """Add hooks that mark where each layer's forward and backward pass begin."""
 
     def in_backward() -> bool:  # checkpointing runs the layers again there
         return any(label[0] == "backward" for label, _ in tracker.marks)
@@ -207,35 +183,26 @@ def _mark_layers(model: nn.Module, tracker: StorageTracker) -> list:
                 tracker.mark(("forward", "head"))
 
     for index, layer in enumerate(layers):
-        hooks.append(layer.register_forward_pre_hook(partial(begins, index), with_kwargs=True))
-        hooks.append(layer.register_forward_hook(partial(ends, index)))
-    return hooks
+        layer.register_forward_pre_hook(partial(begins, index), with_kwargs=True)
+        layer.register_forward_hook(partial(ends, index))
 
 
 def _segments(tracker: StorageTracker) -> dict[object, Segment]:
     """Return the bytes between marks by kind; what the forward pass leaves for the backward one is an activation."""
-    turn = next(position for label, position in tracker.marks if label == ("backward", "head"))
-    alive: set[int] = set()
-    for number, size in tracker.events[:turn]:
-        (alive.add if size > 0 else alive.discard)(number)
+    before = tracker.events[: dict(tracker.marks)["backward", "head"]]
+    alive = {number for number, size in before if size > 0} - {number for number, size in before if size < 0}
     ends = [position for _, position in tracker.marks[1:]] + [len(tracker.events)]
-    segments = {}
+    segments, one = {}, np.eye(3, dtype=np.int64)
     for (label, start), end in zip(tracker.marks, ends, strict=True):
-        now, peak = zeros(), zeros()
+        levels = [zeros()]
         for number, size in tracker.events[start:end]:
             kind = GRADIENTS if number in tracker.gradients else ACTIVATIONS if number in alive else TEMPORARY
-            now[kind] += size
-            if now.sum() > peak.sum():
-                peak = now.copy()
-        segments[label] = Segment(now, peak)
+            levels.append(levels[-1] + size * one[kind])
+        segments[label] = Segment(levels[-1], max(levels, key=np.sum))
     return segments
 
 
-def highest(segments: Iterable[Segment]) -> np.ndarray:
+def highest(segments: Sequence[Segment]) -> np.ndarray:
     """Return the three kinds of bytes, shape (3,), at the highest point of segments that follow each other."""
-    level, best = zeros(), zeros()
-    for segment in segments:
-        if (level + segment.peak).sum() > best.sum():
-            best = level + segment.peak
-        level = level + segment.change
-    return best
+    starts = np.cumsum([zeros(), *(segment.change for segment in segments[:-1])], axis=0)
+    return max((start + segment.peak for start, segment in zip(starts, segments, strict=True)), key=np.sum)

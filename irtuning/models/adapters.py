@@ -1,9 +1,8 @@
 """Adapters: LoRA, DoRA and other peft tuners, and the paper's parallel bottleneck, written as a peft tuner."""
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,21 +17,21 @@ from irtuning.models.loading import checkpoint_layers
 
 ADAPTERS = ("lora", "dora", "bottleneck")
 BOTTLENECK = "IRTUNING_BOTTLENECK"  # peft does not know this name, and refuses to load it if irtuning is not imported
+# This context hides a warning that peft causes: it reads a property that transformers has renamed.
+no_rename_warning = partial(warnings.catch_warnings, action="ignore", category=FutureWarning)
 
 
 def add_adapter(model: nn.Module, adapter: str | PeftConfig, **settings: object) -> PeftModel:
     """Return the classifier with an adapter in every layer. The classification head learns with the adapters.
 
     Args:
-        model: any Hugging Face sequence classifier.
         adapter: `lora`, `dora`, `bottleneck`, a peft configuration, or the folder of its adapter_config.json.
-        settings: `rank`, `alpha` and `dropout` of LoRA and DoRA; `width` of the bottleneck; `target_modules`, the
-            names of the linear maps with an adapter. `r` is another name of `rank`.
+        settings: `rank` (or `r`), `alpha`, `dropout`; `width` of the bottleneck; `target_modules`, linear maps by name.
 
     Raises:
         InputError: the adapter is unknown, or it matches no module inside the layers.
     """
-    config = adapter if isinstance(adapter, PeftConfig) else _config(adapter, model, settings)
+    config = adapter if isinstance(adapter, PeftConfig) else _config(adapter, model, **settings)
     try:
         with no_rename_warning():
             adapted = get_peft_model(model, config)
@@ -48,10 +47,9 @@ def adapted_classifier(
     """Return the classifier ready for training: with its adapter, and in float32 where it learns.
 
     Args:
-        adapter: as for `add_adapter`; with None the model gets no adapter, and all its weights learn.
+        adapter: as for `add_adapter`, which takes the `settings` too; with None all weights of the model learn.
         checkpointing: whether activations are computed again in the backward pass instead of being kept.
         freeze_head: whether the classification head keeps its first values.
-        settings: as for `add_adapter`.
     """
     head = {name for name, _ in model.named_children()} - {model.base_model_prefix}
     if adapter is not None:
@@ -66,44 +64,29 @@ def adapted_classifier(
     return model
 
 
-@contextmanager
-def no_rename_warning() -> Iterator[None]:
-    """Hide a warning that peft causes: it reads a property that transformers has renamed."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-        yield
-
-
-def _config(adapter: str, model: nn.Module, settings: dict) -> PeftConfig:
+def _config(adapter: str, model, rank=None, r=32, alpha=64, dropout=0.05, width=256, target_modules=None) -> PeftConfig:
     if (Path(adapter) / "adapter_config.json").exists():
         return PeftConfig.from_pretrained(adapter)
     if adapter not in ADAPTERS:
         raise unknown("adapter (nor a folder with an adapter_config.json)", adapter, ADAPTERS)
-    settings = {"rank": settings.get("r", 32), "alpha": 64, "dropout": 0.05, "width": 256} | settings
-    targets = settings.get("target_modules") or adaptable_modules(model)
+    common = {"task_type": TaskType.SEQ_CLS, "target_modules": target_modules or adaptable_modules(model)}
+    if width < 1:
+        raise InputError(f"bottleneck width is {width}; give 1 or more")
     if adapter == "bottleneck":
-        return BottleneckConfig(task_type=TaskType.SEQ_CLS, target_modules=targets, width=settings["width"])
-    sizes = {"r": settings["rank"], "lora_alpha": settings["alpha"], "lora_dropout": settings["dropout"]}
-    return LoraConfig(task_type=TaskType.SEQ_CLS, target_modules=targets, use_dora=adapter == "dora", **sizes)
+        return BottleneckConfig(**common, width=width)
+    sizes = {"r": r if rank is None else rank, "lora_alpha": alpha, "lora_dropout": dropout}
+    return LoraConfig(**common, **sizes, use_dora=adapter == "dora")
 
 
 @dataclass
 class BottleneckConfig(PeftConfig):
-    """Settings of the parallel bottleneck y = Wx + scaling * up(tanh(down(x))); `up` starts at zero."""
+    """Settings of the parallel bottleneck y = Wx + scaling * up(tanh(down(x))), where `up` starts at zero."""
 
     target_modules: list[str] | None = None
-    exclude_modules: list[str] | None = None
-    layers_to_transform: list[int] | None = None
-    layers_pattern: str | None = None
     modules_to_save: list[str] | None = None
-    width: int = field(default=256, metadata={"help": "units between down and up"})
+    width: int = 256  # units between down and up
     scaling: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.peft_type = BOTTLENECK
-        if self.width < 1:
-            raise InputError(f"bottleneck width is {self.width}; give 1 or more")
+    peft_type: str = BOTTLENECK
 
 
 class BottleneckLayer(nn.Module, BaseTunerLayer):
@@ -148,9 +131,8 @@ class BottleneckModel(BaseTuner):
 
     def _create_and_replace(self, config, adapter_name, target, target_name, parent, current_key, **kwargs) -> None:
         if isinstance(target, BottleneckLayer):
-            target.update_layer(adapter_name, config)
-        else:
-            self._replace_module(parent, target_name, BottleneckLayer(target, adapter_name, config), target)
+            return target.update_layer(adapter_name, config)
+        self._replace_module(parent, target_name, BottleneckLayer(target, adapter_name, config), target)
 
 
 PEFT_TYPE_TO_CONFIG_MAPPING[BOTTLENECK] = BottleneckConfig

@@ -4,21 +4,15 @@ from dataclasses import dataclass
 
 REFERENCE_SETTINGS = {  # the defaults of the authors' code, for every model without settings of its own
     "rank": 32, "alpha": 64, "dropout": 0.05, "width": 256, "batch_size": 16, "learning_rate": 2e-4,
-    "full_learning_rate": 2e-5,  # this value is ours: the authors do not train all parameters
-    "warmup_steps": 100, "epochs": 4, "max_length": 256, "eval_every": 10,
-}  # fmt: skip
+    "full_learning_rate": 2e-5,  # a value of this companion: the authors do not train all parameters
+    "warmup_steps": 100, "epochs": 4, "max_length": 256, "eval_every": 10}  # fmt: skip
 # The learning rates below have the best mean validation macro F1 on the synthetic corpus, with 200 steps and 2 seeds:
 # for ir and full out of 1e-3, 2e-3, 5e-3 and 1e-2, and for full-ft and lisa out of 3e-4, 1e-3 and 3e-3.
 MINI_SETTINGS = REFERENCE_SETTINGS | {
-    "rank": 16, "alpha": 32, "width": 32, "learning_rate": 1e-3, "full_learning_rate": 3e-4,
     "dropout": 0.0,  # as in the runs of the model card; on a CPU the dropout masks take a sixth of a step
-    "warmup_steps": None,  # 10 % of the steps
-    "eval_every": None,  # four times a run
-}  # fmt: skip
-TINY_SETTINGS = MINI_SETTINGS | {
-    "rank": 8, "alpha": 16, "width": 16, "learning_rate": 2e-3, "full_learning_rate": 1e-3,
-}  # fmt: skip
-
+    "warmup_steps": None, "eval_every": None,  # 10 % of the steps, and four times a run
+    "rank": 16, "alpha": 32, "width": 32, "learning_rate": 1e-3, "full_learning_rate": 3e-4}  # fmt: skip
+TINY_SETTINGS = MINI_SETTINGS | {"rank": 8, "alpha": 16, "width": 16, "learning_rate": 2e-3, "full_learning_rate": 1e-3}
 MINI = "mini"  # the embedded model
 TINY_SHAPE = {"hidden_size": 64, "intermediate_size": 176, "num_attention_heads": 2, "num_key_value_heads": 2}
 # The embedded model's shape and tokenizer, with some numbers changed, and weights drawn with a fixed seed.
@@ -26,9 +20,9 @@ RANDOM = {"mini-random": ({}, MINI_SETTINGS), "tiny-random": (TINY_SHAPE, TINY_S
 
 
 def _shape(kind: str, vocabulary: int, width: int, inner: int, layers: int, heads: int, groups: int, **more) -> dict:
-    sizes = {"vocab_size": vocabulary, "hidden_size": width, "intermediate_size": inner, "num_hidden_layers": layers}
-    attention = {"num_attention_heads": heads, "num_key_value_heads": groups}
-    return {"model_type": kind} | sizes | attention | {"pad_token_id": 0} | more
+    sizes = {"vocab_size": vocabulary, "hidden_size": width, "intermediate_size": inner, "num_hidden_layers": layers,
+             "num_attention_heads": heads, "num_key_value_heads": groups}  # fmt: skip
+    return {"model_type": kind, "pad_token_id": 0} | sizes | more
 
 
 @dataclass(frozen=True)
@@ -49,11 +43,9 @@ _PHI = {"max_position_embeddings": 2048, "hidden_act": "gelu_new", "resid_pdrop"
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.4}}  # fmt: skip
 MODELS = {
     # the six models of the paper
-    "llama-3.1-8b": NamedModel(
-        "meta-llama/Llama-3.1-8B", "d04e592bb4f6aa9cfee91e2e20afa771667e1d4b", _LLAMA_8B, "instruction",
-        ("meta-llama/Llama-3.1-8B-Instruct", "0e9e39f249a16976918f6564b8830bc894c89659")),
-    "mistral-7b": NamedModel(
-        "mistralai/Mistral-7B-v0.3", "caa1feb0e54d415e2df31207e5f4e273e33509b1",
+    "llama-3.1-8b": NamedModel("meta-llama/Llama-3.1-8B", "d04e592bb4f6aa9cfee91e2e20afa771667e1d4b", _LLAMA_8B,
+        "instruction", ("meta-llama/Llama-3.1-8B-Instruct", "0e9e39f249a16976918f6564b8830bc894c89659")),
+    "mistral-7b": NamedModel("mistralai/Mistral-7B-v0.3", "caa1feb0e54d415e2df31207e5f4e273e33509b1",
         _shape("mistral", 32768, 4096, 14336, 32, 32, 8, max_position_embeddings=32768, sliding_window=None),
         "instruction", ("mistralai/Mistral-7B-Instruct-v0.3", "e0bc86c23ce5aae1db576c8cca6f06f1f73af2db")),
     "deepseek-r1-llama-8b": NamedModel("deepseek-ai/DeepSeek-R1-Distill-Llama-8B",

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,7 +41,7 @@ def resolve(name: str, form: str | None = None) -> ModelSource:
     if path.name == "config.json" and path.is_file():
         name, path = str(path.parent), path.parent
     if name == MINI or name in RANDOM:
-        settings = MINI_SETTINGS if name == MINI else RANDOM[name][1]
+        settings = RANDOM[name][1] if name in RANDOM else MINI_SETTINGS
         return ModelSource(name, str(embedded_model_path()), None, form or "pair", settings)
     if named := MODELS.get(name):
         form = form or named.form
@@ -79,10 +79,8 @@ def load_shape(model: str, labels: int = 9) -> "PreTrainedConfig":
 
     source, more = resolve(model), {"num_labels": labels, "use_cache": False}
     if source.name in MODELS:
-        shape = dict(MODELS[source.name].shape)
-        return AutoConfig.for_model(shape.pop("model_type"), **shape, **more)
-    if source.name == MINI or source.name in RANDOM:
-        return AutoConfig.from_pretrained(source.path, **RANDOM.get(source.name, ({},))[0], **more)
+        return AutoConfig.for_model(**MODELS[source.name].shape, **more)
+    more |= RANDOM.get(source.name, ({},))[0]
     cure = f"; choose one of: {', '.join(model_names())}; or give a local folder with its config.json"
     with _reading(source, f"the shape of model {model!r} is not known offline", cure):
         config = AutoConfig.from_pretrained(source.path, local_files_only=True, trust_remote_code=False, **more)
@@ -105,52 +103,39 @@ def load_classifier(
 ) -> "PreTrainedModel":  # fmt: skip
     """Return the model as a sequence classifier over `labels`. Its head is random, so set the seed before.
 
-    Weights are read from safetensors files alone, and no code from the Hub is run.
-
-    Args:
-        precision: `bf16` loads the weights in bfloat16, `fp32` in float32.
-        quantize: `none`, `8bit` or `4bit`.
+    Weights come from safetensors files alone, in `fp32` or `bf16`, or quantized to `8bit` or `4bit`. No code is loaded.
 
     Raises:
         InputError: the model cannot be loaded, some of its weights are missing, or bitsandbytes is not installed.
     """
     import torch
-    from transformers import AutoModelForSequenceClassification
-    from transformers.utils import logging
+    from transformers import AutoConfig, AutoModelForSequenceClassification, BitsAndBytesConfig
+    from transformers.utils import is_bitsandbytes_available, logging
 
     names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
     if source.random_weights:
-        return _random_classifier(source, names)
-    verbosity, quantization = logging.get_verbosity(), _quantization(quantize)
-    logging.set_verbosity_error()  # it reports that the head is new; other weights that are missing are an error below
+        config = AutoConfig.from_pretrained(source.path, **RANDOM[source.name][0], **names)
+        with torch.random.fork_rng(devices=[]):  # the head alone follows the seed of the run
+            torch.manual_seed(0)
+            model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+        torch.nn.init.normal_(model.score.weight, std=config.initializer_range)
+        return model
+    options = names | {"dtype": torch.bfloat16 if precision == "bf16" else torch.float32, "output_loading_info": True}
+    options |= {"revision": source.revision, "use_safetensors": True, "trust_remote_code": False}
+    if quantize != "none":
+        if not is_bitsandbytes_available():
+            raise InputError(f"quantize={quantize} needs bitsandbytes: pip install 'irtuning[quantize]'")
+        four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16}
+        options["quantization_config"] = BitsAndBytesConfig(**(four if quantize == "4bit" else {"load_in_8bit": True}))
     if source.name == MINI:
         logging.disable_progress_bar()  # it loads in an instant
-    try:
-        with _reading(source):
-            model, report = AutoModelForSequenceClassification.from_pretrained(
-                source.path, revision=source.revision, use_safetensors=True, trust_remote_code=False,
-                dtype=torch.bfloat16 if precision == "bf16" else torch.float32, output_loading_info=True,
-                quantization_config=quantization, num_labels=len(labels), **names,
-            )  # fmt: skip
-    finally:
-        logging.set_verbosity(verbosity)
+    with ExitStack() as at_end, _reading(source):
+        at_end.callback(logging.set_verbosity, logging.get_verbosity())
+        logging.set_verbosity_error()  # the report says that the head is new; other missing weights are an error below
+        model, report = AutoModelForSequenceClassification.from_pretrained(source.path, **options)
     if missing := sorted(name for name in report["missing_keys"] if name.startswith(f"{model.base_model_prefix}.")):
-        lacks = f"lacks {len(missing)} of its weights, {missing[0]} the first; get it again"
-        raise InputError(f"model {source.name!r} {lacks}")
+        raise InputError(f"{source.name!r} lacks {len(missing)} of its weights, {missing[0]} the first; get it again")
     model.config.pad_token_id = tokenizer.pad_token_id
-    return model
-
-
-def _random_classifier(source: ModelSource, names: dict) -> "PreTrainedModel":
-    """Return a classifier with weights drawn from seed 0; the head alone follows the seed of the run."""
-    import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-
-    config = AutoConfig.from_pretrained(source.path, **RANDOM[source.name][0], **names)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-    torch.nn.init.normal_(model.score.weight, std=config.initializer_range)
     return model
 
 
@@ -166,33 +151,13 @@ def checkpoint_layers(model: "PreTrainedModel") -> None:
     enable({"use_reentrant": False})
 
 
-def _quantization(quantize: str) -> object | None:
-    """Return the settings of bitsandbytes for 8-bit or 4-bit weights, or None."""
-    if quantize == "none":
-        return None
-    if quantize not in ("8bit", "4bit"):
-        raise unknown("quantize", quantize, ("none", "8bit", "4bit"))
-    import importlib.util
-
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise InputError(f"quantize={quantize} needs bitsandbytes: pip install 'irtuning[quantize]'")
-    import torch
-    from transformers import BitsAndBytesConfig
-
-    four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16}
-    return BitsAndBytesConfig(**(four if quantize == "4bit" else {"load_in_8bit": True}))
-
-
-CURE = " Check the name, the network, and for gated models `hf auth login`; or give a local folder."
-
-
 @contextmanager
-def _reading(source: ModelSource, problem: str | None = None, cure: str = CURE) -> Iterator[None]:
+def _reading(source: ModelSource, fault: str | None = None, cure: str | None = None) -> Iterator[None]:
     """Turn what the parsers of several libraries may raise into an InputError with its first line."""
     try:
         yield
     except Exception as error:
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        named = f"model {source.name!r} ({source.path})"
-        problem = problem or f"{named} cannot be loaded as safetensors without remote code"
-        raise InputError(f"{problem}: {first}{cure}") from error
+        fault = fault or f"model {source.name!r} ({source.path}) cannot be loaded as safetensors without remote code"
+        cure = cure or " Check the name, the network, and for gated models `hf auth login`; or give a local folder."
+        raise InputError(f"{fault}: {first}{cure}") from error
