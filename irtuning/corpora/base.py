@@ -18,33 +18,22 @@ EDIT_MARKS = ("<edit>", "</edit>")
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """Text before and after a change, with the writer's intention.
+    """Text before and after a change, with the writer's intention."""
 
-    Attributes:
-        id: a name that occurs once in a corpus.
-        before, after: the two texts. One of them is "" where the writer only added or only deleted.
-        intention: the label.
-        group: what two splits must not share, such as the writer or the document.
-        before_span, after_span: [start, end) ranges of `text.split()`. Where one is given, the intention belongs to
-            that edit alone.
-        extra: further fields of the corpus.
-    """
-
-    id: str
-    before: str
-    after: str
-    intention: str
-    group: str = ""
-    before_span: tuple[int, int] | None = None
-    after_span: tuple[int, int] | None = None
-    extra: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
+    id: str  # occurs once in a corpus
+    before: str  # "" where the writer only added
+    after: str  # "" where the writer only deleted
+    intention: str  # the label
+    group: str = ""  # what two splits must not share, such as the writer or the document
+    before_span: tuple[int, int] | None = None  # [start, end) of `before.split()`, where the intention has its place
+    after_span: tuple[int, int] | None = None  # likewise of `after.split()`
+    extra: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)  # further fields of the corpus
 
     @property
     def operation(self) -> str:
         """Whether text was added, deleted or modified, from the sides (or marked spans) that exist."""
-        marked = self.before_span is not None or self.after_span is not None
-        before = self.before_span is not None if marked else bool(self.before)
-        after = self.after_span is not None if marked else bool(self.after)
+        marked = self.before_span or self.after_span
+        before, after = (self.before_span, self.after_span) if marked else (self.before, self.after)
         return "modify" if before and after else "add" if after else "delete"
 
     def texts(self) -> tuple[str, str]:
@@ -74,8 +63,7 @@ class Corpus:
     fold: int = 0
 
     def __post_init__(self) -> None:
-        problems = list(_problems(self))
-        if problems:
+        if problems := list(_problems(self)):
             more = f"; and {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else ""
             raise InputError(f"corpus {self.name!r} cannot be used: {'; '.join(problems[:MOST_PROBLEMS])}{more}")
 

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pandas
@@ -56,39 +55,31 @@ def edit_aware_floor(corpus: Corpus, split: str = "validation") -> Floor:
     The words are those of before, those of after, the inserted and the deleted ones. The shape is `SHAPE_NAMES`. The
     regularisation is the one with the best macro F1 on validation, so the score on validation is a little too high.
     """
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
     train = _table(corpus.train)
     features = _features(train)
     rows, truth = features.fit_transform(train), [r.intention for r in corpus.train]
-    validation = features.transform(_table(corpus.validation))
-    model = _best_regression(corpus, rows, truth, validation)
+    validation, expected = features.transform(_table(corpus.validation)), [r.intention for r in corpus.validation]
     scored = validation if split == "validation" else features.transform(_table(corpus.split(split)))
+    options = {"class_weight": "balanced", "max_iter": 1000, "tol": 1e-3}
+    with threadpool_limits(1):  # the products are small, and waiting for threads takes up to 30 times as long
+        models = [LogisticRegression(C=strength, **options).fit(rows, truth) for strength in REGULARISATION]
+    model = max(models, key=lambda model: macro_f1(corpus.labels, expected, model.predict(validation)))
     settings = {"C": model.C, "features": rows.shape[1]}
     return _floor("edit-aware", corpus, split, model.predict(scored).tolist(), settings)
 
 
-def _best_regression(corpus: Corpus, rows, truth: Sequence[str], validation):
-    """Return the logistic regression that does best on validation, of those with the strengths in `REGULARISATION`."""
-    from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits
-
-    expected = [r.intention for r in corpus.validation]
-    make = partial(LogisticRegression, class_weight="balanced", max_iter=1000, tol=1e-3)
-    with threadpool_limits(1):  # the products are small, and waiting for threads takes up to 30 times as long
-        models = [make(C=strength).fit(rows, truth) for strength in REGULARISATION]
-    return max(models, key=lambda model: macro_f1(corpus.labels, expected, model.predict(validation)))
-
-
-def _features(table):
+def _features(table: pandas.DataFrame):
     """Return the transformer from the columns of `_table` to features. A text column without words is left out."""
     from sklearn.compose import ColumnTransformer
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.preprocessing import StandardScaler
 
-    def words(longest: int) -> TfidfVectorizer:
-        options = {"token_pattern": WORDS_OR_MARKS, "max_features": BLOCK_FEATURES, "sublinear_tf": True}
-        return TfidfVectorizer(ngram_range=(1, longest), dtype=np.float32, **options)
-
-    blocks = [(name, words(longest), name) for name, longest in TEXT_BLOCKS.items() if table[name].str.strip().any()]
+    options = {"token_pattern": WORDS_OR_MARKS, "max_features": BLOCK_FEATURES, "sublinear_tf": True}
+    longest = {name: words for name, words in TEXT_BLOCKS.items() if table[name].str.strip().any()}
+    blocks = [(n, TfidfVectorizer(ngram_range=(1, k), dtype=np.float32, **options), n) for n, k in longest.items()]
     return ColumnTransformer([*blocks, ("shape", StandardScaler(), list(SHAPE_NAMES))], sparse_threshold=1.0)
 
 
@@ -96,14 +87,13 @@ def _table(revisions: Sequence[Revision]) -> pandas.DataFrame:
     """Return a row per revision with its texts, edited words and shape numbers."""
     rows = []
     for revision in revisions:
-        edit = edit_of(revision)
+        edit, texts = edit_of(revision), {"before": revision.before, "after": revision.after}
         edited = {"inserted": " ".join(edit.inserted), "deleted": " ".join(edit.deleted)}
-        rows.append({"before": revision.before, "after": revision.after, **edited, **shape_of(revision)})
+        rows.append(texts | edited | shape_of(revision))
     return pandas.DataFrame(rows).astype(dict.fromkeys(SHAPE_NAMES, np.float32))  # fits twice as fast as float64
 
 
 def _floor(name: str, corpus: Corpus, split: str, predictions: list[str], settings: Mapping[str, object]) -> Floor:
-    """Return a floor with its scores."""
     truth = [r.intention for r in corpus.split(split)]
     accuracy = float(np.mean([t == p for t, p in zip(truth, predictions, strict=True)]))
     return Floor(name, split, macro_f1(corpus.labels, truth, predictions), accuracy, predictions, settings)

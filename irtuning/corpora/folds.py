@@ -25,12 +25,10 @@ def assign_folds(groups: Sequence[str], labels: Sequence[str], folds: int = FOLD
     import numpy
     from sklearn.model_selection import StratifiedGroupKFold
 
-    if _most_folds(groups, labels) < folds:
-        raise InputError(
-            f"{len(set(groups))} groups in {len(groups)} rows with labels {brief(dict(Counter(labels)))} "
-            f"cannot be split in {folds} folds; give more rows, or one file per split"
-        )
     names = sorted(set(groups))
+    if _most_folds(groups, labels) < folds:
+        rows = f"{len(names)} groups in {len(groups)} rows with labels {brief(dict(Counter(labels)))}"
+        raise InputError(f"{rows} cannot be split in {folds} folds; give more rows, or one file per split")
     random.Random(SEED).shuffle(names)
     numbers = {name: number for number, name in enumerate(names)}
     assigned = numpy.zeros(len(labels), dtype=int)
@@ -45,8 +43,8 @@ def assign_folds(groups: Sequence[str], labels: Sequence[str], folds: int = FOLD
 def cut(rows: Sequence[Revision], fold: int = 0) -> tuple[list[Revision], list[Revision], list[Revision]]:
     """Return train, validation and test. Test is the fold, validation is a part of the other folds."""
     test, rest = _take(rows, FOLDS, fold)
-    possible = _most_folds([_group(r) for r in rest], [r.intention for r in rest])
-    validation, train = _take(rest, max(2, min(VALIDATION_FOLDS, possible)), 0)
+    folds = max(2, min(VALIDATION_FOLDS, _most_folds(*_columns(rest))))
+    validation, train = _take(rest, folds, 0)
     return train, validation, test
 
 
@@ -56,10 +54,9 @@ def _most_folds(groups: Sequence[str], labels: Sequence[str]) -> int:
 
 def _take(rows: Sequence[Revision], folds: int, fold: int) -> tuple[list[Revision], list[Revision]]:
     """Return the rows of one fold, and those of all others."""
-    assigned = assign_folds([_group(r) for r in rows], [r.intention for r in rows], folds)
-    inside = [r for r, number in zip(rows, assigned, strict=True) if number == fold]
-    return inside, [r for r, number in zip(rows, assigned, strict=True) if number != fold]
+    numbered = list(zip(rows, assign_folds(*_columns(rows), folds), strict=True))
+    return [r for r, number in numbered if number == fold], [r for r, number in numbered if number != fold]
 
 
-def _group(revision: Revision) -> str:
-    return revision.group or revision.id
+def _columns(rows: Sequence[Revision]) -> tuple[list[str], list[str]]:
+    return [r.group or r.id for r in rows], [r.intention for r in rows]

@@ -11,16 +11,9 @@ from irtuning.errors import InputError, unknown
 
 
 def load_corpus(
-    name_or_path: str | Path,
-    data_dir: str | Path | None = None,
-    fold: int = 0,
-    *,
-    labels: str | None = None,
-    before: str = "before",
-    after: str = "after",
-    label: str = "label",
-    group: str | None = None,
-) -> Corpus:
+    name_or_path: str | Path, data_dir: str | Path | None = None, fold: int = 0, *, labels: str | None = None,
+    before: str = "before", after: str = "after", label: str = "label", group: str | None = None,
+) -> Corpus:  # fmt: skip
     """Return a corpus by its name (see `corpus_names`), or from your own table or folder with a table per split.
 
     Args:
@@ -38,7 +31,7 @@ def load_corpus(
     name = str(path or name_or_path)
     if source and columns != Columns():
         raise InputError(f"corpus {name!r} has its own columns; leave before, after, label and group at their defaults")
-    if fold != 0 and (path.is_dir() if path else has_fixed_splits(name)):
+    if fold != 0 and has_fixed_splits(name):
         raise InputError(f"corpus {name!r} has fixed splits, so fold {fold!r} does not exist; leave it at 0")
     if fold not in range(FOLDS):
         raise InputError(f"fold must be 0 to {FOLDS - 1}, got {fold!r}")

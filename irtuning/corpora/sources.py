@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from irtuning.corpora import argrewrite, arxivedits, public, synthetic
+from irtuning.corpora import argrewrite, arxivedits, public
 from irtuning.corpora.base import Corpus
 from irtuning.errors import InputError, unknown
 
@@ -42,32 +42,26 @@ CORPORA = {
     "iterater": CorpusSource(
         load=public.load_iterater, labels=public.ITERATER_LABELS, patterns=("train.json", "train.jsonl"),
         hub=public.ITERATER_HUB, home=f"https://huggingface.co/datasets/{public.ITERATER_HUB}", licence="Apache-2.0",
-        citation="Du et al., Understanding Iterative Revision from Human-Written Text, ACL 2022",
-    ),
+        citation="Du et al., Understanding Iterative Revision from Human-Written Text, ACL 2022"),
     "argrevision": CorpusSource(
-        load=public.load_argrevision, labels=public.ARGREVISION_LABELS,
-        patterns=("argrevision.xlsx", "argrevision.csv"), may_be_file=True, licence="not public",
+        load=public.load_argrevision, labels=public.ARGREVISION_LABELS, licence="not public", may_be_file=True,
         home="its authors (the ArgRevision corpus is not public); save their spreadsheet as argrevision.xlsx or .csv",
-        citation="ArgRevision, as used by Liu & Litman, Findings of EMNLP 2025",
-    ),
+        patterns=("argrevision.xlsx", "argrevision.csv"),
+        citation="ArgRevision, as used by Liu & Litman, Findings of EMNLP 2025"),
     "argrewrite": CorpusSource(
         load=argrewrite.load_argrewrite, labels=argrewrite.FINE_LABELS, has_coarse=True, split_by_us=True,
-        patterns=(argrewrite.PATTERN,), licence="CC BY 4.0",
-        home="https://github.com/omidkashefi/ArgRewrite (commit a433be296c3d)",
-        url="https://github.com/omidkashefi/ArgRewrite/archive/a433be296c3d.zip",
+        patterns=(argrewrite.PATTERN,), home="https://github.com/omidkashefi/ArgRewrite (commit a433be296c3d)",
+        url="https://github.com/omidkashefi/ArgRewrite/archive/a433be296c3d.zip", licence="CC BY 4.0",
         checksum="b16470e0cd81d56d0f7dcecd0eb1fae8ca3989a36cd979e9426656695b85f7aa",
-        citation="Kashefi et al., ArgRewrite V.2: an annotated argumentative revisions corpus, LRE 56(3), 2022",
-    ),
+        citation="Kashefi et al., ArgRewrite V.2: an annotated argumentative revisions corpus, LRE 56(3), 2022"),
     "arxivedits": CorpusSource(
         load=arxivedits.load_arxivedits, labels=arxivedits.COARSE_LABELS, has_coarse=True, licence="none stated",
         home="https://github.com/chaojiang06/arXivEdits (commit 113913d68522)", patterns=tuple(_ARXIVEDITS_FILES),
         url="https://github.com/chaojiang06/arXivEdits/raw/113913d68522/", files=_ARXIVEDITS_FILES,
         citation="Jiang, Xu & Stevens, arXivEdits: Understanding the Human Revision Process in Scientific Writing, "
-        "EMNLP 2022",
-    ),
+        "EMNLP 2022"),
     "synthetic": CorpusSource(
-        load=synthetic.load_synthetic, labels=synthetic.LABELS, home="made by the package", licence="Apache-2.0"
-    ),
+        load=public.load_synthetic, labels=public.ITERATER_LABELS, home="made by the package", licence="Apache-2.0"),
 }  # fmt: skip
 
 
@@ -85,7 +79,7 @@ def register_corpus(name: str, source: CorpusSource) -> None:
 def find(name: str, data_dir: str | Path | None = None) -> Path | None:
     """Return the folder of a corpus on this machine, or None where it is not.
 
-    It is `data_dir` or its subfolder `name`. Without a `data_dir`, the folder in IRTUNING_DATA is used likewise.
+    It is `data_dir` (by default, IRTUNING_DATA) or its subfolder `name`.
 
     Raises:
         InputError: the data folder does not exist, or `data_dir` does not hold the corpus.
@@ -100,13 +94,11 @@ def find(name: str, data_dir: str | Path | None = None) -> Path | None:
         return base
     if not base.is_dir():
         raise InputError(f"{origin} {str(base)!r} is not a folder; name an existing one")
-    for folder in (base, base / name):
-        if _files(source, folder):
-            return folder
-    if data_dir:
+    folder = next((folder for folder in (base, base / name) if _files(source, folder)), None)
+    if data_dir and folder is None:
         problem = f"neither it nor its subfolder {name!r} has {' or '.join(source.patterns)}"
         raise InputError(f"{origin} {str(base)!r} does not hold {name!r}: {problem}. {_cure(source)}")
-    return None
+    return folder
 
 
 def locate(name: str, data_dir: str | Path | None = None) -> Path | None:
@@ -123,8 +115,7 @@ def locate(name: str, data_dir: str | Path | None = None) -> Path | None:
     try:
         return _download(name, source)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        problem = f"corpus {name!r} could not be fetched from {source.url} ({error})"
-        raise InputError(f"{problem}. {_cure(source)}") from error
+        raise InputError(f"{name!r} could not be fetched from {source.url} ({error}). {_cure(source)}") from error
 
 
 def digest(source: CorpusSource, folder: Path) -> str:

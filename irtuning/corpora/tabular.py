@@ -21,47 +21,41 @@ class Columns:
     label: str = "label"
     group: str | None = None
 
-    def names(self) -> list[str]:
-        """Return the columns that a table must have."""
-        return [name for name in (self.before, self.after, self.label, self.group) if name is not None]
+    def revisions(
+        self, rows: Sequence[Row], source: str, labels: Sequence[str] = (), dropped: str | None = None
+    ) -> list[Revision]:
+        """Return the revisions of the rows without those labelled `dropped`. Further cells go to `extra`.
 
-    def revision(self, row: Row, id: str, labels: Sequence[str] | None = None) -> Revision:
-        """Return the revision in a row. Its other cells go to `extra`.
+        An id is `source` and the line.
 
         Raises:
-            InputError: both sides are empty, the label or group is blank, or the label is not in `labels`.
+            InputError: both sides are empty, the label or group is blank, or the label is not one of `labels`, if any.
         """
-        before, after, label = row.text(self.before), row.text(self.after), row.text(self.label)
-        group = row.text(self.group) if self.group else ""
-        if not before and not after:
-            raise InputError(f"{row.where}: both sides are empty ({self.before!r}, {self.after!r}); drop the row")
-        if not label or self.group and not group:
-            blank = self.group if label else self.label
-            raise InputError(f"{row.where}: {blank!r} is blank; fill it in or drop the row")
-        if labels is not None and label not in labels:
-            raise unknown(f"label in {row.where}:", label, labels)
-        extra = {name: value for name, value in row.cells.items() if name not in self.names()}
-        return Revision(id, before, after, label, group, extra=extra)
-
-    def revisions(
-        self, rows: Sequence[Row], source: str, labels: Sequence[str] | None = None, dropped: str | None = None
-    ) -> list[Revision]:
-        """Return the revisions of the rows without those labelled `dropped`. An id is `source` and the line."""
-        require(rows, self.names())
-        wanted = (row for row in rows if dropped is None or row.text(self.label) != dropped)
-        return [self.revision(row, f"{source}:{row.line}", labels) for row in wanted]
+        names, revisions = list(filter(None, vars(self).values())), []
+        require(rows, names)
+        for row in rows:
+            before, after, label, *group = (row.text(name) for name in names)
+            if label == dropped:
+                continue
+            if not before and not after:
+                raise InputError(f"{row.where}: both sides are empty ({self.before!r}, {self.after!r}); drop the row")
+            if not all([label, *group]):
+                raise InputError(f"{row.where}: {names[3 if label else 2]!r} is blank; fill it in or drop the row")
+            if labels and label not in labels:
+                raise unknown(f"label in {row.where}:", label, labels)
+            extra = {name: value for name, value in row.cells.items() if name not in names}
+            revisions.append(Revision(f"{source}:{row.line}", before, after, label, *group, extra=extra))
+        return revisions
 
 
-def load_own(path: str | Path, fold: int = 0, columns: Columns = Columns()) -> Corpus:
+def load_own(path: Path, fold: int = 0, columns: Columns = Columns()) -> Corpus:
     """Return a corpus from one file, which is split in folds, or from a folder with one file per split.
 
-    A file ends in .csv, .tsv, .jsonl, .json or .xlsx. It is split by `columns.group` if given, else row by row. In a
-    folder, the files train, validation (or dev) and test keep their split. Labels are in sorted order.
+    A file is split by `columns.group` if given, else row by row. Labels are in sorted order.
 
     Raises:
         InputError: a file is missing or malformed, or the rows make no corpus.
     """
-    path = Path(path).expanduser()
     try:
         if path.is_dir():
             parts = [columns.revisions(rows, split) for split, rows in read_splits(path).items()]
@@ -74,11 +68,10 @@ def load_own(path: str | Path, fold: int = 0, columns: Columns = Columns()) -> C
 
 
 def read_splits(folder: Path) -> dict[str, list[Row]]:
-    """Return the rows of the train, validation and test files in a folder."""
+    """Return the rows of the train, validation (or dev) and test files in a folder."""
     tables = {}
     for split, names in SPLIT_NAMES.items():
-        paths = [folder / f"{name}{ending}" for name in names for ending in READERS]
-        paths = [path for path in paths if path.is_file()]
+        paths = [path for name in names for ending in READERS if (path := folder / f"{name}{ending}").is_file()]
         if len(paths) > 1:
             raise InputError(f"{folder} holds {[path.name for path in paths]} for split {split!r}; keep one of them")
         if not paths:
