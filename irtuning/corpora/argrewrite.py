@@ -28,10 +28,7 @@ COLUMNS = ("Sentence Index", "Sentence Content", "Aligned Index", "Identical?", 
 
 
 def load_argrewrite(folder: Path, fold: int = 0, labels: str | None = None) -> Corpus:
-    """Return the 3,320 revisions by 86 writers, split in five folds by writer.
-
-    Labels are "fine" (nine purposes, the default) or "coarse" (two). `extra["labels"]` always holds the purpose.
-    """
+    """Return the 3,320 revisions, split in five folds by their 86 writers, with the purpose in `extra["labels"]`."""
     paths = sorted(folder.glob(PATTERN), key=Path.as_posix)
     parts = cut([revision for path in paths for revision in read_workbook(path)], fold)  # by the fine labels, always
     if labels != "coarse":
@@ -42,22 +39,19 @@ def load_argrewrite(folder: Path, fold: int = 0, labels: str | None = None) -> C
 
 
 def read_workbook(path: Path) -> list[Revision]:
-    """Return the revisions between two drafts, in the order of the old sheet and then of the new one.
-
-    The path ends in <condition>/<draft pair>/<file name with the writer>.
-
-    Raises:
-        InputError: the workbook is not as published. The message names the file, the sheet and the row.
-    """
+    """Return the revisions of a workbook whose path ends in <condition>/<draft pair>/<name with the writer>."""
     essay = re.search(r"2018argrewrite_\d+", path.name)
     if essay is None:
         raise InputError(f"{path}: no writer (2018argrewrite_<number>) in the file name")
-    sheets, drafts, revisions = read_sheets(path), {}, []
+    sheets, drafts, revisions = read_sheets(path), {side: {} for side in SIDES}, []
     for side, title in SIDES.items():
         if title not in sheets:
             raise InputError(f"{path}: no sheet {title!r}; found {brief(list(sheets))}")
         require(sheets[title], COLUMNS)
-        drafts[side] = {_number(row): row for row in sheets[title]}
+        for row in sheets[title]:
+            if not (number := row.text("Sentence Index")).isdecimal():
+                raise InputError(f"{row.where}: 'Sentence Index' must be a whole number, got {number!r}")
+            drafts[side][int(number)] = row
     for index, (purpose, numbers) in _join(drafts, path).items():
         if purpose != UNANNOTATED:
             texts = ([drafts[side][n].text("Sentence Content") for n in numbers[side]] for side in SIDES)
@@ -67,35 +61,22 @@ def read_workbook(path: Path) -> list[Revision]:
     return revisions
 
 
-def _number(row: Row) -> int:
-    number = row.text("Sentence Index")
-    if not number.isdecimal():
-        raise InputError(f"{row.where}: 'Sentence Index' must be a whole number, got {number!r}")
-    return int(number)
-
-
-def _marks(row: Row) -> list[tuple[str, str, str]]:
-    """Return (revision index, purpose, operation) for each revision that a sentence belongs to."""
-    lists = [row.parts(name) for name in LISTS]
-    if len({len(values) for values in lists}) > 1:
-        raise InputError(f"{row.where}: index, purpose, operation must list as many revisions each, got {brief(lists)}")
-    if strange := set(lists[1]) - {*FINE_LABELS, UNANNOTATED}:
-        raise unknown(f"purpose in {row.where}:", min(strange), FINE_LABELS)
-    return list(zip(*lists, strict=True))
-
-
 def _join(drafts: dict[str, dict[int, Row]], path: Path) -> dict[str, tuple[str, dict[str, list[int]]]]:
     """Return purpose and sentence numbers by side of each revision index, with aligned sentences of modifications."""
     facts, numbers = {}, defaultdict(lambda: {side: [] for side in SIDES})
     free = {side: {} for side in SIDES}  # changed sentences that have no revision index, with their alignment
     for side, draft in drafts.items():
         for number, row in draft.items():
-            marks = _marks(row)
-            for index, purpose, operation in marks:
+            lists = [row.parts(name) for name in LISTS]
+            if len({len(values) for values in lists}) > 1:
+                raise InputError(f"{row.where}: index, purpose and operation differ in number, got {brief(lists)}")
+            for index, purpose, operation in zip(*lists, strict=True):
+                if purpose not in (*FINE_LABELS, UNANNOTATED):
+                    raise unknown(f"purpose in {row.where}:", purpose, FINE_LABELS)
                 if facts.setdefault(index, (purpose, operation.lower())) != (purpose, operation.lower()):
                     raise InputError(f"{path}: revision {index} has two purposes or operations; the sheets disagree")
                 numbers[index][side].append(number)
-            if not marks and row.text("Identical?") != "1":
+            if not lists[0] and row.text("Identical?") != "1":
                 free[side][number] = set(row.parts("Aligned Index"))
     for index, of in numbers.items():
         for side, other in (("before", "after"), ("after", "before")) if facts[index][1] == "modify" else ():

@@ -15,15 +15,13 @@ FINE_LABELS = (
 )  # fmt: skip
 COARSE = {label: "Language" if label.startswith("Lang-") else label for label in FINE_LABELS}
 COARSE_LABELS = ("Content", "Language", "Improve-grammar-Typo", "Format")
+FILES = ("data/edits/train.json", "data/edits/dev.json", "data/edits/test.json")
 GOLD = "edits-combination-0"  # the authors' reader uses no other; most edits of the others have no intention
 
 
 def load_arxivedits(folder: Path, fold: int = 0, labels: str | None = None) -> Corpus:
-    """Return the 1,254 / 438 / 430 edits in their published splits, with the paper as group.
-
-    Labels are "coarse" (four classes, the default) or "fine" (seven). `extra["labels"]` always holds the fine one.
-    """
-    parts = [list(read_edits(folder / "data" / "edits" / f"{name}.json")) for name in ("train", "dev", "test")]
+    """Return the edits in their published splits, with the paper as group and the fine label in `extra["labels"]`."""
+    parts = [list(read_edits(folder / file)) for file in FILES]
     if labels == "fine":
         return Corpus("arxivedits", FINE_LABELS, *parts)
     parts = [[replace(r, intention=COARSE[r.intention]) for r in part] for part in parts]
@@ -35,27 +33,21 @@ def read_edits(path: Path) -> Iterator[Revision]:
     for key, pair in parse_object(read_text(path), str(path)).items():
         where = f"{path}, sentence pair {key!r}"
         for number, edit in _field(pair, GOLD, where, Mapping).items():
-            yield _revision(pair, edit, f"{where}, edit {number!r}", f"arxivedits_{path.stem}_{key}_{number}")
-
-
-def _revision(pair: Mapping, edit: Mapping, where: str, identity: str) -> Revision:
-    names = ("sentence-1", "sentence-2", "arxiv-id")
-    before, after, group = (_field(pair, name, where, str).strip() for name in names)
-    spans = [_span(edit, f"sentence-{n}-token-indices", text, where) for n, text in enumerate((before, after), start=1)]
-    if spans == [None, None]:
-        raise InputError(f"{where}: it has a span on neither side; an edit needs one")
-    label = _field(edit, "intention", where, str)
-    if label not in COARSE:
-        raise unknown(f"intention in {where}:", label, COARSE)
-    return Revision(identity, before, after, label, group, *spans, {"labels": label})
+            here, label = f"{where}, edit {number!r}", _field(edit, "intention", f"{where}, edit {number!r}", str)
+            if label not in COARSE:
+                raise unknown(f"intention in {here}:", label, COARSE)
+            texts = [_field(pair, f"sentence-{n}", here, str).strip() for n in (1, 2)]
+            spans = [_span(edit, f"sentence-{n}-token-indices", texts[n - 1], here) for n in (1, 2)]
+            if spans == [None, None]:
+                raise InputError(f"{here}: it has a span on neither side; an edit needs one")
+            identity, group = f"arxivedits_{path.stem}_{key}_{number}", _field(pair, "arxiv-id", here, str).strip()
+            yield Revision(identity, *texts, label, group, *spans, {"labels": label})
 
 
 def _field(record: object, name: str, where: str, kind: type) -> object:
     """Return a named value of a JSON object, or raise InputError where it is missing or of another type."""
-    if not isinstance(record, Mapping):
-        raise InputError(f"{where} must be an object, got {type(record).__name__}")
-    if name not in record:
-        raise InputError(f"{where}: no {name!r}; found {brief(list(record))}")
+    if not isinstance(record, Mapping) or name not in record:
+        raise InputError(f"{where} must be an object with {name!r}, got {brief(record)}")
     if not isinstance(record[name], kind):
         raise InputError(f"{where}: {name!r} must be {kind.__name__}, got {brief(record[name])}")
     return record[name]

@@ -105,6 +105,5 @@ def _way(name: str, source: CorpusSource) -> str:
     if not source.patterns:
         return f'load_corpus("{name}"); nothing to fetch'
     local = f'load_corpus("{name}", DIR), with {" or ".join(source.patterns)} in DIR or DIR/{name}'
-    if source.url:
-        return f'load_corpus("{name}") downloads it; or {local}'
-    return f'load_corpus("{name}") reads {source.hub} from the Hub; or {local}' if source.hub else local
+    distant = "downloads it" if source.url else f"reads {source.hub} from the Hub" if source.hub else ""
+    return f'load_corpus("{name}") {distant}; or {local}' if distant else local

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -34,11 +34,7 @@ class Row(NamedTuple):
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return the rows of a .csv, .tsv, .jsonl, .json (one object per line) or .xlsx file (first sheet).
-
-    Raises:
-        InputError: the ending is another one, or the file is unreadable, malformed or without rows.
-    """
+    """Return the rows of a .csv, .tsv, .jsonl, .json (an object a line) or .xlsx (first sheet) file, else InputError."""
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise InputError(f"{path}: cannot read files that end in {path.suffix!r}; give one of {', '.join(READERS)}")
@@ -84,17 +80,17 @@ def parse_object(text: str, where: str) -> dict:
     return value
 
 
-def require(rows: Iterable[Row], columns: Iterable[str]) -> None:
+def require(rows: Iterable[Row], columns: Sequence[str]) -> None:
     """Raise InputError for the first row that lacks one of the columns. A cell may be empty."""
-    columns = list(columns)
     for row in rows:
         if missing := ", ".join(repr(column) for column in columns if column not in row.cells):
-            raise InputError(f"{row.where}: no column {missing}; expected {columns}, found {brief(list(row.cells))}")
+            found = brief(list(row.cells))
+            raise InputError(f"{row.where}: no column {missing}; expected {list(columns)}, found {found}")
 
 
 def _read_jsonl(path: Path) -> list[Row]:
-    lines = [(f"{path}, line {line}", line, text) for line, text in enumerate(read_text(path).split("\n"), start=1)]
-    return [Row(where, line, parse_object(text, where)) for where, line, text in lines if text.strip()]
+    lines = [(f"{path}, line {n}", n, text) for n, text in enumerate(read_text(path).split("\n"), start=1)]
+    return [Row(where, n, parse_object(text, where)) for where, n, text in lines if text.strip()]
 
 
 def _read_csv(path: Path, delimiter: str = ",") -> list[Row]:
