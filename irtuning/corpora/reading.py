@@ -34,7 +34,7 @@ class Row(NamedTuple):
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return the rows of a .csv, .tsv, .jsonl, .json (an object a line) or .xlsx (first sheet) file, else InputError."""
+    """Return the rows of a .csv, .tsv, .jsonl, .json (object per line) or .xlsx (first sheet) file, or InputError."""
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise InputError(f"{path}: cannot read files that end in {path.suffix!r}; give one of {', '.join(READERS)}")
@@ -84,8 +84,7 @@ def require(rows: Iterable[Row], columns: Sequence[str]) -> None:
     """Raise InputError for the first row that lacks one of the columns. A cell may be empty."""
     for row in rows:
         if missing := ", ".join(repr(column) for column in columns if column not in row.cells):
-            found = brief(list(row.cells))
-            raise InputError(f"{row.where}: no column {missing}; expected {list(columns)}, found {found}")
+            raise InputError(f"{row.where}: no column {missing}; expected {[*columns]}, found {brief([*row.cells])}")
 
 
 def _read_jsonl(path: Path) -> list[Row]:

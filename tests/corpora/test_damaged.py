@@ -4,53 +4,38 @@ import json
 import random
 from pathlib import Path
 
-import openpyxl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_corpora import EDIT, PAIR, write_book, write_jsonl
 
 from irtuning.corpora.argrewrite import COLUMNS, read_workbook
-from irtuning.corpora.arxivedits import FINE_LABELS, GOLD, read_edits
+from irtuning.corpora.arxivedits import GOLD, read_edits
 from irtuning.corpora.load import load_corpus
 from irtuning.corpora.reading import read_rows
 from irtuning.errors import InputError
 
 # Examples share the folder, since each one overwrites its file. No deadline, since machines differ.
-QUICK = settings(
-    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+SHARED = [HealthCheck.function_scoped_fixture]
+QUICK = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=SHARED)
 ROWS = [dict(before=f"Old {i}.", after=f"New {i}, “é”.", label="abc"[i % 3], who=f"w{i // 2}") for i in range(40)]
-EDIT = {"intention": FINE_LABELS[0], "sentence-1-token-indices": [0, 1], "sentence-2-token-indices": None}
-PAIR = {"sentence-1": "a b", "sentence-2": "b", "arxiv-id": "1", GOLD: {"0": EDIT}}
-
-
-def save_book(path: Path, sheets: dict) -> None:
-    book = openpyxl.Workbook()
-    book.remove(book.active)
-    for title, grid in sheets.items():
-        sheet = book.create_sheet(title)
-        for row in grid:
-            sheet.append(row)
-    book.save(path)
+GRID = [list(ROWS[0]), *(list(row.values()) for row in ROWS)]
+DRAFT = [COLUMNS, *([i, f"S {i}.", i, 0, "Evidence", "Modify", str(i)] for i in range(1, 6))]
+PAIRS = [{"0": PAIR | {GOLD: {"0": EDIT}}}]
 
 
 def save_csv(path: Path, delimiter: str = ",") -> None:
-    lines = [list(ROWS[0]), *(row.values() for row in ROWS)]
-    path.write_text("".join(delimiter.join(f'"{cell}"' for cell in line) + "\r\n" for line in lines), encoding="utf-8")
-
-
-def save_draft(path: Path) -> None:
-    grid = [COLUMNS, *([i, f"S {i}.", i, 0, "Evidence", "Modify", str(i)] for i in range(1, 6))]
-    save_book(path, {"Old Draft": grid, "New Draft": grid})
+    text = "".join(delimiter.join(f'"{cell}"' for cell in line) + "\r\n" for line in GRID)
+    path.write_text(text, encoding="utf-8")
 
 
 WHOLE = {
     "own.csv": (save_csv, load_corpus),
     "own.tsv": (lambda path: save_csv(path, "\t"), load_corpus),
-    "own.jsonl": (lambda path: path.write_text("".join(json.dumps(row) + "\n" for row in ROWS)), load_corpus),
-    "own.xlsx": (lambda path: save_book(path, {"S": [list(ROWS[0]), *(list(r.values()) for r in ROWS)]}), load_corpus),
-    "train.json": (lambda path: path.write_text(json.dumps({"0": PAIR})), lambda path: list(read_edits(path))),
-    "Annotation_2018argrewrite_1.xlsx": (save_draft, read_workbook),
+    "own.jsonl": (lambda path: write_jsonl(path, ROWS), load_corpus),
+    "own.xlsx": (lambda path: write_book(path, S=GRID), load_corpus),
+    "train.json": (lambda path: write_jsonl(path, PAIRS), lambda path: list(read_edits(path))),
+    "Annotation_2018argrewrite_1.xlsx": (lambda p: write_book(p, Old_Draft=DRAFT, New_Draft=DRAFT), read_workbook),
 }
 
 

@@ -25,13 +25,8 @@ def test_word_diff_rebuilds_both_sides_and_says_which_have_words(before, after):
     assert [word for _, _, new in hunks for word in new] == after.split()
     sides = {"equal": (True, True), "replace": (True, True), "delete": (True, False), "insert": (False, True)}
     for operation, old, new in hunks:
-        assert (bool(old), bool(new)) == sides[operation]
-        assert (old == new) == (operation == "equal")
-
-
-@given(TEXTS)
-def test_a_text_against_itself_has_no_edit(text):
-    assert edit_of(revision(text, text)) == Edit((), (), 0)
+        assert (bool(old), bool(new), old == new) == (*sides[operation], operation == "equal")
+    assert edit_of(revision(before, before)) == Edit((), (), 0)
 
 
 def test_a_frequent_word_is_still_matched_in_a_long_text():
@@ -42,64 +37,44 @@ def test_a_frequent_word_is_still_matched_in_a_long_text():
 
 
 CASES = {
-    "insertion": ("a car", "a red car", Edit(("red",), (), 1)),
-    "deletion": ("a red car", "a car", Edit((), ("red",), 1)),
-    "two places": ("one red car is here", "one car is there", Edit(("there",), ("red", "here"), 2)),
-    "addition": ("", "All new.", Edit(("All", "new."), (), 1)),
-    "removal": ("All old.", "", Edit((), ("All", "old."), 1)),
+    "insertion": (("a car", "a red car"), {}, Edit(("red",), (), 1)),
+    "deletion": (("a red car", "a car"), {}, Edit((), ("red",), 1)),
+    "two places": (("one red car is here", "one car is there"), {}, Edit(("there",), ("red", "here"), 2)),
+    "addition": (("", "All new."), {}, Edit(("All", "new."), (), 1)),
+    "removal": (("All old.", ""), {}, Edit((), ("All", "old."), 1)),
+    "marked": (("a red car", "the blue van"), {"before_span": (1, 2), "after_span": (1, 2)}, Edit(("blue",), ("red",), 1)),
+    "marked insertion": (("a car stops", "the blue car halts"), {"after_span": (1, 2)}, Edit(("blue",), (), 1)),
 }
 
 
-@pytest.mark.parametrize(("before", "after", "expected"), CASES.values(), ids=CASES)
-def test_edit_of_the_diff(before, after, expected):
-    assert edit_of(revision(before, after)) == expected
+@pytest.mark.parametrize(("texts", "spans", "expected"), CASES.values(), ids=CASES)
+def test_edit_of_the_diff_or_of_the_marked_words_only(texts, spans, expected):
+    assert edit_of(revision(*texts, **spans)) == expected
 
 
-def test_edit_of_a_marked_revision_is_the_marked_words_only():
-    marked = revision("a red car stops", "the blue car halts", before_span=(1, 2), after_span=(1, 2))
-    assert edit_of(marked) == Edit(("blue",), ("red",), 1)
-    assert edit_of(revision("a car stops", "the blue car halts", after_span=(1, 2))) == Edit(("blue",), (), 1)
+FLAGS = ("reordered", "only_punctuation", "only_case")
+SHAPES = [  # texts, spans, numbers of the shape, the flag that is set
+    (("a red car stops", "a red car halts now"), {}, {
+        "before_words": 4, "after_words": 5, "length_difference": 1, "inserted_words": 2, "deleted_words": 1, "hunks": 1,
+        "kept_share": 0.75, "similarity": pytest.approx(2 * 3 / 9), "before_empty": 0, "after_empty": 0}, None),
+    (("", "Quite new."), {}, {"before_empty": 1, "after_empty": 0, "length_difference": 2, "similarity": 0}, None),
+    (("Quite old.", ""), {}, {"before_empty": 0, "after_empty": 1, "length_difference": -2, "kept_share": 0}, None),
+    (("a car stops", "the blue car halts"), {"after_span": (1, 2)},
+     {"before_empty": 1, "inserted_words": 1, "deleted_words": 0, "hunks": 1}, None),
+    (("we often meet here", "we meet often here"), {}, {}, "reordered"),
+    (("all cars, new", "all cars new"), {}, {}, "only_punctuation"),
+    (("the paris road", "the Paris road"), {}, {}, "only_case"),
+    (("a red car", "a blue car"), {}, {}, None),
+    (("about ten cars", "about 10 Cars!"), {},
+     {"digit_difference": 2, "capital_difference": 1, "punctuation_difference": 1}, None),
+]  # fmt: skip
 
 
-def test_shape_of_a_replacement():
-    shape = shape_of(revision("a red car stops", "a red car halts now"))
-    assert list(shape) == list(SHAPE_NAMES)
-    assert (shape["before_words"], shape["after_words"], shape["length_difference"]) == (4, 5, 1)
-    assert (shape["inserted_words"], shape["deleted_words"], shape["hunks"]) == (2, 1, 1)
-    assert shape["kept_share"] == 0.75
-    assert shape["similarity"] == pytest.approx(2 * 3 / 9)
-    assert (shape["before_empty"], shape["after_empty"]) == (0, 0)
-
-
-def test_shape_of_empty_sides():
-    added, deleted = shape_of(revision("", "Quite new.")), shape_of(revision("Quite old.", ""))
-    assert (added["before_empty"], added["after_empty"], added["length_difference"]) == (1, 0, 2)
-    assert (deleted["before_empty"], deleted["after_empty"], deleted["length_difference"]) == (0, 1, -2)
-    assert added["similarity"] == deleted["kept_share"] == 0
-
-
-def test_shape_of_a_marked_insertion_counts_the_marked_edit():
-    shape = shape_of(revision("a car stops", "the blue car halts", after_span=(1, 2)))
-    assert (shape["before_empty"], shape["inserted_words"], shape["deleted_words"], shape["hunks"]) == (1, 1, 0, 1)
-
-
-FLAGS = {
-    "reordered": ("we often meet here", "we meet often here"),
-    "only_punctuation": ("all cars, new", "all cars new"),
-    "only_case": ("the paris road", "the Paris road"),
-    None: ("a red car", "a blue car"),
-}
-
-
-@pytest.mark.parametrize("flag", FLAGS)
-def test_shape_tells_punctuation_case_and_order_from_words(flag):
-    shape = shape_of(revision(*FLAGS[flag]))
-    assert {name for name in FLAGS if name and shape[name]} == ({flag} if flag else set())
-
-
-def test_shape_counts_characters():
-    shape = shape_of(revision("about ten cars", "about 10 Cars!"))
-    assert (shape["digit_difference"], shape["capital_difference"], shape["punctuation_difference"]) == (2, 1, 1)
+@pytest.mark.parametrize(("texts", "spans", "expected", "flag"), SHAPES)
+def test_shape_of_an_edit(texts, spans, expected, flag):
+    shape = shape_of(revision(*texts, **spans))
+    assert list(shape) == list(SHAPE_NAMES) and {name: shape[name] for name in expected} == expected
+    assert [name for name in FLAGS if shape[name]] == ([flag] if flag else [])
 
 
 @given(TEXTS, TEXTS.filter(bool))

@@ -5,11 +5,10 @@ import math
 import pytest
 
 from irtuning.corpora.base import Corpus, Revision
-from irtuning.corpora.explore import (
-    corpora_table, cue_table, edited_words, first_of_each, floor_table, label_table, log_odds, operation_table,
-    size_table,
-)
 from irtuning.analysis.figures.corpus import confusions, edit_sizes, label_counts, operation_shares
+from irtuning.corpora.explore import (
+    corpora_table, cue_table, edited_words, first_of_each, floor_table, label_table, log_odds, operation_table, size_table,
+)  # fmt: skip
 from irtuning.corpora.floors import operation_floor
 from irtuning.corpora.load import corpus_names, load_corpus
 
@@ -21,12 +20,9 @@ TEST = [Revision("x", "a", "b", "cut"), Revision("y", "a", "", "link")]
 CORPUS = Corpus("own", ("link", "cut"), TRAIN, VALIDATION, TEST)
 
 
-def test_words_of_an_edit():
+def test_words_of_an_edit_and_log_odds_by_hand_with_rare_words_left_out():
     assert edited_words(TRAIN[0]) == {"inserted": {",", "however"}, "deleted": set()}
     assert edited_words(TRAIN[-1]) == {"inserted": set(), "deleted": {"very"}}
-
-
-def test_log_odds_by_hand_and_rare_words_left_out():
     odds = log_odds(CORPUS, "inserted")
     # 12 of 12 against 0 of 24, half a count added to each
     assert odds.loc["however", "link"] == pytest.approx(math.log(12.5 / 0.5) - math.log(0.5 / 24.5))

@@ -14,10 +14,8 @@ LABELS = ("first", "second", "third")
 def corpus(make, labels=LABELS, sizes=(90, 30, 27)) -> Corpus:
     """A corpus whose revisions `make(label, generator)` gives as (before, after), labels in turn."""
     generator = random.Random(0)
-    rows = [
-        [Revision(f"{s}{n}", *make(label := labels[n % len(labels)], generator), label) for n in range(size)]
-        for s, size in enumerate(sizes)
-    ]
+    rows = [[Revision(f"{s}{n}", *make(label := labels[n % len(labels)], generator), label) for n in range(size)]
+            for s, size in enumerate(sizes)]  # fmt: skip
     return Corpus("made", labels, *rows)
 
 
@@ -31,24 +29,18 @@ def by_operation(label, generator):
 
 
 def by_length(label, generator):
-    text = words(generator)
-    return text, text + " more" * {"first": 1, "second": 3, "third": 5}[label]
+    return (text := words(generator)), text + " more" * {"first": 1, "second": 3, "third": 5}[label]
 
 
 def by_inserted_word(label, generator):
-    text = words(generator)
-    return text, f"{text} {label}"
+    return (text := words(generator)), f"{text} {label}"
 
 
 def by_chance(label, generator):
-    text = words(generator)
-    return text, f"{text} {words(generator, 1)}"
+    return (text := words(generator)), f"{text} {words(generator, 1)}"
 
 
-@pytest.mark.parametrize(
-    ("floor", "make"),
-    [(operation_floor, by_operation), (edit_aware_floor, by_inserted_word)],
-)
+@pytest.mark.parametrize(("floor", "make"), [(operation_floor, by_operation), (edit_aware_floor, by_inserted_word)])
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_a_floor_finds_what_gives_the_intention_away(floor, make, split):
     found = floor(corpus(make), split)
@@ -57,8 +49,10 @@ def test_a_floor_finds_what_gives_the_intention_away(floor, make, split):
 
 
 @pytest.mark.parametrize("floor", [operation_floor, edit_aware_floor])
-def test_a_floor_finds_nothing_where_there_is_nothing(floor):
+def test_a_floor_finds_nothing_where_there_is_nothing_and_refuses_an_unknown_split(floor):
     assert floor(corpus(by_chance, sizes=(150, 150, 150)), "test").accuracy < 0.5
+    with pytest.raises(InputError, match="unknown split 'dev'"):
+        floor(corpus(by_length), "dev")
 
 
 def test_predictions_do_not_depend_on_the_order_of_labels():
@@ -71,8 +65,7 @@ def test_predictions_do_not_depend_on_the_order_of_labels():
 def test_operation_floor_answers_an_unseen_operation_with_the_commonest_intention():
     train = [Revision(f"t{n}", "a b", "a c", label) for n, label in enumerate([*LABELS, "second", "third", "second"])]
     made = Corpus("made", LABELS, train, [Revision("v", "", "a", "first")], [Revision("u", "a", "b", "second")])
-    found = operation_floor(made)
-    assert found.predictions == ["second"]
+    assert operation_floor(made).predictions == ["second"]
 
 
 def test_strength_is_chosen_on_validation_whichever_split_is_scored():
@@ -80,30 +73,15 @@ def test_strength_is_chosen_on_validation_whichever_split_is_scored():
     assert edit_aware_floor(made, "test").settings == edit_aware_floor(made, "validation").settings
 
 
-def test_edit_aware_floor_works_where_one_side_never_exists():
-    made = corpus(lambda label, generator: ("", f"{words(generator)} {label}"))
-    assert edit_aware_floor(made).macro_f1 == 1.0
-
-
-def test_edit_aware_floor_reads_the_marked_edit():
-    """The same texts with the mark in another place: only the mark tells the intentions apart."""
-    text = "one two three four"
-
-    def marked(name, size):
-        return [
-            Revision(f"{name}{n}", text, text, LABELS[n % 3], before_span=(n % 3, n % 3 + 1), after_span=(3, 4))
-            for n in range(size)
-        ]
-
-    assert edit_aware_floor(Corpus("made", LABELS, marked("t", 30), marked("v", 9), marked("u", 9))).macro_f1 == 1.0
+def test_edit_aware_floor_works_where_one_side_never_exists_and_reads_the_marked_edit():
+    assert edit_aware_floor(corpus(lambda label, generator: ("", f"{words(generator)} {label}"))).macro_f1 == 1.0
+    # The same texts with the mark in another place: only the mark tells the intentions apart.
+    texts, spans = ("one two three four",) * 2, [((n, n + 1), (3, 4)) for n in range(3)]
+    splits = [[Revision(f"{name}{n}", *texts, LABELS[n % 3], "", *spans[n % 3]) for n in range(size)]
+              for name, size in (("t", 30), ("v", 9), ("u", 9))]  # fmt: skip
+    assert edit_aware_floor(Corpus("made", LABELS, *splits)).macro_f1 == 1.0
 
 
 def test_macro_f1_counts_an_absent_label_as_zero():
     assert macro_f1(LABELS, ["first", "second"], ["first", "second"]) == pytest.approx(2 / 3)
     assert macro_f1(LABELS, ["first", "first"], ["first", "third"]) == pytest.approx((2 / 3) / 3)
-
-
-@pytest.mark.parametrize("floor", [operation_floor, edit_aware_floor])
-def test_an_unknown_split_is_refused(floor):
-    with pytest.raises(InputError, match="unknown split 'dev'"):
-        floor(corpus(by_length), "dev")
