@@ -1,7 +1,9 @@
-"""The corpus loaders: the published corpora row by row, the paper's two in their published shape, your own tables."""
+"""The corpus loaders: the published corpora row by row, the paper's two, your own tables, damaged files."""
 
+import csv
 import hashlib
 import json
+import random
 import subprocess
 import sys
 import threading
@@ -10,9 +12,12 @@ from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest import mock
 
 import openpyxl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from irtuning.corpora import argrewrite, sources
 from irtuning.corpora.argrewrite import COLUMNS, FINE_LABELS, read_workbook
@@ -49,6 +54,17 @@ def write_book(path: Path, **sheets: list[list]) -> Path:
             sheet.append(row)
     path.parent.mkdir(parents=True, exist_ok=True)
     book.save(path)
+    return path
+
+
+def write_table(path: Path, rows: list[dict]) -> Path:
+    if path.suffix == ".xlsx":
+        return write_book(path, S=[list(rows[0]), *(list(row.values()) for row in rows)])
+    if path.suffix in (".json", ".jsonl"):
+        return write_jsonl(path, rows)
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        table = csv.writer(file, "excel-tab" if path.suffix == ".tsv" else "excel", quoting=csv.QUOTE_ALL)
+        table.writerows([rows[0].keys(), *(row.values() for row in rows)])
     return path
 
 
@@ -96,10 +112,18 @@ def argrewrite_rows(real_data) -> list:
     return [r for path in paths for r in read_workbook(path)]
 
 
-def test_argrewrite_is_the_reference_row_by_row(real_data, argrewrite_rows):
+def test_argrewrite_is_the_reference_row_by_row_and_its_folds_are_disjoint_and_complete(real_data, argrewrite_rows):
     expected = agree(argrewrite_rows, real_data, "argrewrite_v2", essay_id="group")
     assert [r.operation for r in argrewrite_rows] == [row["operation"] for row in expected] and len(expected) == 3320
     assert all(r.intention == r.extra["labels"] for r in argrewrite_rows)
+    tested = []
+    for fold in range(5):
+        parts = cut(argrewrite_rows, fold)
+        writers = [{r.group for r in part} for part in parts]
+        assert sum(map(len, writers)) == len(set.union(*writers)) == 86 and sum(map(len, parts)) == 3320
+        assert all({r.intention for r in part} == set(FINE_LABELS) for part in parts)
+        tested += [r.id for r in parts[2]]
+    assert len(tested) == len(set(tested)) == 3320
 
 
 @pytest.mark.parametrize(("split", "count"), [("train", 1254), ("dev", 438), ("test", 430)])
@@ -114,6 +138,7 @@ def test_arxivedits_is_the_reference_row_by_row(real_data, split, count):
 def test_published_corpora_have_their_recorded_checksums(real_data, argrewrite_rows, monkeypatch):
     """The workbooks are read once for the ten corpora that are made from them."""
     for (name, labels), checksums in CHECKSUMS.items():
+        assert CORPORA[name].digest(sources.locate(name, real_data)) == CORPORA[name].checksum
         for fold, checksum in enumerate(checksums):
             workbooks = iter([argrewrite_rows])
             monkeypatch.setattr(argrewrite, "read_workbook", lambda path: next(workbooks, []))
@@ -125,23 +150,7 @@ def test_published_corpora_have_their_recorded_checksums(real_data, argrewrite_r
     assert "<edit> Corollary 1 </edit>" in marked.texts()[1] and "<edit>" not in marked.before + marked.after
 
 
-@pytest.mark.parametrize("name", ["argrewrite", "arxivedits"])
-def test_published_files_have_the_pinned_digests(real_data, name):
-    assert CORPORA[name].digest(sources.locate(name, real_data)) == CORPORA[name].checksum
-
-
-def test_argrewrite_folds_are_disjoint_and_cover_everything(argrewrite_rows):
-    tested = []
-    for fold in range(5):
-        parts = cut(argrewrite_rows, fold)
-        writers = [{r.group for r in part} for part in parts]
-        assert sum(map(len, writers)) == len(set.union(*writers)) == 86 and sum(map(len, parts)) == 3320
-        assert all({r.intention for r in part} == set(FINE_LABELS) for part in parts)
-        tested += [r.id for r in parts[2]]
-    assert len(tested) == len(set(tested)) == 3320
-
-
-def test_folds_keep_groups_whole_balance_labels_and_ignore_row_order(tmp_path):
+def test_folds_keep_groups_whole_balance_labels_ignore_row_order_and_need_enough_groups(tmp_path):
     groups, labels = [f"w{i % 12}" for i in range(48)], ["abc"[i % 12 % 3] for i in range(48)]
     folds = assign_folds(groups, labels)
     assert folds == [0, 3, 3, 2, 4, 0, 3, 1, 1, 1, 2, 4] * 4
@@ -150,9 +159,6 @@ def test_folds_keep_groups_whole_balance_labels_and_ignore_row_order(tmp_path):
     for fold in range(5):
         counts = load_corpus(path, fold=fold).counts()
         assert (counts["test"], counts["validation"]) == ({"a": 10, "b": 10}, {"a": 5, "b": 5})
-
-
-def test_folds_need_enough_groups():
     with pytest.raises(InputError, match="3 groups in 30 rows .* cannot be split in 5 folds"):
         assign_folds(["x", "y", "z"] * 10, ["a"] * 30)
     with pytest.raises(InputError, match="0 groups"):
@@ -227,13 +233,10 @@ def test_iterater_from_disk(tmp_path, monkeypatch, validation):
 def test_iterater_from_the_hub(monkeypatch):
     import datasets
 
-    def unreachable(name, split):
-        raise ConnectionError("no network")
-
     monkeypatch.delenv("IRTUNING_DATA", raising=False)
     monkeypatch.setattr(datasets, "load_dataset", lambda name, split: iterater_rows())
     assert len(load_corpus("iterater").test) == 10
-    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    monkeypatch.setattr(datasets, "load_dataset", mock.Mock(side_effect=ConnectionError("no network")))
     with pytest.raises(InputError, match="wanyu/IteraTeR_human_sent .no network.*IRTUNING_DATA"):
         load_corpus("iterater")
 
@@ -259,14 +262,8 @@ def test_argrevision_from_a_spreadsheet_since_it_is_not_public(tmp_path, monkeyp
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "json", "xlsx"])
 def test_own_file_in_every_format(tmp_path, ending):
-    rows, path = own_rows(), tmp_path / f"own.{ending}"
-    if ending == "xlsx":
-        write_book(path, Sheet=[list(rows[0]), *(list(row.values()) for row in rows)])
-    elif ending.startswith("json"):
-        write_jsonl(path, rows)
-    else:
-        path.write_text("\ufeff" + (GOOD.replace(",", "\t") if ending == "tsv" else GOOD), encoding="utf-8")
-    corpus = load_corpus(path, group="who", fold=3)
+    rows = own_rows()
+    corpus = load_corpus(write_table(tmp_path / f"own.{ending}", rows), group="who", fold=3)
     assert (corpus.name, corpus.labels, corpus.fold) == ("own", ("a", "b"), 3)
     groups = [{r.group for r in corpus.split(split)} for split in SPLITS]
     assert sum(map(len, groups)) == len(set.union(*groups)) == 12
@@ -274,9 +271,8 @@ def test_own_file_in_every_format(tmp_path, ending):
 
 
 def test_own_columns_by_name_and_quoted_line_breaks(tmp_path):
-    body = "".join(f'"old, {i}\nline two",new {i},{"xy"[i % 2]}\n' for i in range(20))
-    (tmp_path / "own.csv").write_text("v1,v2,why\n" + body, encoding="utf-8")
-    corpus = load_corpus(str(tmp_path / "own.csv"), before="v1", after="v2", label="why")
+    rows = [{"v1": f"old, {i}\nline two", "v2": f"new {i}", "why": "xy"[i % 2]} for i in range(20)]
+    corpus = load_corpus(str(write_table(tmp_path / "own.csv", rows)), before="v1", after="v2", label="why")
     assert corpus.labels == ("x", "y") and all("\nline two" in r.before for r in corpus.train)
 
 
@@ -305,6 +301,10 @@ def test_null_and_nan_are_an_empty_side_but_no_group_and_rows_know_their_line(tm
     (tmp_path / "own.csv").write_text('a,b\n"x\ny",1\n\n2\n', encoding="utf-8")
     rows = [(row.line, dict(row.cells)) for row in read_rows(tmp_path / "own.csv")]
     assert rows == [(3, {"a": "x\ny", "b": "1"}), (5, {"a": "2", "b": None})]
+    (tmp_path / "loop.csv").symlink_to("loop.csv")
+    for name in ("loop.csv", "absent.csv"):
+        with pytest.raises(InputError, match=f"{name} cannot be read: .*"):
+            read_rows(tmp_path / name)
 
 
 BAD_FILES = {
@@ -383,7 +383,7 @@ def test_a_registered_corpus_works_wherever_a_name_does(monkeypatch, tmp_path):
     corpus = load_corpus("mine", fold=2)
     assert (corpus.name, corpus.fold, corpus.licence) == ("mine", 2, "CC0") and "mine" in corpus_names()
     assert corpora_table().loc["mine", ["labels", "licence", "home"]].tolist() == ["a, b", "CC0", "here"]
-    assert Companion("quick", ["mine"], output=str(tmp_path)).corpora()[0].checksum == load_corpus("mine").checksum
+    assert Companion("quick", ["mine"], output=str(tmp_path)).load_corpora()[0].checksum == load_corpus("mine").checksum
     shown = CliRunner().invoke(app, ["corpus", "mine", "--fold", "3", "--json"])
     assert json.loads(shown.stdout)["checksum"] == load_corpus("mine", fold=3).checksum
     with pytest.raises(InputError, match="named 'mine' exists already"):
@@ -411,15 +411,11 @@ def server(tmp_path, monkeypatch):
     """A web server in place of GitHub: the folder it serves and its address."""
     import pooch
 
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *arguments):
-            pass
-
     monkeypatch.delenv("IRTUNING_DATA", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache" / name)
     (folder := tmp_path / "served").mkdir()
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder)) as web:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=folder)) as web:
         threading.Thread(target=web.serve_forever, daemon=True).start()
         yield folder, f"http://127.0.0.1:{web.server_port}/"
         web.shutdown()
@@ -454,3 +450,76 @@ def test_import_is_light():
     heavy = ["pandas", "sklearn", "openpyxl", "numpy"]
     code = f"import sys, irtuning.corpora.load; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+# Examples share the folder, since each one overwrites its file. No deadline, since machines differ.
+SHARED = [HealthCheck.function_scoped_fixture]
+QUICK = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=SHARED)
+ROWS = [dict(before=f"Old {i}.", after=f"New {i}, “é”.", label="abc"[i % 3], who=f"w{i // 2}") for i in range(40)]
+DRAFT = [COLUMNS, *([i, f"S {i}.", i, 0, "Evidence", "Modify", str(i)] for i in range(1, 6))]
+PAIRS = [{"0": PAIR | {GOLD: {"0": EDIT}}}]
+
+
+OWN = ("own.csv", "own.tsv", "own.jsonl", "own.xlsx")
+WHOLE = dict.fromkeys(OWN, (lambda path: write_table(path, ROWS), load_corpus)) | {
+    "train.json": (lambda path: write_jsonl(path, PAIRS), lambda path: list(read_edits(path))),
+    "Annotation_2018argrewrite_1.xlsx": (lambda p: write_book(p, Old_Draft=DRAFT, New_Draft=DRAFT), read_workbook),
+}
+
+
+def damage(content: bytes, rng: random.Random) -> bytes:
+    """Cut, change, insert, move or replace a part of the bytes."""
+    a, b = sorted(rng.randrange(len(content)) for _ in range(2))
+    junk = rng.choice([b"\x00", b'"', b"\xff", b"\r", b"\xef\xbb\xbf", b"}{", b"<", b"[" * 2000, rng.randbytes(9)])
+    text = content.decode("latin-1")
+    return rng.choice([
+        content[:a], content[:a] + junk + content[a + len(junk) :], content[:a] + junk + content[a:],
+        content[:a] + content[b:], content[:b] + content[a:], content * 2, junk, text.encode("utf-16"),
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_damaged_file_loads_or_is_refused_by_its_name(tmp_path, name):
+    save, load = WHOLE[name]
+    path = tmp_path / "A" / "12" / name
+    path.parent.mkdir(parents=True)
+    save(path)
+    content, refused = path.read_bytes(), 0
+    assert load(path)
+    for number in range(25):
+        path.write_bytes(damage(content, random.Random(f"{name} {number}")))
+        try:
+            load(path)
+        except InputError as error:
+            assert str(path) in str(error) and len(str(error)) < 5_000
+            refused += 1
+    assert 5 <= refused
+
+
+@QUICK
+@given(content=st.binary(max_size=200), ending=st.sampled_from(["csv", "tsv", "jsonl", "json", "xlsx"]))
+def test_any_bytes(tmp_path, content, ending):
+    path = tmp_path / f"own.{ending}"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r".*own\."):
+        load_corpus(path)
+    with pytest.raises(InputError):
+        list(read_edits(path))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just("\ud800"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@QUICK
+@given(value=JSON, column=st.sampled_from(list(ROWS[0])), group=st.sampled_from([None, "who"]), fold=st.integers(0, 4))
+def test_any_value_in_a_row(tmp_path, value, column, group, fold):
+    path = tmp_path / "own.jsonl"
+    path.write_text("\n".join(map(json.dumps, [*ROWS, ROWS[0] | {column: value}])), encoding="utf-8")
+    try:
+        assert load_corpus(path, group=group, fold=fold).checksum
+    except InputError as error:
+        assert str(path) in str(error)
