@@ -78,8 +78,8 @@ def _join(drafts: dict[str, dict[int, Row]], path: Path) -> dict[str, tuple[str,
                 numbers[index][side].append(number)
             if not lists[0] and row.text("Identical?") != "1":
                 free[side][number] = set(row.parts("Aligned Index"))
-    for index, of in numbers.items():
-        for side, other in (("before", "after"), ("after", "before")) if facts[index][1] == "modify" else ():
+    for of in (numbers[index] for index, (_, operation) in facts.items() if operation == "modify"):
+        for side, other in (("before", "after"), ("after", "before")):
             opposite = set(map(str, of[other]))
             of[side] = sorted([*of[side], *(n for n, aligned in free[side].items() if aligned & opposite)])
     return {index: (facts[index][0], of) for index, of in numbers.items()}

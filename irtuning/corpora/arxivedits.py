@@ -33,14 +33,15 @@ def read_edits(path: Path) -> Iterator[Revision]:
     for key, pair in parse_object(read_text(path), str(path)).items():
         where = f"{path}, sentence pair {key!r}"
         for number, edit in _field(pair, GOLD, where, Mapping).items():
-            here, label = f"{where}, edit {number!r}", _field(edit, "intention", f"{where}, edit {number!r}", str)
+            here = f"{where}, edit {number!r}"
+            label = _field(edit, "intention", here, str)
             if label not in COARSE:
                 raise unknown(f"intention in {here}:", label, COARSE)
             texts = [_field(pair, f"sentence-{n}", here, str).strip() for n in (1, 2)]
             spans = [_span(edit, f"sentence-{n}-token-indices", texts[n - 1], here) for n in (1, 2)]
             if spans == [None, None]:
                 raise InputError(f"{here}: it has a span on neither side; an edit needs one")
-            identity, group = f"arxivedits_{path.stem}_{key}_{number}", _field(pair, "arxiv-id", here, str).strip()
+            group, identity = _field(pair, "arxiv-id", here, str).strip(), f"arxivedits_{path.stem}_{key}_{number}"
             yield Revision(identity, *texts, label, group, *spans, {"labels": label})
 
 

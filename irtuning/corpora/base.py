@@ -47,7 +47,7 @@ class Revision:
 
 @dataclass(frozen=True, repr=False)
 class Corpus:
-    """Corpus in three splits, with its labels in index order. It raises InputError where it could not be used."""
+    """Corpus in three splits, with its labels in index order. InputError is raised where it cannot be used."""
 
     name: str
     labels: tuple[str, ...]

@@ -33,5 +33,5 @@ def counts_html(title: str, facts: Sequence[str], counts: Mapping[str, Mapping[s
     for name, cells in rows.items():
         body += f"<tr><td {left}>{name}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
     head = "".join(f"<th>{split}</th>" for split in counts)
-    line = f"<p><b>{escape(title)}</b> {escape(' · '.join(facts))}</p>"
-    return f"{line}<table><tr><th {left}>intention</th>{head}</tr>{body}</table>"
+    title = f"<p><b>{escape(title)}</b> {escape(' · '.join(facts))}</p>"
+    return f"{title}<table><tr><th {left}>intention</th>{head}</tr>{body}</table>"

@@ -34,7 +34,7 @@ class Row(NamedTuple):
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return the rows of a .csv, .tsv, .jsonl, .json (object per line) or .xlsx (first sheet) file, or InputError."""
+    """Return the rows of a .csv, .tsv, .jsonl or .json (objects) or .xlsx (first sheet) file, or raise InputError."""
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise InputError(f"{path}: cannot read files that end in {path.suffix!r}; give one of {', '.join(READERS)}")

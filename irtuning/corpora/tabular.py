@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 from irtuning.corpora.base import SPLITS, Corpus, Revision
-from irtuning.corpora.folds import cut
 from irtuning.corpora.reading import READERS, Row, read_rows, require
 from irtuning.errors import InputError, unknown
 

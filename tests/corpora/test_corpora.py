@@ -129,8 +129,8 @@ def test_argrewrite_is_the_reference_row_by_row_and_its_folds_are_disjoint_and_c
 @pytest.mark.parametrize(("split", "count"), [("train", 1254), ("dev", 438), ("test", 430)])
 def test_arxivedits_is_the_reference_row_by_row(real_data, split, count):
     rows = list(read_edits(sources.locate("arxivedits", real_data) / "data" / "edits" / f"{split}.json"))
-    spans = {"before_span": "before_span", "after_span": "after_span"}
-    expected = agree(rows, real_data, f"arxivedits_{split}", arxiv_id="group", **spans)
+    fields = {"arxiv_id": "group", "before_span": "before_span", "after_span": "after_span"}
+    expected = agree(rows, real_data, f"arxivedits_{split}", **fields)
     named = {"add": "Insertion", "delete": "Deletion", "modify": "Substitute"}
     assert [named[r.operation] for r in rows] == [row["edit_type"] for row in expected] and len(rows) == count
 
@@ -231,12 +231,10 @@ def test_iterater_from_disk(tmp_path, monkeypatch, validation):
 
 
 def test_iterater_from_the_hub(monkeypatch):
-    import datasets
-
     monkeypatch.delenv("IRTUNING_DATA", raising=False)
-    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: iterater_rows())
+    monkeypatch.setattr("datasets.load_dataset", lambda name, split: iterater_rows())
     assert len(load_corpus("iterater").test) == 10
-    monkeypatch.setattr(datasets, "load_dataset", mock.Mock(side_effect=ConnectionError("no network")))
+    monkeypatch.setattr("datasets.load_dataset", mock.Mock(side_effect=ConnectionError("no network")))
     with pytest.raises(InputError, match="wanyu/IteraTeR_human_sent .no network.*IRTUNING_DATA"):
         load_corpus("iterater")
 
@@ -370,14 +368,13 @@ def load_mine(folder: Path | None, fold: int, labels: str | None) -> Corpus:
     return Corpus("any", ("a", "b"), *cut(rows, fold), fold=fold)
 
 
-def test_a_registered_corpus_works_wherever_a_name_does(monkeypatch, tmp_path):
+@mock.patch.dict(CORPORA)  # undoes the registration
+def test_a_registered_corpus_works_wherever_a_name_does(tmp_path):
     from typer.testing import CliRunner
 
     from irtuning.cli import app
     from irtuning.companion.experiments import Companion
 
-    monkeypatch.setitem(CORPORA, "mine", None)  # so that the registration is undone
-    del CORPORA["mine"]
     facts = {"labels": ("a", "b"), "home": "here", "licence": "CC0", "split_by_us": True}
     register_corpus("mine", CorpusSource(load=load_mine, **facts))
     corpus = load_corpus("mine", fold=2)
@@ -406,44 +403,35 @@ def test_data_dir_itself_or_its_subfolder_or_the_environment(tmp_path, monkeypat
         sources.locate("iterater")
 
 
-@pytest.fixture
-def server(tmp_path, monkeypatch):
-    """A web server in place of GitHub: the folder it serves and its address."""
-    import pooch
-
+@pytest.mark.parametrize("archive", [True, False])
+def test_files_or_an_archive_are_downloaded_once_and_checked(tmp_path, monkeypatch, archive):
     monkeypatch.delenv("IRTUNING_DATA", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache" / name)
-    (folder := tmp_path / "served").mkdir()
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=folder)) as web:
-        threading.Thread(target=web.serve_forever, daemon=True).start()
-        yield folder, f"http://127.0.0.1:{web.server_port}/"
-        web.shutdown()
-
-
-@pytest.mark.parametrize("archive", [True, False])
-def test_files_or_an_archive_are_downloaded_once_and_checked(server, monkeypatch, archive):
-    folder, url = server
-    with zipfile.ZipFile(folder / "abc.zip", "w") as packed:
+    monkeypatch.setattr("pooch.os_cache", lambda name: tmp_path / "cache" / name)
+    (folder := tmp_path / "served" / "data").mkdir(parents=True)
+    served = tmp_path / "served" / "abc.zip" if archive else folder / "a.json"
+    (folder / "a.json").write_text("{}")
+    with zipfile.ZipFile(tmp_path / "served" / "abc.zip", "w") as packed:
         for name in ("Repo-1/data/a.json", "Repo-1/code/run.py"):
             packed.writestr(name, "{}")
-    (folder / "data").mkdir()
-    served = folder / "abc.zip" if archive else folder / "data" / "a.json"
-    (folder / "data" / "a.json").write_text("{}")
-    source = CorpusSource(load=load_mine, labels=("a", "b"), home="home", patterns=("data/a.json",),
-                          checksum=hashlib.sha256(b"data/a.json\n2\n{}").hexdigest(),
-                          url=f"{url}abc.zip" if archive else url)  # fmt: skip
-    monkeypatch.setitem(CORPORA, "arxivedits", source)
-    found = sources.locate("arxivedits")
-    assert (found / "data" / "a.json").read_text() == "{}" and (found.name == "Repo-1") == archive
-    served.unlink()
-    assert sources.locate("arxivedits") == found
-    (found / "data" / "a.json").write_text("[]")
-    with pytest.raises(InputError, match="fetched from http.*does not hold the published release.*IRTUNING_DATA"):
-        sources.locate("arxivedits")
-    monkeypatch.setitem(CORPORA, "arxivedits", replace(source, url=f"{url}absent.zip"))
-    with pytest.raises(InputError, match="absent.zip .*404.*Get it from home .*--data.*IRTUNING_DATA"):
-        sources.locate("arxivedits")
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path / "served")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:  # in place of GitHub
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        url, digest = f"http://127.0.0.1:{web.server_port}/", hashlib.sha256(b"data/a.json\n2\n{}").hexdigest()
+        facts = {"home": "home", "patterns": ("data/a.json",), "checksum": digest, "url": url + "abc.zip" * archive}
+        source = CorpusSource(load=load_mine, labels=("a", "b"), **facts)
+        monkeypatch.setitem(CORPORA, "arxivedits", source)
+        found = sources.locate("arxivedits")
+        assert (found / "data" / "a.json").read_text() == "{}" and (found.name == "Repo-1") == archive
+        served.unlink()
+        assert sources.locate("arxivedits") == found
+        (found / "data" / "a.json").write_text("[]")
+        with pytest.raises(InputError, match="fetched from http.*does not hold the published release.*IRTUNING_DATA"):
+            sources.locate("arxivedits")
+        monkeypatch.setitem(CORPORA, "arxivedits", replace(source, url=f"{url}absent.zip"))
+        with pytest.raises(InputError, match="absent.zip .*404.*Get it from home .*--data.*IRTUNING_DATA"):
+            sources.locate("arxivedits")
+        web.shutdown()
 
 
 def test_import_is_light():
@@ -507,11 +495,9 @@ def test_any_bytes(tmp_path, content, ending):
         list(read_edits(path))
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just("\ud800"),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
-    max_leaves=6,
-)
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just("\ud800")
+NESTED = partial(st.dictionaries, st.text(max_size=4), max_size=3)
+JSON = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=3) | NESTED(inner), max_leaves=6)
 
 
 @QUICK

@@ -114,8 +114,7 @@ def test_words_of_an_edit_and_log_odds_by_hand_with_rare_words_left_out():
 def test_sizes_operations_counts_and_examples():
     sizes = explore.size_table(CORPUS)
     assert len(sizes) == 36 and sizes.iloc[0].tolist() == ["link", 4, 6, 2]
-    shares = explore.operation_table(CORPUS)
-    assert shares.loc["cut"].to_dict() == {"add": 0, "delete": 0.25, "modify": 0.75}
+    assert explore.operation_table(CORPUS).loc["cut"].to_dict() == {"add": 0, "delete": 0.25, "modify": 0.75}
     assert explore.label_table(CORPUS).loc["cut", "train"] == 24
     assert [r.id for r in explore.first_of_each(CORPUS)] == ["t0", "c0"]
 
@@ -187,21 +186,19 @@ def test_a_floor_finds_nothing_where_there_is_nothing_and_refuses_an_unknown_spl
         floor(corpus(by_length), "dev")
 
 
-def test_predictions_do_not_depend_on_the_order_of_labels():
-    """scikit-learn sorts the classes, the corpus does not."""
+def test_predictions_do_not_depend_on_the_order_of_labels_nor_the_strength_on_the_split():
+    """scikit-learn sorts the classes, the corpus does not. The strength is always chosen on validation."""
     names = {"zebra": "first", "mouse": "second", "ant": "third"}
     made = corpus(lambda label, generator: by_length(names[label], generator), tuple(names))
     assert edit_aware_floor(made).macro_f1 == 1.0
+    made = corpus(by_chance)
+    assert edit_aware_floor(made, "test").settings == edit_aware_floor(made, "validation").settings
 
 
 def test_operation_floor_answers_an_unseen_operation_with_the_commonest_intention():
     train = [Revision(f"t{n}", "a b", "a c", label) for n, label in enumerate([*LABELS, "second", "third", "second"])]
     made = Corpus("made", LABELS, train, [Revision("v", "", "a", "first")], [Revision("u", "a", "b", "second")])
     assert operation_floor(made).predictions == ["second"]
-
-
-    made = corpus(by_chance)  # the strength is chosen on validation, whichever split is scored
-    assert edit_aware_floor(made, "test").settings == edit_aware_floor(made, "validation").settings
 
 
 def test_edit_aware_floor_works_where_one_side_never_exists_and_reads_the_marked_edit():

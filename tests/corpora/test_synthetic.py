@@ -21,6 +21,7 @@ CHECKSUM = "c7b3e4e2ea1189a0ecc0c4e914a228decf05bc21479df76340bd28b3184883bb"
 CORPUS = load_corpus("synthetic")
 ROWS = [r for split in SPLITS for r in CORPUS.split(split)]
 
+
 def test_the_corpus_is_the_recorded_one_that_the_generator_writes_and_says_what_it_is(tmp_path):
     assert CORPUS.checksum == CHECKSUM
     assert (CORPUS.name, CORPUS.synthetic, CORPUS.licence, CORPUS.labels) == ("synthetic", True, "Apache-2.0", LABELS)
