@@ -5,9 +5,9 @@ both sheets: `before` is every old sentence with that index, `after` every new o
 """
 
 import re
-from dataclasses import dataclass, field, replace
+from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from irtuning.corpora.base import Corpus, Revision
 from irtuning.corpora.folds import cut
@@ -21,103 +21,65 @@ FINE_LABELS = (
 )  # fmt: skip
 COARSE_LABELS = ("surface", "content")
 SURFACE = ("Word-Usage/Clarity", "Conventions/Grammar/Spelling", "Organization")  # after the authors' own grouping
-COARSE = {label: "surface" if label in SURFACE else "content" for label in FINE_LABELS}
 UNANNOTATED = "Unannotated"  # one revision has no purpose and is dropped
 SIDES = {"before": "Old Draft", "after": "New Draft"}
-COLUMNS = (
-    "Sentence Index", "Sentence Content", "Aligned Index", "Identical?",
-    "Revision Purpose Level 0", "Revision Operation Level 0", "Revision Index Level 0",
-)  # fmt: skip
+LISTS = ("Revision Index Level 0", "Revision Purpose Level 0", "Revision Operation Level 0")
+COLUMNS = ("Sentence Index", "Sentence Content", "Aligned Index", "Identical?", LISTS[1], LISTS[2], LISTS[0])
 
 
 def load_argrewrite(folder: Path, fold: int = 0, labels: str | None = None) -> Corpus:
-    """Return the 3,320 revisions by 86 writers, split in five folds by writer.
-
-    Args:
-        folder: a copy of the published repository.
-        fold: the test fold, 0 to 4.
-        labels: "fine" (nine purposes, the default) or "coarse" (surface, content). With both, `extra["labels"]` holds
-            the purpose.
-    """
+    """Return the 3,320 revisions, split in five folds by their 86 writers, with the purpose in `extra["labels"]`."""
     paths = sorted(folder.glob(PATTERN), key=Path.as_posix)
     parts = cut([revision for path in paths for revision in read_workbook(path)], fold)  # by the fine labels, always
-    if labels == "coarse":
-        parts = [[replace(r, intention=COARSE[r.intention]) for r in part] for part in parts]
-    return Corpus("argrewrite", COARSE_LABELS if labels == "coarse" else FINE_LABELS, *parts, fold=fold)
-
-
-class Sentence(NamedTuple):
-    """Row of a sheet. `marks` holds (revision index, purpose, operation) for each revision it belongs to."""
-
-    number: int
-    text: str
-    aligned: set[str]
-    identical: bool
-    marks: list[tuple[str, str, str]]
-
-
-@dataclass(slots=True)
-class Joined:
-    """Purpose and operation of one revision index, and its sentence numbers on either side."""
-
-    purpose: str
-    operation: str
-    before: list[int] = field(default_factory=list)
-    after: list[int] = field(default_factory=list)
+    if labels != "coarse":
+        return Corpus("argrewrite", FINE_LABELS, *parts, fold=fold)
+    coarse = {label: "surface" if label in SURFACE else "content" for label in FINE_LABELS}
+    parts = [[replace(r, intention=coarse[r.intention]) for r in part] for part in parts]
+    return Corpus("argrewrite", COARSE_LABELS, *parts, fold=fold)
 
 
 def read_workbook(path: Path) -> list[Revision]:
-    """Return the revisions between two drafts, in the order of the old sheet and then of the new one.
-
-    The path ends in <condition>/<draft pair>/<file name with the writer>.
-
-    Raises:
-        InputError: the workbook is not as published. The message names the file, the sheet and the row.
-    """
+    """Return the revisions of a workbook whose path ends in <condition>/<draft pair>/<name with the writer>."""
     essay = re.search(r"2018argrewrite_\d+", path.name)
     if essay is None:
         raise InputError(f"{path}: no writer (2018argrewrite_<number>) in the file name")
-    sheets, drafts, revisions = read_sheets(path), {}, []
+    sheets, drafts, revisions = read_sheets(path), {side: {} for side in SIDES}, []
     for side, title in SIDES.items():
         if title not in sheets:
             raise InputError(f"{path}: no sheet {title!r}; found {brief(list(sheets))}")
         require(sheets[title], COLUMNS)
-        drafts[side] = {sentence.number: sentence for sentence in map(_sentence, sheets[title])}
-    for index, joined in _join(drafts, path).items():
-        before, after = (" ".join(drafts[side][n].text for n in getattr(joined, side)) for side in SIDES)
-        if joined.purpose != UNANNOTATED:
-            identity, extra = f"{essay[0]}_{path.parts[-2]}_{index}", {"labels": joined.purpose}
-            revisions.append(Revision(identity, before, after, joined.purpose, essay[0], extra=extra))
+        for row in sheets[title]:
+            if not (number := row.text("Sentence Index")).isdecimal():
+                raise InputError(f"{row.where}: 'Sentence Index' must be a whole number, got {number!r}")
+            drafts[side][int(number)] = row
+    for index, (purpose, numbers) in _join(drafts, path).items():
+        if purpose != UNANNOTATED:
+            texts = ([drafts[side][n].text("Sentence Content") for n in numbers[side]] for side in SIDES)
+            before, after = (" ".join(" ".join(sentences).split()) for sentences in texts)
+            identity, extra = f"{essay[0]}_{path.parts[-2]}_{index}", {"labels": purpose}
+            revisions.append(Revision(identity, before, after, purpose, essay[0], extra=extra))
     return revisions
 
 
-def _sentence(row: Row) -> Sentence:
-    number, text = row.text("Sentence Index"), " ".join(row.text("Sentence Content").split())
-    lists = [row.parts(f"Revision {name} Level 0") for name in ("Index", "Purpose", "Operation")]
-    if not number.isdecimal():
-        raise InputError(f"{row.where}: 'Sentence Index' must be a whole number, got {number!r}")
-    if len({len(values) for values in lists}) > 1:
-        raise InputError(f"{row.where}: index, purpose, operation must list as many revisions each, got {brief(lists)}")
-    if strange := set(lists[1]) - {*FINE_LABELS, UNANNOTATED}:
-        raise unknown(f"purpose in {row.where}:", min(strange), FINE_LABELS)
-    marks, identical = list(zip(*lists, strict=True)), row.text("Identical?") == "1"
-    return Sentence(int(number), text, set(row.parts("Aligned Index")), identical, marks)
-
-
-def _join(drafts: dict[str, dict[int, Sentence]], path: Path) -> dict[str, Joined]:
-    """Return the sentences of both drafts under their revision index, plus those that only the alignment assigns."""
-    revisions: dict[str, Joined] = {}
+def _join(drafts: dict[str, dict[int, Row]], path: Path) -> dict[str, tuple[str, dict[str, list[int]]]]:
+    """Return purpose and sentence numbers by side of each revision index, with aligned sentences of modifications."""
+    facts, numbers = {}, defaultdict(lambda: {side: [] for side in SIDES})
+    free = {side: {} for side in SIDES}  # changed sentences that have no revision index, with their alignment
     for side, draft in drafts.items():
-        for sentence in draft.values():
-            for index, purpose, operation in sentence.marks:
-                joined = revisions.setdefault(index, Joined(purpose, operation.lower()))
-                if (joined.purpose, joined.operation) != (purpose, operation.lower()):
+        for number, row in draft.items():
+            lists = [row.parts(name) for name in LISTS]
+            if len({len(values) for values in lists}) > 1:
+                raise InputError(f"{row.where}: index, purpose and operation differ in number, got {brief(lists)}")
+            for index, purpose, operation in zip(*lists, strict=True):
+                if purpose not in (*FINE_LABELS, UNANNOTATED):
+                    raise unknown(f"purpose in {row.where}:", purpose, FINE_LABELS)
+                if facts.setdefault(index, (purpose, operation.lower())) != (purpose, operation.lower()):
                     raise InputError(f"{path}: revision {index} has two purposes or operations; the sheets disagree")
-                getattr(joined, side).append(sentence.number)
-    for joined in revisions.values():
-        if joined.operation == "modify":
-            for side, other in (("before", "after"), ("after", "before")):
-                opposite = set(map(str, getattr(joined, other)))
-                free = (s for s in drafts[side].values() if not s.marks and not s.identical and s.aligned & opposite)
-                setattr(joined, side, sorted([*getattr(joined, side), *(s.number for s in free)]))
-    return revisions
+                numbers[index][side].append(number)
+            if not lists[0] and row.text("Identical?") != "1":
+                free[side][number] = set(row.parts("Aligned Index"))
+    for of in (numbers[index] for index, (_, operation) in facts.items() if operation == "modify"):
+        for side, other in (("before", "after"), ("after", "before")):
+            opposite = set(map(str, of[other]))
+            of[side] = sorted([*of[side], *(n for n, aligned in free[side].items() if aligned & opposite)])
+    return {index: (facts[index][0], of) for index, of in numbers.items()}

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from irtuning.corpora.base import Corpus, Revision
-from irtuning.corpora.reading import parse_json, read_text
+from irtuning.corpora.reading import parse_object, read_text
 from irtuning.errors import InputError, brief, unknown
 
 # The grouping is the authors' own (`arxiv_rel_mapping` in their code), and so is the spelling "spefific".
@@ -15,53 +15,40 @@ FINE_LABELS = (
 )  # fmt: skip
 COARSE = {label: "Language" if label.startswith("Lang-") else label for label in FINE_LABELS}
 COARSE_LABELS = ("Content", "Language", "Improve-grammar-Typo", "Format")
+FILES = ("data/edits/train.json", "data/edits/dev.json", "data/edits/test.json")
 GOLD = "edits-combination-0"  # the authors' reader uses no other; most edits of the others have no intention
 
 
 def load_arxivedits(folder: Path, fold: int = 0, labels: str | None = None) -> Corpus:
-    """Return the 1,254 / 438 / 430 edits in their published splits, with the paper as group.
-
-    Args:
-        folder: a copy of the published repository.
-        fold: ignored, since the splits are fixed.
-        labels: "coarse" (four classes, the default) or "fine" (seven). With both, `extra["labels"]` holds the fine one.
-    """
-    parts = [list(read_edits(folder / "data" / "edits" / f"{name}.json")) for name in ("train", "dev", "test")]
-    if labels != "fine":
-        parts = [[replace(r, intention=COARSE[r.intention]) for r in part] for part in parts]
-    return Corpus("arxivedits", FINE_LABELS if labels == "fine" else COARSE_LABELS, *parts)
+    """Return the edits in their published splits, with the paper as group and the fine label in `extra["labels"]`."""
+    parts = [list(read_edits(folder / file)) for file in FILES]
+    if labels == "fine":
+        return Corpus("arxivedits", FINE_LABELS, *parts)
+    parts = [[replace(r, intention=COARSE[r.intention]) for r in part] for part in parts]
+    return Corpus("arxivedits", COARSE_LABELS, *parts)
 
 
 def read_edits(path: Path) -> Iterator[Revision]:
     """Yield the gold edits of one published file. Before and after are full sentences; spans mark the changed words."""
-    pairs = parse_json(read_text(path), str(path))
-    if not isinstance(pairs, dict):
-        raise InputError(f"{path} must hold an object of sentence pairs, got {type(pairs).__name__}")
-    for key, pair in pairs.items():
+    for key, pair in parse_object(read_text(path), str(path)).items():
         where = f"{path}, sentence pair {key!r}"
         for number, edit in _field(pair, GOLD, where, Mapping).items():
-            yield _revision(pair, edit, f"{where}, edit {number!r}", f"arxivedits_{path.stem}_{key}_{number}")
-
-
-def _revision(pair: Mapping, edit: Mapping, where: str, identity: str) -> Revision:
-    names = ("sentence-1", "sentence-2", "arxiv-id")
-    before, after, group = (_field(pair, name, where, str).strip() for name in names)
-    before_span = _span(edit, "sentence-1-token-indices", before, where)
-    after_span = _span(edit, "sentence-2-token-indices", after, where)
-    if before_span is None and after_span is None:
-        raise InputError(f"{where}: it has a span on neither side; an edit needs one")
-    label = _field(edit, "intention", where, str)
-    if label not in COARSE:
-        raise unknown(f"intention in {where}:", label, COARSE)
-    return Revision(identity, before, after, label, group, before_span, after_span, {"labels": label})
+            here = f"{where}, edit {number!r}"
+            label = _field(edit, "intention", here, str)
+            if label not in COARSE:
+                raise unknown(f"intention in {here}:", label, COARSE)
+            texts = [_field(pair, f"sentence-{n}", here, str).strip() for n in (1, 2)]
+            spans = [_span(edit, f"sentence-{n}-token-indices", texts[n - 1], here) for n in (1, 2)]
+            if spans == [None, None]:
+                raise InputError(f"{here}: it has a span on neither side; an edit needs one")
+            group, identity = _field(pair, "arxiv-id", here, str).strip(), f"arxivedits_{path.stem}_{key}_{number}"
+            yield Revision(identity, *texts, label, group, *spans, {"labels": label})
 
 
 def _field(record: object, name: str, where: str, kind: type) -> object:
     """Return a named value of a JSON object, or raise InputError where it is missing or of another type."""
-    if not isinstance(record, Mapping):
-        raise InputError(f"{where} must be an object, got {type(record).__name__}")
-    if name not in record:
-        raise InputError(f"{where}: no {name!r}; found {brief(list(record))}")
+    if not isinstance(record, Mapping) or name not in record:
+        raise InputError(f"{where} must be an object with {name!r}, got {brief(record)}")
     if not isinstance(record[name], kind):
         raise InputError(f"{where}: {name!r} must be {kind.__name__}, got {brief(record[name])}")
     return record[name]
@@ -69,11 +56,10 @@ def _field(record: object, name: str, where: str, kind: type) -> object:
 
 def _span(edit: object, name: str, sentence: str, where: str) -> tuple[int, int] | None:
     """Return a [start, end) token range inside the sentence, or None where that side of the edit does not exist."""
-    span = _field(edit, name, where, object)
+    span, length = _field(edit, name, where, object), len(sentence.split())
     if span is None:
         return None
-    is_pair = isinstance(span, list) and len(span) == 2 and all(type(end) is int for end in span)
-    length = len(sentence.split())
+    is_pair = isinstance(span, list) and [type(end) for end in span] == [int, int]
     if not is_pair or not 0 <= span[0] < span[1] <= length:
         raise InputError(f"{where}: {name!r} must be null or [start, end) within {length} tokens, got {brief(span)}")
     return span[0], span[1]

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import attrgetter
 
 from irtuning.corpora.html import counts_html, revision_html
 from irtuning.errors import InputError, brief, unknown
@@ -18,33 +19,22 @@ EDIT_MARKS = ("<edit>", "</edit>")
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """Text before and after a change, with the writer's intention.
+    """Text before and after a change, with the writer's intention."""
 
-    Attributes:
-        id: a name that occurs once in a corpus.
-        before, after: the two texts. One of them is "" where the writer only added or only deleted.
-        intention: the label.
-        group: what two splits must not share, such as the writer or the document.
-        before_span, after_span: [start, end) ranges of `text.split()`. Where one is given, the intention belongs to
-            that edit alone.
-        extra: further fields of the corpus.
-    """
-
-    id: str
-    before: str
-    after: str
-    intention: str
-    group: str = ""
-    before_span: tuple[int, int] | None = None
-    after_span: tuple[int, int] | None = None
-    extra: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
+    id: str  # occurs once in a corpus
+    before: str  # "" where the writer only added
+    after: str  # "" where the writer only deleted
+    intention: str  # the label
+    group: str = ""  # what two splits must not share, such as the writer or the document
+    before_span: tuple[int, int] | None = None  # [start, end) of `before.split()`, where the intention has its place
+    after_span: tuple[int, int] | None = None  # likewise of `after.split()`
+    extra: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)  # further fields of the corpus
 
     @property
     def operation(self) -> str:
         """Whether text was added, deleted or modified, from the sides (or marked spans) that exist."""
-        marked = self.before_span is not None or self.after_span is not None
-        before = self.before_span is not None if marked else bool(self.before)
-        after = self.after_span is not None if marked else bool(self.after)
+        marked = self.before_span or self.after_span
+        before, after = (self.before_span, self.after_span) if marked else (self.before, self.after)
         return "modify" if before and after else "add" if after else "delete"
 
     def texts(self) -> tuple[str, str]:
@@ -57,11 +47,7 @@ class Revision:
 
 @dataclass(frozen=True, repr=False)
 class Corpus:
-    """Three splits of revisions, the labels in index order, and where they come from.
-
-    Raises:
-        InputError: a split is empty, there are fewer than two labels, a label cannot be learned, or an id occurs twice.
-    """
+    """Corpus in three splits, with its labels in index order. InputError is raised where it cannot be used."""
 
     name: str
     labels: tuple[str, ...]
@@ -74,8 +60,7 @@ class Corpus:
     fold: int = 0
 
     def __post_init__(self) -> None:
-        problems = list(_problems(self))
-        if problems:
+        if problems := list(_problems(self)):
             more = f"; and {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else ""
             raise InputError(f"corpus {self.name!r} cannot be used: {'; '.join(problems[:MOST_PROBLEMS])}{more}")
 
@@ -86,11 +71,9 @@ class Corpus:
     @cached_property
     def checksum(self) -> str:
         """SHA-256 over labels and every revision's id, texts, spans, intention, group and split."""
-        rows = [[self.name, self.labels]]
-        for split in SPLITS:
-            for r in self.split(split):
-                rows.append([split, r.id, r.before, r.after, r.intention, r.group, r.before_span, r.after_span])
-        text = "".join(json.dumps(row, ensure_ascii=False) for row in rows)
+        values = attrgetter("id", "before", "after", "intention", "group", "before_span", "after_span")
+        rows = ([split, *values(r)] for split in SPLITS for r in self.split(split))
+        text = "".join(json.dumps(row, ensure_ascii=False) for row in ([self.name, self.labels], *rows))
         return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()  # a text may hold half a character
 
     def split(self, name: str) -> list[Revision]:
@@ -100,10 +83,7 @@ class Corpus:
         return getattr(self, name)
 
     def train_part(self, share: float, seed: int) -> list[Revision]:
-        """Return a random share of the training split, the same share of each label and at least one example.
-
-        With one seed, a smaller share is a part of a larger one.
-        """
+        """Return a random share of each label of train, at least one. With one seed, larger shares contain smaller."""
         if share == 1:
             return self.train
         rng, chosen = random.Random(seed), set()
@@ -131,7 +111,7 @@ def _mark(text: str, span: tuple[int, int] | None) -> str:
 
 def _problems(corpus: Corpus):
     """Yield everything that is wrong with a corpus, one sentence each."""
-    counts, ids = corpus.counts(), Counter(r.id for s in SPLITS for r in corpus.split(s))
+    counts, revisions = corpus.counts(), [r for s in SPLITS for r in corpus.split(s)]
     yield from (f"split {s!r} is empty" for s in SPLITS if not corpus.split(s))
     if len(corpus.labels) < 2:
         yield f"it has {len(corpus.labels)} label(s) {brief(list(corpus.labels))}; a classifier needs two or more"
@@ -140,10 +120,9 @@ def _problems(corpus: Corpus):
             yield f"label {brief(label)} has one example; drop that row or merge the label into another"
         elif counts["train"][label] == 0:
             yield f"label {brief(label)} never occurs in train; merge it into another or drop its rows"
-    for split in SPLITS:
-        if empty := [r.id for r in corpus.split(split) if not r.before.strip() and not r.after.strip()]:
-            yield f"{split}: both sides are empty in {empty[:3]}"
-        if strange := sorted({r.intention for r in corpus.split(split)} - set(corpus.labels)):
-            yield f"{split}: unknown label(s) {brief(strange)}; known are {brief(list(corpus.labels))}"
-    if repeated := sorted(id for id, count in ids.items() if count > 1):
+    if empty := [r.id for r in revisions if not r.before.strip() and not r.after.strip()]:
+        yield f"both sides are empty in {empty[:3]}"
+    if strange := sorted({r.intention for r in revisions} - set(corpus.labels)):
+        yield f"unknown label(s) {brief(strange)}; known are {brief(list(corpus.labels))}"
+    if repeated := sorted(id for id, count in Counter(r.id for r in revisions).items() if count > 1):
         yield f"ids occur twice: {repeated[:3]}"

@@ -2,14 +2,11 @@
 
 import difflib
 
-Hunk = tuple[str, list[str], list[str]]
 
-
-def word_diff(before: str, after: str) -> list[Hunk]:
+def word_diff(before: str, after: str) -> list[tuple[str, list[str], list[str]]]:
     """Return the differences of two texts, word by word, as (operation, before_words, after_words) in text order.
 
-    Operations are those of difflib: equal, replace, delete, insert. All before words together are `before.split()`,
-    all after words together are `after.split()`. Two empty texts give an empty list.
+    Operations are those of difflib: equal, replace, delete, insert. Two empty texts give an empty list.
 
     >>> word_diff("a red car", "a car stops")
     [('equal', ['a'], ['a']), ('delete', ['red'], []), ('equal', ['car'], ['car']), ('insert', [], ['stops'])]

@@ -13,7 +13,6 @@ from irtuning.corpora.floors import Floor
 from irtuning.corpora.sources import CORPORA, CorpusSource
 
 OPERATIONS = ("add", "delete", "modify")
-SIDES = ("inserted", "deleted")
 WORD_OR_MARK = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
 SMOOTHING = 0.5  # added to every count, so that a word that never occurs has finite odds
 FEWEST_REVISIONS = 10  # rarer words would come first by chance
@@ -21,12 +20,8 @@ FEWEST_REVISIONS = 10  # rarer words would come first by chance
 
 def first_of_each(corpus: Corpus, most_words: int = 60) -> list[Revision]:
     """Return the first training revision of each intention that has at most `most_words` words, else the first."""
-    examples = []
-    for label in corpus.labels:
-        revisions = [r for r in corpus.train if r.intention == label]
-        short = (r for r in revisions if len(f"{r.before} {r.after}".split()) <= most_words)
-        examples.append(next(short, revisions[0]))
-    return examples
+    short = [r for r in corpus.train if len(f"{r.before} {r.after}".split()) <= most_words]
+    return [next(r for r in [*short, *corpus.train] if r.intention == label) for label in corpus.labels]
 
 
 def label_table(corpus: Corpus) -> pandas.DataFrame:
@@ -37,10 +32,10 @@ def label_table(corpus: Corpus) -> pandas.DataFrame:
 def size_table(corpus: Corpus, split: str = "train") -> pandas.DataFrame:
     """Return a row per revision with its intention and its words before, after, and edited (inserted and deleted)."""
     rows = []
-    for revision in corpus.split(split):
-        edit = edit_of(revision)
+    for r in corpus.split(split):
+        edit = edit_of(r)
         edited = len(edit.inserted) + len(edit.deleted)
-        rows.append((revision.intention, len(revision.before.split()), len(revision.after.split()), edited))
+        rows.append((r.intention, len(r.before.split()), len(r.after.split()), edited))
     table = pandas.DataFrame(rows, columns=["intention", "words before", "words after", "words edited"])
     return table.assign(intention=pandas.Categorical(table.intention, corpus.labels))
 
@@ -48,8 +43,8 @@ def size_table(corpus: Corpus, split: str = "train") -> pandas.DataFrame:
 def operation_table(corpus: Corpus, split: str = "train") -> pandas.DataFrame:
     """Return the share of each operation in an intention's revisions, NaN for an intention without revisions."""
     counts = Counter((r.intention, r.operation) for r in corpus.split(split))
-    rows = {label: {name: counts[label, name] for name in OPERATIONS} for label in corpus.labels}
-    table = pandas.DataFrame(rows).T.rename_axis("intention")
+    rows = [[counts[label, name] for name in OPERATIONS] for label in corpus.labels]
+    table = pandas.DataFrame(rows, corpus.labels, OPERATIONS).rename_axis("intention")
     return table.div(table.sum(axis=1), axis=0)
 
 
@@ -80,12 +75,12 @@ def log_odds(corpus: Corpus, side: str) -> pandas.DataFrame:
 
 def cue_table(corpus: Corpus, top: int = 5) -> pandas.DataFrame:
     """Return the `top` words with the highest positive log-odds of each intention and side, as "word (log-odds)"."""
-    rows = {label: {} for label in corpus.labels}
-    for side in SIDES:
+    columns = {"inserted": {}, "deleted": {}}
+    for side, cues in columns.items():
         for label, odds in log_odds(corpus, side).items():
             best = odds[odds > 0].sort_values(ascending=False, kind="stable").head(top)
-            rows[label][side] = " · ".join(f"{word} ({value:.1f})" for word, value in best.items())
-    return pandas.DataFrame(rows).T.rename_axis("intention")
+            cues[label] = " · ".join(f"{word} ({value:.1f})" for word, value in best.items())
+    return pandas.DataFrame(columns).rename_axis("intention")
 
 
 def corpora_table(loaded: Sequence[Corpus] = ()) -> pandas.DataFrame:
@@ -93,10 +88,8 @@ def corpora_table(loaded: Sequence[Corpus] = ()) -> pandas.DataFrame:
     here, rows = {corpus.name: corpus for corpus in loaded}, {}
     for name, source in CORPORA.items():
         corpus = here.get(name)
-        rows[name] = {
-            "labels": ", ".join(corpus.labels if corpus else source.labels),
-            "revisions": str(sum(len(corpus.split(split)) for split in SPLITS)) if corpus else "not loaded",
-        }
+        size = str(sum(len(corpus.split(split)) for split in SPLITS)) if corpus else "not loaded"
+        rows[name] = {"labels": ", ".join(corpus.labels if corpus else source.labels), "revisions": size}
         rows[name] |= {"licence": source.licence, "home": source.home, "how to get it": _way(name, source)}
     return pandas.DataFrame(rows).T.rename_axis("corpus")
 
@@ -112,6 +105,5 @@ def _way(name: str, source: CorpusSource) -> str:
     if not source.patterns:
         return f'load_corpus("{name}"); nothing to fetch'
     local = f'load_corpus("{name}", DIR), with {" or ".join(source.patterns)} in DIR or DIR/{name}'
-    if source.url:
-        return f'load_corpus("{name}") downloads it; or {local}'
-    return f'load_corpus("{name}") reads {source.hub} from the Hub; or {local}' if source.hub else local
+    distant = "downloads it" if source.url else f"reads {source.hub} from the Hub" if source.hub else ""
+    return f'load_corpus("{name}") {distant}; or {local}' if distant else local

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import pandas
@@ -56,40 +55,26 @@ def edit_aware_floor(corpus: Corpus, split: str = "validation") -> Floor:
     The words are those of before, those of after, the inserted and the deleted ones. The shape is `SHAPE_NAMES`. The
     regularisation is the one with the best macro F1 on validation, so the score on validation is a little too high.
     """
-    train = _table(corpus.train)
-    features = _features(train)
-    rows, truth = features.fit_transform(train), [r.intention for r in corpus.train]
-    validation = features.transform(_table(corpus.validation))
-    model = _best_regression(corpus, rows, truth, validation)
-    scored = validation if split == "validation" else features.transform(_table(corpus.split(split)))
-    settings = {"C": model.C, "features": rows.shape[1]}
-    return _floor("edit-aware", corpus, split, model.predict(scored).tolist(), settings)
-
-
-def _best_regression(corpus: Corpus, rows, truth: Sequence[str], validation):
-    """Return the logistic regression that does best on validation, of those with the strengths in `REGULARISATION`."""
-    from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits
-
-    expected = [r.intention for r in corpus.validation]
-    make = partial(LogisticRegression, class_weight="balanced", max_iter=1000, tol=1e-3)
-    with threadpool_limits(1):  # the products are small, and waiting for threads takes up to 30 times as long
-        models = [make(C=strength).fit(rows, truth) for strength in REGULARISATION]
-    return max(models, key=lambda model: macro_f1(corpus.labels, expected, model.predict(validation)))
-
-
-def _features(table):
-    """Return the transformer from the columns of `_table` to features. A text column without words is left out."""
     from sklearn.compose import ColumnTransformer
     from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
-    def words(longest: int) -> TfidfVectorizer:
-        options = {"token_pattern": WORDS_OR_MARKS, "max_features": BLOCK_FEATURES, "sublinear_tf": True}
-        return TfidfVectorizer(ngram_range=(1, longest), dtype=np.float32, **options)
-
-    blocks = [(name, words(longest), name) for name, longest in TEXT_BLOCKS.items() if table[name].str.strip().any()]
-    return ColumnTransformer([*blocks, ("shape", StandardScaler(), list(SHAPE_NAMES))], sparse_threshold=1.0)
+    train = _table(corpus.train)
+    words = {"token_pattern": WORDS_OR_MARKS, "max_features": BLOCK_FEATURES, "sublinear_tf": True, "dtype": np.float32}
+    longest = {name: count for name, count in TEXT_BLOCKS.items() if train[name].str.strip().any()}  # if it has words
+    blocks = [(name, TfidfVectorizer(ngram_range=(1, count), **words), name) for name, count in longest.items()]
+    features = ColumnTransformer([*blocks, ("shape", StandardScaler(), list(SHAPE_NAMES))], sparse_threshold=1.0)
+    rows, truth = features.fit_transform(train), [r.intention for r in corpus.train]
+    validation, expected = features.transform(_table(corpus.validation)), [r.intention for r in corpus.validation]
+    scored = validation if split == "validation" else features.transform(_table(corpus.split(split)))
+    options = {"class_weight": "balanced", "max_iter": 1000, "tol": 1e-3}
+    with threadpool_limits(1):  # the products are small, and waiting for threads takes up to 30 times as long
+        models = [LogisticRegression(C=strength, **options).fit(rows, truth) for strength in REGULARISATION]
+    model = max(models, key=lambda model: macro_f1(corpus.labels, expected, model.predict(validation)))
+    settings = {"C": model.C, "features": rows.shape[1]}
+    return _floor("edit-aware", corpus, split, model.predict(scored).tolist(), settings)
 
 
 def _table(revisions: Sequence[Revision]) -> pandas.DataFrame:
@@ -97,13 +82,12 @@ def _table(revisions: Sequence[Revision]) -> pandas.DataFrame:
     rows = []
     for revision in revisions:
         edit = edit_of(revision)
-        edited = {"inserted": " ".join(edit.inserted), "deleted": " ".join(edit.deleted)}
-        rows.append({"before": revision.before, "after": revision.after, **edited, **shape_of(revision)})
+        texts = (revision.before, revision.after, " ".join(edit.inserted), " ".join(edit.deleted))
+        rows.append(dict(zip(TEXT_BLOCKS, texts, strict=True)) | shape_of(revision))
     return pandas.DataFrame(rows).astype(dict.fromkeys(SHAPE_NAMES, np.float32))  # fits twice as fast as float64
 
 
 def _floor(name: str, corpus: Corpus, split: str, predictions: list[str], settings: Mapping[str, object]) -> Floor:
-    """Return a floor with its scores."""
     truth = [r.intention for r in corpus.split(split)]
     accuracy = float(np.mean([t == p for t, p in zip(truth, predictions, strict=True)]))
     return Floor(name, split, macro_f1(corpus.labels, truth, predictions), accuracy, predictions, settings)

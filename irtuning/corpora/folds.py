@@ -16,24 +16,17 @@ SEED = 171
 def assign_folds(groups: Sequence[str], labels: Sequence[str], folds: int = FOLDS) -> list[int]:
     """Return the fold (0 to folds - 1) of every row, so that rows of one group share a fold and labels are balanced.
 
-    The order of the groups is drawn from SEED over their sorted names. So neither the order of the rows nor the
-    version of scikit-learn, whose own shuffling has changed, moves a group.
-
-    Raises:
-        InputError: there are fewer groups than folds, or fewer rows of the most frequent label.
+    The order of the groups is drawn from SEED. So neither the order of the rows nor scikit-learn's version moves one.
     """
     import numpy
     from sklearn.model_selection import StratifiedGroupKFold
 
-    if _most_folds(groups, labels) < folds:
-        raise InputError(
-            f"{len(set(groups))} groups in {len(groups)} rows with labels {brief(dict(Counter(labels)))} "
-            f"cannot be split in {folds} folds; give more rows, or one file per split"
-        )
     names = sorted(set(groups))
+    if _most_folds(groups, labels) < folds:
+        rows = f"{len(names)} groups in {len(groups)} rows with labels {brief(dict(Counter(labels)))}"
+        raise InputError(f"{rows} cannot be split in {folds} folds; give more rows, or one file per split")
     random.Random(SEED).shuffle(names)
-    numbers = {name: number for number, name in enumerate(names)}
-    assigned = numpy.zeros(len(labels), dtype=int)
+    assigned, numbers = numpy.zeros(len(labels), dtype=int), {name: number for number, name in enumerate(names)}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")  # a rare label may be absent from a fold
         parts = StratifiedGroupKFold(folds).split(labels, labels, [numbers[group] for group in groups])
@@ -45,8 +38,7 @@ def assign_folds(groups: Sequence[str], labels: Sequence[str], folds: int = FOLD
 def cut(rows: Sequence[Revision], fold: int = 0) -> tuple[list[Revision], list[Revision], list[Revision]]:
     """Return train, validation and test. Test is the fold, validation is a part of the other folds."""
     test, rest = _take(rows, FOLDS, fold)
-    possible = _most_folds([_group(r) for r in rest], [r.intention for r in rest])
-    validation, train = _take(rest, max(2, min(VALIDATION_FOLDS, possible)), 0)
+    validation, train = _take(rest, max(2, min(VALIDATION_FOLDS, _most_folds(*_columns(rest)))), 0)
     return train, validation, test
 
 
@@ -56,10 +48,9 @@ def _most_folds(groups: Sequence[str], labels: Sequence[str]) -> int:
 
 def _take(rows: Sequence[Revision], folds: int, fold: int) -> tuple[list[Revision], list[Revision]]:
     """Return the rows of one fold, and those of all others."""
-    assigned = assign_folds([_group(r) for r in rows], [r.intention for r in rows], folds)
-    inside = [r for r, number in zip(rows, assigned, strict=True) if number == fold]
-    return inside, [r for r, number in zip(rows, assigned, strict=True) if number != fold]
+    numbered = list(zip(rows, assign_folds(*_columns(rows), folds), strict=True))
+    return [r for r, number in numbered if number == fold], [r for r, number in numbered if number != fold]
 
 
-def _group(revision: Revision) -> str:
-    return revision.group or revision.id
+def _columns(rows: Sequence[Revision]) -> tuple[list[str], list[str]]:
+    return [r.group or r.id for r in rows], [r.intention for r in rows]

@@ -1,7 +1,7 @@
 """HTML that shows revisions and corpora in a notebook."""
 
-import html
 from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 
 from irtuning.corpora.diff import word_diff
 
@@ -13,11 +13,10 @@ def revision_html(before: str, after: str, intention: str = "") -> str:
     """Return one line of text with the intention first, deleted words struck out and inserted words marked."""
     parts = []
     for operation, old, new in word_diff(before, after):
-        if operation == "equal":
-            parts.append(html.escape(" ".join(new)))
-            continue
-        parts += [_span(words, style) for words, style in ((old, DELETED), (new, INSERTED)) if words]
-    name = f"<b>{html.escape(intention)}</b>" if intention else ""
+        sides = [(new, "")] if operation == "equal" else [(old, DELETED), (new, INSERTED)]
+        marked = [(escape(" ".join(words)), style) for words, style in sides if words]
+        parts += [f"<span style='{style}'>{text}</span>" if style else text for text, style in marked]
+    name = f"<b>{escape(intention)}</b>" if intention else ""
     return f"<div style='max-width:60em;margin:0.3em 0'>{name} {' '.join(parts)}</div>"
 
 
@@ -28,17 +27,11 @@ def revisions_html(revisions: Iterable) -> str:
 
 def counts_html(title: str, facts: Sequence[str], counts: Mapping[str, Mapping[str, int]]) -> str:
     """Return a title with facts beside it, and a table of `counts[split][label]` with a row of totals."""
-    labels = list(next(iter(counts.values())))
-    rows = [(html.escape(label), [f"{of[label]:,}" for of in counts.values()]) for label in labels]
-    rows.append(("<b>all</b>", [f"<b>{sum(of.values()):,}</b>" for of in counts.values()]))
-    body = "".join(
-        f"<tr><td style='text-align:left'>{name}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-        for name, cells in rows
-    )
+    rows = {escape(label): [f"{of[label]:,}" for of in counts.values()] for label in next(iter(counts.values()))}
+    rows["<b>all</b>"] = [f"<b>{sum(of.values()):,}</b>" for of in counts.values()]
+    left, body = "style='text-align:left'", ""
+    for name, cells in rows.items():
+        body += f"<tr><td {left}>{name}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
     head = "".join(f"<th>{split}</th>" for split in counts)
-    line = f"<p><b>{html.escape(title)}</b> {html.escape(' · '.join(facts))}</p>"
-    return f"{line}<table><tr><th style='text-align:left'>intention</th>{head}</tr>{body}</table>"
-
-
-def _span(words: list[str], style: str) -> str:
-    return f"<span style='{style}'>{html.escape(' '.join(words))}</span>"
+    title = f"<p><b>{escape(title)}</b> {escape(' · '.join(facts))}</p>"
+    return f"{title}<table><tr><th {left}>intention</th>{head}</tr>{body}</table>"

@@ -4,23 +4,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from irtuning.corpora.base import Corpus
-from irtuning.corpora.folds import FOLDS
+from irtuning.corpora.folds import FOLDS, cut
+from irtuning.corpora.reading import read_rows
 from irtuning.corpora.sources import CORPORA, locate
-from irtuning.corpora.tabular import Columns, load_own
+from irtuning.corpora.tabular import Columns, read_splits
 from irtuning.errors import InputError, unknown
 
 
 def load_corpus(
-    name_or_path: str | Path,
-    data_dir: str | Path | None = None,
-    fold: int = 0,
-    *,
-    labels: str | None = None,
-    before: str = "before",
-    after: str = "after",
-    label: str = "label",
-    group: str | None = None,
-) -> Corpus:
+    name_or_path: str | Path, data_dir: str | Path | None = None, fold: int = 0, *, labels: str | None = None,
+    before: str = "before", after: str = "after", label: str = "label", group: str | None = None,
+) -> Corpus:  # fmt: skip
     """Return a corpus by its name (see `corpus_names`), or from your own table or folder with a table per split.
 
     Args:
@@ -34,22 +28,32 @@ def load_corpus(
         InputError: the corpus does not exist or cannot be read. The message says what would work.
     """
     columns, source = Columns(before, after, label, group), CORPORA.get(name_or_path)
-    path = None if source else _existing(name_or_path)
+    path = None if source else Path(name_or_path).expanduser()
     name = str(path or name_or_path)
+    if path and not (str(name_or_path) and path.exists()):
+        if isinstance(name_or_path, str) and not path.suffix and len(path.parts) < 2:
+            raise unknown("corpus", name_or_path, CORPORA)
+        raise InputError(f"no file or folder {name!r}; give an existing one, or a corpus: {', '.join(CORPORA)}")
     if source and columns != Columns():
         raise InputError(f"corpus {name!r} has its own columns; leave before, after, label and group at their defaults")
-    if fold != 0 and (path.is_dir() if path else has_fixed_splits(name)):
+    if fold != 0 and has_fixed_splits(name):
         raise InputError(f"corpus {name!r} has fixed splits, so fold {fold!r} does not exist; leave it at 0")
     if fold not in range(FOLDS):
         raise InputError(f"fold must be 0 to {FOLDS - 1}, got {fold!r}")
-    if labels not in (None, "fine", "coarse"):
-        raise unknown("label set", labels, ("fine", "coarse"))
-    if labels == "coarse" and not (source and source.has_coarse):
-        raise InputError(f"corpus {name!r} has one label set, so 'coarse' does not exist; leave labels at None")
-    if source is None:
-        return load_own(path, fold, columns)
-    corpus = source.load(locate(name, data_dir), fold, labels)
-    return replace(corpus, name=name, licence=source.licence, citation=source.citation)
+    known = ("fine", "coarse") if source and source.has_coarse else ("fine",)
+    if labels not in (None, *known):
+        raise unknown(f"label set of corpus {name!r}:", labels, known)
+    if source:
+        corpus = source.load(locate(name, data_dir), fold, labels)
+        return replace(corpus, name=name, licence=source.licence, citation=source.citation)
+    try:
+        if path.is_dir():
+            parts = [columns.revisions(rows, split) for split, rows in read_splits(path).items()]
+        else:
+            parts = cut(columns.revisions(read_rows(path), path.stem), fold)
+        return Corpus(path.stem, tuple(sorted({r.intention for part in parts for r in part})), *parts, fold=fold)
+    except InputError as error:
+        raise error if name in str(error) else InputError(f"{name}: {error}") from None
 
 
 def corpus_names() -> tuple[str, ...]:
@@ -60,13 +64,3 @@ def corpus_names() -> tuple[str, ...]:
 def has_fixed_splits(name: str) -> bool:
     """Return whether a corpus comes with its own splits, so that only fold 0 exists."""
     return not CORPORA[name].split_by_us if name in CORPORA else Path(name).is_dir()
-
-
-def _existing(name_or_path: str | Path) -> Path:
-    """Return the path, or raise the error that fits a mistyped name or a missing file."""
-    path = Path(name_or_path).expanduser()
-    if str(name_or_path) and path.exists():
-        return path
-    if isinstance(name_or_path, Path) or path.suffix or len(path.parts) > 1:
-        raise InputError(f"no file or folder {str(path)!r}; give an existing one, or a corpus: {', '.join(CORPORA)}")
-    raise unknown("corpus", name_or_path, CORPORA)

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -34,18 +34,13 @@ class Row(NamedTuple):
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return the rows of a .csv, .tsv, .jsonl, .json (one object per line) or .xlsx file (first sheet).
-
-    Raises:
-        InputError: the ending is another one, or the file is unreadable, malformed or without rows.
-    """
+    """Return the rows of a .csv, .tsv, .jsonl or .json (objects) or .xlsx (first sheet) file, or raise InputError."""
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise InputError(f"{path}: cannot read files that end in {path.suffix!r}; give one of {', '.join(READERS)}")
-    rows = reader(path)
-    if not rows:
-        raise InputError(f"{path} holds no rows; give a file with at least one revision")
-    return rows
+    if rows := reader(path):
+        return rows
+    raise InputError(f"{path} holds no rows; give a file with at least one revision")
 
 
 def read_sheets(path: Path) -> dict[str, list[Row]]:
@@ -53,58 +48,48 @@ def read_sheets(path: Path) -> dict[str, list[Row]]:
     import pandas
 
     options = {"sheet_name": None, "header": None, "dtype": object, "keep_default_na": False, "engine": "openpyxl"}
-    content = io.BytesIO(_read(path))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # openpyxl warns of unknown styles, which do not change the values
-            grids = pandas.read_excel(content, **options)
+            grids = pandas.read_excel(path, **options)
     except Exception as error:  # a damaged workbook raises errors of zipfile, the XML parser or openpyxl
-        problem = f"{path} is not an .xlsx workbook that can be read ({str(error)[:200]})"
+        problem = f"{path} cannot be read as an .xlsx workbook ({str(error)[:200]})"
         raise InputError(f"{problem}; save it again as .xlsx") from error
-    numbered = {title: enumerate(grid.values.tolist(), start=1) for title, grid in grids.items()}
-    return {title: _table(rows, f"{path}, sheet {title!r}, row") for title, rows in numbered.items()}
+    lists = {title: enumerate(grid.values.tolist(), start=1) for title, grid in grids.items()}
+    return {title: _table(numbered, f"{path}, sheet {title!r}, row") for title, numbered in lists.items()}
 
 
 def read_text(path: Path) -> str:
     """Return the text of a UTF-8 file, without a byte order mark."""
     try:
-        return _read(path).decode("utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 (byte {error.start}: {error.reason}); save it as UTF-8") from error
 
 
-def parse_json(text: str, where: str) -> object:
-    """Return the value of a JSON text. `where` names it in the error message."""
+def parse_object(text: str, where: str) -> dict:
+    """Return the JSON object that a text holds. `where` names the text in the error message."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{where} must hold one JSON object, got {type(value).__name__}")
+    return value
 
 
-def require(rows: Iterable[Row], columns: Iterable[str]) -> None:
+def require(rows: Iterable[Row], columns: Sequence[str]) -> None:
     """Raise InputError for the first row that lacks one of the columns. A cell may be empty."""
-    columns = list(columns)
     for row in rows:
         if missing := ", ".join(repr(column) for column in columns if column not in row.cells):
-            raise InputError(f"{row.where}: no column {missing}; expected {columns}, found {brief(list(row.cells))}")
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+            raise InputError(f"{row.where}: no column {missing}; expected {[*columns]}, found {brief([*row.cells])}")
 
 
 def _read_jsonl(path: Path) -> list[Row]:
-    rows = []
-    for line, text in enumerate(read_text(path).split("\n"), start=1):
-        if text.strip():
-            cells, where = parse_json(text, f"{path}, line {line}"), f"{path}, line {line}"
-            if not isinstance(cells, dict):
-                raise InputError(f"{where} is not a JSON object; write one object per line")
-            rows.append(Row(where, line, cells))
-    return rows
+    lines = [(f"{path}, line {n}", n, text) for n, text in enumerate(read_text(path).split("\n"), start=1)]
+    return [Row(where, n, parse_object(text, where)) for where, n, text in lines if text.strip()]
 
 
 def _read_csv(path: Path, delimiter: str = ",") -> list[Row]:
@@ -118,8 +103,7 @@ def _read_csv(path: Path, delimiter: str = ",") -> list[Row]:
 
 def _table(numbered: Iterable[tuple[int, list]], where: str) -> list[Row]:
     """Return rows under the column names of the first row that is not empty. Empty rows are left out."""
-    columns: list[str] = []
-    rows = []
+    columns, rows = [], []
     for line, cells in numbered:
         while cells and cells[-1] in (None, ""):
             cells.pop()
@@ -131,15 +115,11 @@ def _table(numbered: Iterable[tuple[int, list]], where: str) -> list[Row]:
             problem = f"has {len(cells)} cells for {len(columns)} columns {brief(columns)}"
             raise InputError(f"{where} {line} {problem}; quote a text that holds the separator")
         elif cells:
-            padded = [*cells, *[None] * (len(columns) - len(cells))]
-            rows.append(Row(f"{where} {line}", line, dict(zip(columns, padded, strict=True))))
+            rows.append(Row(f"{where} {line}", line, dict.fromkeys(columns) | dict(zip(columns, cells, strict=False))))
     return rows
 
 
 READERS = {
-    ".csv": _read_csv,
-    ".tsv": partial(_read_csv, delimiter="\t"),
-    ".jsonl": _read_jsonl,
-    ".json": _read_jsonl,
+    ".csv": _read_csv, ".tsv": partial(_read_csv, delimiter="\t"), ".jsonl": _read_jsonl, ".json": _read_jsonl,
     ".xlsx": lambda path: next(iter(read_sheets(path).values()), []),
-}
+}  # fmt: skip

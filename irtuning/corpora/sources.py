@@ -3,15 +3,13 @@
 import hashlib
 import os
 import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from irtuning.corpora import argrewrite, arxivedits, public, synthetic
+from irtuning.corpora import argrewrite, arxivedits, tabular
 from irtuning.corpora.base import Corpus
 from irtuning.errors import InputError, unknown
-
-ENVIRONMENT_VARIABLE = "IRTUNING_DATA"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,46 +26,51 @@ class CorpusSource:
     patterns: tuple[str, ...] = ()  # its files, which mark a folder as this corpus; empty if it needs none
     may_be_file: bool = False  # whether the data folder may also be its only file
     hub: str = ""  # the Hub data set that `load` reads where the folder is None
-    url: str = ""  # a zip archive of its repository at one commit, or the address below which `files` lie
-    files: Mapping[str, str] = field(default_factory=dict)  # SHA-256 by path, of the single files to download
-    checksum: str = ""  # `digest` of the archive's files, since GitHub may change the bytes of a zip
+    url: str = ""  # a zip archive of its repository at one commit, or an address ending in "/" that has its files
+    checksum: str = ""  # `digest` of the downloaded files, since GitHub may change the bytes of a zip
+
+    def files(self, folder: Path) -> list[Path]:
+        """Return the files of this corpus in a folder, sorted."""
+        return sorted((path for pattern in self.patterns for path in folder.glob(pattern)), key=Path.as_posix)
+
+    def digest(self, folder: Path) -> str:
+        """Return the SHA-256 over the relative path, length and bytes of each file of this corpus in a folder."""
+        total = hashlib.sha256()
+        for path in self.files(folder):
+            content = path.read_bytes()
+            total.update(f"{path.relative_to(folder).as_posix()}\n{len(content)}\n".encode() + content)
+        return total.hexdigest()
+
+    def cure(self) -> str:
+        """Return what helps where the corpus is not on this machine."""
+        return f"Get it from {self.home} and name its folder in data_dir, --data or the variable IRTUNING_DATA"
 
 
-_ARXIVEDITS_FILES = {
-    "data/edits/train.json": "22b8e4b8f2e5dd4710665bc5077456b4f455fa2d0e07b31635f5dc89a99e44d1",
-    "data/edits/dev.json": "2280be90e03f7cb794769d82b92b1769fa8ec84fa0e563df6a9a3a3a1a8840a6",
-    "data/edits/test.json": "d0db73e78cf0c3086146d7339307a870769f5a50b0e0a969478b45041bb9ece3",
-}
 CORPORA = {
     "iterater": CorpusSource(
-        load=public.load_iterater, labels=public.ITERATER_LABELS, patterns=("train.json", "train.jsonl"),
-        hub=public.ITERATER_HUB, home=f"https://huggingface.co/datasets/{public.ITERATER_HUB}", licence="Apache-2.0",
-        citation="Du et al., Understanding Iterative Revision from Human-Written Text, ACL 2022",
-    ),
+        load=tabular.load_iterater, labels=tabular.ITERATER_LABELS, patterns=("train.json", "train.jsonl"),
+        hub=tabular.ITERATER_HUB, home=f"https://huggingface.co/datasets/{tabular.ITERATER_HUB}", licence="Apache-2.0",
+        citation="Du et al., Understanding Iterative Revision from Human-Written Text, ACL 2022"),
     "argrevision": CorpusSource(
-        load=public.load_argrevision, labels=public.ARGREVISION_LABELS,
-        patterns=("argrevision.xlsx", "argrevision.csv"), may_be_file=True, licence="not public",
+        load=tabular.load_argrevision, labels=tabular.ARGREVISION_LABELS, licence="not public", may_be_file=True,
         home="its authors (the ArgRevision corpus is not public); save their spreadsheet as argrevision.xlsx or .csv",
-        citation="ArgRevision, as used by Liu & Litman, Findings of EMNLP 2025",
-    ),
+        patterns=("argrevision.xlsx", "argrevision.csv"),
+        citation="ArgRevision, as used by Liu & Litman, Findings of EMNLP 2025"),
     "argrewrite": CorpusSource(
         load=argrewrite.load_argrewrite, labels=argrewrite.FINE_LABELS, has_coarse=True, split_by_us=True,
-        patterns=(argrewrite.PATTERN,), licence="CC BY 4.0",
-        home="https://github.com/omidkashefi/ArgRewrite (commit a433be296c3d)",
-        url="https://github.com/omidkashefi/ArgRewrite/archive/a433be296c3d.zip",
+        patterns=(argrewrite.PATTERN,), home="https://github.com/omidkashefi/ArgRewrite (commit a433be296c3d)",
+        url="https://github.com/omidkashefi/ArgRewrite/archive/a433be296c3d.zip", licence="CC BY 4.0",
         checksum="b16470e0cd81d56d0f7dcecd0eb1fae8ca3989a36cd979e9426656695b85f7aa",
-        citation="Kashefi et al., ArgRewrite V.2: an annotated argumentative revisions corpus, LRE 56(3), 2022",
-    ),
+        citation="Kashefi et al., ArgRewrite V.2: an annotated argumentative revisions corpus, LRE 56(3), 2022"),
     "arxivedits": CorpusSource(
         load=arxivedits.load_arxivedits, labels=arxivedits.COARSE_LABELS, has_coarse=True, licence="none stated",
-        home="https://github.com/chaojiang06/arXivEdits (commit 113913d68522)", patterns=tuple(_ARXIVEDITS_FILES),
-        url="https://github.com/chaojiang06/arXivEdits/raw/113913d68522/", files=_ARXIVEDITS_FILES,
+        home="https://github.com/chaojiang06/arXivEdits (commit 113913d68522)", patterns=arxivedits.FILES,
+        url="https://github.com/chaojiang06/arXivEdits/raw/113913d68522/",
+        checksum="3153f9ddbc95f5a21d13689aecbe1338d7a68ac3bc692446102eeebc0157062d",
         citation="Jiang, Xu & Stevens, arXivEdits: Understanding the Human Revision Process in Scientific Writing, "
-        "EMNLP 2022",
-    ),
+        "EMNLP 2022"),
     "synthetic": CorpusSource(
-        load=synthetic.load_synthetic, labels=synthetic.LABELS, home="made by the package", licence="Apache-2.0"
-    ),
+        load=tabular.load_synthetic, labels=tabular.ITERATER_LABELS, home="made by the package", licence="Apache-2.0"),
 }  # fmt: skip
 
 
@@ -83,30 +86,26 @@ def register_corpus(name: str, source: CorpusSource) -> None:
 
 
 def find(name: str, data_dir: str | Path | None = None) -> Path | None:
-    """Return the folder of a corpus on this machine, or None where it is not.
-
-    It is `data_dir` or its subfolder `name`. Without a `data_dir`, the folder in IRTUNING_DATA is used likewise.
+    """Return `data_dir` (by default IRTUNING_DATA) or its subfolder `name`, whichever has the corpus, else None.
 
     Raises:
         InputError: the data folder does not exist, or `data_dir` does not hold the corpus.
     """
     if name not in CORPORA:
         raise unknown("corpus", name, CORPORA)
-    source, given = CORPORA[name], data_dir or os.environ.get(ENVIRONMENT_VARIABLE)
+    source, given = CORPORA[name], data_dir or os.environ.get("IRTUNING_DATA")
     if not given or not source.patterns:
         return None
-    base, origin = Path(given).expanduser(), "data folder" if data_dir else ENVIRONMENT_VARIABLE
+    base, origin = Path(given).expanduser(), "data folder" if data_dir else "IRTUNING_DATA"
     if data_dir and source.may_be_file and base.is_file():
         return base
     if not base.is_dir():
         raise InputError(f"{origin} {str(base)!r} is not a folder; name an existing one")
-    for folder in (base, base / name):
-        if _files(source, folder):
-            return folder
-    if data_dir:
+    folder = next((folder for folder in (base, base / name) if source.files(folder)), None)
+    if data_dir and folder is None:
         problem = f"neither it nor its subfolder {name!r} has {' or '.join(source.patterns)}"
-        raise InputError(f"{origin} {str(base)!r} does not hold {name!r}: {problem}. {_cure(source)}")
-    return None
+        raise InputError(f"{origin} {str(base)!r} does not hold {name!r}: {problem}. {source.cure()}")
+    return folder
 
 
 def locate(name: str, data_dir: str | Path | None = None) -> Path | None:
@@ -119,43 +118,22 @@ def locate(name: str, data_dir: str | Path | None = None) -> Path | None:
     if folder is not None or source.hub or not source.patterns:
         return folder
     if not source.url:
-        raise InputError(f"corpus {name!r} was not found. {_cure(source)}")
+        raise InputError(f"corpus {name!r} was not found. {source.cure()}")
     try:
         return _download(name, source)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        problem = f"corpus {name!r} could not be fetched from {source.url} ({error})"
-        raise InputError(f"{problem}. {_cure(source)}") from error
-
-
-def digest(source: CorpusSource, folder: Path) -> str:
-    """Return the SHA-256 over a corpus's files in sorted order: the relative path, length and bytes of each."""
-    total = hashlib.sha256()
-    for path in sorted(_files(source, folder), key=Path.as_posix):
-        content = path.read_bytes()
-        total.update(f"{path.relative_to(folder).as_posix()}\n{len(content)}\n".encode() + content)
-    return total.hexdigest()
+        raise InputError(f"{name!r} could not be fetched from {source.url} ({error}). {source.cure()}") from error
 
 
 def _download(name: str, source: CorpusSource) -> Path:
     import pooch
 
     cache = Path(pooch.os_cache("irtuning")) / f"{name}-{hashlib.sha256(source.url.encode()).hexdigest()[:12]}"
-    if source.files:
-        registry = pooch.create(cache, source.url, registry=dict(source.files))
-        for file in source.files:
-            registry.fetch(file)
-        return cache
-    pooch.retrieve(source.url, known_hash=None, fname="archive.zip", path=cache, processor=pooch.Unzip(extract_dir="."))
-    for folder in cache.iterdir():
-        if folder.is_dir() and digest(source, folder) == source.checksum:
+    for path in map(Path, source.patterns if source.url.endswith("/") else ()):
+        pooch.retrieve(source.url + path.as_posix(), None, path.name, cache / path.parent)
+    if not source.url.endswith("/"):
+        pooch.retrieve(source.url, None, "archive.zip", cache, processor=pooch.Unzip(extract_dir="."))
+    for folder in (cache, *cache.iterdir()):
+        if source.digest(folder) == source.checksum:
             return folder
-    raise ValueError(f"the archive does not hold the published release; delete {cache} to fetch it again")
-
-
-def _files(source: CorpusSource, folder: Path) -> list[Path]:
-    return [path for pattern in source.patterns for path in folder.glob(pattern)]
-
-
-def _cure(source: CorpusSource) -> str:
-    way = f"as the data folder (data_dir, --data) or in the environment variable {ENVIRONMENT_VARIABLE}"
-    return f"Get it from {source.home} and name its folder {way}"
+    raise ValueError(f"the download does not hold the published release; delete {cache} to fetch it again")

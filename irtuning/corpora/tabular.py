@@ -1,15 +1,20 @@
-"""Your own revisions: a table with columns that you name, or a folder with a table per split."""
+"""Corpora in tables: ITERATER-human, ArgRevision, the synthetic one, and your own file or folder of files."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from irtuning.corpora.base import Corpus, Revision
-from irtuning.corpora.folds import cut
+from irtuning.corpora.base import SPLITS, Corpus, Revision
 from irtuning.corpora.reading import READERS, Row, read_rows, require
 from irtuning.errors import InputError, unknown
 
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "dev", "valid"), "test": ("test",)}
+ITERATER_HUB = "wanyu/IteraTeR_human_sent"
+ITERATER_LABELS = ("clarity", "fluency", "coherence", "style", "meaning-changed")
+ARGREVISION_LABELS = ("relevant", "irrelevant", "already exists", "LCE", "not LCE", "commentary")
+ARGREVISION_SEED = 171  # the paper's seed, for the shuffle and for both cuts
+SYNTHETIC_FILE = Path(__file__).with_name("synthetic.csv")  # written by reports/synthetic/generate.py
 
 
 @dataclass(frozen=True)
@@ -21,68 +26,81 @@ class Columns:
     label: str = "label"
     group: str | None = None
 
-    def names(self) -> list[str]:
-        """Return the columns that a table must have."""
-        return [name for name in (self.before, self.after, self.label, self.group) if name is not None]
-
-    def revision(self, row: Row, id: str, labels: Sequence[str] | None = None) -> Revision:
-        """Return the revision in a row. Its other cells go to `extra`.
-
-        Raises:
-            InputError: both sides are empty, the label or group is blank, or the label is not in `labels`.
-        """
-        before, after, label = row.text(self.before), row.text(self.after), row.text(self.label)
-        group = row.text(self.group) if self.group else ""
-        if not before and not after:
-            raise InputError(f"{row.where}: both sides are empty ({self.before!r}, {self.after!r}); drop the row")
-        if not label or self.group and not group:
-            blank = self.group if label else self.label
-            raise InputError(f"{row.where}: {blank!r} is blank; fill it in or drop the row")
-        if labels is not None and label not in labels:
-            raise unknown(f"label in {row.where}:", label, labels)
-        extra = {name: value for name, value in row.cells.items() if name not in self.names()}
-        return Revision(id, before, after, label, group, extra=extra)
-
     def revisions(
-        self, rows: Sequence[Row], source: str, labels: Sequence[str] | None = None, dropped: str | None = None
+        self, rows: Sequence[Row], source: str, labels: Sequence[str] = (), dropped: str | None = None
     ) -> list[Revision]:
-        """Return the revisions of the rows without those labelled `dropped`. An id is `source` and the line."""
-        require(rows, self.names())
-        wanted = (row for row in rows if dropped is None or row.text(self.label) != dropped)
-        return [self.revision(row, f"{source}:{row.line}", labels) for row in wanted]
-
-
-def load_own(path: str | Path, fold: int = 0, columns: Columns = Columns()) -> Corpus:
-    """Return a corpus from one file, which is split in folds, or from a folder with one file per split.
-
-    A file ends in .csv, .tsv, .jsonl, .json or .xlsx. It is split by `columns.group` if given, else row by row. In a
-    folder, the files train, validation (or dev) and test keep their split. Labels are in sorted order.
-
-    Raises:
-        InputError: a file is missing or malformed, or the rows make no corpus.
-    """
-    path = Path(path).expanduser()
-    try:
-        if path.is_dir():
-            parts = [columns.revisions(rows, split) for split, rows in read_splits(path).items()]
-        else:
-            parts = cut(columns.revisions(read_rows(path), path.stem), fold)
-        labels = tuple(sorted({r.intention for part in parts for r in part}))
-        return Corpus(path.stem, labels, *parts, fold=fold)
-    except InputError as error:
-        raise error if str(path) in str(error) else InputError(f"{path}: {error}") from None
+        """Return the revisions of the rows without those labelled `dropped`. Further cells go to `extra`."""
+        names, revisions = list(filter(None, vars(self).values())), []
+        require(rows, names)
+        for row in rows:
+            before, after, label, *group = (row.text(name) for name in names)
+            if label == dropped:
+                continue
+            if not before and not after:
+                raise InputError(f"{row.where}: both sides are empty ({self.before!r}, {self.after!r}); drop the row")
+            if not all([label, *group]):
+                raise InputError(f"{row.where}: {names[3 if label else 2]!r} is blank; fill it in or drop the row")
+            if labels and label not in labels:
+                raise unknown(f"label in {row.where}:", label, labels)
+            extra = {name: value for name, value in row.cells.items() if name not in names}
+            revisions.append(Revision(f"{source}:{row.line}", before, after, label, *group, extra=extra))
+        return revisions
 
 
 def read_splits(folder: Path) -> dict[str, list[Row]]:
-    """Return the rows of the train, validation and test files in a folder."""
+    """Return the rows of the train, validation (or dev) and test files in a folder."""
     tables = {}
     for split, names in SPLIT_NAMES.items():
-        paths = [folder / f"{name}{ending}" for name in names for ending in READERS]
-        paths = [path for path in paths if path.is_file()]
-        if len(paths) > 1:
-            raise InputError(f"{folder} holds {[path.name for path in paths]} for split {split!r}; keep one of them")
-        if not paths:
-            name = f"{' or '.join(names)} with one of {', '.join(READERS)}"
-            raise InputError(f"{folder} holds no file for split {split!r}; name it {name}")
+        paths = [path for name in names for ending in READERS if (path := folder / f"{name}{ending}").is_file()]
+        if len(paths) != 1:
+            files, form = [path.name for path in paths] or "no file", f"{' or '.join(names)} + {' or '.join(READERS)}"
+            raise InputError(f"{folder} holds {files} for split {split!r}; give one, named {form}")
         tables[split] = read_rows(paths[0])
     return tables
+
+
+def load_iterater(folder: Path | None, fold: int = 0, labels: str | None = None) -> Corpus:
+    """Return ITERATER-human at sentence level, from a folder or the Hub (None), without the rows labelled `others`."""
+    read = partial(Columns("before_sent", "after_sent", "labels", "doc_id").revisions, labels=ITERATER_LABELS)
+    tables = read_splits(folder) if folder else {split: _hub_rows(split) for split in SPLITS}
+    parts = [read(rows, f"iterater_{split}", dropped="others") for split, rows in tables.items()]
+    return Corpus("iterater", ITERATER_LABELS, *parts)
+
+
+def load_argrevision(path: Path, fold: int = 0, labels: str | None = None) -> Corpus:
+    """Return ArgRevision, shuffled and cut 80/10/10, without the rows labelled `claim`.
+
+    The paper gives the seed and the shares but not the generator. So the split is fixed, but may differ from theirs.
+    """
+    from numpy.random import RandomState
+    from sklearn.model_selection import train_test_split
+
+    paths = (path, path / "argrevision.csv", path / "argrevision.xlsx")
+    file = next(candidate for candidate in paths if candidate.is_file())
+    columns = Columns("old_sentences", "new_sentences", "purpose_labels")
+    revisions = columns.revisions(read_rows(file), "argrevision", ARGREVISION_LABELS, dropped="claim")
+    if len(revisions) < 10:
+        raise InputError(f"{file} holds {len(revisions)} usable rows; a split in 80/10/10 needs 10 or more")
+    shuffled = [revisions[row] for row in RandomState(ARGREVISION_SEED).permutation(len(revisions))]
+    train, rest = train_test_split(shuffled, test_size=0.2, random_state=ARGREVISION_SEED)
+    validation, test = train_test_split(rest, test_size=0.5, random_state=ARGREVISION_SEED)
+    return Corpus("argrevision", ARGREVISION_LABELS, train, validation, test)
+
+
+def load_synthetic(folder: Path | None = None, fold: int = 0, labels: str | None = None) -> Corpus:
+    """Return the 1,600 / 200 / 200 rows that the package ships. All arguments are ignored."""
+    rows = Columns("before", "after", "intention", "template").revisions(read_rows(SYNTHETIC_FILE), "synthetic")
+    parts = [[replace(r, id=r.extra["id"]) for r in rows if r.extra["split"] == split] for split in SPLITS]
+    return Corpus("synthetic", ITERATER_LABELS, *parts, synthetic=True)
+
+
+def _hub_rows(split: str) -> list[Row]:
+    from datasets import load_dataset
+
+    try:
+        examples = load_dataset(ITERATER_HUB, split=split)
+    except Exception as error:  # the Hub's client raises many classes of error
+        problem = f"corpus 'iterater' could not be fetched from the Hub data set {ITERATER_HUB} ({error})"
+        cure = "Put train.json, validation.json and test.json in a folder; name it in data_dir, --data or IRTUNING_DATA"
+        raise InputError(f"{problem}. {cure}") from error
+    return [Row(f"{ITERATER_HUB}, {split}, row {n}", n, example) for n, example in enumerate(examples, start=1)]

@@ -1,17 +1,95 @@
-"""Tables about corpora, on a corpus made by hand."""
+"""Edits, tables and floors: diffs rebuild both sides, numbers mean what they say, floors find what is given away."""
 
 import math
+import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from irtuning.corpora.base import Corpus, Revision
-from irtuning.corpora.explore import (
-    corpora_table, cue_table, edited_words, first_of_each, floor_table, label_table, log_odds, operation_table,
-    size_table,
-)
 from irtuning.analysis.figures.corpus import confusions, edit_sizes, label_counts, operation_shares
-from irtuning.corpora.floors import operation_floor
+from irtuning.corpora import explore
+from irtuning.corpora.base import Corpus, Revision
+from irtuning.corpora.diff import word_diff
+from irtuning.corpora.edits import SHAPE_NAMES, Edit, edit_of, shape_of
+from irtuning.corpora.floors import edit_aware_floor, macro_f1, operation_floor
 from irtuning.corpora.load import corpus_names, load_corpus
+from irtuning.errors import InputError
+
+# Few different words, so that the two sides share some and repeat some.
+TEXTS = st.lists(st.sampled_from(["the", "cat", "sat", "on", "a", "mat.", "Mat", "7", "é"]), max_size=30).map(" ".join)
+
+
+def revision(before: str, after: str, **fields) -> Revision:
+    return Revision("r", before, after, "any", **fields)
+
+
+@given(TEXTS, TEXTS)
+def test_word_diff_rebuilds_both_sides_and_says_which_have_words(before, after):
+    hunks = word_diff(before, after)
+    assert [word for _, old, _ in hunks for word in old] == before.split()
+    assert [word for _, _, new in hunks for word in new] == after.split()
+    sides = {"equal": (True, True), "replace": (True, True), "delete": (True, False), "insert": (False, True)}
+    for operation, old, new in hunks:
+        assert (bool(old), bool(new), old == new) == (*sides[operation], operation == "equal")
+    assert edit_of(revision(before, before)) == Edit((), (), 0)
+
+
+def test_a_frequent_word_is_still_matched_in_a_long_text():
+    """difflib's autojunk would drop words that make up more than 1 % of 200 or more."""
+    shared = ["the", "cat"] * 150
+    changed = [hunk for hunk in word_diff(" ".join(["old", *shared]), " ".join(["new", *shared])) if hunk[0] != "equal"]
+    assert changed == [("replace", ["old"], ["new"])]
+
+
+BOTH = {"before_span": (1, 2), "after_span": (1, 2)}
+CASES = {
+    "insertion": (("a car", "a red car"), {}, Edit(("red",), (), 1)),
+    "deletion": (("a red car", "a car"), {}, Edit((), ("red",), 1)),
+    "two places": (("one red car is here", "one car is there"), {}, Edit(("there",), ("red", "here"), 2)),
+    "addition": (("", "All new."), {}, Edit(("All", "new."), (), 1)),
+    "removal": (("All old.", ""), {}, Edit((), ("All", "old."), 1)),
+    "marked": (("a red car", "the blue van"), BOTH, Edit(("blue",), ("red",), 1)),
+    "marked insertion": (("a car stops", "the blue car halts"), {"after_span": (1, 2)}, Edit(("blue",), (), 1)),
+}
+
+
+@pytest.mark.parametrize(("texts", "spans", "expected"), CASES.values(), ids=CASES)
+def test_edit_of_the_diff_or_of_the_marked_words_only(texts, spans, expected):
+    assert edit_of(revision(*texts, **spans)) == expected
+
+
+FLAGS = ("reordered", "only_punctuation", "only_case")
+SHAPES = [  # texts, spans, numbers of the shape, the flag that is set
+    (("a red car stops", "a red car halts now"), {}, {
+     "before_words": 4, "after_words": 5, "length_difference": 1, "inserted_words": 2, "deleted_words": 1, "hunks": 1,
+     "kept_share": 0.75, "similarity": pytest.approx(2 * 3 / 9), "before_empty": 0, "after_empty": 0}, None),
+    (("", "Quite new."), {}, {"before_empty": 1, "after_empty": 0, "length_difference": 2, "similarity": 0}, None),
+    (("Quite old.", ""), {}, {"before_empty": 0, "after_empty": 1, "length_difference": -2, "kept_share": 0}, None),
+    (("a car stops", "the blue car halts"), {"after_span": (1, 2)},
+     {"before_empty": 1, "inserted_words": 1, "deleted_words": 0, "hunks": 1}, None),
+    (("we often meet here", "we meet often here"), {}, {}, "reordered"),
+    (("all cars, new", "all cars new"), {}, {}, "only_punctuation"),
+    (("the paris road", "the Paris road"), {}, {}, "only_case"),
+    (("a red car", "a blue car"), {}, {}, None),
+    (("about ten cars", "about 10 Cars!"), {},
+     {"digit_difference": 2, "capital_difference": 1, "punctuation_difference": 1}, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("texts", "spans", "expected", "flag"), SHAPES)
+def test_shape_of_an_edit(texts, spans, expected, flag):
+    shape = shape_of(revision(*texts, **spans))
+    assert list(shape) == list(SHAPE_NAMES) and {name: shape[name] for name in expected} == expected
+    assert [name for name in FLAGS if shape[name]] == ([flag] if flag else [])
+
+
+@given(TEXTS, TEXTS.filter(bool))
+def test_shape_is_finite_and_shares_stay_within_bounds(before, after):
+    shape = shape_of(revision(before, after))
+    assert all(math.isfinite(value) for value in shape.values())
+    assert all(0 <= shape[name] <= 1 for name in ("kept_share", "similarity", "word_likeness"))
+
 
 TRAIN = [Revision(f"t{i}", "We went home .", "We went home , however .", "link") for i in range(12)]
 TRAIN += [Revision(f"c{i}", "We went home .", "", "cut") for i in range(6)]
@@ -21,32 +99,28 @@ TEST = [Revision("x", "a", "b", "cut"), Revision("y", "a", "", "link")]
 CORPUS = Corpus("own", ("link", "cut"), TRAIN, VALIDATION, TEST)
 
 
-def test_words_of_an_edit():
-    assert edited_words(TRAIN[0]) == {"inserted": {",", "however"}, "deleted": set()}
-    assert edited_words(TRAIN[-1]) == {"inserted": set(), "deleted": {"very"}}
-
-
-def test_log_odds_by_hand_and_rare_words_left_out():
-    odds = log_odds(CORPUS, "inserted")
+def test_words_of_an_edit_and_log_odds_by_hand_with_rare_words_left_out():
+    assert explore.edited_words(TRAIN[0]) == {"inserted": {",", "however"}, "deleted": set()}
+    assert explore.edited_words(TRAIN[-1]) == {"inserted": set(), "deleted": {"very"}}
+    odds = explore.log_odds(CORPUS, "inserted")
     # 12 of 12 against 0 of 24, half a count added to each
     assert odds.loc["however", "link"] == pytest.approx(math.log(12.5 / 0.5) - math.log(0.5 / 24.5))
     assert odds.loc["however", "cut"] == pytest.approx(-odds.loc["however", "link"])
-    assert list(log_odds(CORPUS, "deleted").index) == ["very"]  # "We", "went", "home" are in six revisions only
-    inserted = cue_table(CORPUS).inserted
+    assert list(explore.log_odds(CORPUS, "deleted").index) == ["very"]  # "We", "went", "home" are in six revisions only
+    inserted = explore.cue_table(CORPUS).inserted
     assert inserted["link"].startswith(", (") and inserted["cut"] == ""
 
 
 def test_sizes_operations_counts_and_examples():
-    sizes = size_table(CORPUS)
+    sizes = explore.size_table(CORPUS)
     assert len(sizes) == 36 and sizes.iloc[0].tolist() == ["link", 4, 6, 2]
-    shares = operation_table(CORPUS)
-    assert shares.loc["cut"].to_dict() == {"add": 0, "delete": 0.25, "modify": 0.75}
-    assert label_table(CORPUS).loc["cut", "train"] == 24
-    assert [r.id for r in first_of_each(CORPUS)] == ["t0", "c0"]
+    assert explore.operation_table(CORPUS).loc["cut"].to_dict() == {"add": 0, "delete": 0.25, "modify": 0.75}
+    assert explore.label_table(CORPUS).loc["cut", "train"] == 24
+    assert [r.id for r in explore.first_of_each(CORPUS)] == ["t0", "c0"]
 
 
 def test_every_corpus_is_listed_with_its_licence_loaded_or_not():
-    table = corpora_table([load_corpus("synthetic")])
+    table = explore.corpora_table([load_corpus("synthetic")])
     assert list(table.index) == list(corpus_names())
     assert table.licence["argrewrite"] == "CC BY 4.0" and table.revisions["argrewrite"] == "not loaded"
     assert int(table.revisions["synthetic"]) > 1000
@@ -54,12 +128,88 @@ def test_every_corpus_is_listed_with_its_licence_loaded_or_not():
 
 
 def test_figures_show_the_tables():
-    bars = label_counts(label_table(CORPUS), "own").axes[0].containers[0]
+    bars = label_counts(explore.label_table(CORPUS), "own").axes[0].containers[0]
     assert [bar.get_width() for bar in bars] == [12, 24]
-    assert len(edit_sizes(size_table(CORPUS), "own").axes) == 3
-    modify = operation_shares(operation_table(CORPUS), "own").axes[0].containers[2]
+    assert len(edit_sizes(explore.size_table(CORPUS), "own").axes) == 3
+    modify = operation_shares(explore.operation_table(CORPUS), "own").axes[0].containers[2]
     assert [bar.get_width() for bar in modify] == [1.0, 0.75]
     floor = operation_floor(CORPUS)
     figure = confusions([r.intention for r in VALIDATION], {"floor": floor.predictions}, CORPUS.labels)
     assert figure.axes[0].collections[0].get_array().sum(axis=1).tolist() == [100, 100]
-    assert floor_table([floor]).loc["operation", "macro F1"] == floor.macro_f1
+    assert explore.floor_table([floor]).loc["operation", "macro F1"] == floor.macro_f1
+
+
+LABELS = ("first", "second", "third")
+
+
+def corpus(make, labels=LABELS, sizes=(90, 30, 27)) -> Corpus:
+    """A corpus whose revisions `make(label, generator)` gives as (before, after), labels in turn."""
+    generator = random.Random(0)
+    rows = [[Revision(f"{s}{n}", *make(label := labels[n % len(labels)], generator), label) for n in range(size)]
+            for s, size in enumerate(sizes)]  # fmt: skip
+    return Corpus("made", labels, *rows)
+
+
+def words(generator, count=6) -> str:
+    return " ".join(generator.choices("one two three four five six seven eight nine ten".split(), k=count))
+
+
+def by_operation(label, generator):
+    text = words(generator)
+    return {"first": ("", text), "second": (text, ""), "third": (text, text + " more")}[label]
+
+
+def by_length(label, generator):
+    return (text := words(generator)), text + " more" * {"first": 1, "second": 3, "third": 5}[label]
+
+
+def by_inserted_word(label, generator):
+    return (text := words(generator)), f"{text} {label}"
+
+
+def by_chance(label, generator):
+    return (text := words(generator)), f"{text} {words(generator, 1)}"
+
+
+@pytest.mark.parametrize(("floor", "make"), [(operation_floor, by_operation), (edit_aware_floor, by_inserted_word)])
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_floor_finds_what_gives_the_intention_away(floor, make, split):
+    found = floor(corpus(make), split)
+    assert (found.macro_f1, found.accuracy, found.split) == (1.0, 1.0, split)
+    assert found.predictions == [r.intention for r in corpus(make).split(split)]
+
+
+@pytest.mark.parametrize("floor", [operation_floor, edit_aware_floor])
+def test_a_floor_finds_nothing_where_there_is_nothing_and_refuses_an_unknown_split(floor):
+    assert floor(corpus(by_chance, sizes=(150, 150, 150)), "test").accuracy < 0.5
+    with pytest.raises(InputError, match="unknown split 'dev'"):
+        floor(corpus(by_length), "dev")
+
+
+def test_predictions_do_not_depend_on_the_order_of_labels_nor_the_strength_on_the_split():
+    """scikit-learn sorts the classes, the corpus does not. The strength is always chosen on validation."""
+    names = {"zebra": "first", "mouse": "second", "ant": "third"}
+    made = corpus(lambda label, generator: by_length(names[label], generator), tuple(names))
+    assert edit_aware_floor(made).macro_f1 == 1.0
+    made = corpus(by_chance)
+    assert edit_aware_floor(made, "test").settings == edit_aware_floor(made, "validation").settings
+
+
+def test_operation_floor_answers_an_unseen_operation_with_the_commonest_intention():
+    train = [Revision(f"t{n}", "a b", "a c", label) for n, label in enumerate([*LABELS, "second", "third", "second"])]
+    made = Corpus("made", LABELS, train, [Revision("v", "", "a", "first")], [Revision("u", "a", "b", "second")])
+    assert operation_floor(made).predictions == ["second"]
+
+
+def test_edit_aware_floor_works_where_one_side_never_exists_and_reads_the_marked_edit():
+    assert edit_aware_floor(corpus(lambda label, generator: ("", f"{words(generator)} {label}"))).macro_f1 == 1.0
+    # The same texts with the mark in another place: only the mark tells the intentions apart.
+    texts, spans = ("one two three four",) * 2, [((n, n + 1), (3, 4)) for n in range(3)]
+    splits = [[Revision(f"{name}{n}", *texts, LABELS[n % 3], "", *spans[n % 3]) for n in range(size)]
+              for name, size in (("t", 30), ("v", 9), ("u", 9))]  # fmt: skip
+    assert edit_aware_floor(Corpus("made", LABELS, *splits)).macro_f1 == 1.0
+
+
+def test_macro_f1_counts_an_absent_label_as_zero():
+    assert macro_f1(LABELS, ["first", "second"], ["first", "second"]) == pytest.approx(2 / 3)
+    assert macro_f1(LABELS, ["first", "first"], ["first", "third"]) == pytest.approx((2 / 3) / 3)

@@ -1,6 +1,6 @@
 """The synthetic corpus: the shipped file is what its generator writes; it is balanced, disjoint, and not easy."""
 
-import importlib.util
+import importlib
 import subprocess
 import sys
 from collections import Counter
@@ -13,33 +13,21 @@ from irtuning.corpora.base import SPLITS
 from irtuning.corpora.edits import edit_of
 from irtuning.corpora.floors import edit_aware_floor, macro_f1, operation_floor
 from irtuning.corpora.load import load_corpus
-from irtuning.corpora.synthetic import FILE, LABELS
+from irtuning.corpora.tabular import ITERATER_LABELS as LABELS
+from irtuning.corpora.tabular import SYNTHETIC_FILE
 
 GENERATOR = REPOSITORY / "reports" / "synthetic" / "generate.py"
 CHECKSUM = "c7b3e4e2ea1189a0ecc0c4e914a228decf05bc21479df76340bd28b3184883bb"
 CORPUS = load_corpus("synthetic")
 ROWS = [r for split in SPLITS for r in CORPUS.split(split)]
-SIZES = {"train": 1600, "validation": 200, "test": 200}
 
 
-@pytest.fixture(scope="module")
-def generator():
-    spec = importlib.util.spec_from_file_location("generate", GENERATOR)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["generate"] = module  # where its dataclass looks for itself
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_corpus_is_the_recorded_one_and_says_what_it_is():
+def test_the_corpus_is_the_recorded_one_that_the_generator_writes_and_says_what_it_is(tmp_path):
     assert CORPUS.checksum == CHECKSUM
     assert (CORPUS.name, CORPUS.synthetic, CORPUS.licence, CORPUS.labels) == ("synthetic", True, "Apache-2.0", LABELS)
-    assert {split: len(CORPUS.split(split)) for split in SPLITS} == SIZES
-
-
-def test_the_generator_writes_the_shipped_file(tmp_path):
+    assert {split: len(CORPUS.split(split)) for split in SPLITS} == {"train": 1600, "validation": 200, "test": 200}
     subprocess.run([sys.executable, GENERATOR, tmp_path / "made.csv"], check=True)
-    assert (tmp_path / "made.csv").read_bytes() == FILE.read_bytes()
+    assert (tmp_path / "made.csv").read_bytes() == SYNTHETIC_FILE.read_bytes()
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -52,7 +40,9 @@ def test_true_intentions_and_their_kinds_are_equally_frequent_and_noise_is_three
     assert sum(r.intention != r.extra["true_intention"] for r in rows) == round(0.03 * len(rows))
 
 
-def test_splits_share_kinds_of_edit_but_no_template_and_no_content_word(generator):
+def test_splits_share_kinds_of_edit_but_no_template_and_no_content_word(monkeypatch):
+    monkeypatch.syspath_prepend(GENERATOR.parent)
+    generator = importlib.import_module("generate")
     templates = [{r.group for r in CORPUS.split(split)} for split in SPLITS]
     kinds = [{r.extra["kind"] for r in CORPUS.split(split)} for split in SPLITS]
     assert sum(map(len, templates)) == len(set.union(*templates)) and kinds[0] == kinds[1] == kinds[2]
