@@ -21,16 +21,12 @@ IN_A_FILE = re.compile(r"(.+\.py):(\w+)((?::.*)?)", re.DOTALL)  # FILE.py:Class,
 
 
 def register(kind: type[Strategy]) -> str:
-    """Add a strategy class to `METHODS` and return its name: its attribute `name`, or else the class's own name.
-
-    Raises:
-        InputError: the name belongs to a strategy of this package, or is not made of letters, digits, `-` and `_`.
-    """
+    """Add a strategy class to `METHODS` and return its name: its attribute `name`, or else the class's own name."""
     name = kind.__dict__.get("name") or kind.__name__
-    if not re.fullmatch(r"[\w-]+", name):
-        raise InputError(f"{kind.__name__} has the name {name!r}; give letters, digits, - and _ alone")
-    if any(name == known.name and kind is not known for known in BUILT_IN):
-        raise InputError(f"{kind.__name__} has the name {name!r}, which is a method of this package; give it another")
+    taken = any(name == known.name and kind is not known for known in BUILT_IN)
+    if taken or not re.fullmatch(r"[\w-]+", name):
+        wrong = "is a method of this package; give it another" if taken else "is not made of letters, digits, - and _ alone"
+        raise InputError(f"{kind.__name__} has the name {name!r}, which {wrong}")
     METHODS[name] = kind
     return name
 
@@ -38,7 +34,7 @@ def register(kind: type[Strategy]) -> str:
 def as_strategy(method: "str | type[Strategy] | Strategy", **options: object) -> Strategy:
     """Return the strategy that a text, a class or an instance stands for; an instance is copied.
 
-    A class of one's own is registered, so that its name can be used as a text from then on.
+    A class is registered, so that its name can be used as a text from then on.
 
     Args:
         method: a name with options, `ir:variant=exact:splits=2`; a class in a file, `FILE.py:Class:option=value`; a
@@ -54,20 +50,16 @@ def as_strategy(method: "str | type[Strategy] | Strategy", **options: object) ->
     if not issubclass(kind, Strategy):
         raise InputError(f"{method!r} is not a method: give a name, or a subclass or an instance of Strategy")
     register(kind)
-    if isinstance(method, type):
-        return kind(**options)
-    strategy = copy.deepcopy(method)
-    for name, value in options.items():
-        setattr(strategy, name, value)
+    strategy = kind(**options) if isinstance(method, type) else copy.deepcopy(method)
+    vars(strategy).update(options)
     return strategy
 
 
 def make_strategy(spec: str, **options: object) -> Strategy:
     """Return the strategy that a text such as `ir` or `ir:variant=exact:splits=2` names; see `as_strategy`."""
-    if found := IN_A_FILE.fullmatch(spec):
-        name, *pairs = [register(_class_in(found[1], found[2])), *found[3].split(":")[1:]]
-    else:
-        name, *pairs = spec.split(":")
+    name, *pairs = spec.split(":")
+    if match := IN_A_FILE.fullmatch(spec):
+        name, pairs = register(_class_in(match[1], match[2])), match[3].split(":")[1:]
     if name not in METHODS:
         raise unknown("method", name, METHODS)
     kinds = {f.name: f.type for f in fields(METHODS[name])}
@@ -80,7 +72,7 @@ def make_strategy(spec: str, **options: object) -> Strategy:
 
 
 def method_text(strategy: Strategy) -> str:
-    """Return the text that names a strategy: its name and the options that differ from their defaults.
+    """Return a strategy's name and those of its options that differ from their defaults, as one text.
 
     >>> method_text(make_strategy("ir:splits=2:variant=reference"))
     'ir:splits=2'
@@ -96,11 +88,9 @@ def describe(strategy: Strategy) -> dict:
 
 
 def facts(method: str, recorded: Mapping | None = None) -> dict:
-    """Return what tables and figures need to know of a method: its scope, importance, keep, leads and colour.
+    """Return the scope, importance, keep, leads and colour of the method that a text in a record names.
 
-    Args:
-        method: the method's text in a record.
-        recorded: the same facts as the record keeps them, for a strategy that is not registered in this process.
+    `recorded` are the same facts as the record keeps them, for a strategy that is not registered in this process.
     """
     kind = METHODS.get(method.split(":")[0], Strategy)
     known = {name: getattr(kind, name) for name in ("scope", "importance", "keep", "leads", "colour")}
@@ -111,9 +101,7 @@ def facts(method: str, recorded: Mapping | None = None) -> dict:
 
 def _class_in(file: str, name: str) -> type[Strategy]:
     """Return the class `name` that a Python file defines; the file is run, as a script of the user's own."""
-    if not Path(file).is_file():
-        raise InputError(f"no file {file!r}; give an existing one as FILE.py:Class")
-    kind = runpy.run_path(file).get(name)  # the module is not importable, so its classes travel to workers by value
+    kind = runpy.run_path(file).get(name) if Path(file).is_file() else None  # its classes travel to workers by value
     if not (isinstance(kind, type) and issubclass(kind, Strategy)):
-        raise InputError(f"{file} defines no subclass of Strategy named {name!r}")
+        raise InputError(f"no file {file!r} defines a subclass of Strategy named {name!r}")
     return kind

@@ -19,6 +19,7 @@ from irtuning.method.callback import LayerwiseTuning
 from irtuning.method.processes import from_first, is_first, summed, wait_for_all, world_size
 from irtuning.method.trainer import LayerwiseTrainer
 from irtuning.training.checkpoints import Checkpoints
+from irtuning.training.speed import few_walks
 from irtuning.training.tracking import layer_numbers
 
 TENSORS = "tensors.safetensors"
@@ -108,6 +109,10 @@ class ResumableTrainer(LayerwiseTrainer):
         newest = from_first(self._checkpoints.newest)
         with self._progress.until_sigterm():
             self.train(resume_from_checkpoint=str(newest) if newest else None)
+
+    def train(self, *args, **kwargs):
+        with few_walks(self):
+            return super().train(*args, **kwargs)
 
     def log(self, logs, *args, **kwargs) -> None:
         step = layer_numbers(self._layerwise.history, self._layerwise.layers.indices) if "loss" in logs else {}

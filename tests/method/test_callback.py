@@ -302,7 +302,7 @@ def test_what_a_cosine_saw_goes_on_where_the_model_is():
     model = add_adapter(make_classifier(), "lora", r=2, dropout=0.0)
     layers = candidate_layers(model)
     meter = CosineMeter(model, layers)
-    meter.restore([(1.0, 2.0)] * len(layers.indices), torch.device("meta"))  # another device than the CPU, which this machine may lack
+    meter.restore([(position, (1.0, 2.0)) for position in range(4)], torch.device("meta"))  # not the CPU, as a GPU would be
     assert meter.read().device.type == "meta"
 
 
