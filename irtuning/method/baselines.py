@@ -9,7 +9,7 @@ import numpy as np
 
 from irtuning.errors import InputError
 from irtuning.method.selector import MIDDLE
-from irtuning.method.strategies import LossesWithout, Scores, Strategy, drawn_worst_case
+from irtuning.method.strategies import LossesWithout, Scores, Strategy
 
 
 def draw(rng: np.random.Generator, count: int, size: int, weights: np.ndarray | None = None) -> list[int]:
@@ -23,25 +23,17 @@ class ShareStrategy(Strategy):
     """Base class of strategies with a budget: a share of the candidate layers, drawn anew every `every` steps."""
 
     share: float = 0.5
-    takes, changing = "share", ("now",)
+    takes, changing, limits = "share", ("now",), {"share": (1e-6, 1)}
     every: ClassVar[int] = 1
     now: ClassVar[Sequence[int]] = ()  # the positions that were drawn last
 
-    def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise InputError(f"share is {self.share}; give a share of the layers above 0, at most 1")
-
     def size(self, count: int) -> int:
-        """Return how many of `count` layers learn at a step, at least one."""
         return max(1, round(self.share * count))
 
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
         if step % self.every == 0:
             self.now = draw(rng, self.count, self.size(self.count))
         return list(self.now)
-
-    def worst_case(self, count: int) -> tuple[list[int], list[int]]:
-        return drawn_worst_case(count, self.size(count))
 
 
 @dataclass
@@ -80,11 +72,7 @@ class LisaAdapters(ShareStrategy):
 
     share: float = 0.0  # 0 stands for LISA's own 2 layers
     every: int = 20
-    name, colour = "lisa-adapters", "#cc78bc"
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1 or self.every < 1:
-            raise InputError(f"share is {self.share}, every {self.every}; give 0 to 1, and 1 step or more")
+    name, colour, limits = "lisa-adapters", "#cc78bc", {"share": (0, 1), "every": (1, math.inf)}
 
     def size(self, count: int) -> int:
         return super().size(count) if self.share else min(2, count)
@@ -107,24 +95,23 @@ class RandomCounts(Strategy):
     def begin(self, count: int, steps: int | None) -> None:
         super().begin(count, steps)
         if steps is None or len(self.counts) < steps:
-            raise InputError(f"random-counts has {len(self.counts)} layer counts for {steps} steps; give the IR-Tuning run "
-                             "of the same seed and length (--like RUN, or compare with ir among them)")  # fmt: skip
+            raise InputError(f"random-counts has {len(self.counts)} layer counts for {steps} steps; give the IR-Tuning "
+                             "run of the same seed and length: --like RUN, or compare with ir")  # fmt: skip
 
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
         return draw(rng, self.count, min(self.counts[step], self.count))
 
-    def worst_case(self, count: int) -> tuple[list[int], list[int]]:
-        largest = max(self.counts, default=count - int(MIDDLE[0] * count))  # without counts, the most IR-Tuning can keep
-        return drawn_worst_case(count, min(count, largest))
+    def size(self, count: int) -> int:
+        return min(count, max(self.counts, default=count - int(MIDDLE[0] * count)))  # without counts, IR-Tuning's most
 
 
 @dataclass
 class ImportanceSparseTuning(ShareStrategy):
     """IST: layers that can be suppressed without harm are drawn less often.
 
-    The importance of each layer starts at 0. Every 10 steps, 3 different random halves of the layers are suppressed:
-    their adapters' output is multiplied by 0.25. The loss of the last training batch is measured each time. The reward
-    is exp(-loss) minus the mean over the 3; a suppressed layer's importance gains reward * p (1 - p) * 10, where
+    The importance of each layer starts at 0. Every 10 steps, the loss of the last training batch is measured with 3
+    different random halves of the layers suppressed: their adapters' output is multiplied by 0.25. The reward is
+    exp(-loss) minus the mean over the 3. A suppressed layer's importance gains reward * p (1 - p) * 10, where
     p = sigmoid(importance). Source: the behaviour of the authors' baseline.
     """
 
@@ -134,11 +121,7 @@ class ImportanceSparseTuning(ShareStrategy):
     factor: float = 0.25
     step_size: float = 10.0
     name, colour, takes, changing = "ist", "#029e73", None, ("values",)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.every < 1 or self.trials < 1:
-            raise InputError(f"every is {self.every}, trials {self.trials}; give 1 or more")
+    limits = ShareStrategy.limits | {"every": (1, math.inf), "trials": (1, math.inf)}
 
     def size(self, count: int) -> int:
         return max(1, int(self.share * count))

@@ -8,7 +8,7 @@ from transformers.trainer_callback import ExportableState
 from irtuning.errors import InputError, TrainingStopped
 from irtuning.method.layers import CandidateLayers
 from irtuning.method.processes import refuse_sharding
-from irtuning.method.registry import as_strategy, describe, make_strategy
+from irtuning.method.registry import as_strategy, describe
 from irtuning.method.strategies import IRTuningStrategy, Strategy
 from irtuning.method.tuner import LayerTuner
 
@@ -23,19 +23,12 @@ class LayerwiseTuning(TrainerCallback, ExportableState):
     Args:
         strategy: a text such as "ir:variant=exact", a subclass of `Strategy`, an instance, or a dict from `describe`.
         seed: seed of the strategy's random generator; None for the Trainer's seed.
-
-    Attributes:
-        tuner, strategy, layers, history: the `LayerTuner`, made when training begins, and what it holds.
-        bad_steps: number of skipped steps in a row that ends the training with TrainingStopped.
-
-    Raises:
-        InputError: when training begins; see `LayerTuner`.
     """
 
-    bad_steps = 5
+    bad_steps = 5  # so many skipped steps in a row end the training
 
     def __init__(self, strategy: str | type[Strategy] | Strategy | Mapping, seed: int | None = None):
-        self.strategy = make_strategy(**strategy) if isinstance(strategy, Mapping) else as_strategy(strategy)
+        self.strategy = as_strategy(**strategy) if isinstance(strategy, Mapping) else as_strategy(strategy)
         self.seed, self.tuner = seed, None
 
     @property
@@ -47,7 +40,6 @@ class LayerwiseTuning(TrainerCallback, ExportableState):
         return self.tuner.layers
 
     def on_train_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
-        """Make the tuner, or restore it from a checkpoint, and take clipping over from the Trainer."""
         refuse_sharding(args.fsdp, args.deepspeed, args.n_gpu)
         if getattr(state, "_layerwise", self) is not self:
             raise InputError("two layerwise callbacks on one Trainer would undo each other; remove one")
@@ -70,7 +62,6 @@ class LayerwiseTuning(TrainerCallback, ExportableState):
         self.tuner.begin_step()
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
-        """Score and clip; end the training if too many steps in a row had no finite gradient."""
         # The Trainer does not divide the loss by the number of micro-batches if it passes `num_items_in_batch`, which
         # a classifier's own loss ignores. A loss function of the user's own gets that number and divides by itself.
         batch, tuner = self.tuner.batch, self.tuner
@@ -82,17 +73,15 @@ class LayerwiseTuning(TrainerCallback, ExportableState):
         if len(last) == self.bad_steps and all(row["skipped"] for row in last):
             self.on_train_end(args, state, control)
             raise TrainingStopped(f"{self.bad_steps} steps in a row had no finite gradient, the last is step "
-                                  f"{last[-1]['step']}, in which layers {last[-1]['layers']} learned; the weights are those "
-                                  "before. Lower the learning rate, or look at the batch")  # fmt: skip
+                                  f"{last[-1]['step']}, in which layers {last[-1]['layers']} learned; the weights are "
+                                  "those before. Lower the learning rate, or look at the batch")  # fmt: skip
 
     def on_train_end(self, args, state, control, **kwargs):
-        """Give clipping back and let all layers require gradients again."""
         args.max_grad_norm = self._clip
         del args._clip_taken_over
         self.tuner.detach()
 
     def state(self) -> dict:
-        """Return what the Trainer writes into a checkpoint."""
         kept = self.tuner.state_dict() if self.tuner else None
         return {"args": {"strategy": describe(self.strategy), "seed": self.seed}, "attributes": {"kept": kept}}
 

@@ -29,18 +29,10 @@ class CandidateLayers:
 
 
 def find_layers(model: nn.Module) -> nn.ModuleList:
-    """Return the transformer stack of a decoder or encoder classifier, wrapped by peft or not; see `find_stack`."""
-    return find_stack(model)[1]
-
-
-def find_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """Return the module path of the transformer stack, and the stack.
+    """Return the transformer stack of a decoder or encoder classifier, wrapped by peft or not.
 
     The stack is a ModuleList of modules of one class, not inside another, as long as the configuration says the model
     is deep (of any length without a configuration). Of several such lists it is the one with most parameters.
-
-    Raises:
-        InputError: there is no such list, or the model is an encoder-decoder, which has two.
     """
     config, kind = getattr(model, "config", None), type(model).__name__
     depth = getattr(config, "num_hidden_layers", None)
@@ -52,16 +44,11 @@ def find_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
     if not outer:
         raise InputError(f"no transformer stack in {kind}: looked for a ModuleList of {depth or 'one or more'} layers of "
                          "one class; a model that shares one layer's weights between all depths has none")  # fmt: skip
-    path = max(outer, key=lambda name: sum(p.numel() for p in lists[name].parameters()))
-    return path, lists[path]
+    return max((lists[name] for name in outer), key=lambda stack: sum(p.numel() for p in stack.parameters()))
 
 
 def candidate_layers(model: nn.Module, min_layer: int = 0) -> CandidateLayers:
-    """Return the layers from `min_layer` on that can learn: those with adapters, or all if the model has none.
-
-    Raises:
-        InputError: no adapter is inside the layers, or there are fewer than two layers to choose from.
-    """
+    """Return the layers from `min_layer` on that can learn: those with adapters, or all if the model has none."""
     stack, adapted = find_layers(model), hasattr(model, "peft_config")
     layers = [adapter_parameters(layer) if adapted else list(layer.parameters()) for layer in stack]
     if not any(layers):
@@ -69,8 +56,7 @@ def candidate_layers(model: nn.Module, min_layer: int = 0) -> CandidateLayers:
         raise InputError(f"the adapters ({kind}) match no module inside the {len(stack)} layers; check target_modules")
     allowed = [i for i, parameters in enumerate(layers) if parameters and i >= min_layer]
     if len(allowed) < 2:
-        raise InputError(f"{len(allowed)} layer(s) to choose from (of {len(stack)}, min_layer {min_layer}); "
-                         "a split needs 2 or more")  # fmt: skip
+        raise InputError(f"{len(allowed)} of {len(stack)} layers can learn from layer {min_layer} on; a split needs 2 or more")
     return CandidateLayers(allowed, [layers[i] for i in allowed], [p for layer in layers[:min_layer] for p in layer])
 
 
@@ -83,10 +69,9 @@ def adapter_parameters(layer: nn.Module) -> list[nn.Parameter]:
     """Return the parameters of the active adapters inside a layer, each once."""
     parameters = {}
     for _, module in adapter_modules(layer):
-        for name, parameter in module.named_parameters():
-            kind, *parts = name.split(".")
-            if kind in module.adapter_layer_names and set(parts) & set(module.active_adapters):
-                parameters[id(parameter)] = parameter
+        for name, p in module.named_parameters():
+            if name.split(".")[0] in module.adapter_layer_names and {*name.split(".")} & {*module.active_adapters}:
+                parameters[id(p)] = p
     return list(parameters.values())
 
 
@@ -113,19 +98,18 @@ def adaptable_modules(model: nn.Module) -> list[str]:
 
     On Llama, Mistral and Qwen these are the authors' five: q_proj, k_proj, v_proj, up_proj, down_proj.
     """
-    path, stack = find_stack(model)
-    return [f"{path}.{index}.{name}" for index, layer in enumerate(stack) for name, _ in linear_modules(layer)
+    paths = {module: name for name, module in model.named_modules()}
+    return [f"{paths[layer]}.{name}" for layer in find_layers(model) for name, _ in linear_modules(layer)
             if name != attention_output(layer)[0] and not name.endswith("gate_proj")]  # fmt: skip
 
 
 def describe_layers(model: nn.Module) -> pandas.DataFrame:
     """Return a table of what can learn in each layer, one row per layer, to be checked before training."""
-    path, stack = find_stack(model)
-    rows = []
-    for index, layer in enumerate(stack):
+    paths, rows = {module: name for name, module in model.named_modules()}, []
+    for index, layer in enumerate(find_layers(model)):
         names = [name for name, _ in adapter_modules(layer)]
         learning = adapter_parameters(layer) if names else layer.parameters()
-        rows.append({"layer": index, "path": f"{path}.{index}", "class": type(layer).__name__,
+        rows.append({"layer": index, "path": paths[layer], "class": type(layer).__name__,
                      "adapters": ", ".join(names) or "none", "attention_output": attention_output(layer)[0],
                      "parameters": sum(p.numel() for p in learning)})  # fmt: skip
     return pandas.DataFrame(rows).set_index("layer")

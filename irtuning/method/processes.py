@@ -24,18 +24,11 @@ def is_first() -> bool:
 
 
 def refuse_sharding(fsdp: object = None, deepspeed: object = None, devices: int = 1) -> None:
-    """Raise InputError for FSDP, DeepSpeed and DataParallel, with which layers cannot be chosen step by step.
-
-    `fsdp` and `deepspeed` are the Trainer's arguments. `accelerate launch` sets environment variables instead.
-    """
-    for name, asked, reason in (
-        ("FSDP", fsdp, "its flat shards hold a part of each layer, so that no process has a layer's gradient norm"),
-        ("DeepSpeed", deepspeed, "its optimizer holds the layers that learned first, so that others would not learn"),
-    ):
+    """Raise InputError for FSDP, DeepSpeed (asked for by argument or by `accelerate launch`) and DataParallel."""
+    for name, asked in (("FSDP", fsdp), ("DeepSpeed", deepspeed), ("DataParallel", devices > 1)):
         if asked or os.environ.get(f"ACCELERATE_USE_{name.upper()}", "").lower() in ("true", "1"):
-            raise InputError(f"{name} cannot train layer by layer: {reason}; use DDP (torchrun or accelerate launch)")
-    if devices > 1:
-        raise InputError(f"one process would use {devices} GPUs; use torchrun, or set CUDA_VISIBLE_DEVICES=0")
+            raise InputError(f"{name} cannot train layer by layer: it divides or copies the layers, so that they cannot be "
+                             "frozen step by step; use DDP (torchrun), or CUDA_VISIBLE_DEVICES=0")  # fmt: skip
 
 
 def examples_each(batch_size: int, accumulation: int) -> int:

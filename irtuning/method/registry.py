@@ -1,6 +1,7 @@
 """Strategies by name: what a method's text means, and how a strategy of one's own joins the list."""
 
 import copy
+import json
 import re
 import runpy
 from collections.abc import Mapping
@@ -31,77 +32,64 @@ def register(kind: type[Strategy]) -> str:
     return name
 
 
-def as_strategy(method: "str | type[Strategy] | Strategy", **options: object) -> Strategy:
-    """Return the strategy that a text, a class or an instance stands for; an instance is copied.
-
-    A class is registered, so that its name can be used as a text from then on.
+def as_strategy(spec: "str | type[Strategy] | Strategy", **options: object) -> Strategy:
+    """Return the strategy that a text, a class or an instance stands for, and register its name.
 
     Args:
-        method: a name with options, `ir:variant=exact:splits=2`; a class in a file, `FILE.py:Class:option=value`; a
-            subclass of `Strategy`; or an instance of one.
+        spec: a name with options, `ir:variant=exact:splits=2`; a class in a file, `FILE.py:Class:option=value`; a
+            subclass of `Strategy`; or an instance of one, which is copied.
         options: defaults for the options that the text does not set; for an instance they replace its own.
-
-    Raises:
-        InputError: an unknown method or option, a value that the method refuses, or something that is no strategy.
     """
-    if isinstance(method, str):
-        return make_strategy(method, **options)
-    kind = method if isinstance(method, type) else type(method)
+    if isinstance(spec, str):
+        kind, options = _read(spec, options)
+        return kind(**options)
+    kind = spec if isinstance(spec, type) else type(spec)
     if not issubclass(kind, Strategy):
-        raise InputError(f"{method!r} is not a method: give a name, or a subclass or an instance of Strategy")
+        raise InputError(f"{spec!r} is not a method: give a name, or a subclass or an instance of Strategy")
     register(kind)
-    strategy = kind(**options) if isinstance(method, type) else copy.deepcopy(method)
+    strategy = kind(**options) if isinstance(spec, type) else copy.deepcopy(spec)
     vars(strategy).update(options)
     return strategy
 
 
-def make_strategy(spec: str, **options: object) -> Strategy:
-    """Return the strategy that a text such as `ir` or `ir:variant=exact:splits=2` names; see `as_strategy`."""
-    name, *pairs = spec.split(":")
-    if match := IN_A_FILE.fullmatch(spec):
-        name, pairs = register(_class_in(match[1], match[2])), match[3].split(":")[1:]
+def _read(text: str, options: dict) -> tuple[type[Strategy], dict]:
+    """Return the class that a text names, and its options; a Python file is run, as a script of the user's own."""
+    name, *pairs = text.split(":")
+    if match := IN_A_FILE.fullmatch(text):
+        file, name, pairs = match[1], match[2], match[3].split(":")[1:]
+        kind = runpy.run_path(file).get(name) if Path(file).is_file() else None  # classes travel to workers by value
+        if not (isinstance(kind, type) and issubclass(kind, Strategy)):
+            raise InputError(f"no file {file!r} defines a subclass of Strategy named {name!r}")
+        name = register(kind)
     if name not in METHODS:
         raise unknown("method", name, METHODS)
     kinds = {f.name: f.type for f in fields(METHODS[name])}
     for pair in pairs:
-        key, equals, text = pair.partition("=")
+        key, equals, value = pair.partition("=")
         if key not in kinds or not equals:
             raise unknown(f"option of method {name!r} (written name:option=value)", pair, kinds)
-        options[key] = read_as(f"{name}:{key}", text, kinds[key])
-    return METHODS[name](**options)
+        options[key] = read_as(f"{name}:{key}", value, kinds[key])
+    return METHODS[name], options
+
+
+make_strategy = as_strategy  # its public name
 
 
 def method_text(strategy: Strategy) -> str:
-    """Return a strategy's name and those of its options that differ from their defaults, as one text.
-
-    >>> method_text(make_strategy("ir:splits=2:variant=reference"))
-    'ir:splits=2'
-    """
+    """Return a strategy's name and those of its options that differ from their defaults, such as `ir:splits=2`."""
     given = [f for f in fields(strategy) if f.default is not MISSING and getattr(strategy, f.name) != f.default]
     return ":".join([register(type(strategy)), *(f"{f.name}={getattr(strategy, f.name)}" for f in given)])
 
 
 def describe(strategy: Strategy) -> dict:
     """Return a strategy's name and options as a JSON object; `make_strategy(**description)` makes it again."""
-    options = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(strategy).items()}
-    return {"spec": register(type(strategy))} | options
+    return {"spec": register(type(strategy))} | json.loads(json.dumps(asdict(strategy)))
 
 
 def facts(method: str, recorded: Mapping | None = None) -> dict:
-    """Return the scope, importance, keep, leads and colour of the method that a text in a record names.
-
-    `recorded` are the same facts as the record keeps them, for a strategy that is not registered in this process.
-    """
+    """Return scope, importance, keep, leads and colour of a method; those `recorded` if it is not registered here."""
     kind = METHODS.get(method.split(":")[0], Strategy)
     known = {name: getattr(kind, name) for name in ("scope", "importance", "keep", "leads", "colour")}
     if kind not in BUILT_IN:
         known["colour"] = kind.__dict__.get("colour", "")  # not its parent's, from which it must be told apart
     return known if kind is not Strategy or recorded is None else known | dict(recorded)
-
-
-def _class_in(file: str, name: str) -> type[Strategy]:
-    """Return the class `name` that a Python file defines; the file is run, as a script of the user's own."""
-    kind = runpy.run_path(file).get(name) if Path(file).is_file() else None  # its classes travel to workers by value
-    if not (isinstance(kind, type) and issubclass(kind, Strategy)):
-        raise InputError(f"no file {file!r} defines a subclass of Strategy named {name!r}")
-    return kind

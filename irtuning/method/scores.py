@@ -15,8 +15,8 @@ from irtuning.method.selector import REFERENCE_UNMEASURED
 
 
 def tensor_norms(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return the L2 norm of each tensor in float32, shape (n,), on the device of the first one."""
-    norms = torch._foreach_norm(list(tensors), 2, dtype=torch.float32)  # as clip_grad_norm_ computes them
+    """Return the L2 norm of each tensor in float32, as clip_grad_norm_ computes it, shape (n,), on one device."""
+    norms = torch._foreach_norm(list(tensors), 2, dtype=torch.float32)
     return torch.stack([norm.to(norms[0].device) for norm in norms])
 
 
@@ -26,15 +26,13 @@ def gradient_score(norms: Sequence[float], form: str = "l2") -> float:
     `l2` is the norm of the layer's gradient, sqrt(sum ||g_i||^2). `reference` is what the authors' code computes,
     sqrt(sum sqrt(||g_i||)), where a norm that is not finite counts as 1000.
 
-    >>> gradient_score([3.0, 4.0])
-    5.0
-    >>> gradient_score([4.0, 4.0], "reference")
-    2.0
+    >>> gradient_score([3.0, 4.0]), gradient_score([4.0, 4.0], "reference")
+    (5.0, 2.0)
     """
-    if form not in ("reference", "l2"):
-        raise unknown("gradient score", form, ("reference", "l2"))
     if form == "l2":
         return math.sqrt(sum(norm * norm for norm in norms))
+    if form != "reference":
+        raise unknown("gradient score", form, ("reference", "l2"))
     return math.sqrt(sum(math.sqrt(n if math.isfinite(n) else REFERENCE_UNMEASURED) for n in norms))
 
 
@@ -62,9 +60,8 @@ class CosineMeter:
         self._form, self._mask, self._count, stack = form, None, len(candidates.indices), find_layers(model)
         self._seen: dict[int, torch.Tensor] = {}  # sum and weight of each layer's similarities, on the device
         self._handles = [model.register_forward_pre_hook(self._keep_mask, with_kwargs=True)]
-        for position, index in enumerate(candidates.indices):
-            measure = partial(self._measure, position)
-            self._handles.append(stack[index].register_forward_hook(measure, with_kwargs=True))
+        self._handles += [stack[index].register_forward_hook(partial(self._measure, position), with_kwargs=True)
+                          for position, index in enumerate(candidates.indices)]  # fmt: skip
 
     def read(self) -> torch.Tensor | None:
         """Return the mean over all processes, shape (candidates,), and start anew; None if a layer is not seen yet."""
@@ -75,7 +72,6 @@ class CosineMeter:
         return totals / weights
 
     def state(self) -> list:
-        """Return what was seen since the last reading, as a list for a checkpoint."""
         return [(position, seen.tolist()) for position, seen in self._seen.items()]
 
     def restore(self, state: list, device: torch.device) -> None:
@@ -96,9 +92,9 @@ class CosineMeter:
         before = (args[0] if args else kwargs["hidden_states"]).float()
         after = (output[0] if isinstance(output, tuple) else output).float()
         if self._form == "reference":
-            cosine = torch.cosine_similarity(before.mean(0), after.mean(0), dim=-1).mean()
-        else:
-            cosine = torch.cosine_similarity(before, after, dim=-1)
+            before, after = before.mean(0), after.mean(0)
+        cosine = torch.cosine_similarity(before, after, dim=-1)
+        cosine = cosine.mean() if self._form == "reference" else cosine
         has_mask = self._mask is not None and self._mask.shape == cosine.shape
         weight = self._mask if has_mask else torch.ones_like(cosine)
         seen = torch.stack([(cosine * weight).sum(), weight.sum().float()])

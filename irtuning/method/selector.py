@@ -7,8 +7,6 @@ import numpy as np
 
 from irtuning.errors import InputError, unknown
 
-VARIANTS = ("reference", "exact")
-KEEPS = ("high", "low")
 MIDDLE = (0.35, 0.65)  # the cut is looked for between these shares of the sorted layers
 REFERENCE_UNMEASURED = 1000.0  # the authors' score of a layer without a finite gradient norm
 
@@ -22,8 +20,8 @@ def split_scores(
     With the L scores sorted ascending, `V[i] = Var(first i + 1) + Var(rest)` for i = 0..L-2 (population variances,
     not weighted by size). The cut is the smallest V within the middle of the list, indices int(0.35 L)..int(0.65 L).
 
-    `exact` keeps the part beyond the cut: sorted[i+1:] for `high`, sorted[:i+1] for `low`. Layers that are not measured
-    yet always learn, and the cut is made among the others. This variant is ours, after the paper's abstract.
+    `exact`, which is ours, keeps the part beyond the cut: sorted[i+1:] for `high`, sorted[:i+1] for `low`. Layers that
+    are not measured yet always learn, and the cut is made among the others.
 
     `reference` does what the authors' public code does. A layer that is not measured counts as 1000; if none is
     measured, the scores are uniform random numbers. The index i is the first one anywhere in V with the smallest value
@@ -41,15 +39,12 @@ def split_scores(
     Returns:
         The indices of the chosen layers, ascending, at least one. A part with fewer than 2 layers is not cut.
 
-    Raises:
-        InputError: no scores, an unknown variant or part, splits below 1, or no `rng` where one is needed.
-
     >>> split_scores([1, 1, 1, 1, 9, 9, 9, 9], variant="exact")
     [4, 5, 6, 7]
     >>> split_scores([1, 1, 1, 1, 9, 9, 9, 9])  # one layer more than the high part
     [3, 4, 5, 6, 7]
     """
-    for kind, value, choices in (("variant", variant, VARIANTS), ("part to keep", keep, KEEPS)):
+    for kind, value, choices in (("variant", variant, ("reference", "exact")), ("part", keep, ("high", "low"))):
         if value not in choices:
             raise unknown(kind, value, choices)
     if len(scores) == 0 or splits < 1:

@@ -1,5 +1,6 @@
 """Strategies that choose the layers that learn: the base class, Full PEFT, IR-Tuning and its variants."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -32,6 +33,13 @@ class Strategy:
     takes: ClassVar[str | None] = None  # what it takes from that run under an equal budget: `share` or `counts`
     smoothing: ClassVar[float] = 0.0  # share of the old score that stays when a layer is measured again
     changing: ClassVar[tuple[str, ...]] = ()  # attributes, lists or arrays, that change during training
+    limits: ClassVar[dict[str, tuple[float, float]]] = {}  # the lowest and the highest value of an option
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in self.limits.items():
+            if not low <= getattr(self, name) <= high:
+                most = f", at most {high}" if high < math.inf else ""
+                raise InputError(f"{name} is {getattr(self, name)}; give {low} or more{most}")
 
     def begin(self, count: int, steps: int | None) -> None:
         """Prepare for a run with `count` candidate layers and `steps` optimizer steps (None if not known)."""
@@ -53,9 +61,13 @@ class Strategy:
     def probe(self, losses_without: LossesWithout, rng: np.random.Generator) -> None:
         """Measure losses of the last training batch with layers suppressed; called before `choose` if it is due."""
 
+    def size(self, count: int) -> int:
+        """Return how many of `count` layers learn at a step, at most."""
+        return count
+
     def worst_case(self, count: int) -> tuple[list[int], list[int]]:
         """Return the positions that learn at the most demanding step, and those that ever learn, to predict memory."""
-        return list(range(count)), list(range(count))
+        return [0, *range(count - self.size(count) + 1, count)], list(range(count))
 
     def state(self) -> dict:
         """Return what changes during training, as a JSON object for a checkpoint."""
@@ -64,11 +76,6 @@ class Strategy:
     def restore(self, state: dict) -> None:
         """Continue from the state of a checkpoint; called after `begin`."""
         vars(self).update({name: np.array(values) for name, values in state.items()})
-
-
-def drawn_worst_case(count: int, size: int) -> tuple[list[int], list[int]]:
-    """Return the worst case of a draw of `size` of `count` layers: the lowest and the highest; all learn in time."""
-    return [0, *range(count - size + 1, count)], list(range(count))
 
 
 @dataclass
@@ -96,28 +103,26 @@ class IRTuningStrategy(Strategy):
     smoothing: float = 0.0  # ours: share of the old score that stays when a layer is measured again
     name, colour, importance, leads = "ir", "#de8f05", "gradient", True
     forms: ClassVar[tuple[str, ...]] = ("reference", "l2")
+    limits = {"smoothing": (0, 0.999), "refresh_every": (0, math.inf), "splits": (1, math.inf)}
     shift: ClassVar[int] = 0  # the authors' first cut leaves so many indices of the middle out
 
     def __post_init__(self) -> None:
-        if not 0 <= self.smoothing < 1 or self.refresh_every < 0:
-            raise InputError(f"smoothing is {self.smoothing}, refresh_every {self.refresh_every}; give 0 or more, the "
-                             "smoothing below 1")  # fmt: skip
+        super().__post_init__()
         if self.score not in self.forms:
             raise unknown(f"score of {self.importance} importance", self.score, self.forms)
-        split_scores([0.0, 1.0], variant=self.variant, splits=self.splits)
+        split_scores([0.0, 1.0], variant=self.variant)
 
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
         if self.refresh_every and (step + 1) % self.refresh_every == 0:
             return list(range(self.count))
-        shifted = self.shift and self.variant == "reference"
-        window = (int(MIDDLE[0] * len(scores)) + self.shift, int(MIDDLE[1] * len(scores))) if shifted else None
+        first, last = (int(share * len(scores)) for share in MIDDLE)
+        window = (first + self.shift, last) if self.shift and self.variant == "reference" else None
         return split_scores(scores, variant=self.variant, splits=self.splits, keep=self.keep, window=window, rng=rng)
 
-    def worst_case(self, count: int) -> tuple[list[int], list[int]]:
-        size = count  # `exact` and refreshing let all layers learn now and then
-        for _ in range(self.splits if self.variant == "reference" and not self.refresh_every else 0):
-            size = max(1, size - int(MIDDLE[0] * size) if self.keep == "high" else int(MIDDLE[1] * size))
-        return drawn_worst_case(count, size)
+    def size(self, count: int) -> int:
+        for _ in range(self.splits if self.variant == "reference" and not self.refresh_every else 0):  # else all may learn
+            count = max(1, count - int(MIDDLE[0] * count) if self.keep == "high" else int(MIDDLE[1] * count))
+        return count
 
 
 @dataclass
@@ -148,12 +153,7 @@ class UpperTuning(IRTuningStrategy):
     floor: float = 0.5
     horizon: int = 10
     name, changing = "ir-upper", ("learned",)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.floor < 1 or self.horizon < 1 or self.refresh_every:
-            raise InputError(f"floor is {self.floor}, give 0 or more, below 1; horizon is {self.horizon}, give 1 or more; "
-                             f"refresh_every is {self.refresh_every}, leave it out, for horizon does that")  # fmt: skip
+    limits = IRTuningStrategy.limits | {"floor": (0, 0.999), "horizon": (1, math.inf), "refresh_every": (0, 0)}
 
     def begin(self, count: int, steps: int | None) -> None:
         super().begin(count, steps)

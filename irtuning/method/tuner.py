@@ -3,7 +3,6 @@
 import copy
 import logging
 import math
-import operator
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -40,7 +39,7 @@ class LayerTuner:
         seed, steps: the seed of the strategy's random generator, and the number of optimizer steps if it is known.
 
     Attributes:
-        strategy, layers, scores: the strategy, its candidate layers, and one score per candidate (None: not measured).
+        strategy, layers, scores: the strategy, its `CandidateLayers`, and a score for each (None: not measured).
         history: one dict per step: step (from 1), layers (numbers of those that learned, ascending), scores (from
             which they were chosen), learning_rate, gradient_norm (before clipping), skipped.
     """
@@ -76,11 +75,8 @@ class LayerTuner:
             self.strategy.probe(self._losses_without, self.rng)
         self.batch, self.passes = {}, 0
         chosen = self.strategy.choose(step, self.scores, self.rng)
-        try:
-            self._chosen = [operator.index(position) for position in chosen]
-        except TypeError:  # None, or something that is not an integer
-            self._chosen = [count]
-        if self._chosen != sorted({*self._chosen} & {*range(count)}):
+        self._chosen = [position for position in range(count) if chosen is not None and position in list(chosen)]
+        if chosen is None or list(chosen) != self._chosen:
             raise InputError(f"{type(self.strategy).__name__}.choose returned {brief(chosen)}; return different "
                              f"positions from 0 to {count - 1} in ascending order")  # fmt: skip
         self.layers.freeze_all_but(self._chosen)
@@ -98,7 +94,6 @@ class LayerTuner:
             scale: factor by which the gradient is multiplied before it is scored and clipped.
 
         Raises:
-            InputError: `begin_step` was not called before, or there is no gradient.
             TrainingStopped: the processes chose different layers.
         """
         learning = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -107,9 +102,9 @@ class LayerTuner:
                              "optimizer.step() and zero_grad() after it")  # fmt: skip
         norms, similarities = self._read(learning)
         total = scale * math.sqrt(sum(norm * norm for norm in norms.values()))
-        chosen, self._chosen, finite = self._chosen, None, math.isfinite(total)
+        finite, layers, self._chosen = math.isfinite(total), self._numbers(self._chosen), None
         self.history.append({
-            "step": len(self.history) + 1, "layers": self._numbers(chosen),
+            "step": len(self.history) + 1, "layers": layers,
             "scores": list(self.scores) if self.strategy.importance else None,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "gradient_norm": total if finite else None, "skipped": not finite,
@@ -120,7 +115,10 @@ class LayerTuner:
                 parameter.grad = None
             return total
         if self.strategy.importance:
-            self.scores = self.strategy.update(self.scores, similarities or self._gradient_scores(norms, scale))
+            learned = self.layers.parameters if self.strategy.importance == "gradient" else [[]] * len(self.scores)
+            layers = [[norms[id(p)] * scale for p in parameters if id(p) in norms] for parameters in learned]
+            fresh = [gradient_score(layer, self.strategy.score) if layer else None for layer in layers]
+            self.scores = self.strategy.update(self.scores, similarities or fresh)
         if max_norm:
             scale *= min(1.0, max_norm / (total + 1e-6))
         if scale != 1.0:
@@ -130,12 +128,11 @@ class LayerTuner:
     def state_dict(self) -> dict:
         """Return all that changes during training as a JSON object; take it between two steps."""
         batch = self.batch if self.strategy.probe_due(len(self.history)) else {}  # else nobody will look at it
-        tensors = {name: value for name, value in batch.items() if torch.is_tensor(value)}
         return copy.deepcopy({
             "identity": self._identity, "history": self.history, "scores": self.scores,
             "generator": self.rng.bit_generator.state, "strategy": self.strategy.state(),
             "hidden_states": self._meter.state() if self._meter else [],
-            "batch": [(name, str(t.dtype).removeprefix("torch."), t.tolist()) for name, t in tensors.items()],
+            "batch": {name: value.tolist() for name, value in batch.items() if torch.is_tensor(value)},
         })  # fmt: skip
 
     def load_state_dict(self, state: Mapping) -> None:
@@ -150,7 +147,7 @@ class LayerTuner:
         device = next(self.model.parameters()).device
         if self._meter:
             self._meter.restore(state["hidden_states"], device)
-        self.batch = {n: torch.tensor(v, dtype=getattr(torch, d), device=device) for n, d, v in state["batch"]}
+        self.batch = {name: torch.tensor(value, device=device) for name, value in state["batch"].items()}
 
     def detach(self) -> None:
         """Remove all hooks from the model and let all its layers require gradients again."""
@@ -176,12 +173,6 @@ class LayerTuner:
             raise TrainingStopped(f"the processes chose different layers, they disagree on {split}: their seeds, data or "
                                   "versions differ; start all with the same command on the same corpus")  # fmt: skip
         return {id(p): norm for p, norm in zip(learning, values, strict=False)}, values[len(learning) : end]
-
-    def _gradient_scores(self, norms: dict[int, float], scale: float) -> list[float | None]:
-        """Return one score per candidate from the gradient; None for the layers that did not learn."""
-        learned = self.layers.parameters if self.strategy.importance == "gradient" else [[]] * len(self.scores)
-        layers = [[norms[id(p)] * scale for p in parameters if id(p) in norms] for parameters in learned]
-        return [gradient_score(layer, self.strategy.score) if layer else None for layer in layers]
 
     def _keep_batch(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         if module.training and torch.is_grad_enabled():
