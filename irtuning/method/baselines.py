@@ -20,38 +20,26 @@ def draw(rng: np.random.Generator, count: int, size: int, weights: np.ndarray | 
 
 @dataclass
 class ShareStrategy(Strategy):
-    """Base class of strategies with a budget: a share of the candidate layers, drawn anew every `every` steps."""
+    """Base class of strategies with a budget: a share of the candidate layers, at least one layer."""
 
     share: float = 0.5
-    takes, changing, limits = "share", ("now",), {"share": (1e-6, 1)}
-    every: ClassVar[int] = 1
-    now: ClassVar[Sequence[int]] = ()  # the positions that were drawn last
+    takes, limits = "share", {"share": (1e-6, 1)}
 
     def size(self, count: int) -> int:
         return max(1, round(self.share * count))
 
-    def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
-        if step % self.every == 0:
-            self.now = draw(rng, self.count, self.size(self.count))
-        return list(self.now)
 
-
-@dataclass
 class LastLayers(ShareStrategy):
     """The last k layers learn, the same ones at every step."""
 
     name, colour = "last-k", "#ca9161"
     sides: ClassVar[int] = 1  # the other layers lie below those that learn, or half of them above
 
-    def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
-        return self.worst_case(self.count)[0]
-
     def worst_case(self, count: int) -> tuple[list[int], list[int]]:
         lowest = (count - self.size(count)) // self.sides
         return (list(range(lowest, lowest + self.size(count))),) * 2  # no others ever learn
 
 
-@dataclass
 class MiddleLayers(LastLayers):
     """The middle k layers learn, the same ones at every step."""
 
@@ -63,11 +51,18 @@ class RandomSparseTuning(ShareStrategy):
     """RST: a uniform random subset learns, drawn anew at each step; 4 of 32 layers in the authors' code."""
 
     share: float = 4 / 32
-    name, colour = "rst", "#d55e00"
+    name, colour, changing = "rst", "#d55e00", ("now",)
+    every: ClassVar[int] = 1
+    now: ClassVar[Sequence[int]] = ()  # the positions that were drawn last
+
+    def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
+        if step % self.every == 0:
+            self.now = draw(rng, self.count, self.size(self.count))
+        return list(self.now)
 
 
 @dataclass
-class LisaAdapters(ShareStrategy):
+class LisaAdapters(RandomSparseTuning):
     """LISA's schedule applied to adapters: random layers, switched every `every` steps. This is not the original."""
 
     share: float = 0.0  # 0 stands for LISA's own 2 layers
@@ -78,7 +73,6 @@ class LisaAdapters(ShareStrategy):
         return super().size(count) if self.share else min(2, count)
 
 
-@dataclass
 class Lisa(LisaAdapters):
     """LISA as published: the parameters of 2 random layers, embeddings, final norm and head learn, without adapters."""
 
@@ -131,13 +125,13 @@ class ImportanceSparseTuning(ShareStrategy):
         self.values = np.zeros(count)
 
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
-        return draw(rng, self.count, self.size(self.count), _sigmoid(-self.values))
+        return draw(rng, self.count, self.size(self.count), 1 / (1 + np.exp(self.values)))
 
     def probe_due(self, step: int) -> bool:
         return step > 0 and step % self.every == 0
 
     def probe(self, losses_without: LossesWithout, rng: np.random.Generator) -> None:
-        half, halves, p = max(1, self.count // 2), [], _sigmoid(self.values)
+        half, halves, p = max(1, self.count // 2), [], 1 / (1 + np.exp(-self.values))
         while len(halves) < min(self.trials, math.comb(self.count, half)):
             drawn = draw(rng, self.count, half, p)
             if drawn not in halves:
@@ -146,7 +140,3 @@ class ImportanceSparseTuning(ShareStrategy):
         if np.isfinite(rewards).all():  # else the batch was skipped, and there is nothing to learn from it
             for layers, reward in zip(halves, rewards - rewards.mean(), strict=True):
                 self.values[layers] += reward * (p * (1 - p))[layers] * self.step_size
-
-
-def _sigmoid(values: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-values))

@@ -33,6 +33,7 @@ def find_layers(model: nn.Module) -> nn.ModuleList:
 
     The stack is a ModuleList of modules of one class, not inside another, as long as the configuration says the model
     is deep (of any length without a configuration). Of several such lists it is the one with most parameters.
+    InputError says if there is none, or two as in an encoder-decoder.
     """
     config, kind = getattr(model, "config", None), type(model).__name__
     depth = getattr(config, "num_hidden_layers", None)
@@ -42,8 +43,8 @@ def find_layers(model: nn.Module) -> nn.ModuleList:
              and len(module) == (depth or len(module)) and len({*map(type, module)}) == 1}  # fmt: skip
     outer = [name for name in lists if not any(name.startswith(other + ".") for other in lists)]
     if not outer:
-        raise InputError(f"no transformer stack in {kind}: looked for a ModuleList of {depth or 'one or more'} layers of "
-                         "one class; a model that shares one layer's weights between all depths has none")  # fmt: skip
+        raise InputError(f"no transformer stack in {kind}: looked for a ModuleList of {depth or 'one or more'} layers "
+                         "of one class; a model whose depths share one layer's weights has none")  # fmt: skip
     return max((lists[name] for name in outer), key=lambda stack: sum(p.numel() for p in stack.parameters()))
 
 
@@ -56,7 +57,7 @@ def candidate_layers(model: nn.Module, min_layer: int = 0) -> CandidateLayers:
         raise InputError(f"the adapters ({kind}) match no module inside the {len(stack)} layers; check target_modules")
     allowed = [i for i, parameters in enumerate(layers) if parameters and i >= min_layer]
     if len(allowed) < 2:
-        raise InputError(f"{len(allowed)} of {len(stack)} layers can learn from layer {min_layer} on; a split needs 2 or more")
+        raise InputError(f"{len(allowed)} of {len(stack)} layers with min_layer {min_layer}; a split needs 2 or more")
     return CandidateLayers(allowed, [layers[i] for i in allowed], [p for layer in layers[:min_layer] for p in layer])
 
 

@@ -27,8 +27,8 @@ def refuse_sharding(fsdp: object = None, deepspeed: object = None, devices: int 
     """Raise InputError for FSDP, DeepSpeed (asked for by argument or by `accelerate launch`) and DataParallel."""
     for name, asked in (("FSDP", fsdp), ("DeepSpeed", deepspeed), ("DataParallel", devices > 1)):
         if asked or os.environ.get(f"ACCELERATE_USE_{name.upper()}", "").lower() in ("true", "1"):
-            raise InputError(f"{name} cannot train layer by layer: it divides or copies the layers, so that they cannot be "
-                             "frozen step by step; use DDP (torchrun), or CUDA_VISIBLE_DEVICES=0")  # fmt: skip
+            raise InputError(f"{name} cannot train layer by layer: it divides or copies the layers, so they cannot "
+                             "be frozen step by step; use DDP (torchrun), or CUDA_VISIBLE_DEVICES=0")  # fmt: skip
 
 
 def examples_each(batch_size: int, accumulation: int) -> int:

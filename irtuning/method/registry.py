@@ -26,7 +26,7 @@ def register(kind: type[Strategy]) -> str:
     name = kind.__dict__.get("name") or kind.__name__
     taken = any(name == known.name and kind is not known for known in BUILT_IN)
     if taken or not re.fullmatch(r"[\w-]+", name):
-        wrong = "is a method of this package; give it another" if taken else "is not made of letters, digits, - and _ alone"
+        wrong = "is a method of this package; give it another" if taken else "has more than letters, digits, - and _"
         raise InputError(f"{kind.__name__} has the name {name!r}, which {wrong}")
     METHODS[name] = kind
     return name

@@ -30,9 +30,8 @@ def split_scores(
 
     Args:
         scores: one per layer, lowest layer first; None, NaN and infinities mark layers that are not measured yet.
-        variant: `reference` or `exact`.
+        variant, keep: `reference` or `exact`, and whether `high` or `low` scores learn.
         splits: how many times the cut is applied, each time inside the part kept before (once or twice in the paper).
-        keep: whether `high` or `low` scores learn.
         window: first and last index of V of the first cut, both included, instead of the middle.
         rng: random generator; `reference` needs it when no layer is measured.
 

@@ -47,12 +47,13 @@ class Strategy:
 
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
         """Return the positions of the layers that learn at this step, ascending; `step` counts from 0."""
-        return list(range(self.count))
+        return self.worst_case(self.count)[0]
 
     def update(self, scores: Scores, fresh: Scores) -> list[float | None]:
         """Return the scores after a step; `fresh` has None for layers that were not measured."""
         s, pairs = self.smoothing, zip(scores, fresh, strict=True)
-        return [s * old + (1 - s) * new if None not in (old, new) else old if new is None else new for old, new in pairs]
+        smoothed = [(old, new if None in (old, new) else s * old + (1 - s) * new) for old, new in pairs]
+        return [old if new is None else new for old, new in smoothed]
 
     def probe_due(self, step: int) -> bool:
         """Return whether to measure losses before this step (only IST does)."""
@@ -78,14 +79,12 @@ class Strategy:
         vars(self).update({name: np.array(values) for name, values in state.items()})
 
 
-@dataclass
 class FullPeft(Strategy):
     """Full PEFT: every adapter learns at every step. This is the plain baseline."""
 
     name, colour = "full", "#0173b2"
 
 
-@dataclass
 class FullTuning(Strategy):
     """Full fine-tuning: every parameter learns, without adapters."""
 
@@ -120,19 +119,17 @@ class IRTuningStrategy(Strategy):
         return split_scores(scores, variant=self.variant, splits=self.splits, keep=self.keep, window=window, rng=rng)
 
     def size(self, count: int) -> int:
-        for _ in range(self.splits if self.variant == "reference" and not self.refresh_every else 0):  # else all may learn
+        for _ in range(self.splits if self.variant == "reference" and not self.refresh_every else 0):  # else: all
             count = max(1, count - int(MIDDLE[0] * count) if self.keep == "high" else int(MIDDLE[1] * count))
         return count
 
 
-@dataclass
 class WeightTuning(IRTuningStrategy):
     """IR-Tuning by the weight norm of each layer's attention output projection: one choice for the whole run."""
 
     name, importance, forms, shift = "ir-weight", "weight", ("reference",), 1
 
 
-@dataclass
 class CosineTuning(IRTuningStrategy):
     """IR-Tuning by cosine similarity: a layer that changes its input much has a low score and learns."""
 

@@ -54,8 +54,8 @@ class LayerTuner:
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         layers = zip(self.layers.indices, self.layers.parameters, strict=True)
         if missing := [index for index, layer in layers if not {*map(id, layer)} <= held]:
-            raise InputError(f"layers {missing} have parameters the optimizer does not hold, so they would never learn: "
-                             "let all adapters require gradients before it is made, and freeze none yourself")  # fmt: skip
+            raise InputError(f"layers {missing} have parameters the optimizer does not hold, so they never learn: "
+                             "let all adapters require gradients before it is made; freeze none")  # fmt: skip
         self._identity = describe(self.strategy) | {"candidate_layers": self.layers.indices}
         self.strategy.begin(len(self.layers.indices), steps)
         self.rng = np.random.default_rng(seed)
@@ -138,13 +138,11 @@ class LayerTuner:
     def load_state_dict(self, state: Mapping) -> None:
         """Continue from a `state_dict` as if never interrupted; InputError if the strategy or the layers are others."""
         if different := differences(state["identity"], self._identity):
-            raise InputError(f"the checkpoint is another strategy's ({'; '.join(different)}); continue with that one "
-                             "or start over")  # fmt: skip
-        state = copy.deepcopy(dict(state))
-        self.history, self.scores, self._chosen = state["history"], state["scores"], None
+            raise InputError(f"the checkpoint is another strategy's ({'; '.join(different)}): start over")
+        state, device, self._chosen = copy.deepcopy(dict(state)), next(self.model.parameters()).device, None
+        self.history, self.scores = state["history"], state["scores"]
         self.rng.bit_generator.state = state["generator"]
         self.strategy.restore(state["strategy"])
-        device = next(self.model.parameters()).device
         if self._meter:
             self._meter.restore(state["hidden_states"], device)
         self.batch = {name: torch.tensor(value, device=device) for name, value in state["batch"].items()}
@@ -170,8 +168,8 @@ class LayerTuner:
         end = len(values) - len(votes)
         counts = zip(self.layers.indices, values[end:], strict=False)
         if split := [layer for layer, count in counts if count not in (0, world_size())]:
-            raise TrainingStopped(f"the processes chose different layers, they disagree on {split}: their seeds, data or "
-                                  "versions differ; start all with the same command on the same corpus")  # fmt: skip
+            raise TrainingStopped(f"the processes chose different layers, they disagree on {split}: their seeds, data "
+                                  "or versions differ; start all with the same command on the same corpus")  # fmt: skip
         return {id(p): norm for p, norm in zip(learning, values, strict=False)}, values[len(learning) : end]
 
     def _keep_batch(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -182,7 +180,7 @@ class LayerTuner:
         """Return the losses of the last training batch with each set of positions suppressed in turn."""
         if "labels" not in self.batch:
             name = self.strategy.name or type(self.strategy).__name__
-            raise InputError(f"{name} measures the model's own loss, and the last training batch has no labels: call "
-                             "model(**batch) with labels, without label smoothing or another loss function")  # fmt: skip
+            raise InputError(f"{name} measures the model's own loss, and the last training batch has no labels: "
+                             "call model(**batch) with labels, without a loss function of your own")  # fmt: skip
         batch = {name: value for name, value in self.batch.items() if name != "num_items_in_batch"}
         return losses_without(self.model, batch, [self._numbers(positions) for positions in sets], factor)

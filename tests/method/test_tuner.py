@@ -174,7 +174,7 @@ def test_the_norm_is_torchs_and_none_is_no_clipping():
     assert norm == pytest.approx(torch.nn.utils.clip_grad_norm_(tuner.model.parameters(), 1e9).item(), rel=1e-6)
 
 
-def test_a_gradient_that_is_not_finite_changes_nothing_and_is_recorded():
+def test_a_gradient_that_is_not_finite_changes_nothing_and_is_recorded(caplog):
     tuner = make_tuner("ir")
     loop(tuner, BATCHES[:2])
     scores, before = tuner.scores, [p.detach().clone() for p in tuner.model.parameters()]
@@ -183,6 +183,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_recorded():
     assert math.isnan(tuner.end_backward())
     tuner.optimizer.step()
     assert tuner.history[-1]["skipped"] and tuner.history[-1]["gradient_norm"] is None and tuner.scores == scores
+    assert "step 3 skipped" in caplog.text
     assert all(torch.equal(one, two) for one, two in zip(before, tuner.model.parameters(), strict=True))
     loop(tuner, BATCHES[3:5])
     assert [row["skipped"] for row in tuner.history] == [False, False, True, False, False]
