@@ -63,7 +63,8 @@ def test_what_needs_no_torch_imports_none_at_its_head():
 
 
 def test_the_method_stays_small():
-    assert sum(len(path.read_text().splitlines()) for path in (PACKAGE / "method").glob("*.py")) < 1600
+    lines = [line.strip() for path in (PACKAGE / "method").glob("*.py") for line in path.read_text().splitlines()]
+    assert len(lines) < 1200 and len([line for line in lines if line and not line.startswith("#")]) < 1000
     assert max(len(p.read_text().splitlines()) for p in modules()) <= 320
 
 

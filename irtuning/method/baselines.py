@@ -1,19 +1,21 @@
 """Baselines that IR-Tuning is compared with: strategies with a budget of layers."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from irtuning.errors import InputError
 from irtuning.method.selector import MIDDLE
-from irtuning.method.strategies import LossesWithout, Scores, Strategy, drawn_worst_case
+from irtuning.method.strategies import LossesWithout, Scores, Strategy
 
 
 def draw(rng: np.random.Generator, count: int, size: int, weights: np.ndarray | None = None) -> list[int]:
     """Return `size` different positions of `count`, ascending, each as likely as its weight says."""
     shares = None if weights is None else weights / weights.sum()
-    return sorted(int(i) for i in rng.choice(count, size=size, replace=False, p=shares))
+    return sorted(rng.choice(count, size=size, replace=False, p=shares).tolist())
 
 
 @dataclass
@@ -21,51 +23,27 @@ class ShareStrategy(Strategy):
     """Base class of strategies with a budget: a share of the candidate layers, at least one layer."""
 
     share: float = 0.5
-    takes = "share"
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise InputError(f"share is {self.share}; give a share of the layers above 0, at most 1")
+    takes, limits = "share", {"share": (1e-6, 1)}
 
     def size(self, count: int) -> int:
-        """Return how many of `count` layers learn at a step."""
         return max(1, round(self.share * count))
 
-    def worst_case(self, count: int) -> tuple[list[int], list[int]]:
-        """Return the worst draw of as many layers as the budget allows."""
-        return drawn_worst_case(count, self.size(count))
 
-
-@dataclass
 class LastLayers(ShareStrategy):
     """The last k layers learn, the same ones at every step."""
 
-    name = "last-k"
-    colour = "#ca9161"
-
-    def lowest(self, count: int) -> int:
-        """Return the position of the lowest layer that learns."""
-        return count - self.size(count)
-
-    def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
-        return self.worst_case(self.count)[0]
+    name, colour = "last-k", "#ca9161"
+    sides: ClassVar[int] = 1  # the other layers lie below those that learn, or half of them above
 
     def worst_case(self, count: int) -> tuple[list[int], list[int]]:
-        """Return the chosen layers twice: no others ever learn."""
-        layers = list(range(self.lowest(count), self.lowest(count) + self.size(count)))
-        return layers, layers
+        lowest = (count - self.size(count)) // self.sides
+        return (list(range(lowest, lowest + self.size(count))),) * 2  # no others ever learn
 
 
-@dataclass
 class MiddleLayers(LastLayers):
     """The middle k layers learn, the same ones at every step."""
 
-    name = "middle-k"
-    colour = "#949494"
-
-    def lowest(self, count: int) -> int:
-        """Return the position of the lowest layer that learns."""
-        return (count - self.size(count)) // 2
+    name, colour, sides = "middle-k", "#949494", 2
 
 
 @dataclass
@@ -73,51 +51,32 @@ class RandomSparseTuning(ShareStrategy):
     """RST: a uniform random subset learns, drawn anew at each step; 4 of 32 layers in the authors' code."""
 
     share: float = 4 / 32
-    name = "rst"
-    colour = "#d55e00"
+    name, colour, changing = "rst", "#d55e00", ("now",)
+    every: ClassVar[int] = 1
+    now: ClassVar[Sequence[int]] = ()  # the positions that were drawn last
 
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
-        return draw(rng, self.count, self.size(self.count))
+        if step % self.every == 0:
+            self.now = draw(rng, self.count, self.size(self.count))
+        return list(self.now)
 
 
 @dataclass
-class LisaAdapters(ShareStrategy):
+class LisaAdapters(RandomSparseTuning):
     """LISA's schedule applied to adapters: random layers, switched every `every` steps. This is not the original."""
 
     share: float = 0.0  # 0 stands for LISA's own 2 layers
     every: int = 20
-    name = "lisa-adapters"
-    colour = "#cc78bc"
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1 or self.every < 1:
-            raise InputError(f"share is {self.share}, every {self.every}; give 0 to 1, and 1 step or more")
-        self._now: list[int] = []
+    name, colour, limits = "lisa-adapters", "#cc78bc", {"share": (0, 1), "every": (1, math.inf)}
 
     def size(self, count: int) -> int:
-        """Return how many of `count` layers learn at a step."""
         return super().size(count) if self.share else min(2, count)
 
-    def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
-        if step % self.every == 0 or not self._now:
-            self._now = draw(rng, self.count, self.size(self.count))
-        return self._now
 
-    def state(self) -> dict:
-        return {"now": self._now}
-
-    def restore(self, state: dict) -> None:
-        self._now = state["now"]
-
-
-@dataclass
 class Lisa(LisaAdapters):
     """LISA as published: the parameters of 2 random layers, embeddings, final norm and head learn, without adapters."""
 
-    name = "lisa"
-    colour = "#ece133"
-    scope = "parameters"
-    takes = None
+    name, colour, scope, takes = "lisa", "#ece133", "parameters", None
 
 
 @dataclass
@@ -125,35 +84,29 @@ class RandomCounts(Strategy):
     """At each step as many random layers learn as IR-Tuning chose there: does the choice matter, or the number?"""
 
     counts: tuple[int, ...] = ()
-    name = "random-counts"
-    colour = "#fbafe4"
-    takes = "counts"
+    name, colour, takes = "random-counts", "#fbafe4", "counts"
 
     def begin(self, count: int, steps: int | None) -> None:
         super().begin(count, steps)
         if steps is None or len(self.counts) < steps:
-            raise InputError(
-                f"random-counts has {len(self.counts)} layer counts for {steps} steps; "
-                "give the IR-Tuning run of the same seed and length (--like RUN, or compare with ir among the methods)"
-            )
+            raise InputError(f"random-counts has {len(self.counts)} layer counts for {steps} steps; give the IR-Tuning "
+                             "run of the same seed and length: --like RUN, or compare with ir")  # fmt: skip
 
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
         return draw(rng, self.count, min(self.counts[step], self.count))
 
-    def worst_case(self, count: int) -> tuple[list[int], list[int]]:
-        """Return a draw of the largest count; without counts, of the most layers that IR-Tuning's cut can keep."""
-        size = min(count, max(self.counts)) if self.counts else count - int(MIDDLE[0] * count)
-        return drawn_worst_case(count, size)
+    def size(self, count: int) -> int:
+        return min(count, max(self.counts, default=count - int(MIDDLE[0] * count)))  # without counts, IR-Tuning's most
 
 
 @dataclass
 class ImportanceSparseTuning(ShareStrategy):
     """IST: layers that can be suppressed without harm are drawn less often.
 
-    The importance of each layer starts at 0. Every 10 steps, 3 different random halves of the layers are suppressed:
-    their adapters' output is multiplied by 0.25. The loss of the last training batch is measured each time, without
-    gradient. The reward is exp(-loss) minus the mean over the 3; a suppressed layer's importance gains
-    reward * p (1 - p) * 10, where p = sigmoid(importance). Source: the behaviour of the authors' baseline.
+    The importance of each layer starts at 0. Every 10 steps, the loss of the last training batch is measured with 3
+    different random halves of the layers suppressed: their adapters' output is multiplied by 0.25. The reward is
+    exp(-loss) minus the mean over the 3. A suppressed layer's importance gains reward * p (1 - p) * 10, where
+    p = sigmoid(importance). Source: the behaviour of the authors' baseline.
     """
 
     share: float = 0.25
@@ -161,17 +114,10 @@ class ImportanceSparseTuning(ShareStrategy):
     trials: int = 3
     factor: float = 0.25
     step_size: float = 10.0
-    name = "ist"
-    colour = "#029e73"
-    takes = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.every < 1 or self.trials < 1:
-            raise InputError(f"every is {self.every}, trials {self.trials}; give 1 or more")
+    name, colour, takes, changing = "ist", "#029e73", None, ("values",)
+    limits = ShareStrategy.limits | {"every": (1, math.inf), "trials": (1, math.inf)}
 
     def size(self, count: int) -> int:
-        """Return how many of `count` layers learn at a step."""
         return max(1, int(self.share * count))
 
     def begin(self, count: int, steps: int | None) -> None:
@@ -179,31 +125,18 @@ class ImportanceSparseTuning(ShareStrategy):
         self.values = np.zeros(count)
 
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
-        return draw(rng, self.count, self.size(self.count), _sigmoid(-self.values))
+        return draw(rng, self.count, self.size(self.count), 1 / (1 + np.exp(self.values)))
 
     def probe_due(self, step: int) -> bool:
         return step > 0 and step % self.every == 0
 
     def probe(self, losses_without: LossesWithout, rng: np.random.Generator) -> None:
-        """Update the importance from the losses with random halves of the layers suppressed."""
-        half, halves = max(1, self.count // 2), []
+        half, halves, p = max(1, self.count // 2), [], 1 / (1 + np.exp(-self.values))
         while len(halves) < min(self.trials, math.comb(self.count, half)):
-            drawn = draw(rng, self.count, half, _sigmoid(self.values))
+            drawn = draw(rng, self.count, half, p)
             if drawn not in halves:
                 halves.append(drawn)
         rewards = np.exp(-np.array(losses_without(halves, self.factor)))
-        if not np.isfinite(rewards).all():  # the batch was skipped, so there is nothing to learn from it
-            return
-        p = _sigmoid(self.values)
-        for layers, reward in zip(halves, rewards - rewards.mean(), strict=True):
-            self.values[layers] += reward * (p * (1 - p))[layers] * self.step_size
-
-    def state(self) -> dict:
-        return {"values": self.values.tolist()}
-
-    def restore(self, state: dict) -> None:
-        self.values = np.array(state["values"])
-
-
-def _sigmoid(values: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-values))
+        if np.isfinite(rewards).all():  # else the batch was skipped, and there is nothing to learn from it
+            for layers, reward in zip(halves, rewards - rewards.mean(), strict=True):
+                self.values[layers] += reward * (p * (1 - p))[layers] * self.step_size

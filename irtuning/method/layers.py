@@ -1,33 +1,25 @@
 """The layers of any Hugging Face classifier, and the parameters in each layer that can learn."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-import torch
+import pandas
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
+from transformers.pytorch_utils import Conv1D  # GPT-2's linear map
 
 from irtuning.errors import InputError
-
-if TYPE_CHECKING:
-    import pandas
 
 
 @dataclass(frozen=True)
 class CandidateLayers:
-    """The layers that a strategy may choose from.
+    """The layers that a strategy may choose from."""
 
-    Attributes:
-        indices: their numbers in the stack, ascending, from 0.
-        parameters: the parameters of each that can learn.
-        below: the parameters of the layers under the lowest one allowed, which never learn.
-    """
+    indices: list[int]  # their numbers in the stack, ascending, from 0
+    parameters: list[list[nn.Parameter]]  # those of each layer that can learn
+    below: list[nn.Parameter]  # those of the layers under the lowest one allowed, which never learn
 
-    indices: list[int]
-    parameters: list[list[nn.Parameter]]
-    below: list[nn.Parameter]
-
-    def freeze_all_but(self, chosen: list[int]) -> None:
+    def freeze_all_but(self, chosen: Sequence[int]) -> None:
         """Let only the layers at these positions learn; the others' gradients become None."""
         for position, parameters in enumerate([*self.parameters, self.below]):
             for parameter in parameters:
@@ -35,81 +27,42 @@ class CandidateLayers:
                 if position not in chosen:
                     parameter.grad = None
 
-    def unfreeze_all(self) -> None:
-        """Let all layers require gradients again, those below the lowest one allowed too."""
-        for parameter in [p for layer in [*self.parameters, self.below] for p in layer]:
-            parameter.requires_grad_(True)
-
-    def check_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
-        """Raise InputError, naming the layers, if an optimizer lacks parameters that should learn."""
-        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        layers = zip(self.indices, self.parameters, strict=True)
-        if missing := [i for i, layer in layers if any(id(p) not in held for p in layer)]:
-            raise InputError(
-                f"layers {missing} have parameters the optimizer does not hold, so they would never learn: let all "
-                "adapters require gradients before the optimizer is made, and freeze none yourself"
-            )
-
 
 def find_layers(model: nn.Module) -> nn.ModuleList:
     """Return the transformer stack of a decoder or encoder classifier, wrapped by peft or not.
 
     The stack is a ModuleList of modules of one class, not inside another, as long as the configuration says the model
     is deep (of any length without a configuration). Of several such lists it is the one with most parameters.
-
-    Raises:
-        InputError: there is no such list, or the model is an encoder-decoder, which has two.
+    InputError says if there is none, or two as in an encoder-decoder.
     """
-    return find_stack(model)[1]
-
-
-def find_stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """Return the module path of the transformer stack and the stack; see `find_layers`."""
-    config = getattr(model, "config", None)
-    if getattr(config, "is_encoder_decoder", False):
-        raise InputError(f"{type(model).__name__} is an encoder-decoder with two stacks; use a decoder or an encoder")
+    config, kind = getattr(model, "config", None), type(model).__name__
     depth = getattr(config, "num_hidden_layers", None)
-
-    def fits(module: nn.Module) -> bool:
-        return (isinstance(module, nn.ModuleList) and len(module) == (depth or len(module)) > 0
-                and len({type(layer) for layer in module}) == 1)  # fmt: skip
-
-    lists = {name: module for name, module in model.named_modules() if fits(module)}
-    outer = [n for n in lists if not any(n.startswith(other + ".") for other in lists)]
+    if getattr(config, "is_encoder_decoder", False):
+        raise InputError(f"{kind} is an encoder-decoder with two stacks; use a decoder or an encoder")
+    lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)
+             and len(module) == (depth or len(module)) and len({*map(type, module)}) == 1}  # fmt: skip
+    outer = [name for name in lists if not any(name.startswith(other + ".") for other in lists)]
     if not outer:
-        wanted = f"{depth} (num_hidden_layers)" if depth else "one or more"
-        raise InputError(
-            f"no transformer stack in {type(model).__name__}: looked for a ModuleList of {wanted} layers of one class; "
-            "a model that shares one layer's weights between all depths has none"
-        )
-    path = max(outer, key=lambda name: sum(p.numel() for p in lists[name].parameters()))
-    return path, lists[path]
+        raise InputError(f"no transformer stack in {kind}: looked for a ModuleList of {depth or 'one or more'} layers "
+                         "of one class; a model whose depths share one layer's weights has none")  # fmt: skip
+    return max((lists[name] for name in outer), key=lambda stack: sum(p.numel() for p in stack.parameters()))
 
 
 def candidate_layers(model: nn.Module, min_layer: int = 0) -> CandidateLayers:
-    """Return the layers from `min_layer` on that can learn: those with adapters, or all if the model has none.
-
-    Raises:
-        InputError: no adapter is inside the layers, or there are fewer than two layers to choose from.
-    """
+    """Return the layers from `min_layer` on that can learn: those with adapters, or all if the model has none."""
     stack, adapted = find_layers(model), hasattr(model, "peft_config")
-    layers = {i: adapter_parameters(layer) if adapted else list(layer.parameters()) for i, layer in enumerate(stack)}
-    if not any(layers.values()):
+    layers = [adapter_parameters(layer) if adapted else list(layer.parameters()) for layer in stack]
+    if not any(layers):
         kind = type(next(iter(model.peft_config.values()))).__name__
         raise InputError(f"the adapters ({kind}) match no module inside the {len(stack)} layers; check target_modules")
-    allowed = {i: parameters for i, parameters in layers.items() if parameters and i >= min_layer}
+    allowed = [i for i, parameters in enumerate(layers) if parameters and i >= min_layer]
     if len(allowed) < 2:
-        raise InputError(
-            f"{len(allowed)} layer(s) to choose from (of {len(stack)}, min_layer {min_layer}); a split needs 2 or more"
-        )
-    below = [p for i, parameters in layers.items() if i < min_layer for p in parameters]
-    return CandidateLayers(list(allowed), list(allowed.values()), below)
+        raise InputError(f"{len(allowed)} of {len(stack)} layers with min_layer {min_layer}; a split needs 2 or more")
+    return CandidateLayers(allowed, [layers[i] for i in allowed], [p for layer in layers[:min_layer] for p in layer])
 
 
 def adapter_modules(layer: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Return every peft tuner module inside a layer, with its name there."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
     return ((name, module) for name, module in layer.named_modules() if isinstance(module, BaseTunerLayer))
 
 
@@ -117,33 +70,26 @@ def adapter_parameters(layer: nn.Module) -> list[nn.Parameter]:
     """Return the parameters of the active adapters inside a layer, each once."""
     parameters = {}
     for _, module in adapter_modules(layer):
-        for name, parameter in module.named_parameters():
-            parts = name.split(".")
-            if parts[0] in module.adapter_layer_names and set(parts) & set(module.active_adapters):
-                parameters[id(parameter)] = parameter
+        for name, p in module.named_parameters():
+            if name.split(".")[0] in module.adapter_layer_names and {*name.split(".")} & {*module.active_adapters}:
+                parameters[id(p)] = p
     return list(parameters.values())
 
 
 def linear_modules(module: nn.Module) -> list[tuple[str, nn.Module]]:
     """Return the linear maps inside a module in the order of their definition, without those of adapters."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-    from transformers.pytorch_utils import Conv1D  # GPT-2's linear map
-
     linears = []
     for name, child in module.named_children():
         child = child.get_base_layer() if isinstance(child, BaseTunerLayer) else child
-        if isinstance(child, (nn.Linear, Conv1D)):
-            linears.append((name, child))
-        else:
-            linears += [(f"{name}.{inner}", linear) for inner, linear in linear_modules(child)]
+        is_linear = isinstance(child, (nn.Linear, Conv1D))
+        linears += [(name, child)] if is_linear else [(f"{name}.{n}", linear) for n, linear in linear_modules(child)]
     return linears
 
 
 def attention_output(layer: nn.Module) -> tuple[str, nn.Module]:
     """Return the name and the module of the attention output projection, the attention block's last linear map."""
     for name, child in layer.named_children():
-        linears = linear_modules(child)
-        if "att" in name.lower() and linears:
+        if "att" in name.lower() and (linears := linear_modules(child)):
             return f"{name}.{linears[-1][0]}", linears[-1][1]
     raise InputError(f"no attention block with a linear map in {type(layer).__name__}; looked for a child named *att*")
 
@@ -153,40 +99,27 @@ def adaptable_modules(model: nn.Module) -> list[str]:
 
     On Llama, Mistral and Qwen these are the authors' five: q_proj, k_proj, v_proj, up_proj, down_proj.
     """
-    path, stack = find_stack(model)
-    names = []
-    for index, layer in enumerate(stack):
-        output, linears = attention_output(layer)[0], [name for name, _ in linear_modules(layer)]
-        names += [f"{path}.{index}.{n}" for n in linears if n != output and not n.endswith("gate_proj")]
-    return names
+    paths = {module: name for name, module in model.named_modules()}
+    return [f"{paths[layer]}.{name}" for layer in find_layers(model) for name, _ in linear_modules(layer)
+            if name != attention_output(layer)[0] and not name.endswith("gate_proj")]  # fmt: skip
 
 
-def describe_layers(model: nn.Module) -> "pandas.DataFrame":
+def describe_layers(model: nn.Module) -> pandas.DataFrame:
     """Return a table of what can learn in each layer, one row per layer, to be checked before training."""
-    import pandas
-
-    path, stack = find_stack(model)
-    rows = []
-    for index, layer in enumerate(stack):
+    paths, rows = {module: name for name, module in model.named_modules()}, []
+    for index, layer in enumerate(find_layers(model)):
         names = [name for name, _ in adapter_modules(layer)]
-        learning = adapter_parameters(layer) if names else list(layer.parameters())
-        rows.append({"layer": index, "path": f"{path}.{index}", "class": type(layer).__name__,
+        learning = adapter_parameters(layer) if names else layer.parameters()
+        rows.append({"layer": index, "path": paths[layer], "class": type(layer).__name__,
                      "adapters": ", ".join(names) or "none", "attention_output": attention_output(layer)[0],
                      "parameters": sum(p.numel() for p in learning)})  # fmt: skip
     return pandas.DataFrame(rows).set_index("layer")
 
 
 def let_backprop_end_early(model: nn.Module) -> None:
-    """Let backpropagation end at the lowest layer that learns, also with gradient checkpointing.
-
-    Checkpointing makes the embeddings' output require a gradient, which pulls every frozen layer into the backward
-    pass. Only the reentrant kind needs that.
-    """
+    """Let backpropagation end at the lowest layer that learns, also with gradient checkpointing."""
+    # Checkpointing makes the embeddings' output require a gradient, so that every frozen layer is in the backward pass.
+    # Only the reentrant kind needs that.
     checkpoint = getattr(find_layers(model)[0], "_gradient_checkpointing_func", None)
     if not getattr(checkpoint, "keywords", {}).get("use_reentrant"):
-        base_model(model).disable_input_require_grads()
-
-
-def base_model(model: nn.Module) -> nn.Module:
-    """Return the model without peft's wrapper."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+        model.disable_input_require_grads()

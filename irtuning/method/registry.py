@@ -1,6 +1,7 @@
 """Strategies by name: what a method's text means, and how a strategy of one's own joins the list."""
 
 import copy
+import json
 import re
 import runpy
 from collections.abc import Mapping
@@ -21,99 +22,74 @@ IN_A_FILE = re.compile(r"(.+\.py):(\w+)((?::.*)?)", re.DOTALL)  # FILE.py:Class,
 
 
 def register(kind: type[Strategy]) -> str:
-    """Add a strategy class to `METHODS` and return its name: its attribute `name`, or else the class's own name.
-
-    Raises:
-        InputError: the name belongs to a strategy of this package, or is not made of letters, digits, `-` and `_`.
-    """
+    """Add a strategy class to `METHODS` and return its name: its attribute `name`, or else the class's own name."""
     name = kind.__dict__.get("name") or kind.__name__
-    if not re.fullmatch(r"[\w-]+", name):
-        raise InputError(f"{kind.__name__} has the name {name!r}; give letters, digits, - and _ alone")
-    if any(name == known.name and kind is not known for known in BUILT_IN):
-        raise InputError(f"{kind.__name__} has the name {name!r}, which is a method of this package; give it another")
+    taken = any(name == known.name and kind is not known for known in BUILT_IN)
+    if taken or not re.fullmatch(r"[\w-]+", name):
+        wrong = "is a method of this package; give it another" if taken else "has more than letters, digits, - and _"
+        raise InputError(f"{kind.__name__} has the name {name!r}, which {wrong}")
     METHODS[name] = kind
     return name
 
 
-def as_strategy(method: "str | type[Strategy] | Strategy", **options: object) -> Strategy:
-    """Return the strategy that a text, a class or an instance stands for; an instance is copied.
-
-    A class of one's own is registered, so that its name can be used as a text from then on.
+def as_strategy(spec: "str | type[Strategy] | Strategy", **options: object) -> Strategy:
+    """Return the strategy that a text, a class or an instance stands for, and register its name.
 
     Args:
-        method: a name with options, `ir:variant=exact:splits=2`; a class in a file, `FILE.py:Class:option=value`; a
-            subclass of `Strategy`; or an instance of one.
+        spec: a name with options, `ir:variant=exact:splits=2`; a class in a file, `FILE.py:Class:option=value`; a
+            subclass of `Strategy`; or an instance of one, which is copied.
         options: defaults for the options that the text does not set; for an instance they replace its own.
-
-    Raises:
-        InputError: an unknown method or option, a value that the method refuses, or something that is no strategy.
     """
-    if isinstance(method, str):
-        return make_strategy(method, **options)
-    kind = method if isinstance(method, type) else type(method)
-    if not issubclass(kind, Strategy):
-        raise InputError(f"{method!r} is not a method: give a name, or a subclass or an instance of Strategy")
-    register(kind)
-    if isinstance(method, type):
+    if isinstance(spec, str):
+        kind, options = _read(spec, options)
         return kind(**options)
-    strategy = copy.deepcopy(method)
-    for name, value in options.items():
-        setattr(strategy, name, value)
+    kind = spec if isinstance(spec, type) else type(spec)
+    if not issubclass(kind, Strategy):
+        raise InputError(f"{spec!r} is not a method: give a name, or a subclass or an instance of Strategy")
+    register(kind)
+    strategy = kind(**options) if isinstance(spec, type) else copy.deepcopy(spec)
+    vars(strategy).update(options)
     return strategy
 
 
-def make_strategy(spec: str, **options: object) -> Strategy:
-    """Return the strategy that a text such as `ir` or `ir:variant=exact:splits=2` names; see `as_strategy`."""
-    if found := IN_A_FILE.fullmatch(spec):
-        name, *pairs = [register(_class_in(found[1], found[2])), *found[3].split(":")[1:]]
-    else:
-        name, *pairs = spec.split(":")
+def _read(text: str, options: dict) -> tuple[type[Strategy], dict]:
+    """Return the class that a text names, and its options; a Python file is run, as a script of the user's own."""
+    name, *pairs = text.split(":")
+    if match := IN_A_FILE.fullmatch(text):
+        file, name, pairs = match[1], match[2], match[3].split(":")[1:]
+        kind = runpy.run_path(file).get(name) if Path(file).is_file() else None  # classes travel to workers by value
+        if not (isinstance(kind, type) and issubclass(kind, Strategy)):
+            raise InputError(f"no file {file!r} defines a subclass of Strategy named {name!r}")
+        name = register(kind)
     if name not in METHODS:
         raise unknown("method", name, METHODS)
     kinds = {f.name: f.type for f in fields(METHODS[name])}
     for pair in pairs:
-        key, equals, text = pair.partition("=")
+        key, equals, value = pair.partition("=")
         if key not in kinds or not equals:
             raise unknown(f"option of method {name!r} (written name:option=value)", pair, kinds)
-        options[key] = read_as(f"{name}:{key}", text, kinds[key])
-    return METHODS[name](**options)
+        options[key] = read_as(f"{name}:{key}", value, kinds[key])
+    return METHODS[name], options
+
+
+make_strategy = as_strategy  # its public name
 
 
 def method_text(strategy: Strategy) -> str:
-    """Return the text that names a strategy: its name and the options that differ from their defaults.
-
-    >>> method_text(make_strategy("ir:splits=2:variant=reference"))
-    'ir:splits=2'
-    """
+    """Return a strategy's name and those of its options that differ from their defaults, such as `ir:splits=2`."""
     given = [f for f in fields(strategy) if f.default is not MISSING and getattr(strategy, f.name) != f.default]
     return ":".join([register(type(strategy)), *(f"{f.name}={getattr(strategy, f.name)}" for f in given)])
 
 
 def describe(strategy: Strategy) -> dict:
     """Return a strategy's name and options as a JSON object; `make_strategy(**description)` makes it again."""
-    options = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(strategy).items()}
-    return {"spec": register(type(strategy))} | options
+    return {"spec": register(type(strategy))} | json.loads(json.dumps(asdict(strategy)))
 
 
 def facts(method: str, recorded: Mapping | None = None) -> dict:
-    """Return what tables and figures need to know of a method: its scope, importance, keep, leads and colour.
-
-    Args:
-        method: the method's text in a record.
-        recorded: the same facts as the record keeps them, for a strategy that is not registered in this process.
-    """
+    """Return scope, importance, keep, leads and colour of a method; those `recorded` if it is not registered here."""
     kind = METHODS.get(method.split(":")[0], Strategy)
     known = {name: getattr(kind, name) for name in ("scope", "importance", "keep", "leads", "colour")}
     if kind not in BUILT_IN:
         known["colour"] = kind.__dict__.get("colour", "")  # not its parent's, from which it must be told apart
     return known if kind is not Strategy or recorded is None else known | dict(recorded)
-
-
-def _class_in(file: str, name: str) -> type[Strategy]:
-    """Return the class `name` that a Python file defines; the file is run, as a script of the user's own."""
-    if not Path(file).is_file():
-        raise InputError(f"no file {file!r}; give an existing one as FILE.py:Class")
-    kind = runpy.run_path(file).get(name)  # the module is not importable, so its classes travel to workers by value
-    if not (isinstance(kind, type) and issubclass(kind, Strategy)):
-        raise InputError(f"{file} defines no subclass of Strategy named {name!r}")
-    return kind

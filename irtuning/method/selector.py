@@ -7,8 +7,6 @@ import numpy as np
 
 from irtuning.errors import InputError, unknown
 
-VARIANTS = ("reference", "exact")
-KEEPS = ("high", "low")
 MIDDLE = (0.35, 0.65)  # the cut is looked for between these shares of the sorted layers
 REFERENCE_UNMEASURED = 1000.0  # the authors' score of a layer without a finite gradient norm
 
@@ -22,53 +20,44 @@ def split_scores(
     With the L scores sorted ascending, `V[i] = Var(first i + 1) + Var(rest)` for i = 0..L-2 (population variances,
     not weighted by size). The cut is the smallest V within the middle of the list, indices int(0.35 L)..int(0.65 L).
 
-    `exact` keeps the part beyond the best cut: sorted[i+1:] for `high`, sorted[:i+1] for `low`. Layers that are not
-    measured yet always learn, and the cut is made among the others.
+    `exact`, which is ours, keeps the part beyond the cut: sorted[i+1:] for `high`, sorted[:i+1] for `low`. Layers that
+    are not measured yet always learn, and the cut is made among the others.
 
-    `reference` does what the authors' code does. A layer that is not measured counts as 1000; if none is measured,
-    the scores are uniform random numbers. The index i is the first place anywhere in V with the smallest value of the
-    middle. `high` keeps sorted[i:], one layer more than the best cut. `low` keeps sorted[:i] and leaves the last index
-    of the middle out.
+    `reference` does what the authors' public code does. A layer that is not measured counts as 1000; if none is
+    measured, the scores are uniform random numbers. The index i is the first one anywhere in V with the smallest value
+    of the middle. `high` keeps sorted[i:], one layer more than the cut. `low` keeps sorted[:i], and its middle is one
+    index shorter.
 
     Args:
         scores: one per layer, lowest layer first; None, NaN and infinities mark layers that are not measured yet.
-        variant: `reference` or `exact`.
+        variant, keep: `reference` or `exact`, and whether `high` or `low` scores learn.
         splits: how many times the cut is applied, each time inside the part kept before (once or twice in the paper).
-        keep: whether `high` or `low` scores learn.
         window: first and last index of V of the first cut, both included, instead of the middle.
         rng: random generator; `reference` needs it when no layer is measured.
 
     Returns:
-        The indices of the chosen layers, ascending; never empty. A part with fewer than 2 layers is not cut. Where
-        the reference would fail or keep nothing (very few layers, `low`), the smallest part it can cut is kept.
-
-    Raises:
-        InputError: no scores, an unknown variant or part, splits below 1, or no `rng` where one is needed.
-
-    Source: the behaviour of the authors' public code; `exact` is ours, after the abstract's description.
+        The indices of the chosen layers, ascending, at least one. A part with fewer than 2 layers is not cut.
 
     >>> split_scores([1, 1, 1, 1, 9, 9, 9, 9], variant="exact")
     [4, 5, 6, 7]
     >>> split_scores([1, 1, 1, 1, 9, 9, 9, 9])  # one layer more than the high part
     [3, 4, 5, 6, 7]
     """
-    if len(scores) == 0:
-        raise InputError("no scores to split: the model has no layers that could learn")
-    if variant not in VARIANTS:
-        raise unknown("variant", variant, VARIANTS)
-    if keep not in KEEPS:
-        raise unknown("part to keep", keep, KEEPS)
-    if splits < 1:
-        raise InputError(f"splits is {splits}; give 1 or more")
+    for kind, value, choices in (("variant", variant, ("reference", "exact")), ("part", keep, ("high", "low"))):
+        if value not in choices:
+            raise unknown(kind, value, choices)
+    if len(scores) == 0 or splits < 1:
+        raise InputError(f"there are {len(scores)} scores and {splits} splits; give 1 or more of each")
     values = np.array([math.nan if score is None else score for score in scores], dtype=float)
-    measured = np.isfinite(values)
-    always = np.flatnonzero(~measured) if variant == "exact" else []
-    if variant == "reference" and not measured.any():
-        if rng is None:
-            raise InputError("no layer has a score yet: pass rng, a numpy random Generator, to draw the first layers")
-        values = rng.random(len(values))
-    elif variant == "reference":
+    measured, always = np.isfinite(values), []
+    if variant == "exact":
+        always = np.flatnonzero(~measured)
+    elif measured.any():
         values[~measured] = REFERENCE_UNMEASURED
+    elif rng is None:
+        raise InputError("no layer has a score yet: pass rng, a numpy random Generator, to draw the first layers")
+    else:
+        values = rng.random(len(values))
     candidates = np.setdiff1d(np.arange(len(values)), always)
     order = candidates[np.argsort(values[candidates], kind="stable")]
     for cut in range(splits):

@@ -1,28 +1,29 @@
 """A Trainer that averages the loss over all examples of an optimizer step and groups examples by length."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import Sampler
 from transformers import Trainer
 
-from irtuning.method.processes import mean
+from irtuning.method.processes import summed, world_size
 
 MEGABATCH = 8  # examples are sorted by length within this many batches
+# cuDNN's attention is left out: it gives NaN gradients for some padded batches (length 192, an H200, torch 2.11)
+ATTENTION = [SDPBackend.MATH, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
 
 
 def batch_order(seed: int, epoch: int, lengths: Sequence[int], batch_size: int) -> list[int]:
     """Return the order of the examples in an epoch: random batches of similar length, a short last batch at the end.
 
-    The order depends on the arguments alone. `batch_size` counts all examples of an optimizer step, over processes and
-    accumulated micro-batches, so that a step has the same examples however it is divided.
+    `batch_size` counts all examples of an optimizer step, over processes and micro-batches, so that a step has the same
+    examples however it is divided.
     """
     rng = np.random.default_rng([seed, epoch])
     order, lengths = rng.permutation(len(lengths)), np.asarray(lengths)
-    full = len(order) // batch_size * batch_size
-    batches = []
+    full, batches = len(order) // batch_size * batch_size, []
     for start in range(0, full, MEGABATCH * batch_size):
         part = order[start : min(start + MEGABATCH * batch_size, full)]
         part = part[np.argsort(-lengths[part], kind="stable")]
@@ -50,22 +51,18 @@ class LengthGroupedBatches(Sampler):
 class LayerwiseTrainer(Trainer):
     """Trainer for classifiers whose loss is the mean cross-entropy over all examples of an optimizer step.
 
-    Each example counts the same, however the step is divided into micro-batches.
-
-    Args:
-        class_weights: one weight per class, shape (K,), best with mean 1 over the examples; None for 1 each.
+    `class_weights` are one weight per class, shape (K,), best with mean 1 over the examples; None for 1 each.
     """
 
     def __init__(self, *args, class_weights: torch.Tensor | None = None, **kwargs):
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = True  # so that compute_loss learns the number of examples in the step
-        self._class_weights = class_weights
-        self._losses: list[tuple[int, torch.Tensor]] = []
+        self._class_weights, self._losses = class_weights, []
 
     def step_losses(self) -> list[float]:
         """Return the training loss of each optimizer step so far, the mean over its examples."""
-        values = mean(torch.stack([loss for _, loss in self._losses])).tolist() if self._losses else []
-        sums: dict[int, float] = {}
+        losses, sums = [loss for _, loss in self._losses], {}
+        values = (summed(torch.stack(losses)) / world_size()).tolist() if losses else []
         for (step, _), value in zip(self._losses, values, strict=True):
             sums[step] = sums.get(step, 0.0) + value
         return list(sums.values())
@@ -73,13 +70,12 @@ class LayerwiseTrainer(Trainer):
     def step_examples(self, step: int) -> list[int]:
         """Return the positions in the training set of the examples of an optimizer step; steps count from 0."""
         sampler = self._get_train_sampler()
-        epoch, batch = divmod(step, -(-len(sampler) // sampler.batch_size))
-        sampler.set_epoch(epoch)
+        sampler.epoch, batch = divmod(step, -(-len(sampler) // sampler.batch_size))
         return list(sampler)[batch * sampler.batch_size : (batch + 1) * sampler.batch_size]
 
+    @sdpa_kernel(ATTENTION)
     def train(self, *args, **kwargs):
-        with few_walks(self), finite_attention():
-            return super().train(*args, **kwargs)
+        return super().train(*args, **kwargs)
 
     def training_step(self, *args, **kwargs) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
@@ -88,47 +84,15 @@ class LayerwiseTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Return the weighted cross-entropy of the micro-batch, divided by the number of examples in the step."""
-        outputs, labels = model(**inputs), inputs["labels"]
-        weights = None if self._class_weights is None else self._class_weights.to(outputs.logits.device)
-        total = torch.nn.functional.cross_entropy(outputs.logits.float(), labels, weight=weights, reduction="sum")
-        if num_items_in_batch is None:
-            loss = total / len(labels)
-        else:  # counted over all processes, whose gradients are averaged
-            together = self.args.average_tokens_across_devices
-            loss = total / num_items_in_batch * (self.accelerator.num_processes if together else 1)
+        outputs, labels, weights = model(**inputs), inputs["labels"], self._class_weights
+        weights = None if weights is None else weights.to(outputs.logits.device)
+        loss = torch.nn.functional.cross_entropy(outputs.logits.float(), labels, weight=weights, reduction="sum")
+        loss = loss / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            loss = loss * self.accelerator.num_processes  # it counts all processes, whose gradients are averaged
         return (loss, outputs) if return_outputs else loss
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler:
         lengths = [len(example["input_ids"]) for example in (train_dataset or self.train_dataset)]
         size = self._train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return LengthGroupedBatches(self.args.seed, lengths, size)
-
-
-@contextmanager
-def finite_attention() -> Iterator[None]:
-    """Turn cuDNN's attention off: some padded batches get NaN gradients (length 192 on an H200, torch 2.11)."""
-    from torch.backends import cuda
-
-    before = cuda.cudnn_sdp_enabled()
-    cuda.enable_cudnn_sdp(False)
-    try:
-        yield
-    finally:
-        cuda.enable_cudnn_sdp(before)
-
-
-@contextmanager
-def few_walks(trainer: Trainer) -> Iterator[None]:
-    """Skip three walks over all modules that the Trainer takes at each step, while a GPU would wait.
-
-    It sets train mode, which is set already; it looks for all parameters to drop their gradients, although the
-    optimizer knows them; and it counts operations that nobody reads.
-    """
-    model, train = trainer.model, trainer.model.train
-    model.train = lambda mode=True: model if mode == model.training else train(mode)
-    model.zero_grad = lambda set_to_none=True: trainer.optimizer.zero_grad(set_to_none)
-    trainer.floating_point_ops = lambda inputs: 0
-    try:
-        yield
-    finally:
-        del model.train, model.zero_grad, trainer.floating_point_ops

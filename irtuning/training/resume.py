@@ -22,6 +22,7 @@ from irtuning.method.callback import LayerwiseTuning
 from irtuning.method.processes import from_first, is_first, summed, wait_for_all, world_size
 from irtuning.method.trainer import LayerwiseTrainer
 from irtuning.training.record import has_record
+from irtuning.training.speed import few_walks
 
 FORMAT, IDENTITY, TENSORS = 2, "identity.json", "tensors.safetensors"
 
@@ -154,6 +155,10 @@ class ResumableTrainer(LayerwiseTrainer):
         finally:
             if before is not None:
                 signal.signal(signal.SIGTERM, before)
+
+    def train(self, *args, **kwargs):
+        with few_walks(self):
+            return super().train(*args, **kwargs)
 
     def log(self, logs, *args, **kwargs) -> None:
         """Log also how many layers learned in the last step, and the scores they were chosen from, by layer."""

@@ -16,8 +16,8 @@ import typer
 from transformers import DataCollatorWithPadding
 
 import irtuning.training.build
-from irtuning.method import trainer
 from irtuning.companion.paths import REPOSITORY
+from irtuning.training import resume
 from irtuning.training.record import provenance, write_text
 from irtuning.training.run import train
 
@@ -25,7 +25,7 @@ WARM = 4
 PADDED = partial(DataCollatorWithPadding, padding="max_length", max_length=160)
 VARIANTS = {
     "as it is": nullcontext,
-    "modules walked and operations counted at each step": lambda: patch.object(trainer, "few_walks", lambda trainer: nullcontext()),
+    "modules walked and operations counted at each step": lambda: patch.object(resume, "few_walks", lambda trainer: nullcontext()),
     "padded to 160 tokens": lambda: patch.object(
         irtuning.training.build, "DataCollatorWithPadding", lambda tokenizer, **_: PADDED(tokenizer)
     ),

@@ -63,9 +63,7 @@ def train_together(size, settings, **options):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     answers = FORKS.Queue()
-    processes = [
-        FORKS.Process(target=one_rank, args=(rank, size, port, settings, options, answers)) for rank in range(size)
-    ]
+    processes = [FORKS.Process(target=one_rank, args=(rank, size, port, settings, options, answers)) for rank in range(size)]
     for process in processes:
         process.start()
     found = dict(answers.get(timeout=240) for _ in processes)
@@ -108,9 +106,8 @@ def test_three_processes_train_as_one(method):
     for record in together:
         assert_same_trajectory(record["train"]["steps"], alone["train"]["steps"])
         assert record["scores"]["validation"]["macro_f1"] == pytest.approx(alone["scores"]["validation"]["macro_f1"], abs=1e-4)
-        assert [row["id"] for row in record["predictions"]["validation"]] == [
-            row["id"] for row in alone["predictions"]["validation"]
-        ]
+        ids = [[row["id"] for row in each["predictions"]["validation"]] for each in (record, alone)]
+        assert ids[0] == ids[1]
     assert all(record["predictions"] == together[0]["predictions"] for record in together)
 
 
@@ -141,10 +138,8 @@ def test_processes_share_one_folder_and_go_on_together_from_a_checkpoint(tmp_pat
 def test_one_command_under_torchrun(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "irtuning"]
     options = ["train", "--model", "tiny-random", "--max-steps", "2", "--set", "batch_size=4", "--set", "device=cpu", "--json"]
-    found = subprocess.run(
-        [*command, *options, "--output", str(tmp_path / "run")],
-        capture_output=True, text=True, timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    found = subprocess.run([*command, *options, "--output", str(tmp_path / "run")], capture_output=True, text=True,
+                           timeout=240, env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["config"]["max_steps"] == 2  # printed by one of them
     assert read_record(tmp_path / "run")["meta"]["processes"] == 2

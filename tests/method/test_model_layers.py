@@ -36,16 +36,10 @@ def test_adapted_modules_are_the_references_five(architecture):
     assert sorted({n.split(".")[-1] for n in names}) == sorted(FIVE) and len(names) == 20
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        IA3Config(task_type="SEQ_CLS"),
-        VeraConfig(task_type="SEQ_CLS", target_modules=["q_proj"]),
-        LoHaConfig(task_type="SEQ_CLS", target_modules=["q_proj"]),
-        LNTuningConfig(task_type="SEQ_CLS"),
-    ],
-    ids=lambda config: config.peft_type.value,
-)
+@pytest.mark.parametrize("config", [
+    IA3Config(task_type="SEQ_CLS"), VeraConfig(task_type="SEQ_CLS", target_modules=["q_proj"]),
+    LoHaConfig(task_type="SEQ_CLS", target_modules=["q_proj"]), LNTuningConfig(task_type="SEQ_CLS"),
+], ids=lambda config: config.peft_type.value)  # fmt: skip
 @pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning")  # peft's own about RMSNorm; it works
 def test_other_peft_tuners(config):
     assert all(candidate_layers(add_adapter(make_classifier(), config)).parameters)

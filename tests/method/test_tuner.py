@@ -28,15 +28,10 @@ def restored_names(monkeypatch):
     monkeypatch.setattr(registry, "METHODS", dict(registry.METHODS))
 
 
-class Lowest(Strategy):
-    """The two lowest layers learn."""
-
-    def choose(self, step, scores, rng):
-        return [0, 1]
-
-
 class Given(Strategy):
     """Whatever is given learns."""
+
+    positions = [0, 1]
 
     def choose(self, step, scores, rng):
         return self.positions
@@ -84,10 +79,8 @@ def test_a_plain_loop_is_the_same_run_as_the_trainer(tmp_path, method):
     """To the last bit: the same batches, model and optimizer, no dropout, and the same operations in the same order."""
     model, optimizer = make_model()
     callback = LayerwiseTuning(method, seed=7)
-    arguments = TrainingArguments(
-        str(tmp_path), max_steps=STEPS, per_device_train_batch_size=SIZE, max_grad_norm=1.0, report_to="none",
-        save_strategy="no", disable_tqdm=True, use_cpu=True,
-    )  # fmt: skip
+    arguments = TrainingArguments(str(tmp_path), max_steps=STEPS, per_device_train_batch_size=SIZE, max_grad_norm=1.0,
+                                  report_to="none", save_strategy="no", disable_tqdm=True, use_cpu=True)  # fmt: skip
     constant = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
     trainer = InOrder(model, arguments, train_dataset=EXAMPLES, data_collator=collate, callbacks=[callback],
                       optimizers=(optimizer, constant))  # fmt: skip
@@ -96,11 +89,10 @@ def test_a_plain_loop_is_the_same_run_as_the_trainer(tmp_path, method):
     layers, losses = loop(tuner)
     assert losses == trainer.losses and tuner.history == callback.history and len(losses) == STEPS
     assert layers == [row["layers"] for row in callback.history] and len({tuple(chosen) for chosen in layers}) > 1
-    for one, two in zip(model.parameters(), tuner.model.parameters(), strict=True):
-        assert torch.equal(one, two)
+    assert all(torch.equal(one, two) for one, two in zip(model.parameters(), tuner.model.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("strategy", [Lowest, Lowest(), Lowest(min_layer=1)], ids=["class", "instance", "upper"])
+@pytest.mark.parametrize("strategy", [Given, Given(), Given(min_layer=1)], ids=["class", "instance", "upper"])
 def test_a_class_or_an_instance_is_a_strategy_and_its_layers_alone_learn(strategy):
     tuner = make_tuner(strategy)
     before = {n: p.detach().clone() for n, p in tuner.model.named_parameters()}
@@ -125,13 +117,11 @@ def test_a_state_continues_as_if_never_interrupted(method):
     whole = make_tuner(method)
     expected = loop(whole)
     first, second = make_tuner(method), make_tuner(method, seed=1)
-    begun = loop(first, BATCHES[:10])
-    weights = {n: v.clone() for n, v in first.model.state_dict().items()}
-    moments, state = first.optimizer.state_dict(), first.state_dict()
+    begun, state = loop(first, BATCHES[:10]), first.state_dict()
     text = json.dumps(state)
-    second.model.load_state_dict(weights)
-    second.optimizer.load_state_dict(moments)
-    second.load_state_dict(state)
+    second.model.load_state_dict(first.model.state_dict())
+    second.optimizer.load_state_dict(first.optimizer.state_dict())
+    second.load_state_dict(json.loads(text))
     continued = loop(second, BATCHES[10:])
     loop(first, BATCHES[10:12])
     assert tuple(one + two for one, two in zip(begun, continued, strict=True)) == expected
@@ -184,7 +174,7 @@ def test_the_norm_is_torchs_and_none_is_no_clipping():
     assert norm == pytest.approx(torch.nn.utils.clip_grad_norm_(tuner.model.parameters(), 1e9).item(), rel=1e-6)
 
 
-def test_a_gradient_that_is_not_finite_changes_nothing_and_is_recorded():
+def test_a_gradient_that_is_not_finite_changes_nothing_and_is_recorded(caplog):
     tuner = make_tuner("ir")
     loop(tuner, BATCHES[:2])
     scores, before = tuner.scores, [p.detach().clone() for p in tuner.model.parameters()]
@@ -193,6 +183,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_recorded():
     assert math.isnan(tuner.end_backward())
     tuner.optimizer.step()
     assert tuner.history[-1]["skipped"] and tuner.history[-1]["gradient_norm"] is None and tuner.scores == scores
+    assert "step 3 skipped" in caplog.text
     assert all(torch.equal(one, two) for one, two in zip(before, tuner.model.parameters(), strict=True))
     loop(tuner, BATCHES[3:5])
     assert [row["skipped"] for row in tuner.history] == [False, False, True, False, False]
