@@ -45,20 +45,20 @@ def unfinished(output: Path) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}; give another output") from None
     try:
-        for path in folder.iterdir():
-            if path.is_dir() and not _is_complete(path):
-                shutil.rmtree(path)
+        _remove_half_written(folder)
         yield folder
         finished = True
     finally:
-        if finished or not any(map(_is_complete, folder.iterdir())):
+        _remove_half_written(folder)
+        if finished or not any(path.is_dir() for path in folder.iterdir()):
             shutil.rmtree(folder, ignore_errors=True)
         lock.release()
 
 
-def _is_complete(path: Path) -> bool:
-    """Return whether a path is a checkpoint, or a finished run that could not be renamed."""
-    return path.name.startswith("checkpoint-") or has_record(path)
+def _remove_half_written(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not (path.name.startswith("checkpoint-") or has_record(path)):
+            shutil.rmtree(path)
 
 
 class Checkpoints:

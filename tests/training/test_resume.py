@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_classifier, make_examples
+from conftest import collate, make_classifier, make_examples
 from safetensors.torch import load_file
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -29,11 +29,8 @@ from irtuning.method.trainer import LayerwiseTrainer
 
 BLOCKS = ("run", "train", "scores", "predictions")
 SHORT = {"max_steps": 14, "batch_size": 16, "eval_every": 4}  # 6 steps an epoch
-STEPS = 8
-EVERY = 2
-FORKS = multiprocessing.get_context(
-    "forkserver"
-)  # its server has imported torch and computed nothing, so has no threads
+STEPS, EVERY = 8, 2
+FORKS = multiprocessing.get_context("forkserver")  # its server has imported torch, but has no threads
 FORKS.set_forkserver_preload(["irtuning.training.run", "peft", "transformers.models.llama.modeling_llama"])
 
 
@@ -43,59 +40,41 @@ class At(TrainerCallback):
     def __init__(self, act, moment, step):
         self.act, self.moment, self.step = act, moment, step
 
+    def reached(self, moment, state):
+        if (moment, state.global_step) == (self.moment, self.step):
+            self.act()
+
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
-        self._reached("step", state)
+        self.reached("step", state)
 
     def on_prediction_step(self, args, state, control, **kwargs):
-        self._reached("evaluation", state)
+        self.reached("evaluation", state)
 
     def on_step_end(self, args, state, control, **kwargs):
         if self.moment == "saving" and state.global_step == self.step:
             torch.save = lambda *arguments, **options: self.act()  # the weights are written, the optimizer is not
 
-    def _reached(self, moment, state):
-        if (moment, state.global_step) == (self.moment, self.step):
-            self.act()
 
+class Began(TrainerCallback):
+    """Tells another process that training has begun."""
 
-class Phase(TrainerCallback):
-    """Tells another process what is going on: training has begun (1), a step (1), the evaluation (2), saving (3)."""
-
-    def __init__(self, phase):
-        self.phase = phase
+    def __init__(self, event):
+        self.event = event
 
     def on_step_begin(self, args, state, control, **kwargs):
-        self.phase.value = 1
-
-    def on_prediction_step(self, args, state, control, **kwargs):
-        self.phase.value = 2
-
-    def on_evaluate(self, args, state, control, **kwargs):
-        self.phase.value = 3 if control.should_save else 1
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.phase.value = 2 if control.should_evaluate else 3 if control.should_save else 1
-
-    on_save = on_step_begin
+        self.event.set()
 
 
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def interrupt():
-    raise KeyboardInterrupt
-
-
-def train_here(settings, folder, save_every, kill, phase):
+def train_here(settings, folder, save_every=EVERY, kill=None, began=None):
     """The work of a forked process."""
     torch.set_num_threads(1)
-    callbacks = [At(die, *kill)] if kill else [Phase(phase)] if phase else []
+    die = lambda: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
+    callbacks = [At(die, *kill)] if kill else [Began(began)] if began else []
     train(RunConfig.of(settings), output=folder, save_every=save_every, progress=False, callbacks=callbacks)
 
 
-def fork(settings, folder, kill=None, phase=None, save_every=EVERY):
-    process = FORKS.Process(target=train_here, args=(settings, folder, save_every, kill, phase))
+def fork(work, *arguments, **named):
+    process = FORKS.Process(target=work, args=arguments, kwargs=named)
     process.start()
     return process
 
@@ -106,24 +85,20 @@ def finished(process):
 
 
 def blocks(folder):
-    record = read_record(folder)
-    return {name: record[name] for name in BLOCKS}
+    return [read_record(folder)[name] for name in BLOCKS]
 
 
-@pytest.mark.parametrize(
-    ("method", "kills", "settings"),
-    [
-        ("ir", [("step", 7), ("saving", 10)], {}),
-        ("ist:every=3", [("evaluation", 4), ("step", 11)], {"accumulation": 2}),
-        ("lisa:every=5", [("saving", 8), ("evaluation", 12)], {}),
-    ],
-)
+@pytest.mark.parametrize(("method", "kills", "settings"), [
+    ("ir", [("step", 7), ("saving", 10)], {}),
+    ("ist:every=3", [("evaluation", 4), ("step", 11)], {"accumulation": 2}),
+    ("lisa:every=5", [("saving", 8), ("evaluation", 12)], {}),
+])  # fmt: skip
 def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(own_corpus, tmp_path, method, kills, settings):
     settings = own_corpus | SHORT | settings | {"method": method}
-    uncut = fork(settings, tmp_path / "uncut")
+    uncut = fork(train_here, settings, tmp_path / "uncut")
     for kill in kills:
-        assert finished(fork(settings, tmp_path / "killed", kill)) == -signal.SIGKILL
-    assert finished(fork(settings, tmp_path / "killed")) == finished(uncut) == 0
+        assert finished(fork(train_here, settings, tmp_path / "killed", kill=kill)) == -signal.SIGKILL
+    assert finished(fork(train_here, settings, tmp_path / "killed")) == finished(uncut) == 0
     assert blocks(tmp_path / "killed") == blocks(tmp_path / "uncut")
     starts = read_record(tmp_path / "killed")["meta"]["starts"]
     assert starts[0] == 0 and len(starts) == 3
@@ -135,29 +110,22 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(own_corpus, tmp_pat
 @pytest.mark.parametrize("method", METHODS)
 def test_no_moment_is_a_bad_one(own_corpus, tmp_path, method):
     """SIGKILLs at random moments of training, evaluation and saving; how many is told by IRTUNING_KILLS."""
-    chance, hits = random.Random(method), {1: 0, 2: 0, 3: 0}
-    counts = {"counts": tuple(1 + i % 5 for i in range(200))} if method == "random-counts" else {}
-    settings = (
-        own_corpus
-        | {"method": method, "max_steps": 200, "batch_size": 16, "eval_every": 7}
-        | counts
-    )
-    assert finished(fork(settings, tmp_path / "uncut", save_every=0)) == 0
-    kills = int(os.environ.get("IRTUNING_KILLS", "20"))
+    chance, kills = random.Random(method), int(os.environ.get("IRTUNING_KILLS", "20"))
+    settings = own_corpus | {"method": method, "max_steps": 200, "batch_size": 16, "eval_every": 7}
+    settings |= {"counts": tuple(1 + i % 5 for i in range(200))} if method == "random-counts" else {}
+    assert finished(fork(train_here, settings, tmp_path / "uncut", save_every=0)) == 0
     # no life is so long that the last kill would come too late
     life = read_record(tmp_path / "uncut")["meta"]["seconds"]["train"] / kills
     for _ in range(kills):
-        phase = FORKS.Value("i", 0)
-        process = fork(settings, tmp_path / "killed", phase=phase, save_every=EVERY)
-        while not phase.value:
-            time.sleep(0.01)
+        began = FORKS.Event()
+        process = fork(train_here, settings, tmp_path / "killed", began=began)
+        began.wait()
         time.sleep(chance.uniform(0, life))
         process.kill()
         assert finished(process) == -signal.SIGKILL
-        hits[phase.value] += 1
-    assert finished(fork(settings, tmp_path / "killed")) == 0
+    assert finished(fork(train_here, settings, tmp_path / "killed")) == 0
     starts = read_record(tmp_path / "killed")["meta"]["starts"]
-    print(f"{method}: killed in a step, in evaluation, while saving: {list(hits.values())}; went on at {starts}")
+    print(f"{method}: went on at {starts}")
     assert blocks(tmp_path / "killed") == blocks(tmp_path / "uncut")
     assert starts[-1] > 0 and starts == sorted(starts)
     assert {path.name for path in tmp_path.iterdir()} == {"uncut", "killed"}
@@ -165,56 +133,47 @@ def test_no_moment_is_a_bad_one(own_corpus, tmp_path, method):
 
 def compare_here(settings, folder):
     torch.set_num_threads(1)
-    run_comparison(["full", "rst"], seeds=[1], jobs=1, output=folder, progress=False, **settings)
+    return run_comparison(["full", "rst"], seeds=[1], jobs=1, output=folder, progress=False, **settings)
 
 
 def test_an_interrupted_comparison_goes_on_within_its_run(own_corpus, tmp_path):
     settings = own_corpus | {"max_steps": 60, "eval_every": 4}
-    process = FORKS.Process(target=compare_here, args=(settings, tmp_path))
-    process.start()
+    process = fork(compare_here, settings, tmp_path)
     while not list(tmp_path.glob(".rst-*/checkpoint-*")):
         time.sleep(0.01)
     process.kill()
     assert finished(process) == -signal.SIGKILL
-    records, _ = run_comparison(["full", "rst"], seeds=[1], jobs=1, output=tmp_path, progress=False, **settings)
+    records, _ = compare_here(settings, tmp_path)
     assert [len(record["meta"]["starts"]) for record in records] == [1, 2] and records[1]["meta"]["starts"][1] >= 4
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def interrupted(settings, folder, step=9, act=interrupt, moment="step"):
-    """Train until something happens; return the folder of the unfinished work."""
+def went_on(settings, folder, *callbacks):
+    return train(RunConfig.of(settings), output=folder, save_every=EVERY, progress=False, callbacks=callbacks).record
+
+
+def interrupted(settings, folder, step=9, number=signal.SIGINT, moment="step"):
+    """Train until a signal comes; return the folder of the unfinished work."""
     with pytest.raises((KeyboardInterrupt, SystemExit)) as raised:
-        train(
-            RunConfig.of(settings), output=folder, save_every=EVERY, progress=False, callbacks=[At(act, moment, step)]
-        )
+        went_on(settings, folder, At(lambda: signal.raise_signal(number), moment, step))
     assert raised.type is KeyboardInterrupt or raised.value.code == 143
     return folder.parent / f".{folder.name}.unfinished"
 
 
-def went_on(settings, folder):
-    return train(RunConfig.of(settings), output=folder, save_every=EVERY, progress=False).record
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"method": "ir-cosine", "eval_every": 2},  # its next scores come from the evaluation before the checkpoint
-        {"method": "ir:smoothing=0.5:refresh_every=4", "accumulation": 4, "head": "frozen"},
-        {"method": "ist:every=4", "adapter": "dora"},  # it probes the batch before the checkpoint
-        {"method": "ir-weight", "class_weights": "balanced", "eval_every": 1},
-        {"method": "rst", "adapter": "bottleneck"},
-        {"method": "full-ft"},
-    ],
-    ids=lambda settings: settings["method"],
-)
+@pytest.mark.parametrize("settings", [
+    {"method": "ir-cosine", "eval_every": 2},  # its next scores come from the evaluation before the checkpoint
+    {"method": "ir:smoothing=0.5:refresh_every=4", "accumulation": 4, "head": "frozen"},
+    {"method": "ist:every=4", "adapter": "dora"},  # it probes the batch before the checkpoint
+    {"method": "ir-weight", "class_weights": "balanced", "eval_every": 1},
+    {"method": "rst", "adapter": "bottleneck"}, {"method": "full-ft"},
+], ids=lambda settings: settings["method"])  # fmt: skip
 def test_every_part_of_the_state_is_in_the_checkpoint(own_corpus, tmp_path, settings):
     settings = own_corpus | SHORT | settings
     uncut = train(RunConfig.of(settings), progress=False).record
     interrupted(settings, tmp_path / "run")
     record = went_on(settings, tmp_path / "run")
     assert record["meta"]["starts"] == [0, 8] and len(record["meta"]["step_seconds"]) == 14
-    for name in BLOCKS:
-        assert record[name] == uncut[name]
+    assert [record[name] for name in BLOCKS] == [uncut[name] for name in BLOCKS]
 
 
 def test_another_runs_checkpoint_is_refused(own_corpus, tmp_path, monkeypatch):
@@ -239,17 +198,20 @@ def test_another_runs_checkpoint_is_refused(own_corpus, tmp_path, monkeypatch):
 def test_asked_to_end_it_saves_and_says_so(own_corpus, tmp_path, moment):
     before = signal.getsignal(signal.SIGTERM)
     settings = own_corpus | SHORT | {"eval_every": 3}
-    interrupted(settings, tmp_path / "run", 9, lambda: os.kill(os.getpid(), signal.SIGTERM), moment)
+    interrupted(settings, tmp_path / "run", 9, signal.SIGTERM, moment)
     assert signal.getsignal(signal.SIGTERM) is before
     record = went_on(settings, tmp_path / "run")
     assert record["meta"]["starts"] == [0, {"step": 10, "evaluation": 9}[moment]]
     assert record["train"] == train(RunConfig.of(settings), progress=False).record["train"]
 
 
-def test_one_process_at_a_time(own_corpus, tmp_path):
-    with unfinished(tmp_path / "run"), pytest.raises(InputError, match="another process is training in .*run.unfinished; wait for it"):
+def test_a_folder_in_use_or_that_cannot_be_written_is_named(own_corpus, tmp_path):
+    message = "another process is training in .*run.unfinished; wait for it"
+    with unfinished(tmp_path / "run"), pytest.raises(InputError, match=message):
         went_on(own_corpus | SHORT, tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InputError, match="cannot write to /proc/"):
+        went_on(own_corpus | SHORT, Path("/proc/irtuning/run"))
 
 
 def test_no_checkpoints_where_none_are_wanted(own_corpus, tmp_path):
@@ -269,34 +231,25 @@ def test_a_full_disk_ends_the_run_and_leaves_the_checkpoint_before(own_corpus, t
     settings = own_corpus | SHORT
     try:
         with pytest.raises(InputError, match="no checkpoint can be written at step 6: .*free some space"):
-            train(RunConfig.of(settings), output=tmp_path / "run", save_every=EVERY, progress=False, callbacks=[full])
+            went_on(settings, tmp_path / "run", full)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    left = {path.name for path in (tmp_path / ".run.unfinished").iterdir()}
-    assert left == {"lock", "checkpoint-4"}
+    assert {path.name for path in (tmp_path / ".run.unfinished").iterdir()} == {"lock", "checkpoint-4"}
     assert went_on(settings, tmp_path / "run")["meta"]["starts"] == [0, 4]
 
 
-def test_a_folder_that_cannot_be_written_is_named(own_corpus):
-    with pytest.raises(InputError, match="cannot write to /proc/"):
-        went_on(own_corpus | SHORT, Path("/proc/irtuning/run"))
-
-
 class Poison(TrainerCallback):
-    """Makes the head's gradient NaN from a step on."""
-
-    def __init__(self, step):
-        self.step = step
+    """Makes the head's gradient NaN from step 3 on."""
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         head = next(p for n, p in model.named_parameters() if "modules_to_save" in n)
-        head.register_hook(lambda gradient: gradient * float("nan") if state.global_step >= self.step else gradient)
+        head.register_hook(lambda gradient: gradient * float("nan") if state.global_step >= 3 else gradient)
 
 
 def test_steps_without_a_finite_gradient_end_the_run_with_their_batch(own_corpus, tmp_path):
     settings = own_corpus | SHORT | {"method": "last-k"}
     with pytest.raises(TrainingStopped, match="5 steps in a row .* is step 8, in which layers") as stopped:
-        train(RunConfig.of(settings), output=tmp_path / "run", save_every=EVERY, progress=False, callbacks=[Poison(3)])
+        went_on(settings, tmp_path / "run", Poison())
     message = str(stopped.value)
     assert "[6, 7, 8, 9, 10, 11]" in message and str(tmp_path / ".run.unfinished" / "checkpoint-6") in message
     named = message.partition("the batch: ")[2].partition(";")[0].split(", ")
@@ -320,13 +273,6 @@ def test_the_examples_of_a_step_are_those_it_takes(tmp_path):
     trainer.train()
     for step, rows in taken.items():
         assert rows == [examples[i]["input_ids"][:4] for i in trainer.step_examples(step)]
-
-
-def collate(examples):
-    width = max(len(e["input_ids"]) for e in examples)
-    ids = torch.tensor([e["input_ids"] + [0] * (width - len(e["input_ids"])) for e in examples])
-    labels = torch.tensor([e["labels"] for e in examples])
-    return {"input_ids": ids, "attention_mask": (ids != 0).long(), "labels": labels}
 
 
 def resumable(tmp_path, callback, trainer_class=Trainer, model=None, examples=None, **settings):

@@ -20,7 +20,7 @@ from irtuning.errors import InputError, TrainingStopped
 from irtuning.method.strategies import Strategy
 from irtuning.training.config import RunConfig
 from irtuning.training.metrics import balanced_weights
-from irtuning.training.prepare import Prepared, prepare
+from irtuning.training.prepare import Prepared, corpus_of, prepare
 from irtuning.training.run import train
 
 
@@ -37,10 +37,6 @@ class EveryOther(Strategy):
 
 def quick(own_corpus, output=None, **settings):
     return train(output=output, progress=False, **own_corpus | {"max_steps": 4} | settings)
-
-
-def columns(own_corpus):
-    return {name: own_corpus[name] for name in ("before", "after", "label", "group")}
 
 
 def test_the_record_keeps_its_contract(own_corpus, tmp_path):
@@ -84,18 +80,16 @@ def test_a_model_learns_and_shows_one_bar_without_numbers(own_corpus, capfd):
 
 @pytest.mark.parametrize("kind", ["class", "instance", "file"])
 def test_a_strategy_of_ones_own_trains_and_its_record_names_it(own_corpus, tmp_path, kind):
-    (tmp_path / "mine.py").write_text(
-        "from irtuning.method.strategies import Strategy\n"
-        "class EveryOther(Strategy):\n    colour = '#123456'\n"
-        "    def choose(self, *_): return list(range(0, self.count, 2))\n"
-    )
+    method = "colour = '#123456'\n def choose(self, *_): return list(range(0, self.count, 2))"
+    code = f"from irtuning.method.strategies import Strategy\nclass EveryOther(Strategy):\n {method}\n"
+    (tmp_path / "mine.py").write_text(code)
     method = {"class": EveryOther, "instance": EveryOther(offset=1), "file": f"{tmp_path}/mine.py:EveryOther"}[kind]
     run = quick(own_corpus, method=method, max_steps=2)
     offset = int(kind == "instance")
     assert run.layers == [list(range(offset, 12, 2))] * 2
     assert run.config["method"] == "EveryOther" + ":offset=1" * offset
-    assert run.record["run"]["strategy"] == {"scope": "adapters", "importance": None, "keep": "high", "leads": False,
-                                             "colour": "#123456"}  # fmt: skip
+    facts = {"scope": "adapters", "importance": None, "keep": "high", "leads": False, "colour": "#123456"}
+    assert run.record["run"]["strategy"] == facts
 
 
 def test_a_prepared_run_trains_twice_alike_and_can_be_prepared_without_its_corpus(own_corpus):
@@ -130,7 +124,7 @@ def test_class_weights_change_the_loss(own_corpus):
     settings = {"max_steps": 1, "method": "full"}
     plain, weighted = (quick(own_corpus, class_weights=kind, **settings) for kind in ("none", "balanced"))
     assert plain.record["train"]["steps"][0]["loss"] != weighted.record["train"]["steps"][0]["loss"]
-    corpus = load_corpus(own_corpus["corpus"], **columns(own_corpus))
+    corpus = corpus_of(RunConfig.of(own_corpus))
     counts = [sum(r.intention == label for r in corpus.train) for label in corpus.labels]
     expected = [sum(counts) / (2 * count) for count in counts]
     assert balanced_weights([r.intention for r in corpus.train], corpus.labels).tolist() == pytest.approx(expected)
@@ -138,17 +132,17 @@ def test_class_weights_change_the_loss(own_corpus):
 
 def test_accumulation_is_the_same_run(own_corpus):
     settings = {"method": "ir", "dropout": 0.0, "precision": "fp32"}  # on a GPU too, where bf16 would hide the rest
-    runs = [quick(own_corpus, accumulation=n, max_steps=6, **settings).record for n in (1, 2, 4)]
-    for other in runs[1:]:
-        for a, b in zip(runs[0]["train"]["steps"], other["train"]["steps"], strict=True):
-            assert a["layers"] == b["layers"] and a["loss"] == pytest.approx(b["loss"], abs=1e-5)
+    runs = [quick(own_corpus, accumulation=n, max_steps=6, **settings) for n in (1, 2, 4)]
+    losses = [[step["loss"] for step in run.record["train"]["steps"]] for run in runs]
+    for run, values in zip(runs[1:], losses[1:], strict=True):
+        assert run.layers == runs[0].layers and values == pytest.approx(losses[0], abs=1e-5)
 
 
 def test_a_finished_run_is_read_and_another_is_refused(own_corpus, tmp_path):
-    first = quick(own_corpus, tmp_path / "run", max_steps=2)
-    stamp = (tmp_path / "run" / "record.json").stat().st_mtime_ns
+    first, record = quick(own_corpus, tmp_path / "run", max_steps=2), tmp_path / "run" / "record.json"
+    stamp = record.stat().st_mtime_ns
     assert quick(own_corpus, tmp_path / "run", max_steps=2).record == json.loads(json.dumps(first.record))
-    assert (tmp_path / "run" / "record.json").stat().st_mtime_ns == stamp
+    assert record.stat().st_mtime_ns == stamp
     with pytest.raises(InputError, match="holds another run .*seed: 171 / 5"):
         quick(own_corpus, tmp_path / "run", max_steps=2, seed=5)
 
@@ -220,12 +214,8 @@ def test_trackers_get_losses_scores_and_layers(own_corpus, tmp_path):
     assert events.Scalars("eval/macro_f1")[-1].value == pytest.approx(run.scores["validation"]["macro_f1"])
 
 
-@pytest.mark.parametrize(("method", "broken", "advice"), [
-    ("ir", False, r"predicted for this run are .* set accumulation=\d+ \(predicted 1"),
-    (EveryOther, False, r"predicted for this run are .* set accumulation=\d+ \(predicted 1"),
-    ("ir", True, r"give more accumulation, or checkpointing=true \(memory could not be predicted: broken\)"),
-])  # fmt: skip
-def test_a_gpu_that_is_too_small_gets_a_setting_that_fits(monkeypatch, method, broken, advice):
+@pytest.mark.parametrize("method, broken", [("ir", False), (EveryOther, False), ("ir", True)])
+def test_a_gpu_that_is_too_small_gets_a_setting_that_fits(monkeypatch, method, broken):
     """The error is CUDA's, raised by hand; the advice is what `irtuning memory` predicts, for a user's strategy too."""
     card = type("card", (), {"total_memory": 2 * 2**30})
 
@@ -237,8 +227,10 @@ def test_a_gpu_that_is_too_small_gets_a_setting_that_fits(monkeypatch, method, b
     def fail(self, count):
         raise AttributeError("broken")
 
+    advice = r"predicted for this run are .* set accumulation=\d+ \(predicted 1"
     if broken:
         monkeypatch.setattr("irtuning.method.strategies.IRTuningStrategy.worst_case", fail)
+        advice = r"give more accumulation, or checkpointing=true \(memory could not be predicted: broken\)"
     options = {"corpus": "synthetic", "model": "mini", "batch_size": 64, "max_steps": 1, "max_length": 512}
     with pytest.raises(TrainingStopped, match=f"GPU of 2.0 GiB is out of memory[:;] {advice}"):
         train(progress=False, callbacks=[Full()], method=method, **options)
