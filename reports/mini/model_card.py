@@ -25,9 +25,9 @@ from irtuning.comparison.runs import corpus_floors
 from irtuning.models.mini import CHECKSUMS
 from irtuning.analysis.figures.style import STYLE, to_image
 from irtuning.models.loading import load_tokenizer, resolve
+from irtuning.companion.experiments import MANIFEST, read_manifest
 from irtuning.companion.paths import REPOSITORY
-from irtuning.training.record import provenance
-from irtuning.training.record import write_bytes, write_text
+from irtuning.training.record import provenance, write_bytes, write_text
 from irtuning.analysis.tables import markdown
 
 MINI, REPORTS, FIGURES = (REPOSITORY / folder for folder in ("irtuning/mini", "reports/mini", "figures/mini"))
@@ -92,7 +92,7 @@ def devices_of(named: Iterable[tuple[str, dict]]) -> str:
 
 
 def save(name: str, stamp: str, origin: dict, table: pd.DataFrame | None = None, figure=None) -> None:
-    """A table or a figure with the sidecar that names its origin."""
+    """Save a table or a figure, and enter it in the manifest that names its origin."""
     folder = FIGURES if figure else REPORTS
     if figure:
         figure.supxlabel(stamp, fontsize=6, color="0.45", x=0.01, ha="left")
@@ -101,7 +101,8 @@ def save(name: str, stamp: str, origin: dict, table: pd.DataFrame | None = None,
     else:
         write_text(folder / f"{name}.csv", table.to_csv())
         write_text(folder / f"{name}.md", f"{markdown(table)}\n{stamp}\n")
-    write_text(folder / f"{name}.origin.json", json.dumps({"stamp": stamp, "origin": origin}, indent=1) + "\n")
+    entries = read_manifest(folder) | {f"{name}.{'png' if figure else 'csv'}": {"stamp": stamp, "origin": origin}}
+    write_text(folder / MANIFEST, json.dumps(entries, indent=1) + "\n")
 
 
 def draw_pays(table: pd.DataFrame):
