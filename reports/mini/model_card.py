@@ -27,8 +27,7 @@ from irtuning.analysis.figures.style import STYLE, to_image
 from irtuning.models.loading import load_tokenizer, resolve
 from irtuning.companion.experiments import read_manifest
 from irtuning.companion.paths import REPOSITORY
-from irtuning.training.record import provenance
-from irtuning.training.record import write_bytes, write_text
+from irtuning.training.record import provenance, write_bytes, write_text
 from irtuning.analysis.tables import markdown
 
 MINI, REPORTS, FIGURES = (REPOSITORY / folder for folder in ("irtuning/mini", "reports/mini", "figures/mini"))

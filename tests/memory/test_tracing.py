@@ -14,12 +14,11 @@ from irtuning.method.layers import candidate_layers
 from irtuning.models.adapters import add_adapter
 
 
-def live_bytes(tracker):
-    """Bytes of what is alive now, without the tensors that were known at the start."""
+def live_bytes(tracker):  # of what is alive now, without the tensors that were known at the start
     return sum(change for _, change in tracker.events)
 
 
-def test_tracker_counts_real_tensors_as_they_come_and_go():
+def test_tracker_counts_real_tensors_and_the_backward_pass_of_two_linear_maps():
     known = torch.zeros(1000)
     with StorageTracker([known]) as tracker:
         doubled = known * 2  # 4,000 bytes, rounded up to 4,096
@@ -32,9 +31,6 @@ def test_tracker_counts_real_tensors_as_they_come_and_go():
         assert live_bytes(tracker) == 4096 + 8192  # the view holds the storage
         del view, third
         assert live_bytes(tracker) == 0
-
-
-def test_backward_of_two_linear_maps_is_the_hand_count():
     first, second = (torch.nn.Linear(64, 64, bias=False) for _ in range(2))
     block, weight = 256 * 64 * 4, 64 * 64 * 4
     with StorageTracker([first.weight, second.weight]) as tracker:
@@ -66,22 +62,19 @@ def test_tensors_without_storage_give_the_bytes_of_real_ones(dropout):
         assert real[label].peak.sum() == fake[label].peak.sum(), label
 
 
-class Called(TorchDispatchMode):
-    """Mode that notes the names of the operations that are called, in order."""
-
+class Called(TorchDispatchMode):  # it notes the names of the operations that are called, in order
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         self.names = [*getattr(self, "names", []), func.__name__.split(".")[0]]
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize(
-    ("kind", "masked", "groups", "kernel"),
-    [(torch.bfloat16, False, 2, "flash"), (torch.bfloat16, True, 8, "efficient"),
-     (torch.float32, False, 8, "efficient"), (torch.float32, False, 2, None)],
-)  # fmt: skip
-def test_attention_takes_the_kernel_that_cuda_would(kind, masked, groups, kernel):
+ATTENTION = [("flash", "bfloat16", 0, 2), ("efficient", "bfloat16", 1, 8), ("efficient", "float32", 0, 8), (None, "float32", 0, 2)]
+
+
+@pytest.mark.parametrize(("kernel", "kind", "masked", "groups"), ATTENTION)
+def test_attention_takes_the_kernel_that_cuda_would(kernel, kind, masked, groups):
     with FakeTensorMode(), CudaRules(), Called() as called:
-        query, key, value = (torch.empty(2, n, 40, 64, dtype=kind) for n in (8, groups, groups))
+        query, key, value = (torch.empty(2, n, 40, 64, dtype=getattr(torch, kind)) for n in (8, groups, groups))
         mask = torch.ones(2, 1, 40, 40, dtype=torch.bool) if masked else None
         more = {"attn_mask": mask, "is_causal": not masked, "enable_gqa": groups < 8}
         output = torch.nn.functional.scaled_dot_product_attention(query, key, value, **more)

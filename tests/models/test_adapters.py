@@ -18,9 +18,6 @@ def test_what_learns_is_in_float32_and_the_head_can_be_frozen():
         assert set(learning.values()) == {torch.float32}
         assert any("score" in name for name in learning) is not freeze
         assert {p.dtype for p in model.parameters() if not p.requires_grad} >= {torch.bfloat16}
-
-
-def test_without_an_adapter_all_weights_learn_in_float32():
     model = adapted_classifier(make_classifier().bfloat16(), None, checkpointing=True)
     assert all(p.requires_grad and p.dtype == torch.float32 for p in model.parameters())
     assert any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
@@ -28,8 +25,7 @@ def test_without_an_adapter_all_weights_learn_in_float32():
 
 def test_a_rank_is_a_rank_under_both_names():
     for settings in ({"rank": 3}, {"r": 3}):
-        model = add_adapter(make_classifier(), "dora", alpha=6, dropout=0.0, **settings)
-        config = model.peft_config["default"]
+        config = add_adapter(make_classifier(), "dora", alpha=6, dropout=0.0, **settings).peft_config["default"]
         assert (config.r, config.lora_alpha, config.lora_dropout, config.use_dora) == (3, 6, 0.0, True)
     assert add_adapter(make_classifier(), "lora").peft_config["default"].r == 32
     with pytest.raises(InputError, match="width is 0"):
@@ -42,13 +38,12 @@ def test_shapes_have_as_many_parameters_as_was_published():
         "llama-3.1-8b": 8.030 - 0.525, "mistral-7b": 7.248 - 0.134, "deepseek-r1-llama-8b": 8.030 - 0.525,
         "llama-2-13b": 13.016 - 0.164, "qwen3-8b": 8.191 - 0.622, "phi-2": 2.780 - 0.131, "smollm2-135m": 0.1345,
         "smollm2-360m": 0.3618, "qwen3-0.6b": 0.596, "roberta-base": 0.1247, "roberta-large": 0.3554,
-        "modernbert-base": 0.149,
-    }  # fmt: skip
+        "modernbert-base": 0.149}  # fmt: skip
     assert set(published) == set(MODELS)
     for name, billions in published.items():
-        config, depths = load_shape(name), (1, 2)
+        config = load_shape(name)
         with torch.device("meta"):
-            one, two = (AutoModel.from_config(with_depth(config, depth)).num_parameters() for depth in depths)
+            one, two = (AutoModel.from_config(with_depth(config, depth)).num_parameters() for depth in (1, 2))
         assert (one + (config.num_hidden_layers - 1) * (two - one)) / 1e9 == pytest.approx(billions, rel=0.01), name
 
 
@@ -62,15 +57,12 @@ def test_a_folder_and_its_config_are_the_same_model(tmp_path):
 
 
 def test_a_run_with_checkpointing_lets_backpropagation_end_early():
-    class Stop(Exception):
-        pass
-
     class Look(TrainerCallback):
         def on_train_begin(self, args, state, control, model=None, **kwargs):
             hooks = model.get_base_model().get_input_embeddings()._forward_hooks.values()
-            raise Stop([hook.__name__ for hook in hooks])
+            raise StopIteration([hook.__name__ for hook in hooks])
 
     small = {"corpus": "synthetic", "model": "tiny-random", "method": "last-k", "max_steps": 1, "checkpointing": True}
-    with pytest.raises(Stop) as seen:
+    with pytest.raises(StopIteration) as seen:
         train(**small, callbacks=[Look()], progress=False)
     assert seen.value.args == ([],)  # none that makes the embeddings' output require a gradient

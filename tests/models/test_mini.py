@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from irtuning import InputError, embedded_model_path
 from irtuning.companion.paths import REPOSITORY
@@ -24,6 +26,10 @@ RECIPE = REPOSITORY / "reports" / "mini"
 SAMPLE = REPOSITORY / "tests" / "sample.txt"
 SHAPE = {"layers": 2, "width": 32, "intermediate": 48, "steps": 12, "vocabulary": 400, "context": 64,
          "batch_tokens": 256, "learning_rate": 1e-2}  # fmt: skip
+sys.path.append(str(RECIPE))  # the scripts of the recipe
+from pretrain_model import Recipe, bits_per_byte  # noqa: E402
+from pretrain_pairs import EDITS, WordSource, pairs_of  # noqa: E402
+from pretrain_text import read_documents  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -31,19 +37,11 @@ def tokenizer():
     return load_tokenizer(resolve("mini"))
 
 
-@pytest.fixture
-def recipe(monkeypatch):
-    """Lets a test import the scripts of the recipe."""
-    monkeypatch.syspath_prepend(str(RECIPE))
-
-
 def test_the_files_are_those_of_the_checksums():
     folder = embedded_model_path()
     sums = dict(reversed(line.split("  ")) for line in (folder / CHECKSUMS).read_text().splitlines())
-    assert sums == {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.iterdir() if path.name != CHECKSUMS
-    }  # fmt: skip
+    files = [path for path in folder.iterdir() if path.name != CHECKSUMS]
+    assert sums == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @settings(deadline=None)  # the first example loads the tokenizer
@@ -52,11 +50,7 @@ def test_any_unicode_text_comes_back(tokenizer, text):
     assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
 
 
-def test_the_loss_on_our_own_sample_is_the_recorded_one(tokenizer, recipe):
-    from pretrain_model import bits_per_byte
-    from pretrain_text import read_documents
-    from transformers import AutoModelForCausalLM
-
+def test_the_loss_on_our_own_sample_is_the_recorded_one(tokenizer):
     model = AutoModelForCausalLM.from_pretrained(embedded_model_path(), dtype="float32")
     recorded = json.loads((RECIPE / "sample.json").read_text())["bits_per_byte"]
     assert bits_per_byte(model, tokenizer, read_documents([SAMPLE])) == pytest.approx(recorded, rel=0.02)
@@ -66,14 +60,12 @@ def test_random_counterparts_share_the_shape_and_not_the_weights(tokenizer):
     names = ("mini", "mini-random", "mini-random")
     mine, theirs, again = (load_classifier(resolve(n), ("a", "b"), tokenizer).state_dict() for n in names)
     assert {n: p.shape for n, p in mine.items()} == {n: p.shape for n, p in theirs.items()}
-    matrices = [n for n, p in mine.items() if p.ndim == 2]
-    assert all((mine[n] != theirs[n]).any() for n in matrices)
-    assert all((theirs[n] == again[n]).all() for n in matrices if n != "score.weight")
+    for name in (name for name, p in mine.items() if p.ndim == 2):
+        assert (mine[name] != theirs[name]).any()
+        assert name == "score.weight" or (theirs[name] == again[name]).all()
 
 
 def test_an_incomplete_checkpoint_is_refused(tmp_path, tokenizer):
-    from safetensors.torch import load_file, save_file
-
     folder = Path(shutil.copytree(embedded_model_path(), tmp_path / "cut"))
     weights = load_file(folder / "model.safetensors")
     weights.pop("model.layers.3.mlp.up_proj.weight")
@@ -83,22 +75,18 @@ def test_an_incomplete_checkpoint_is_refused(tmp_path, tokenizer):
 
 
 def test_a_pair_is_written_as_the_classifier_reads_it(tokenizer):
-    before, after = "He go home.", "He goes home."
-    ids = encode([Revision("1", before, after, "a")], tokenizer, ("a", "b"))[0]
-    assert tokenizer(f"<s>{before}<sep>{after}</s>", add_special_tokens=False)["input_ids"] == ids
+    ids = encode([Revision("1", "He go home.", "He goes home.", "a")], tokenizer, ("a", "b"))[0]
+    assert tokenizer("<s>He go home.<sep>He goes home.</s>", add_special_tokens=False)["input_ids"] == ids
 
 
-def test_pairs_tell_direction_and_every_change(recipe):
-    from pretrain_pairs import EDITS, WordSource, pairs_of
-
+def test_pairs_tell_direction_and_every_change():
     text, rng = SAMPLE.read_text(), random.Random(0)
     source = WordSource.of([text])
     pairs = [pair for _ in range(40) for pair in pairs_of(text, rng, source)]
     told = [p for p in pairs if "<sep>" in p and p.count("<del>") == 1 and "<edit>" not in p and "<s>###" not in p]
     assert len(told) > 50
     for pair in told:
-        texts, tail = pair.split("</s>")
-        before, after = texts.removeprefix("<s>").split("<sep>")
+        before, after, tail = re.fullmatch("<s>(.*)<sep>(.*)</s>(.*)", pair, re.DOTALL).groups()
         deleted, inserted = tail.split("<del>")[1].split("<ins>")
         assert tail.startswith(("<before>", "<after>"))
         assert set(deleted.split()) <= set(before.split()) and set(inserted.split()) <= set(after.split())
@@ -109,29 +97,27 @@ def test_pairs_tell_direction_and_every_change(recipe):
 
 
 def test_the_recipe_runs_on_a_sample_and_writes_a_folder_that_loads(tmp_path):
-    (tmp_path / "text.txt").write_text(SAMPLE.read_text() * 8)
+    text, out = tmp_path / "text.txt", tmp_path / "out"
+    text.write_text(SAMPLE.read_text() * 8)
     given = [f"--set={name}={value}" for name, value in SHAPE.items()]
-    words = [RECIPE / "pretrain.py", tmp_path / "text.txt", "--held-out", SAMPLE, "--output", tmp_path / "out", *given]
-    run = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True)
+    words = [sys.executable, RECIPE / "pretrain.py", text, "--held-out", SAMPLE, "--output", out, *given]
+    run = subprocess.run(list(map(str, words)), capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    record = json.loads((tmp_path / "out" / "training.json").read_text())
+    record = json.loads((out / "training.json").read_text())
     curve = record["curve"]
     assert curve[-1]["step"] == 12 and curve[-1]["loss"] < curve[0]["loss"] and 0 < record["bits_per_byte"] < 10
-    source = resolve(str(tmp_path / "out"))
+    source = resolve(str(out))
     model = load_classifier(source, ("a", "b"), load_tokenizer(source))
     assert sum(p.numel() for p in model.model.parameters()) == record["parameters"]
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [({"widht": "3"}, "did you mean 'width'"), ({"width": "30"}, "width 30 is not a multiple of head_width 32"),
-     ({"steps": "0", "pairs": "2"}, "steps is 0, give 1 or more; pairs is 2.0, give 0 to 1")],
-)  # fmt: skip
-def test_settings_of_the_recipe_that_cannot_be_used_are_named(recipe, given, message):
-    from pretrain_model import Recipe
-
-    with pytest.raises(InputError, match=message):
-        Recipe.of(given)
+def test_settings_of_the_recipe_that_cannot_be_used_are_named():
+    for given, message in (
+        ({"widht": "3"}, "did you mean 'width'"), ({"width": "30"}, "width 30 is not a multiple of head_width 32"),
+        ({"steps": "0", "pairs": "2"}, "steps is 0, give 1 or more; pairs is 2.0, give 0 to 1"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            Recipe.of(given)
 
 
 def test_the_card_is_what_its_template_says():
