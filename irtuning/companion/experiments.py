@@ -113,7 +113,7 @@ class Companion:
         return [self._corpus(name, 0) for name in dict.fromkeys([*self.corpora, *more])]
 
     def experiment(self, name: str, of: str | None = None) -> Experiment:
-        """Return an experiment: read from the profile's archive, else run, else read from the study; `of` asks for it."""
+        """Return an experiment from the profile's archive, else run it, else read it from the study, as `of` may ask."""
         if (name in self.corpus_of and of != STUDY) or self.profile.startswith(STUDY):
             if has_archive(self.folders.reports):
                 return Experiment(self, name, self.profile, *read_archive(self.folders.reports, name))

@@ -32,21 +32,24 @@ def run_cells(cells, names):
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown):
         for text in cells:
-            tree = ast.parse(text)
-            *statements, last = tree.body
-            exec(compile(ast.Module(statements, []), "cell", "exec"), names)
+            *statements, last = ast.parse(text).body
             if isinstance(last, ast.Expr):
+                exec(compile(ast.Module(statements, []), "cell", "exec"), names)
                 value = eval(compile(ast.Expression(last.value), "cell", "eval"), names)
             else:
-                value = exec(compile(ast.Module([last], []), "cell", "exec"), names)
+                value = exec(text, names)
     return value if value is not None else shown.getvalue()
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_every_notebook_has_the_four_parameters_and_opens_its_profile_with_them(name):
+def test_every_notebook_has_four_parameters_a_question_and_what_we_saw(name):
     parameters = {n: ast.literal_eval(p["default"]) for n, p in papermill.inspect_notebook(str(notebook_path(name))).items()}
     assert parameters == {"profile": "quick", "data": None, "output": None, "changes": {}}
     assert "companion = Companion.open(profile, data, output, changes)" in sources(name)[1]
+    texts = sources(name, "markdown")
+    assert "**Question.**" in texts[0] and "**Time.**" in texts[0]
+    assert "## What we saw" in texts and texts[-1].startswith("**Next.**")
+    assert not re.search(r"tests/|test_\w+", " ".join(texts))
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -60,14 +63,6 @@ def test_committed_notebooks_are_executed_and_clean(name):
     assert ({"text/markdown"} if name == NOTEBOOKS[-1] else {"image/png", "text/html"}) <= shown
     assert not [o for o in outputs if "...</td>" in "".join(o.get("data", {}).get("text/html", ""))], "a cell is cut off"
     assert book["metadata"]["kernelspec"]["name"] == "python3"
-
-
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_every_notebook_opens_with_its_question_and_ends_with_what_we_saw(name):
-    texts = sources(name, "markdown")
-    assert "**Question.**" in texts[0] and "**Time.**" in texts[0]
-    assert "## What we saw" in texts and texts[-1].startswith("**Next.**")
-    assert not re.search(r"tests/|test_\w+", " ".join(texts))
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -85,12 +80,9 @@ def test_what_a_notebook_says_to_try_runs(name):
 def test_a_notebook_runs_by_papermill_from_another_folder_and_writes_no_secret_or_name_of_the_machine(tmp_path):
     secrets = {"HF_TOKEN": "hf_plantedsecret0123456789", "AWS_SECRET_ACCESS_KEY": "plantedsecret/aws"}
     names = {"USER": "planteduser", "LOGNAME": "planteduser", "HOSTNAME": "plantedhost"}
-    command = [sys.executable, "-m", "papermill", str(notebook_path(NOTEBOOKS[0])), "out.ipynb", "-p", "profile", "quick"]
-    path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [*command, "-p", "output", str(tmp_path / "written")],
-        cwd=tmp_path, env=os.environ | secrets | names | {"PYTHONPATH": path}, capture_output=True, text=True,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "papermill", str(notebook_path(NOTEBOOKS[0])), "out.ipynb", "-p", "output", str(tmp_path / "written")]
+    environment = os.environ | secrets | names | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     files = [path for path in (tmp_path / "written").rglob("*") if path.is_file()]
     assert {".png", ".svg", ".csv", ".md", ".json"} == {path.suffix for path in files}
