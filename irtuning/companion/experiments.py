@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from irtuning.analysis.figures.style import to_image
 from irtuning.analysis.tables import markdown, run_title, stamp
-from irtuning.companion.archive import has_archive, read_archive, write_archive
+from irtuning.companion.archive import INDEX, read_archive, write_archive
 from irtuning.companion.paths import REPOSITORY, Folders
 from irtuning.companion.profiles import comparisons, profile_parameters
 from irtuning.corpora.base import Corpus
@@ -30,10 +30,8 @@ Origin = Sequence[dict] | Corpus | Mapping[str, str]  # records, a corpus, or ha
 
 def training_fingerprint() -> str:
     """Return eight hexadecimal digits that change with the code of a run and with the embedded weights."""
-    digest = hashlib.sha256()
-    for path in (path for pattern in DECISIVE for path in sorted((REPOSITORY / "irtuning").glob(pattern))):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:8]
+    paths = [path for pattern in DECISIVE for path in sorted((REPOSITORY / "irtuning").glob(pattern))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
@@ -113,9 +111,9 @@ class Companion:
         return [self._corpus(name, 0) for name in dict.fromkeys([*self.corpora, *more])]
 
     def experiment(self, name: str, of: str | None = None) -> Experiment:
-        """Return an experiment from the profile's archive, else run it, else read it from the study, as `of` may ask."""
+        """Return an experiment from the profile's archive, else run it, else take the study's, as `of` may ask."""
         if (name in self.corpus_of and of != STUDY) or self.profile.startswith(STUDY):
-            if has_archive(self.folders.reports):
+            if (self.folders.reports / INDEX).exists():
                 return Experiment(self, name, self.profile, *read_archive(self.folders.reports, name))
             if name in self.corpus_of and self.profile != STUDY:
                 return self.run(name)
@@ -189,11 +187,10 @@ class Companion:
         settings = self.settings | ({} if self.max_steps is None else {"max_steps": self.max_steps})
         corpora = [name for name in self.corpora if self.corpus_of[experiment] in ("", name)]
         for model, corpus in ((model, corpus) for model in self.models for corpus in corpora):
-            runs = {"folds": self.folds, "seeds": self.seeds}
-            if has_fixed_splits(corpus):  # a corpus with published splits has one fold, and as many runs as the others
-                runs = {"folds": [0], "seeds": self.seeds * len(self.folds)}
+            one_fold = has_fixed_splits(corpus)  # it is published in one split, and gets as many runs as the others
+            folds, seeds = ([0], self.seeds * len(self.folds)) if one_fold else (self.folds, self.seeds)
             for options in comparisons(experiment, self.methods):
-                yield settings | {"corpus": corpus, "model": model} | runs | options
+                yield settings | {"corpus": corpus, "model": model, "folds": folds, "seeds": seeds} | options
 
 
 def read_manifest(folder: Path) -> dict[str, dict]:

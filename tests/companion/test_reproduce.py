@@ -48,10 +48,10 @@ def test_a_dry_run_lists_the_runs_and_predicts_minutes_where_the_speed_is_known(
 def test_a_notebook_is_executed_into_a_folder_and_replaced_only_on_request(tmp_path, monkeypatch):
     book = V4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})
     book.cells = [V4.new_code_cell("profile = 'quick'", metadata={"tags": ["parameters"]}), V4.new_code_cell("print(profile)")]
-    source = tmp_path / "source.ipynb"
+    source, folder = tmp_path / "source.ipynb", tmp_path / "reports"
     nbformat.write(book, source)
     monkeypatch.setattr(reproduction, "notebook_path", lambda name: source)
-    before, folder = source.read_text(), tmp_path / "reports"
+    before = source.read_text()
     reproduction.execute("02_small", folder, {"profile": "study"})
     executed = nbformat.read(folder / "02_small.ipynb", 4)
     assert source.read_text() == before and executed.cells[-1].outputs[0].text == "study\n"

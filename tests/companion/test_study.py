@@ -59,14 +59,11 @@ def verdicts(comparisons, steps=(-9.0, -1.0), memory=(-9.0, -1.0), small=(0.1, 0
     return [text.split(": ")[1] for text in table.verdict]
 
 
-@pytest.mark.parametrize(
-    ("ir", "changed", "said"),
-    [(0.9, {}, "consistent"), (0.6, {}, "inconclusive"), (0.9, {"last-k": 0.97}, "inconsistent"), (0.9, {"full": 0.99}, "consistent")],
-)
-def test_better_means_better_than_every_papers_baseline_on_every_corpus(ir, changed, said):
-    table = study.primary_comparisons(runs(ALIKE | {"ir": ir} | changed))
-    assert len(table) == 12 and verdicts(table)[0] == said
-    assert (table.p_holm >= table.p_value).all()
+@pytest.mark.parametrize(("changed", "said"), [({"ir": 0.9}, "consistent"), ({}, "inconclusive"), ({"ir": 0.9, "last-k": 0.97}, "inconsistent"),
+                                               ({"ir": 0.9, "full": 0.99}, "consistent")])  # fmt: skip
+def test_better_means_better_than_every_papers_baseline_on_every_corpus(changed, said):
+    table = study.primary_comparisons(runs(ALIKE | changed))
+    assert len(table) == 12 and verdicts(table)[0] == said and (table.p_holm >= table.p_value).all()
 
 
 def test_claims_name_what_they_are_about_and_what_was_not_run():
