@@ -39,7 +39,6 @@ class Experiment:
     """Records and floors of one experiment, which figures and tables are made of."""
 
     companion: "Companion"
-    name: str
     profile: str
     records: list[dict]
     floors: list[dict]
@@ -114,10 +113,10 @@ class Companion:
         """Return an experiment from the profile's archive, else run it, else take the study's, as `of` may ask."""
         if (name in self.corpus_of and of != STUDY) or self.profile.startswith(STUDY):
             if (self.folders.reports / INDEX).exists():
-                return Experiment(self, name, self.profile, *read_archive(self.folders.reports, name))
+                return Experiment(self, self.profile, *read_archive(self.folders.reports, name))
             if name in self.corpus_of and self.profile != STUDY:
                 return self.run(name)
-        return Experiment(self, name, STUDY, *read_archive(Folders(STUDY).reports, name))
+        return Experiment(self, STUDY, *read_archive(Folders(STUDY).reports, name))
 
     def run(self, name: str) -> Experiment:
         """Run what is not recorded yet of an experiment and return it."""
@@ -131,7 +130,7 @@ class Companion:
             made = run_comparison(**options, corpora=corpora)
             records += made[0]
             floors += [floor for floor in made[1] if floor not in floors]
-        return Experiment(self, name, self.profile, records, floors)
+        return Experiment(self, self.profile, records, floors)
 
     def store(self) -> None:
         """Run what is not recorded yet of every experiment, and write the archive of a profile other than quick."""

@@ -102,7 +102,7 @@ def test_an_archive_is_read_before_anything_is_run(tiny, tmp_path):
 def test_every_profile_shows_the_recorded_study(tiny):
     shown = tiny.experiment("variant", of="study")
     assert shown.profile == "study" and {part.corpus for part in shown.by_corpus()} == {"argrewrite", "arxivedits"}
-    two = Experiment(replace(tiny, models=["tiny-random", "org/large"]), "variant", "study", shown.records, [])
+    two = Experiment(replace(tiny, models=["tiny-random", "org/large"]), "study", shown.records, [])
     assert [part.corpus for part in (two, *two.by_corpus())] == ["argrewrite-mini", "argrewrite-mini", "arxivedits-mini"]
     assert Companion.open("study").experiment("variant").records == shown.records
 

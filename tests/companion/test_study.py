@@ -130,18 +130,15 @@ def test_memory_is_compared_run_by_run_and_a_run_of_two_experiments_costs_once()
     assert table.steps["all"] == 48 and table.training_hours["methods"] == pytest.approx(8 * 0.3 / 3600)
 
 
-def test_the_upper_half_is_cheaper_where_either_saving_is_worth_a_claim():
+def test_the_upper_half_saves_a_share_and_mistakes_are_shares_of_the_intention():
     rows = [("a", "14 scattered", 100, 40), ("a", "14, none below 16", 80, 40), ("b", "14 scattered", 100, 40), ("b", "14, none below 16", 90, 38)]
     steps = pandas.DataFrame(rows, columns=["engine", "layers", "step_ms", "peak_gib"]).assign(dropout=0.0)
     table = study.upper_half_savings(steps).set_index("engine")
     assert table.cheaper.to_dict() == {"a": True, "b": False} and table.time_saved["a"] == pytest.approx(0.2)
-
-
-def test_mistakes_are_shares_of_the_intention_and_tell_what_nobody_gets_right():
     records = [record(m, 0.0, seed) for m in ("ir", "full") for seed in (1, 2)]
     table = study.mistakes(records)
     assert table.share.tolist() == [1, 1, 1] and table.every_run.tolist() == [1, 1, 1]
-    half = study.mistakes(records[:2] + [record("full", 1.0, 1)])
+    half = study.mistakes(records[:2] + [record("full", 1.0, 1)])  # every_run tells what nobody gets right
     assert half.every_run.tolist() == [0, 0, 0]
     assert set(zip(half.intention, half.predicted, strict=True)) == {("a", "b"), ("b", "c"), ("c", "a")}
 
