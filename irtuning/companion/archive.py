@@ -14,11 +14,6 @@ from irtuning.training.record import write_bytes, write_text
 INDEX = "panels.json"  # the name that the study's archive was written with
 
 
-def has_archive(folder: Path) -> bool:
-    """Return whether a folder holds an archive."""
-    return (folder / INDEX).exists()
-
-
 def write_archive(folder: Path, experiments: Mapping[str, tuple[Sequence[dict], Sequence[dict]]]) -> None:
     """Write the records and floors of experiments to a folder; a run of several experiments is stored once."""
     records, index = {}, {}
@@ -45,7 +40,7 @@ def write_archive(folder: Path, experiments: Mapping[str, tuple[Sequence[dict], 
 def read_archive(folder: Path, experiment: str) -> tuple[list[dict], list[dict]]:
     """Return the records and floors of an experiment; both are empty if it is not in the archive."""
     try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8")) if has_archive(folder) else {}
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8")) if (folder / INDEX).exists() else {}
         if experiment not in index:
             return [], []
         runs = index[experiment]["runs"]
@@ -53,8 +48,8 @@ def read_archive(folder: Path, experiment: str) -> tuple[list[dict], list[dict]]
         records = {run: json.loads(texts[run]) for run in runs}
         for record in records.values():
             record["meta"]["step_seconds"], record["train"]["steps"], record["predictions"] = [], [], {}
-        steps, answers = (parquet.read_table(folder / f"{name}.parquet", filters=[("run", "in", runs)]).to_pylist()
-                          for name in ("steps", "predictions"))  # fmt: skip
+        paths = (folder / f"{name}.parquet" for name in ("steps", "predictions"))
+        steps, answers = (parquet.read_table(path, filters=[("run", "in", runs)]).to_pylist() for path in paths)
         for row in steps:
             record = records[row.pop("run")]
             record["meta"]["step_seconds"].append(row.pop("seconds"))

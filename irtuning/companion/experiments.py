@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from irtuning.analysis.figures.style import to_image
 from irtuning.analysis.tables import markdown, run_title, stamp
-from irtuning.companion.archive import has_archive, read_archive, write_archive
+from irtuning.companion.archive import INDEX, read_archive, write_archive
 from irtuning.companion.paths import REPOSITORY, Folders
 from irtuning.companion.profiles import comparisons, profile_parameters
 from irtuning.corpora.base import Corpus
@@ -30,10 +30,8 @@ Origin = Sequence[dict] | Corpus | Mapping[str, str]  # records, a corpus, or ha
 
 def training_fingerprint() -> str:
     """Return eight hexadecimal digits that change with the code of a run and with the embedded weights."""
-    digest = hashlib.sha256()
-    for path in (path for pattern in DECISIVE for path in sorted((REPOSITORY / "irtuning").glob(pattern))):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:8]
+    paths = [path for pattern in DECISIVE for path in sorted((REPOSITORY / "irtuning").glob(pattern))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,6 @@ class Experiment:
     """Records and floors of one experiment, which figures and tables are made of."""
 
     companion: "Companion"
-    name: str
     profile: str
     records: list[dict]
     floors: list[dict]
@@ -113,13 +110,13 @@ class Companion:
         return [self._corpus(name, 0) for name in dict.fromkeys([*self.corpora, *more])]
 
     def experiment(self, name: str, of: str | None = None) -> Experiment:
-        """Return an experiment: read from the profile's archive, else run, else read from the study; `of` asks for it."""
+        """Return an experiment from the profile's archive, else run it, else take the study's, as `of` may ask."""
         if (name in self.corpus_of and of != STUDY) or self.profile.startswith(STUDY):
-            if has_archive(self.folders.reports):
-                return Experiment(self, name, self.profile, *read_archive(self.folders.reports, name))
+            if (self.folders.reports / INDEX).exists():
+                return Experiment(self, self.profile, *read_archive(self.folders.reports, name))
             if name in self.corpus_of and self.profile != STUDY:
                 return self.run(name)
-        return Experiment(self, name, STUDY, *read_archive(Folders(STUDY).reports, name))
+        return Experiment(self, STUDY, *read_archive(Folders(STUDY).reports, name))
 
     def run(self, name: str) -> Experiment:
         """Run what is not recorded yet of an experiment and return it."""
@@ -133,7 +130,7 @@ class Companion:
             made = run_comparison(**options, corpora=corpora)
             records += made[0]
             floors += [floor for floor in made[1] if floor not in floors]
-        return Experiment(self, name, self.profile, records, floors)
+        return Experiment(self, self.profile, records, floors)
 
     def store(self) -> None:
         """Run what is not recorded yet of every experiment, and write the archive of a profile other than quick."""
@@ -189,11 +186,10 @@ class Companion:
         settings = self.settings | ({} if self.max_steps is None else {"max_steps": self.max_steps})
         corpora = [name for name in self.corpora if self.corpus_of[experiment] in ("", name)]
         for model, corpus in ((model, corpus) for model in self.models for corpus in corpora):
-            runs = {"folds": self.folds, "seeds": self.seeds}
-            if has_fixed_splits(corpus):  # a corpus with published splits has one fold, and as many runs as the others
-                runs = {"folds": [0], "seeds": self.seeds * len(self.folds)}
+            one_fold = has_fixed_splits(corpus)  # it is published in one split, and gets as many runs as the others
+            folds, seeds = ([0], self.seeds * len(self.folds)) if one_fold else (self.folds, self.seeds)
             for options in comparisons(experiment, self.methods):
-                yield settings | {"corpus": corpus, "model": model} | runs | options
+                yield settings | {"corpus": corpus, "model": model, "folds": folds, "seeds": seeds} | options
 
 
 def read_manifest(folder: Path) -> dict[str, dict]:

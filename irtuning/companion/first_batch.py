@@ -27,7 +27,7 @@ def layer_scores(corpus: Corpus, model: str = "mini", **options) -> pandas.DataF
 
 
 def component_norms(corpus: Corpus, model: str = "mini", **options) -> pandas.DataFrame:
-    """Return the L2 norm of the gradient of each module (column) of each layer (row), for the batch of `layer_scores`."""
+    """Return the L2 norm of the gradient of each module (column) of each layer (row) on the same batch."""
     tuned, layers, _, made_with = _one_batch(corpus, model, **options)
     modules = [adapter_modules(find_layers(tuned)[index]) for index in layers.indices]
     rows = [{name: _score(adapter_parameters(module), "l2") for name, module in pairs} for pairs in modules]

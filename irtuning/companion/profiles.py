@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from pathlib import Path
 
 from irtuning.corpora.sources import CORPORA, find
 from irtuning.errors import InputError, unknown

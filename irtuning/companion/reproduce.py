@@ -82,8 +82,7 @@ def dry_run(profile: str, *, data: str | Path | None = None, changes: dict | Non
     runs = Companion(**parameters).planned()
     configs, experiments = [config for _, config in runs], Counter(name for name, _ in runs)
     shown = {"profile": parameters["profile"], "runs": len(runs), "by experiment": dict(experiments)}
-    for name in ("corpus", "model", "method"):
-        shown[f"by {name}"] = dict(Counter(getattr(config, name) for config in configs))
+    shown |= {f"by {n}": dict(Counter(getattr(c, n) for c in configs)) for n in ("corpus", "model", "method")}
     shown["steps"] = sorted({str(config.max_steps or "the model's own epochs") for config in configs})
     shown |= {"missing": missing(parameters), "run by us": RUN_BY_US[profile]}
     record, _ = measurement("runs_at_a_time")  # of `mini` on a GPU

@@ -33,7 +33,7 @@ def non_inferiority(records: Sequence[dict]) -> pandas.DataFrame:
 
 def secondary_differences(records: Sequence[dict]) -> pandas.DataFrame:
     """Return IR-Tuning minus every other method but Full PEFT, without p values, since no verdict rests on them."""
-    pairs = [pair for pair in against_all(records) if pair[1] != "full"]
+    pairs = [pair for pair in against_all(records) if "full" not in pair]
     return comparisons_table(records, pairs).drop(columns=["p_value", "p_holm"])
 
 
@@ -145,9 +145,8 @@ def claims(records: Sequence[dict], of_sizes: Sequence[dict]) -> pandas.DataFram
     return verdicts(*tables, small, f"{models_of(records)}, {' and '.join(corpora)}")
 
 
-def verdicts(comparisons: pandas.DataFrame, convergence: pandas.DataFrame, memory: pandas.DataFrame,
-             sizes: pandas.DataFrame, setting: str) -> pandas.DataFrame:  # fmt: skip
-    """Return the verdict on each claim, its evidence, and whose rule it follows: the plan's or ours, made later."""
+def verdicts(comparisons, convergence, memory, sizes, setting: str) -> pandas.DataFrame:
+    """Return the verdict on each claim from four tables, its evidence, and whose rule it is: the plan's or ours."""
     papers, chosen = (comparisons[comparisons.against.isin(names)] for names in (LAYER_WISE, ["random-counts"]))
     small = sizes[sizes.train.isin(("5%", "10%"))]
     steps = "{corpus}, {loss} loss: {difference:+.1f} {unit} [{low:+.1f}, {high:+.1f}], {reached:.0%} get there"

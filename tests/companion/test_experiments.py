@@ -34,29 +34,26 @@ def test_a_profile_is_opened_by_its_name_and_says_what_was_changed(tmp_path):
     parameters = profile_parameters("study", tmp_path, None, {"seeds": 1})
     assert parameters["profile"] == "study-changed" and parameters["seeds"] == 1
     assert parameters["data"] == str(tmp_path) and parameters["output"] is None
-    for name, changes, message in (
-        ("quik", {}, "did you mean 'quick'"),
-        ("quick", {"seed": 1}, "did you mean 'seeds'"),
-        ("quick", {"seeds": "x"}, 'seeds="x" does not have the type of 2'),
-    ):
-        with pytest.raises(InputError, match=message):
-            Companion.open(name, changes=changes)
-
-
-def test_every_experiment_is_known_and_a_wrong_one_is_named():
     for name in EXPERIMENTS:
         assert all("methods" in options for options in comparisons(name, PROFILES["study"]["methods"]))
-    with pytest.raises(InputError, match="did you mean 'ablations'"):
-        comparisons("ablation", [])
 
 
-def test_what_is_planned_is_what_is_run(tiny):
-    """A run that two experiments share is planned once and made once."""
-    assert len(tiny.planned()) == len(written(tiny)) == 5  # rst with both budgets, lisa with its own alone
+@pytest.mark.parametrize(("name", "changes", "message"), [
+    ("quik", {}, "did you mean 'quick'"), ("quick", {"seed": 1}, "did you mean 'seeds'"),
+    ("quick", {"seeds": "x"}, 'seeds="x" does not have the type of 2'),
+    ("quick", {"experiments": ["ablation"]}, "did you mean 'ablations'"),
+    ("quick", {"settings": {"label_set": "coarse"}}, "labels"),  # the synthetic corpus has one set of labels
+])  # fmt: skip
+def test_what_is_wrong_with_a_profile_is_named(name, changes, message):
+    with pytest.raises(InputError, match=message):
+        companion = Companion.open(name, changes=changes)
+        assert companion.planned() and companion.load_corpora()
 
 
-def test_an_experiment_runs_what_is_missing_and_reads_the_rest(tiny):
+def test_an_experiment_runs_what_is_planned_and_missing_and_reads_the_rest(tiny):
     before, first = written(tiny), tiny.experiment("methods")
+    # rst with both budgets, lisa with its own alone; a run that two experiments share is planned once and made once
+    assert len(tiny.planned()) == len(before) == 5
     assert written(tiny) == before and all(r["meta"]["device"].startswith("CPU") for r in first.records)
     configs = {path.parent: json.loads(path.read_text())["run"]["config"] for path in before}
     shutil.rmtree(next(folder for folder, config in configs.items() if config["method"] == "rst" and config["share"]))
@@ -71,8 +68,7 @@ def test_an_experiment_runs_what_is_missing_and_reads_the_rest(tiny):
 
 def test_other_training_code_reads_no_old_runs(tiny, monkeypatch):
     folders = []
-    record = lambda **options: folders.append(options["output"]) or ([], [])  # noqa: E731
-    monkeypatch.setattr("irtuning.comparison.runs.run_comparison", record)
+    monkeypatch.setattr("irtuning.comparison.runs.run_comparison", lambda **options: folders.append(options["output"]) or ([], []))
     tiny.run("methods")
     monkeypatch.setattr("irtuning.companion.experiments.training_fingerprint", lambda: "another")
     tiny.run("methods")
@@ -106,7 +102,7 @@ def test_an_archive_is_read_before_anything_is_run(tiny, tmp_path):
 def test_every_profile_shows_the_recorded_study(tiny):
     shown = tiny.experiment("variant", of="study")
     assert shown.profile == "study" and {part.corpus for part in shown.by_corpus()} == {"argrewrite", "arxivedits"}
-    two = Experiment(replace(tiny, models=["tiny-random", "org/large"]), "variant", "study", shown.records, [])
+    two = Experiment(replace(tiny, models=["tiny-random", "org/large"]), "study", shown.records, [])
     assert [part.corpus for part in (two, *two.by_corpus())] == ["argrewrite-mini", "argrewrite-mini", "arxivedits-mini"]
     assert Companion.open("study").experiment("variant").records == shown.records
 
@@ -117,8 +113,3 @@ def test_a_corpus_with_published_splits_has_more_seeds_in_place_of_folds():
     for corpus, folds in (("argrewrite", 5), ("arxivedits", 1)):
         configs = [config for config in runs if config.corpus == corpus and config.method == "rst"]
         assert (len({c.fold for c in configs}), len({c.seed for c in configs}), len(configs)) == (folds, 10, 10)
-
-
-def test_corpora_are_read_with_the_labels_of_the_settings():
-    with pytest.raises(InputError, match="labels"):  # the synthetic corpus has one set of labels
-        Companion.open("quick", changes={"settings": {"label_set": "coarse"}}).load_corpora()

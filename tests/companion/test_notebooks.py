@@ -17,10 +17,8 @@ from irtuning.companion.experiments import read_manifest
 from irtuning.companion.paths import NOTEBOOKS, REPOSITORY, notebook_path
 
 CHANGES = {"models": ["tiny-random"], "seeds": 1, "max_steps": 4, "settings": {"batch_size": 4, "device": "cpu", "eval_every": 2}}
-STAMP = (
-    r"· \w[\w.-]* \((random weights, )?[\d.]+ M parameters\).* · seeds [\d, to]+ · (folds [\d, to]+ · )?steps [\d, to]+.* · (CPU|NVIDIA)"
-    r"|· no model, no seed, no steps$|· no corpus · "
-)
+STAMP = (r"· \w[\w.-]* \((random weights, )?[\d.]+ M parameters\).* · seeds [\d, to]+ · (folds [\d, to]+ · )?steps [\d, to]+.* · (CPU|NVIDIA)"
+         r"|· no model, no seed, no steps$|· no corpus · ")  # fmt: skip
 
 
 def sources(name, kind="code"):
@@ -32,21 +30,24 @@ def run_cells(cells, names):
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown):
         for text in cells:
-            tree = ast.parse(text)
-            *statements, last = tree.body
-            exec(compile(ast.Module(statements, []), "cell", "exec"), names)
+            *statements, last = ast.parse(text).body
             if isinstance(last, ast.Expr):
+                exec(compile(ast.Module(statements, []), "cell", "exec"), names)
                 value = eval(compile(ast.Expression(last.value), "cell", "eval"), names)
             else:
-                value = exec(compile(ast.Module([last], []), "cell", "exec"), names)
+                value = exec(text, names)
     return value if value is not None else shown.getvalue()
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_every_notebook_has_the_four_parameters_and_opens_its_profile_with_them(name):
+def test_every_notebook_has_four_parameters_a_question_and_what_we_saw(name):
     parameters = {n: ast.literal_eval(p["default"]) for n, p in papermill.inspect_notebook(str(notebook_path(name))).items()}
     assert parameters == {"profile": "quick", "data": None, "output": None, "changes": {}}
     assert "companion = Companion.open(profile, data, output, changes)" in sources(name)[1]
+    texts = sources(name, "markdown")
+    assert "**Question.**" in texts[0] and "**Time.**" in texts[0]
+    assert "## What we saw" in texts and texts[-1].startswith("**Next.**")
+    assert not re.search(r"tests/|test_\w+", " ".join(texts))
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -63,40 +64,28 @@ def test_committed_notebooks_are_executed_and_clean(name):
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_every_notebook_opens_with_its_question_and_ends_with_what_we_saw(name):
-    texts = sources(name, "markdown")
-    assert "**Question.**" in texts[0] and "**Time.**" in texts[0]
-    assert "## What we saw" in texts and texts[-1].startswith("**Next.**")
-    assert not re.search(r"tests/|test_\w+", " ".join(texts))
-
-
-@pytest.mark.parametrize("name", NOTEBOOKS)
 def test_what_a_notebook_says_to_try_runs(name):
     """The examples stand alone. Here they run two steps of a tiny model in this process."""
     examples = re.findall(r"```python\n(.*?)```", "\n".join(sources(name, "markdown")), flags=re.DOTALL)
     assert 2 <= len(examples) <= 3
     for example in examples:
-        tiny = re.sub(r'(max_steps"?[=:] ?)\d+', r"\g<1>2", example)
-        tiny = tiny.replace('device="cpu"', 'device="cpu", model="tiny-random"').replace('"device": "cpu"', '"device": "cpu", "model": "tiny-random"')
-        shown = run_cells([tiny], {"__name__": "__main__"})
+        tiny = re.sub(r'(max_steps"?[=:] ?)\d+', r"\g<1>2", example).replace('device="cpu"', 'device="cpu", model="tiny-random"')
+        shown = run_cells([tiny.replace('"device": "cpu"', '"device": "cpu", "model": "tiny-random"')], {"__name__": "__main__"})
         assert shown is not None and str(shown), example
 
 
 def test_a_notebook_runs_by_papermill_from_another_folder_and_writes_no_secret_or_name_of_the_machine(tmp_path):
     secrets = {"HF_TOKEN": "hf_plantedsecret0123456789", "AWS_SECRET_ACCESS_KEY": "plantedsecret/aws"}
     names = {"USER": "planteduser", "LOGNAME": "planteduser", "HOSTNAME": "plantedhost"}
-    command = [sys.executable, "-m", "papermill", str(notebook_path(NOTEBOOKS[0])), "out.ipynb", "-p", "profile", "quick"]
-    path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [*command, "-p", "output", str(tmp_path / "written")],
-        cwd=tmp_path, env=os.environ | secrets | names | {"PYTHONPATH": path}, capture_output=True, text=True,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "papermill", str(notebook_path(NOTEBOOKS[0])), "out.ipynb", "-p", "output", str(tmp_path / "written")]
+    environment = os.environ | secrets | names | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    files = [path for path in (tmp_path / "written").rglob("*") if path.is_file()]
+    files = {path: path.read_bytes() for path in (tmp_path / "written").rglob("*") if path.is_file()}
     assert {".png", ".svg", ".csv", ".md", ".json"} == {path.suffix for path in files}
     assert "01_label_counts_synthetic.png" in read_manifest(tmp_path / "written/figures/quick")
-    for file in files:
-        assert not [word for word in (*secrets.values(), *names.values(), str(REPOSITORY)) if word.encode() in file.read_bytes()]
+    words = [word.encode() for word in (*secrets.values(), *names.values(), str(REPOSITORY))]
+    assert not [path for path, content in files.items() if any(word in content for word in words)]
     assert not [word for word in secrets.values() if word in (tmp_path / "out.ipynb").read_text()]
 
 
@@ -123,16 +112,15 @@ def test_every_committed_figure_and_table_has_its_origin():
 
 def test_what_a_reproduction_writes_is_not_tracked():
     """The repository stays clean after `irtuning reproduce` and the tests."""
-    listed = subprocess.run(["git", "ls-files", "figures", "reports"], cwd=REPOSITORY, capture_output=True, text=True).stdout
-    if not listed:
+    git = lambda *words: subprocess.run(["git", *words], cwd=REPOSITORY, capture_output=True, text=True).stdout.split()  # noqa: E731
+    folders = {tuple(name.split("/")[:2]) for name in git("ls-files", "figures", "reports") if name.count("/") > 1}
+    if not folders:
         pytest.skip("not a git repository")
-    folders = {tuple(name.split("/")[:2]) for name in listed.split() if name.count("/") > 1}
     assert {folder for kind, folder in folders if kind == "figures"} == {"study", "mini"}
     assert {folder for kind, folder in folders if kind == "reports"} <= {"study", "mini", "benchmarks", "synthetic"}
     made = [f"{kind}/{profile}/02.{end}" for profile in ("quick", "small-changed") for kind, end in
             (("figures", "png"), ("figures", "svg"), ("reports", "csv"), ("reports", "ipynb"), ("runs", "record.json"))]  # fmt: skip
-    ignored = subprocess.run(["git", "check-ignore", *made], cwd=REPOSITORY, capture_output=True, text=True).stdout.split()
-    assert ignored == made
+    assert git("check-ignore", *made) == made
 
 
 def test_every_figure_and_table_that_the_readme_names_is_made():

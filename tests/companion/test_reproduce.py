@@ -15,31 +15,20 @@ from irtuning.errors import InputError
 V4 = nbformat.v4
 
 
-def test_a_missing_kernel_is_named_before_anything_runs(tmp_path, monkeypatch):
+def test_what_is_missing_is_named_before_anything_runs(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="argrewrite"):
+        reproduction.check(Companion.open("quick", data=tmp_path))
+    reproduction.check(Companion.open("small", data=tmp_path))  # its notebook 1 shows no other corpora
+    if missing(profile_parameters("paper")):
+        with pytest.raises(InputError, match=r"profile paper cannot run here: .*argrevision.* --dry-run"):
+            reproduction.reproduce("paper", output=tmp_path / "out")
     monkeypatch.setattr("jupyter_client.kernelspec.KernelSpecManager.find_kernel_specs", lambda self: {})
     with pytest.raises(InputError, match="no Jupyter kernel named python3; run"):
         reproduction.reproduce("quick", output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_data_that_a_notebook_needs_is_asked_for_before_anything_runs(tmp_path):
-    with pytest.raises(InputError, match="argrewrite"):
-        reproduction.check(Companion.open("quick", data=tmp_path))
-    reproduction.check(Companion.open("small", data=tmp_path))  # its notebook 1 shows no other corpora
-
-
-@pytest.mark.parametrize("options", [{"profile": "study"}, {"changes": {"seeds": 1}}, {"output": "elsewhere"}])
-def test_only_the_plain_quick_profile_updates_the_notebooks(options):
-    with pytest.raises(InputError, match="update_notebooks needs the quick profile"):
-        reproduction.reproduce(**options, update_notebooks=True)
-
-
-def test_a_profile_that_needs_what_is_not_here_is_refused_before_anything_is_written(tmp_path):
-    if missing(profile_parameters("paper")) == []:
-        pytest.skip("this machine has all that the paper profile needs")
-    with pytest.raises(InputError, match=r"profile paper cannot run here: .*argrevision.* --dry-run"):
-        reproduction.reproduce("paper", output=tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    for options in ({"profile": "study"}, {"changes": {"seeds": 1}}, {"output": "elsewhere"}):
+        with pytest.raises(InputError, match="update_notebooks needs the quick profile"):
+            reproduction.reproduce(**options, update_notebooks=True)
 
 
 def test_a_dry_run_lists_the_runs_and_predicts_minutes_where_the_speed_is_known():
@@ -52,15 +41,17 @@ def test_a_dry_run_lists_the_runs_and_predicts_minutes_where_the_speed_is_known(
     minutes = shown["predicted minutes on one NVIDIA H200"]
     (twelve,) = (row for row in measurement("runs_at_a_time")[0]["rows"] if row["jobs"] == 12)  # of 24 runs of 50 steps
     assert minutes["12 at a time"] == round(690 * 400 / (24 * 50) * twelve["total_s"] / 60) < minutes["1 at a time"]
+    committed = json.loads((REPOSITORY / "notebooks" / "run_time.json").read_text())  # of a whole reproduction
+    assert set(committed["seconds"]) == {"training", *NOTEBOOKS, "all"} and committed["cores"] >= 1
 
 
 def test_a_notebook_is_executed_into_a_folder_and_replaced_only_on_request(tmp_path, monkeypatch):
     book = V4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})
     book.cells = [V4.new_code_cell("profile = 'quick'", metadata={"tags": ["parameters"]}), V4.new_code_cell("print(profile)")]
-    source = tmp_path / "source.ipynb"
+    source, folder = tmp_path / "source.ipynb", tmp_path / "reports"
     nbformat.write(book, source)
     monkeypatch.setattr(reproduction, "notebook_path", lambda name: source)
-    before, folder = source.read_text(), tmp_path / "reports"
+    before = source.read_text()
     reproduction.execute("02_small", folder, {"profile": "study"})
     executed = nbformat.read(folder / "02_small.ipynb", 4)
     assert source.read_text() == before and executed.cells[-1].outputs[0].text == "study\n"
@@ -75,32 +66,19 @@ def test_a_notebook_is_executed_into_a_folder_and_replaced_only_on_request(tmp_p
     assert "no such layer" in (folder / "02_small.ipynb").read_text() and nbformat.read(source, 4) == book
 
 
-def test_the_studys_report_is_its_notebook_without_code(tmp_path):
+def test_the_studys_report_is_its_notebook_without_code_and_a_summary_has_all_tables(tmp_path):
     folders = Folders("study", tmp_path)
     dot = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-    outputs = [
-        V4.new_output("display_data", {"image/png": dot}, metadata={"image/png": {"alt": "05_x"}}),
-        V4.new_output("display_data", {"text/markdown": "| a |\n| --- |\n| 1 |"}),
-    ]
+    outputs = [V4.new_output("display_data", {"image/png": dot}, metadata={"image/png": {"alt": "05_x"}}),
+               V4.new_output("display_data", {"text/markdown": "| a |\n| --- |\n| 1 |"})]  # fmt: skip
     cells = [V4.new_markdown_cell("# Title"), V4.new_code_cell("secret = 1", outputs=outputs)]
-    cells += [V4.new_markdown_cell("aside", metadata={"tags": ["detail"]})]
-    cells += [V4.new_markdown_cell("more = 2", metadata={"tags": ["try"]})]
+    cells += [V4.new_markdown_cell(text, metadata={"tags": [tag]}) for text, tag in (("aside", "detail"), ("more = 2", "try"))]
     folders.reports.mkdir(parents=True)
     nbformat.write(V4.new_notebook(cells=cells), folders.reports / f"{NOTEBOOKS[-1]}.ipynb")
     reproduction.write_report(folders)
     text, page = ((folders.reports / f"summary.{kind}").read_text() for kind in ("md", "html"))
     assert "![05_x](../../figures/study/05_x.png)" in text and "| 1 |" in text and f"base64,{dot}" in page
     assert not any(word in found for word in ("secret", "aside", "more = 2") for found in (text, page))
-
-
-def test_a_summary_has_every_table_of_its_profile(tmp_path):
-    folders = Folders("quick", tmp_path)
-    folders.reports.mkdir(parents=True)
-    (folders.reports / "02_methods.md").write_text("| ir | 0.5 |")
+    (folders.reports / "02_methods.md").write_text("| ir | 0.5 |")  # and a summary has every table of its profile
     text = reproduction.summary(folders)
-    assert text.startswith("# Report: quick") and "## 02_methods\n\n| ir | 0.5 |" in text and "gives no verdicts" in text
-
-
-def test_the_committed_times_are_those_of_a_whole_reproduction():
-    record = json.loads((REPOSITORY / "notebooks" / "run_time.json").read_text())
-    assert set(record["seconds"]) == {"training", *NOTEBOOKS, "all"} and record["cores"] >= 1
+    assert text.startswith("# Report: study") and "## 02_methods\n\n| ir | 0.5 |" in text and "gives no verdicts" in text
