@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import irtuning
 from irtuning.cli import app
+from irtuning.corpora.load import corpus_names
 from irtuning.errors import InputError
 from irtuning.method.registry import METHODS
 
@@ -38,11 +39,6 @@ def irt(*arguments, **options):
     return made.stdout
 
 
-def process(*arguments, stdin=None):
-    """Run the command as its own process."""
-    return subprocess.run([sys.executable, "-m", "irtuning", *arguments], capture_output=True, text=True, input=stdin)
-
-
 @pytest.fixture(scope="module")
 def saved_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli") / "run"
@@ -50,39 +46,32 @@ def saved_run(tmp_path_factory):
 
 
 def test_help_teaches_and_nothing_is_cut():
-    start = irt("--help", env={"COLUMNS": "80"})
-    assert all(re.search(rf"^  {name} +[A-Z].*\.$", start, re.MULTILINE) for name in COMMANDS) and start.count("...") == 1  # [ARGS]...
-    for name, command in get_command(app).commands.items():
-        assert (name in ("methods",)) or f"irtuning {name}" in command.help, "examples"
+    start, commands = irt("--help", env={"COLUMNS": "80"}), get_command(app).commands
+    assert all(re.search(rf"^  {name} +[A-Z].*\.$", start, re.MULTILINE) for name in COMMANDS)
+    assert start.count("...") == 1 and set(commands) == set(COMMANDS)  # [ARGS]...
+    for name, command in commands.items():
+        assert name == "methods" or f"irtuning {name}" in command.help, "examples"
         assert "..." not in irt(name, "--help", env={"COLUMNS": "160"})
         for option in command.params:
-            assert option.help[0].isupper() or option.name == "name", option.name
-            assert option.help.endswith("."), f"{name} --{option.name}: not a sentence"
-    assert set(get_command(app).commands) == set(COMMANDS)
-
-
-def test_version():
+            assert option.help[0].isupper() and option.help.endswith("."), f"{name} --{option.name}: not a sentence"
     assert irt("--version") == f"irtuning {irtuning.__version__}\n"
 
 
 def test_corpus_gives_name_labels_and_splits():
-    shown = json.loads(irt("corpus", "synthetic", "--floors", "--json"))
+    shown, text = json.loads(irt("corpus", "synthetic", "--floors", "--json")), irt("corpus", "synthetic", "--floors")
     assert shown["name"] == "synthetic" and shown["synthetic"] is True
     assert shown["labels"] == ["clarity", "fluency", "coherence", "style", "meaning-changed"]
     assert shown["splits"] == {"train": 1600, "validation": 200, "test": 200}
-    assert set(shown) == {"name", "labels", "splits", "counts", "synthetic", "fold", "licence", "citation", "checksum", "floors"}
-    text = irt("corpus", "synthetic", "--floors")
+    assert set(shown) == {"name", "labels", "splits", "counts", "synthetic", "fold", "licence", "citation", "checksum",
+                          "floors"}  # fmt: skip
     assert re.search(r"^clarity +325 +37 +41$", text, re.MULTILINE) and "operation validation" in text
+    assert all(name in irt("corpus", "--help") for name in corpus_names())
 
 
-def test_train_prints_one_object_and_writes_the_record(saved_run):
+def test_train_prints_one_object_or_a_few_lines_and_writes_the_record(saved_run):
     folder, shown = saved_run
     record = json.loads((folder / "record.json").read_text())
     assert shown == {"output": str(folder), "config": record["run"]["config"], "scores": record["scores"]}
-
-
-def test_train_ends_with_what_was_asked_the_score_and_the_folder(saved_run):
-    folder, shown = saved_run
     text = irt("train", *TINY, "--output", str(folder))  # it is recorded already
     assert "ir on synthetic, fold 0: tiny-random with lora, seed 171, 2 steps" in text and str(folder) in text
     assert f"macro F1 {shown['scores']['validation']['macro_f1']:.3f}" in text and len(text.splitlines()) == 4
@@ -105,18 +94,32 @@ def test_like_takes_the_budget_of_a_saved_run(saved_run, tmp_path):
     assert json.loads(irt("train", *TINY, *words))["config"]["counts"] == counts
 
 
-def test_compare_prints_a_table_of_scores_also_of_a_class_of_ones_own(own_corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr("irtuning.method.registry.METHODS", METHODS | {})
-    (tmp_path / "mine.py").write_text(OWN)
-    words = ["compare", *TINY, "--methods", f"full, last-k:share=0.5,{tmp_path / 'mine.py'}:Mine", "--seeds", "1"]
-    words += ["--score-test", "--workers", "1", "--output", str(tmp_path / "runs")]
-    words += [word for name in ("corpus", "before", "after", "label", "group") for word in (f"--{name}", own_corpus[name])]
-    shown = json.loads(irt(*words, "--json"))
+def test_compare_prints_a_table_of_scores(own_corpus, tmp_path):
+    words = ["compare", *TINY, "--methods", "full, last-k:share=0.5", "--seeds", "1", "--score-test", "--workers", "1"]
+    words += ["--output", str(tmp_path / "runs")]
+    words += [word for n in ("corpus", "before", "after", "label", "group") for word in (f"--{n}", own_corpus[n])]
+    shown, text = json.loads(irt(*words, "--json")), irt(*words)
     assert set(shown) == {"output", "table", "test"}
-    assert all(sum(method in str(row) for row in shown["test"]) == 1 for method in ("full", "last-k:share=0.5", "mine"))
-    text = irt(*words)
-    assert f"scores on validation; records in {tmp_path / 'runs'}" in text and "scores on test" in text and "edit-aware" in text
-    assert json.loads(irt("memory", "--method", f"{tmp_path / 'mine.py'}:Mine", "--json"))["layers"] >= 1
+    assert all(sum(method in str(row) for row in shown["test"]) == 1 for method in ("full", "last-k:share=0.5"))
+    assert f"scores on validation; records in {tmp_path / 'runs'}" in text
+    assert "scores on test" in text and "edit-aware" in text
+
+
+def test_a_class_in_a_file_is_a_method_of_every_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(OWN)
+    commands = (["train", *TINY, "--method", "mine.py:Mine", "--output", "run"],
+                ["compare", *TINY, "--methods", "mine.py:Mine,full", "--seeds", "1", "--workers", "1"],
+                ["memory", "--method", "mine.py:Mine"])  # fmt: skip
+    shown = []
+    for words in commands:  # each like a process of its own, which has never heard of the class
+        monkeypatch.setattr("irtuning.method.registry.METHODS", METHODS | {})
+        shown.append(json.loads(irt(*words, "--json")))
+    assert shown[0]["config"]["method"] == "mine" and [row["method"] for row in shown[1]["table"][2:]] == ["mine", "full"]
+    for file in ["run/record.json", *map(str, tmp_path.glob("runs/*/mine-*/record.json"))]:
+        assert [step["layers"] for step in json.loads(open(file).read())["train"]["steps"]] == [list(range(6))] * 2
+    assert (shown[2]["layers"], shown[2]["lowest_layer"]) == (6, 0)
+    assert re.search(r" 0\.\d\d", irt("predict", "run", "--after", "He goes."))
 
 
 def test_methods_and_settings_are_listed():
@@ -128,32 +131,28 @@ def test_methods_and_settings_are_listed():
 
 
 def test_reproduce_hands_its_options_on(monkeypatch, tmp_path):
-    asked = []
-    monkeypatch.setattr("irtuning.companion.reproduce.reproduce", lambda profile, **options: asked.append(options) or {"runs": tmp_path})
+    asked, reproduction = [], "irtuning.companion.reproduce.reproduce"
+    monkeypatch.setattr(reproduction, lambda profile, **options: asked.append(options) or {"runs": tmp_path})
     assert irt("reproduce", "--set", "folds=[0]", "--update-notebooks", "--jobs", "2") == f"runs: {tmp_path}\n"
     assert json.loads(irt("reproduce", "--json")) == {"runs": str(tmp_path)}
     assert (asked[0]["update_notebooks"], asked[0]["changes"], asked[0]["workers"]) == (True, {"folds": [0]}, 2)
     assert json.loads(irt("reproduce", "--dry-run"))["profile"] == "quick" and len(asked) == 2
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["corpus", "synthetik"], "did you mean 'synthetic'"),
-        (["train", "--method", "irr", "--output", "X"], "unknown method 'irr'"),
-        (["train", "--set", "rank", "--output", "X"], "'rank' is not name=value"),
-        (["train", "--set", "seed=3", "--output", "X"], "there is an option --seed"),
-        (["compare", "--folds", "a"], "folds='a' cannot be read"),
-        (["compare", "--methods", "random-counts"], "add ir to the methods"),
-        (["predict", "absent"], "nothing to predict"),
-        (["predict", "absent", "--after", "x"], "no run in absent"),
-        (["reproduce", "--profile", "quikc"], "did you mean 'quick'"),
-        (["reproduce", "--set", "folds=a"], "is not JSON"),
-        (["reproduce", "--output", "/proc/none"], "cannot write to"),
-        (["reproduce", "--data", "/absent"], "is not a folder"),
-    ],
-    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
-)
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["corpus", "synthetik"], "did you mean 'synthetic'"),
+    (["train", "--method", "irr", "--output", "X"], "unknown method 'irr'"),
+    (["train", "--set", "rank", "--output", "X"], "'rank' is not name=value"),
+    (["train", "--set", "seed=3", "--output", "X"], "there is an option --seed"),
+    (["compare", "--folds", "a"], "folds='a' cannot be read"),
+    (["compare", "--methods", "random-counts"], "add ir to the methods"),
+    (["predict", "absent"], "nothing to predict"),
+    (["predict", "absent", "--after", "x"], "no run in absent"),
+    (["reproduce", "--profile", "quikc"], "did you mean 'quick'"),
+    (["reproduce", "--set", "folds=a"], "is not JSON"),
+    (["reproduce", "--output", "/proc/none"], "cannot write to"),
+    (["reproduce", "--data", "/absent"], "is not a folder"),
+], ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "")  # fmt: skip
 def test_bad_input_is_told_before_anything_is_written(arguments, message, tmp_path):
     made = CliRunner().invoke(app, [a.replace("X", str(tmp_path / "run")) for a in arguments])
     assert isinstance(made.exception, InputError) and message in str(made.exception)
@@ -161,13 +160,14 @@ def test_bad_input_is_told_before_anything_is_written(arguments, message, tmp_pa
 
 
 def test_an_error_is_one_line_and_exit_code_2():
-    made = process("corpus", "synthetik")
+    made = subprocess.run([sys.executable, "-m", "irtuning", "corpus", "synthetik"], capture_output=True, text=True)
     assert made.returncode == 2 and made.stderr.startswith("error: unknown corpus 'synthetik'") and not made.stdout
     assert made.stderr.count("\n") == 1 and "Traceback" not in made.stderr
 
 
 def test_nothing_heavy_is_imported_before_it_is_needed():
-    code = "import irtuning, irtuning.cli, sys; print(sorted({'torch', 'transformers', 'pandas', 'sklearn'} & set(sys.modules)))"
+    code = ("import irtuning, irtuning.cli, sys; "
+            "print(sorted({'torch', 'transformers', 'pandas', 'sklearn'} & set(sys.modules)))")  # fmt: skip
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-import torch
 
 from irtuning.comparison import runs
-from irtuning.comparison.runs import compare, planned_runs, run_comparison, takes_budget
+from irtuning.comparison.runs import compare, planned_runs, run_comparison, takes_budget, with_budget
 from irtuning.errors import InputError
 from irtuning.method.baselines import RandomSparseTuning, ShareStrategy
 from irtuning.method.strategies import Strategy
@@ -29,14 +28,6 @@ class FirstLayers(ShareStrategy):
 
     def choose(self, step, scores, rng):
         return list(range(self.size(self.count)))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def layers(record):
@@ -96,17 +87,15 @@ def test_plans_know_which_runs_wait_for_a_budget():
     assert [run.learning_rate for run in plan[:4]] == [None, 0.1, None, None]
     assert [takes_budget(run) for run in plan[:4]] == [False, True, False, False]
     assert not takes_budget(plan[1], "own") and takes_budget(RunConfig(method="random-counts"), "own")
+    steps = [{"step": i + 1, "layers": [layer]} for i, layer in enumerate((0, 1, 1))]
+    leader = {"run": {"candidate_layers": [0, 1], "depth": 3}, "train": {"steps": steps}}
+    assert with_budget(plan[1], leader).share == 0.5, "a share of the layers that can learn"
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"methods": []}, "no methods to compare"),
-    ({"methods": ["random-counts"]}, "takes its layer counts from IR-Tuning: add ir"),
-    ({"methods": ["irr"]}, "unknown method"),
-    ({"budget": "half"}, "give equal or own"),
-    ({"seeds": 0}, "no seeds"),
-    ({"workers": 0}, "workers is 0"),
-    ({"jobs": 0}, "workers is 0"),
-    ({"batch_size": 0}, "batch_size is 0"),
+    ({"methods": []}, "no methods to compare"), ({"methods": ["irr"]}, "unknown method"), ({"seeds": 0}, "no seeds"),
+    ({"methods": ["random-counts"]}, "takes its layer counts from IR-Tuning: add ir"), ({"jobs": 0}, "workers is 0"),
+    ({"budget": "half"}, "give equal or own"), ({"workers": 0}, "workers is 0"), ({"batch_size": 0}, "batch_size is 0"),
 ])  # fmt: skip
 def test_bad_input_ends_before_the_first_run(own_corpus, options, message):
     with pytest.raises(InputError, match=message):
