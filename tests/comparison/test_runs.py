@@ -49,11 +49,10 @@ def test_compare_shares_budgets_skips_what_is_there_and_goes_on_after_a_stop(own
     with pytest.raises(KeyboardInterrupt):
         compare(methods, **options)
     written = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/record.json")}
-    assert len(written) == 2
     table = compare(methods, **options)
     assert list(table.index) == ["operation floor", "edit-aware floor", "ir", "rst", "first-k", "random-counts"]
     assert all(p.stat().st_mtime_ns == time for p, time in written.items())
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(written) == 2 and len(list(tmp_path.iterdir())) == 4
     monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("all runs are recorded"))
     records, floors = run_comparison(methods, **options)
     by_method = {r["run"]["config"]["method"]: r for r in records}
@@ -93,24 +92,10 @@ def test_plans_know_which_runs_wait_for_a_budget():
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"methods": []}, "no methods to compare"), ({"methods": ["irr"]}, "unknown method"), ({"seeds": 0}, "no seeds"),
-    ({"methods": ["random-counts"]}, "takes its layer counts from IR-Tuning: add ir"), ({"jobs": 0}, "workers is 0"),
-    ({"budget": "half"}, "give equal or own"), ({"workers": 0}, "workers is 0"), ({"batch_size": 0}, "batch_size is 0"),
+    ({"methods": []}, "no methods to compare"), ({"methods": ["irr"]}, "unknown method"), ({"jobs": 0}, "workers is 0"),
+    ({"methods": ["random-counts"]}, "takes its layer counts from IR-Tuning: add ir"), ({"seeds": 0}, "no seeds"),
+    ({"budget": "half"}, "give equal or own"), ({"batch_size": 0}, "batch_size is 0"),
 ])  # fmt: skip
 def test_bad_input_ends_before_the_first_run(own_corpus, options, message):
     with pytest.raises(InputError, match=message):
         run_comparison(**own_corpus | {"methods": ["ir"], "progress": False} | options)
-
-
-def test_a_run_that_fails_stops_no_other(own_corpus, tmp_path, monkeypatch):
-    original = runs.train
-
-    def fails(prepared, **options):
-        if prepared.config.method == "ir":
-            raise RuntimeError("broken")
-        return original(prepared, **options)
-
-    monkeypatch.setattr(runs, "train", fails)
-    with pytest.raises(InputError, match=r"^1 run failed, and 1 wait for .*ir-fold0-seed1-\w+: Runtime"):
-        compare(["ir", "full", "rst"], **own_corpus, seeds=[1], output=tmp_path, workers=1, max_steps=2, progress=False)
-    assert [path.name[:5] for path in tmp_path.iterdir()] == ["full-"]
