@@ -29,6 +29,12 @@ OPTIONS = {"corpora": {0: CORPUS}, "corpus": "synthetic", "model": "tiny-random"
 IN_THIS_PROCESS = {"processes": False, "protocol": "tcp://", "dashboard_address": ":0"}
 
 
+@pytest.fixture(scope="module")
+def cluster():
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as made:
+        yield made
+
+
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
     """Use one thread, as the workers do."""
@@ -36,12 +42,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as made:
-        yield made
 
 
 @pytest.fixture(params=["here", "cluster"])
@@ -148,7 +148,7 @@ def test_a_record_made_on_a_gpu_is_read_where_there_is_none(tmp_path):
     assert len(records) == 1 and read["run"]["config"]["precision"] == "bf16" and read["scores"] == records[0]["scores"]
 
 
-def test_a_cluster_that_cannot_be_used_is_named(cluster, monkeypatch, tmp_path):
+def test_a_cluster_that_cannot_be_used_or_goes_away_is_named(cluster, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setattr("irtuning.training.record._version", lambda package: "0.1")  # here; workers have their own
         with pytest.raises(InputError, match=r"worker tcp://\S+ has irtuning [\d.]+, this process 0\.1; install the"):
@@ -167,14 +167,10 @@ def test_a_cluster_that_cannot_be_used_is_named(cluster, monkeypatch, tmp_path):
         with pytest.raises(InputError, match="has 2 threads, .* share their random numbers"):
             list(outcomes(inverse, [(1,)], scheduler=wide.scheduler_address))
         assert wide.scheduler.allowed_failures == 3, "other users' calls are repeated as before"
-
-
-def test_a_scheduler_that_goes_away_is_named(monkeypatch):
-    monkeypatch.setattr(workers, "CONNECT_SECONDS", 1)
-    with LocalCluster(n_workers=1, threads_per_worker=1, **IN_THIS_PROCESS) as made:
-        ending = outcomes(process_number, [()] * 9, scheduler=made.scheduler_address)
+    with LocalCluster(n_workers=1, threads_per_worker=1, **IN_THIS_PROCESS) as left:
+        ending = outcomes(process_number, [()] * 9, scheduler=left.scheduler_address)
         next(ending)
-        made.close()
+        left.close()
         with pytest.raises(InputError, match="is gone; recorded runs are kept"):
             list(ending)
 

@@ -147,8 +147,7 @@ def test_published_corpora_have_their_recorded_checksums(real_data, argrewrite_r
 def test_folds_keep_groups_whole_balance_labels_ignore_row_order_and_need_enough_groups(tmp_path):
     groups, labels = [f"w{i % 12}" for i in range(48)], ["abc"[i % 12 % 3] for i in range(48)]
     folds = assign_folds(groups, labels)
-    assert folds == [0, 3, 3, 2, 4, 0, 3, 1, 1, 1, 2, 4] * 4
-    assert assign_folds(groups[::-1], labels[::-1])[::-1] == folds
+    assert folds == [0, 3, 3, 2, 4, 0, 3, 1, 1, 1, 2, 4] * 4 and assign_folds(groups[::-1], labels[::-1])[::-1] == folds
     path = write_jsonl(tmp_path / "own.jsonl", own_rows(100))
     for fold in range(5):
         counts = load_corpus(path, fold=fold).counts()
@@ -269,8 +268,7 @@ def test_own_folder_keeps_its_splits(tmp_path):
     write_jsonl(tmp_path / "validation.jsonl", own_rows(4))
     with pytest.raises(InputError, match="holds .'validation.jsonl', 'dev.jsonl'. for split 'validation'; give one"):
         load_corpus(tmp_path)
-    for name in ("test", "dev"):
-        (tmp_path / f"{name}.jsonl").unlink()
+    [(tmp_path / f"{name}.jsonl").unlink() for name in ("test", "dev")]
     with pytest.raises(InputError, match="no file for split 'test'; give one, named test . .csv or .tsv"):
         load_corpus(tmp_path)
 
@@ -285,10 +283,8 @@ def test_null_and_nan_are_an_empty_side_but_no_group_and_rows_know_their_line(tm
     (tmp_path / "own.csv").write_text('a,b\n"x\ny",1\n\n2\n', encoding="utf-8")
     rows = [(row.line, dict(row.cells)) for row in read_rows(tmp_path / "own.csv")]
     assert rows == [(3, {"a": "x\ny", "b": "1"}), (5, {"a": "2", "b": None})]
-    (tmp_path / "loop.csv").symlink_to("loop.csv")
-    for name in ("loop.csv", "absent.csv"):
-        with pytest.raises(InputError, match=f"{name} cannot be read: .*"):
-            read_rows(tmp_path / name)
+    with pytest.raises(InputError, match="absent.csv cannot be read: .*"):
+        read_rows(tmp_path / "absent.csv")
 
 
 BAD_FILES = {
@@ -297,10 +293,8 @@ BAD_FILES = {
     "blank label": ("a.csv", b"before,after,label\na,b,x\na,b, \n", "a.csv, line 3: 'label' is blank; fill it in"),
     "empty sides": ("a.csv", b"before,after,label\n , ,x\n", "a.csv, line 2: both sides are empty"),
     "not UTF-8": ("a.csv", b"before,after,label\nna\xefve,b,x\n", "is not UTF-8 .byte 21"),
-    "malformed JSON": ("a.jsonl", b'{"before": "a"}\n{"before": \n', "a.jsonl, line 2 is not JSON"),
     "long row": ("a.csv", b"before,after,label\na,b,x,y\n", "line 2 has 4 cells for 3 columns"),
     "same name twice": ("a.csv", b"before,after,before\na,b,c\n", "occur twice"),
-    "no workbook": ("a.xlsx", b"PK\x03\x04 nothing", "cannot be read as an .xlsx workbook"),
     "other ending": ("a.docx", b"", "cannot read files that end in '.docx'; give one of .csv"),
     "one example": ("a.csv", (GOOD + "p,q,c,w\n").encode(), "label 'c' has one example; drop that row or merge"),
     "one label": ("a.csv", GOOD.replace(",b,", ",a,").encode(), "it has 1 label"),
@@ -331,7 +325,8 @@ def test_every_name_is_known_and_a_corpus_shows_its_sizes_and_computes_its_check
     assert [has_fixed_splits(name) for name in corpus_names()] == [True, True, False, True, True]
     corpus = load_corpus("synthetic")
     assert repr(corpus) == "Corpus('synthetic', 5 labels, train 1,600, validation 200, test 200, fold 0)"
-    assert corpus.checksum is corpus.checksum and "SYNTHETIC" in corpus._repr_html_() and "<b>1,600</b>" in corpus._repr_html_()
+    assert corpus.checksum is corpus.checksum
+    assert "SYNTHETIC" in corpus._repr_html_() and "<td><b>1,600</b></td>" in corpus._repr_html_()
 
 
 def load_mine(folder: Path | None, fold: int, labels: str | None) -> Corpus:

@@ -91,21 +91,16 @@ def test_pairs_are_what_the_classifier_reads_and_tell_direction_and_every_change
 def test_the_recipe_runs_on_a_sample_and_writes_a_folder_that_loads(tmp_path):
     text, out = tmp_path / "text.txt", tmp_path / "out"
     text.write_text(SAMPLE.read_text() * 8)
+    with pytest.raises(InputError, match="steps is 0, give 1 or more; pairs is 2.0, give 0 to 1"):
+        Recipe.of({"steps": "0", "pairs": "2"})
     given = [f"--set={name}={value}" for name, value in SHAPE.items()]
     words = [sys.executable, RECIPE / "pretrain.py", text, "--held-out", SAMPLE, "--output", out, *given]
     run = subprocess.run(list(map(str, words)), capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    record = json.loads((out / "training.json").read_text())
-    curve = record["curve"]
+    curve = (record := json.loads((out / "training.json").read_text()))["curve"]
     assert curve[-1]["step"] == 12 and curve[-1]["loss"] < curve[0]["loss"] and 0 < record["bits_per_byte"] < 10
-    source = resolve(str(out))
-    model = load_classifier(source, ("a", "b"), load_tokenizer(source))
+    model = load_classifier(source := resolve(str(out)), ("a", "b"), load_tokenizer(source))
     assert sum(p.numel() for p in model.model.parameters()) == record["parameters"]
-
-
-def test_settings_of_the_recipe_that_cannot_be_used_are_named():
-    with pytest.raises(InputError, match="steps is 0, give 1 or more; pairs is 2.0, give 0 to 1"):
-        Recipe.of({"steps": "0", "pairs": "2"})
 
 
 def test_the_card_is_what_its_template_says():
