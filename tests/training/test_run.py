@@ -243,7 +243,7 @@ def test_it_runs_on_systems_without_fcntl_and_resource(own_corpus, tmp_path):
         "for name in [name for name in sys.modules if name.startswith('filelock')]: del sys.modules[name]\n"
         "sys.modules |= {'fcntl': None, 'resource': None}\n"
         "from irtuning import train\n"
-        f"run = train(output={str(tmp_path / 'run')!r}, progress=False, max_steps=2, **{own_corpus!r})\n"
+        f"run = train(output={str(tmp_path / 'run')!r}, progress=False, max_steps=2, device='cpu', **{own_corpus!r})\n"
         "assert run.record['meta']['peak_memory_bytes'] is None and len(run.layers) == 2"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
