@@ -15,7 +15,6 @@ from irtuning.training.config import RunConfig
 
 class EverySecond(Strategy):
     """Every second layer learns."""
-
     def choose(self, step, scores, rng):
         return list(range(0, self.count, 2))
 
@@ -23,9 +22,7 @@ class EverySecond(Strategy):
 @dataclass
 class FirstLayers(ShareStrategy):
     """The first layers learn, as many as the budget allows."""
-
     name = "first-k"
-
     def choose(self, step, scores, rng):
         return list(range(self.size(self.count)))
 
