@@ -50,7 +50,7 @@ def run_comparison(
         budget: `equal` gives the methods with a share of layers the mean share that IR-Tuning used with that fold and
             seed; `own` leaves them their papers' own.
         rates: learning rates by method; other methods have that of the settings, or the model's own.
-        workers: runs at a time, each in its own process. None: one a core if a model of this package runs on the CPU,
+        workers: runs at a time, each in its own process. None: one per core if a model of this package runs on the CPU,
             else 1, in this process. `jobs` is an alias.
         scheduler: address of a Dask scheduler whose workers make the runs. Only the records come back, not the weights.
         output: folder of the runs; what it holds already is not run again.

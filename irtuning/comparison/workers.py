@@ -41,9 +41,9 @@ def outcomes(function: Callable, items: Sequence[tuple], *, workers: int = 1,
             for _ in range(min(len(waiting), free(len(running)))):
                 index = waiting.popleft()
                 running[submit(function, *items[index])] = index
-            ended = wait(running, LOOK_SECONDS, FIRST_COMPLETED).done
             # no future is kept: Dask would repeat its call if the worker that holds the result were lost
-            for index, outcome in {running.pop(f): f.exception() or f.result() for f in ended}.items():
+            ended = {running.pop(f): f.exception() or f.result() for f in wait(running, LOOK_SECONDS, FIRST_COMPLETED).done}
+            for index, outcome in ended.items():
                 if not isinstance(outcome, death):
                     yield index, outcome
                 elif index in repeated:

@@ -23,10 +23,6 @@ def ended(folder: Path, number: int) -> int:
     return number
 
 
-def inverse(number: int) -> float:
-    return 1 / number
-
-
 def process_number() -> int:
     time.sleep(0.3)  # so that one process cannot take two of the calls
     return os.getpid()
