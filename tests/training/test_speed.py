@@ -16,7 +16,7 @@ from irtuning.errors import InputError
 from irtuning.method.layers import find_layers, let_backprop_end_early
 from irtuning.models.loading import checkpoint_layers, resolve
 from irtuning.training.run import train
-from irtuning.training.speed import ACCELERATIONS, accelerate
+from irtuning.training.speed import ACCELERATIONS, accelerate, few_walks
 from irtuning.method.trainer import LayerwiseTrainer
 
 SAME_RUNS = [("uncast", "ir", 1.0), ("compile", "ist:every=3", 1.0), ("compile", "ir-cosine", 0.2)]
@@ -47,7 +47,8 @@ def run(folder, speed, method="ir", steps=6, adapter="lora", budget=1.0, **setti
                                   learning_rate=1e-2, save_strategy="no", logging_strategy="no", disable_tqdm=True,
                                   use_cpu=True, seed=0)  # fmt: skip
     trainer = LayerwiseTrainer(model, arguments, train_dataset=make_examples(), data_collator=pad, callbacks=[callback])
-    trainer.train()
+    with few_walks(trainer):
+        trainer.train()
     return trainer.step_losses(), [step["layers"] for step in callback.history], model
 
 
