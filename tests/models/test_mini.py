@@ -37,13 +37,6 @@ def tokenizer():
     return load_tokenizer(resolve("mini"))
 
 
-def test_the_files_are_those_of_the_checksums():
-    folder = embedded_model_path()
-    sums = dict(reversed(line.split("  ")) for line in (folder / CHECKSUMS).read_text().splitlines())
-    files = [path for path in folder.iterdir() if path.name != CHECKSUMS]
-    assert sums == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
 @settings(deadline=None)  # the first example loads the tokenizer
 @given(st.text(max_size=200))
 def test_any_unicode_text_comes_back(tokenizer, text):
@@ -96,7 +89,7 @@ def test_pairs_tell_direction_and_every_change():
         assert any(edit(list(words), at, rng, source) != words for at in range(len(words)) for _ in range(20)), edit
 
 
-def test_the_recipe_runs_on_a_sample_and_writes_a_folder_that_loads(tmp_path):
+def test_the_recipe_writes_a_folder_that_loads_and_names_wrong_settings(tmp_path):
     text, out = tmp_path / "text.txt", tmp_path / "out"
     text.write_text(SAMPLE.read_text() * 8)
     given = [f"--set={name}={value}" for name, value in SHAPE.items()]
@@ -109,9 +102,6 @@ def test_the_recipe_runs_on_a_sample_and_writes_a_folder_that_loads(tmp_path):
     source = resolve(str(out))
     model = load_classifier(source, ("a", "b"), load_tokenizer(source))
     assert sum(p.numel() for p in model.model.parameters()) == record["parameters"]
-
-
-def test_settings_of_the_recipe_that_cannot_be_used_are_named():
     for given, message in (
         ({"widht": "3"}, "did you mean 'width'"), ({"width": "30"}, "width 30 is not a multiple of head_width 32"),
         ({"steps": "0", "pairs": "2"}, "steps is 0, give 1 or more; pairs is 2.0, give 0 to 1"),
@@ -120,9 +110,13 @@ def test_settings_of_the_recipe_that_cannot_be_used_are_named():
             Recipe.of(given)
 
 
-def test_the_card_is_what_its_template_says():
+def test_the_files_are_those_of_the_checksums_and_the_card_is_what_its_template_says():
     """Every sentence of the template that holds no number stands in the card, so the card is not out of date."""
-    card = (embedded_model_path() / "README.md").read_text(encoding="utf-8")
+    folder = embedded_model_path()
+    sums = dict(reversed(line.split("  ")) for line in (folder / CHECKSUMS).read_text().splitlines())
+    files = [path for path in folder.iterdir() if path.name != CHECKSUMS]
+    assert sums == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    card = (folder / "README.md").read_text(encoding="utf-8")
     pieces = re.split(r"\{[a-z_]+\}", (RECIPE / "model_card.md").read_text(encoding="utf-8"))
     assert len(pieces) > 20 and [piece for piece in pieces if piece not in card] == []
     stamp = json.loads((REPOSITORY / "figures/mini/manifest.json").read_text())["pays.png"]["stamp"]
