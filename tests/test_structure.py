@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import graphlib
 import importlib.metadata
 import os
 import re
@@ -16,7 +17,7 @@ from irtuning.companion.paths import REPOSITORY
 PACKAGE = REPOSITORY / "irtuning"
 # the rooms from bottom to top: each imports from those of the rows above its own, and from itself
 ROOMS = [
-    {"errors"},
+    {"errors", "__init__"},
     {"method", "corpora"},
     {"models"},
     {"memory", "analysis"},
@@ -26,7 +27,10 @@ ROOMS = [
     {"cli"},
     {"__main__"},
 ]
+LEVELS = {name: level for level, names in enumerate(ROOMS) for name in names}
 NO_TORCH = {"errors", "corpora", "analysis", "cli", "__main__"}
+IN_AN_INIT = {"irtuning.__version__", "irtuning.cli.main"}  # the only names that may be imported from an `__init__`
+MOST = {"irtuning": 6900, "irtuning/method": 1200}  # lines of a folder
 
 
 def modules():
@@ -37,21 +41,85 @@ def room(path):
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported(path):
-    """Names of our modules a file imports, anywhere in it."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        names += [a.name for a in node.names] if isinstance(node, ast.Import) else []
-        yield from (n.split(".")[1] for n in names if n.startswith("irtuning."))
+def imported(tree):
+    """Yield all that a module imports, inside functions too, by whole names: `a.b` for `from a import b`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names)
 
 
-def test_imports_go_one_way():
-    level = {name: i for i, names in enumerate(ROOMS) for name in names}
-    assert set(level) == {room(p) for p in modules()}
-    for path in modules():
-        here = room(path)
-        for there in imported(path):
-            assert there == here or level[there] < level[here], f"{path.name} imports {there}"
+def faults(folder):
+    """Yield what is wrong with the imports and the sizes of the package in a folder."""
+    paths = {".".join(p.relative_to(folder.parent).with_suffix("").parts): p for p in sorted(folder.rglob("*.py"))}
+    trees, graph = {name: ast.parse(path.read_text()) for name, path in paths.items()}, {name: set() for name in paths}
+    for name, tree in trees.items():
+        here, lines = name.split(".")[1], paths[name].read_text().splitlines()
+        for whole in (w for w in imported(tree) if w.split(".")[0] in ("", "irtuning")):
+            there = whole if whole in trees else whole.rpartition(".")[0] + ".__init__" * (whole in IN_AN_INIT)
+            if there not in trees:
+                yield f"{name} imports {whole}: relative, or not from the module that defines it"
+                continue
+            graph[name].add(there)
+            if here != there.split(".")[1] and LEVELS[there.split(".")[1]] >= LEVELS[here]:
+                yield f"{name} imports upwards: {there}"
+        if name.endswith(".__init__") and name not in ("irtuning.__init__", "irtuning.cli.__init__") and tree.body[1:]:
+            yield f"{name} holds more than its docstring"
+        functions = (node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
+        long = [node.name for node in functions if node.end_lineno - node.lineno >= 60]
+        wide = [number for number, line in enumerate(lines, 1) if len(line) > 120]
+        if long or wide or len(lines) > 300:
+            yield f"{name}: {len(lines)} lines, functions over 60 lines {long}, lines over 120 columns {wide}"
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        yield f"import circle: {error.args[1]}"
+    for part, most in MOST.items():
+        made = sum(len(path.read_text().splitlines()) for path in (folder.parent / part).rglob("*.py"))
+        if made > most:
+            yield f"{part} has {made} lines"
+
+
+def test_imports_go_one_way_and_the_package_stays_small():
+    assert {room(p) for p in modules()} | {"__init__"} == set(LEVELS)
+    assert list(faults(PACKAGE)) == []
+    method = [line.strip() for path in (PACKAGE / "method").glob("*.py") for line in path.read_text().splitlines()]
+    assert len([line for line in method if line and not line.startswith("#")]) < 1000
+
+
+SOUND = {"__init__": "__version__ = '0'", "errors": "", "method/__init__": "'The method.'", "models/__init__": "",
+         "method/one": "from irtuning.method import two", "method/two": "from irtuning.errors import InputError",
+         "models/one": "def f():\n    import irtuning.method.one", "training/one": "",
+         "cli/__init__": "from irtuning import __version__",
+         "models/two": "x = 1\n" * 299 + "#" + "x" * 119}  # fmt: skip
+UNSOUND = [
+    ({"method/two": "def f():\n    import irtuning.training.one"}, "imports upwards: irtuning.training.one"),
+    ({"method/two": "def f():\n    from irtuning.training import one"}, "imports upwards: irtuning.training.one"),
+    ({"corpora/one": "from irtuning.method.one import x"}, "imports upwards"),  # beside is not below
+    ({"method/two": "def f():\n    from irtuning.method.one import x"}, "import circle: .*method.(one|two)"),
+    ({"models/one": "from . import two"}, "relative"), ({"models/one": "from .two import x"}, "relative"),
+    ({"models/one": "from ..method.one import x"}, "relative"), ({"models/one": "import irtuning"}, "defines it"),
+    ({"models/one": "from irtuning.method import *"}, "defines it"),
+    ({"models/one": "from irtuning.method import Tuner"}, "defines it"),
+    ({"models/one": "from irtuning import train"}, "defines it"),
+    ({"models/one": "import irtuning.method as m"}, "defines it"),
+    ({"method/__init__": "'A room.'\nfrom irtuning.method.one import x"}, "more than its docstring"),
+    ({"models/one": "x = 1\n" * 301}, "301 lines"), ({"models/one": "#" + "x" * 120}, r"over 120 columns \[1\]"),
+    ({"models/one": "class A:\n    def f():\n" + "        x = 1\n" * 60}, r"over 60 lines \['f'\]"),
+    ({f"models/m{i}": "x = 1\n" * 300 for i in range(23)}, "^irtuning has 7[0-9]+ lines"),
+    ({f"method/m{i}": "x = 1\n" * 300 for i in range(4)}, "irtuning/method has 1203 lines"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changed", "message"), [({}, None), *UNSOUND])
+def test_each_fault_of_a_package_is_found(changed, message, tmp_path):
+    for name, text in (SOUND | changed).items():
+        path = tmp_path / "irtuning" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    found = list(faults(tmp_path / "irtuning"))
+    assert len(found) == (message is not None) and all(re.search(message, fault) for fault in found), found
 
 
 def test_what_needs_no_torch_imports_none_at_its_head():
@@ -62,12 +130,6 @@ def test_what_needs_no_torch_imports_none_at_its_head():
             assert not re.search(r"\b(torch|transformers|peft)\b", text), path.name
 
 
-def test_the_method_stays_small():
-    lines = [line.strip() for path in (PACKAGE / "method").glob("*.py") for line in path.read_text().splitlines()]
-    assert len(lines) < 1200 and len([line for line in lines if line and not line.startswith("#")]) < 1000
-    assert max(len(p.read_text().splitlines()) for p in modules()) <= 320
-
-
 def hazards(tree):
     """What unpickles, or runs text as code, a command line or someone else's module."""
     for node in ast.walk(tree):
@@ -76,18 +138,20 @@ def hazards(tree):
             yield from {name.split(".")[0] for name in names} & {"pickle", "dill", "cloudpickle", "marshal", "shelve"}
         if isinstance(node, ast.Call):
             call, given = ast.unparse(node.func), {k.arg: ast.unparse(k.value) for k in node.keywords}
-            if call in ("eval", "exec", "os.system", "os.popen", "yaml.load", "joblib.load") or call.endswith((".read_pickle", ".unsafe_load")):
+            named = ("eval", "exec", "os.system", "os.popen", "yaml.load", "joblib.load")
+            if call in named or call.endswith((".read_pickle", ".unsafe_load")):
                 yield call
             if call == "torch.load" and given.get("weights_only") != "True":
                 yield call
-            forbidden = {"trust_remote_code": "False", "shell": "False", "allow_pickle": "False", "use_safetensors": "True"}
-            yield from (f"{call}({name}={given[name]})" for name in forbidden if given.get(name, forbidden[name]) != forbidden[name])
+            safe = {"trust_remote_code": "False", "shell": "False", "allow_pickle": "False", "use_safetensors": "True"}
+            yield from (f"{call}({k}={given[k]})" for k, value in safe.items() if given.get(k, value) != value)
             if "AutoModel" in call and call.endswith("from_pretrained") and given.get("use_safetensors") != "True":
                 yield call
 
 
 def test_nothing_is_unpickled_and_no_text_is_run():
-    code = "import pickle\neval(x)\ntorch.load(f)\nf(shell=True)\nAutoModel.from_pretrained(x)\nf(trust_remote_code=True)"
+    code = "import pickle\neval(x)\ntorch.load(f)\nf(shell=True)\n"
+    code += "AutoModel.from_pretrained(x)\nf(trust_remote_code=True)"
     assert len(list(hazards(ast.parse(code)))) == 6
     assert {path.name: found for path in modules() if (found := list(hazards(ast.parse(path.read_text()))))} == {}
 

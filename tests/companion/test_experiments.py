@@ -1,4 +1,4 @@
-"""Tests of profiles and experiments: what is run, what is read, and what figures and tables are saved with."""
+"""Tests of profiles, experiments and their archive, what figures are saved with, and scores on the first batch."""
 
 import json
 import shutil
@@ -8,12 +8,18 @@ import pytest
 
 from irtuning.analysis.figures.runs import score_comparison
 from irtuning.analysis.tables import summary_table
+from irtuning.companion.archive import read_archive, write_archive
 from irtuning.companion.experiments import Companion, Experiment, read_manifest, result_hash, run_label
+from irtuning.companion.first_batch import component_norms, layer_scores
+from irtuning.companion.live_picture import LiveLayers
 from irtuning.companion.profiles import EXPERIMENTS, PROFILES, comparisons, profile_parameters
+from irtuning.corpora.load import load_corpus
 from irtuning.errors import InputError
+from irtuning.training.run import train
 
 TINY = {"models": ["tiny-random"], "methods": ["full", "ir", "rst"], "experiments": ["methods", "own-budget@synthetic"],
         "seeds": 1, "max_steps": 2, "settings": {"batch_size": 4, "device": "cpu"}}  # fmt: skip
+OPTIONS = {"model": "tiny-random", "device": "cpu", "progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -29,25 +35,20 @@ def written(companion):
     return {path: path.stat().st_mtime_ns for path in companion.folders.runs.rglob("record.json")}
 
 
-def test_a_profile_is_opened_by_its_name_and_says_what_was_changed(tmp_path):
+def test_a_profile_is_opened_by_its_name_and_says_what_was_changed_and_what_is_wrong(tmp_path):
     assert all(set(profile) == set(PROFILES["quick"]) for profile in PROFILES.values())
     parameters = profile_parameters("study", tmp_path, None, {"seeds": 1})
     assert parameters["profile"] == "study-changed" and parameters["seeds"] == 1
     assert parameters["data"] == str(tmp_path) and parameters["output"] is None
     for name in EXPERIMENTS:
         assert all("methods" in options for options in comparisons(name, PROFILES["study"]["methods"]))
-
-
-@pytest.mark.parametrize(("name", "changes", "message"), [
-    ("quik", {}, "did you mean 'quick'"), ("quick", {"seed": 1}, "did you mean 'seeds'"),
-    ("quick", {"seeds": "x"}, 'seeds="x" does not have the type of 2'),
-    ("quick", {"experiments": ["ablation"]}, "did you mean 'ablations'"),
-    ("quick", {"settings": {"label_set": "coarse"}}, "labels"),  # the synthetic corpus has one set of labels
-])  # fmt: skip
-def test_what_is_wrong_with_a_profile_is_named(name, changes, message):
-    with pytest.raises(InputError, match=message):
-        companion = Companion.open(name, changes=changes)
-        assert companion.planned() and companion.load_corpora()
+    for name, changes, message in (
+        ("quik", {}, "did you mean 'quick'"), ("quick", {"seed": 1}, "did you mean 'seeds'"),
+        ("quick", {"seeds": "x"}, 'seeds="x" does not have the type of 2'),
+        ("quick", {"settings": {"label_set": "coarse"}}, "unknown label set .*: .coarse."),  # the synthetic corpus has one set of labels
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            assert (companion := Companion.open(name, changes=changes)).planned() and companion.load_corpora()
 
 
 def test_an_experiment_runs_what_is_planned_and_missing_and_reads_the_rest(tiny):
@@ -68,7 +69,8 @@ def test_an_experiment_runs_what_is_planned_and_missing_and_reads_the_rest(tiny)
 
 def test_other_training_code_reads_no_old_runs(tiny, monkeypatch):
     folders = []
-    monkeypatch.setattr("irtuning.comparison.runs.run_comparison", lambda **options: folders.append(options["output"]) or ([], []))
+    noted = lambda **options: folders.append(options["output"]) or ([], [])  # noqa: E731
+    monkeypatch.setattr("irtuning.comparison.runs.run_comparison", noted)
     tiny.run("methods")
     monkeypatch.setattr("irtuning.companion.experiments.training_fingerprint", lambda: "another")
     tiny.run("methods")
@@ -105,11 +107,46 @@ def test_every_profile_shows_the_recorded_study(tiny):
     two = Experiment(replace(tiny, models=["tiny-random", "org/large"]), "study", shown.records, [])
     assert [part.corpus for part in (two, *two.by_corpus())] == ["argrewrite-mini", "argrewrite-mini", "arxivedits-mini"]
     assert Companion.open("study").experiment("variant").records == shown.records
-
-
-def test_a_corpus_with_published_splits_has_more_seeds_in_place_of_folds():
+    # a corpus with published splits has more seeds in place of folds
     runs = [config for _, config in Companion.open("study", changes={"experiments": ["methods"]}).planned()]
     assert len(runs) == len(set(runs))
     for corpus, folds in (("argrewrite", 5), ("arxivedits", 1)):
         configs = [config for config in runs if config.corpus == corpus and config.method == "rst"]
         assert (len({c.fold for c in configs}), len({c.seed for c in configs}), len(configs)) == (folds, 10, 10)
+
+
+def test_a_stored_study_comes_back_but_for_rounding(tmp_path):
+    runs = [train(method=method, max_steps=3, batch_size=4, **OPTIONS).record for method in ("ir", "full")]
+    floors = [{"name": "operation", "corpus": "synthetic", "fold": 0, "split": "validation", "macro_f1": 0.1}]
+    write_archive(tmp_path, {"methods": (runs, floors), "sizes": (runs[:1], [])})
+    found, found_floors = read_archive(tmp_path, "methods")
+    assert found_floors == floors and len(read_archive(tmp_path, "sizes")[0]) == 1
+    for one, other in zip(runs, found, strict=True):
+        assert json.loads(json.dumps(one["run"])) == other["run"] and one["scores"] == other["scores"]
+        assert [s["layers"] for s in one["train"]["steps"]] == [s["layers"] for s in other["train"]["steps"]]
+        assert other["train"]["steps"][1]["loss"] == pytest.approx(one["train"]["steps"][1]["loss"], rel=1e-3)
+        kept = [{name: v for name, v in r.items() if name != "probabilities"} for r in one["predictions"]["validation"]]
+        assert kept == other["predictions"]["validation"]
+    assert found[0]["train"]["steps"][0]["scores"] == [None] * 12 and found[1]["train"]["steps"][0]["scores"] is None
+    assert summary_table(found).macro_f1.tolist() == summary_table(runs).macro_f1.tolist()
+    assert read_archive(tmp_path, "adapters") == ([], []) == read_archive(tmp_path / "none", "methods")
+    (tmp_path / "steps.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match="are damaged"):
+        read_archive(tmp_path, "methods")
+
+
+def test_scores_are_those_of_the_first_step_of_a_run_with_all_layers_and_modules_add_up_to_their_layer():
+    corpus, live = load_corpus("synthetic"), LiveLayers()
+    options = OPTIONS | {"method": "ir:score=l2:refresh_every=1", "batch_size": 8, "max_steps": 2, "dropout": 0.0}
+    run = train(corpus=corpus, callbacks=[live], **options)
+    assert live.image.startswith(b"\x89PNG")  # drawn at the end
+    with pytest.raises(InputError, match="every is 0"):
+        LiveLayers(every=0)
+    measured = run.record["train"]["steps"][1]["scores"]
+    scores = layer_scores(corpus, "tiny-random")
+    assert scores["l2"].tolist() == pytest.approx(measured, rel=1e-4)
+    assert scores.cosine.between(-1, 1).all() and scores.weight.gt(0).all()
+    assert scores.attrs["made_with"].startswith("tiny-random (random weights, ")
+    norms = component_norms(corpus, "tiny-random")
+    assert list(norms) == ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]
+    assert ((norms**2).sum(axis=1) ** 0.5).tolist() == pytest.approx(scores["l2"].tolist(), rel=1e-5)

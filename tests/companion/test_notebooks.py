@@ -27,8 +27,7 @@ def sources(name, kind="code"):
 
 def run_cells(cells, names):
     """Run cells in this process; return what the last one shows, its text or its last value."""
-    shown = io.StringIO()
-    with contextlib.redirect_stdout(shown):
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
         for text in cells:
             *statements, last = ast.parse(text).body
             if isinstance(last, ast.Expr):
@@ -100,7 +99,7 @@ def test_a_notebook_runs_with_changed_settings(name, tmp_path_factory, monkeypat
     assert any(entry.startswith(name[:3]) for entry in read_manifest(output / "figures/quick-changed"))
 
 
-def test_every_committed_figure_and_table_has_its_origin():
+def test_every_committed_figure_and_table_has_its_origin_and_those_the_readme_names_are_made():
     for folder in ("figures/study", "figures/mini", "reports/study", "reports/mini"):
         manifest, files = read_manifest(REPOSITORY / folder), (REPOSITORY / folder).iterdir()
         assert set(manifest) == {path.name for path in files if path.suffix in (".png", ".csv")}
@@ -108,6 +107,9 @@ def test_every_committed_figure_and_table_has_its_origin():
             assert entry["origin"] and entry["stamp"].startswith((folder.split("/")[1], "study")), name
             assert re.search(r"SYNTHETIC|\(real\)| · no corpus · .*(predicted|measured)", entry["stamp"]), name
             assert folder.endswith("mini") or re.search(STAMP, entry["stamp"]), name
+    made = "\n".join(text for name in NOTEBOOKS for text in sources(name))
+    for name in set(re.findall(r"`(0\d_\w+)`", (REPOSITORY / "README.md").read_text())) - set(NOTEBOOKS):
+        assert f'"{name}"' in made or f'"{re.sub("_[^_]+$", "_", name)}' in made, name
 
 
 def test_what_a_reproduction_writes_is_not_tracked():
@@ -121,10 +123,3 @@ def test_what_a_reproduction_writes_is_not_tracked():
     made = [f"{kind}/{profile}/02.{end}" for profile in ("quick", "small-changed") for kind, end in
             (("figures", "png"), ("figures", "svg"), ("reports", "csv"), ("reports", "ipynb"), ("runs", "record.json"))]  # fmt: skip
     assert git("check-ignore", *made) == made
-
-
-def test_every_figure_and_table_that_the_readme_names_is_made():
-    names = set(re.findall(r"`(0\d_\w+)`", (REPOSITORY / "README.md").read_text())) - set(NOTEBOOKS)
-    made = "\n".join(text for name in NOTEBOOKS for text in sources(name))
-    for name in names:
-        assert f'"{name}"' in made or f'"{re.sub("_[^_]+$", "_", name)}' in made, name

@@ -8,13 +8,16 @@ import pandas
 import pytest
 from records import predicted_run
 
+from irtuning.analysis.figures.memory import predicted_and_measured, step_engines
 from irtuning.analysis.figures.runs import comparison_forest, score_by_size, score_comparison
 from irtuning.analysis.tables import models_of, runs_table
 from irtuning.companion import study
+from irtuning.companion.benchmarks import error_summary, measured_on, measurement, prediction_errors, saving, step_table
 from irtuning.companion.experiments import Companion
 from irtuning.companion.paths import notebook_path
 from irtuning.companion.profiles import VARIANT
 from irtuning.errors import InputError
+from irtuning.memory.predict import predict_memory
 
 ALIKE = dict.fromkeys(("ir", "full", "rst", "ist", "lisa-adapters", "last-k", "random-counts"), 0.6)  # how often each is right
 
@@ -45,8 +48,8 @@ def runs(right, corpora=("argrewrite", "arxivedits"), **more):
 
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch):
-    monkeypatch.setattr("irtuning.analysis.statistics.compare_methods.__defaults__", ("test", 600))
-    monkeypatch.setattr("irtuning.analysis.statistics.comparisons_table.__defaults__", ("test", 600))
+    for name in ("compare_methods", "comparisons_table"):
+        monkeypatch.setattr(f"irtuning.analysis.statistics.{name}.__defaults__", ("test", 600))
 
 
 def verdicts(comparisons, steps=(-9.0, -1.0), memory=(-9.0, -1.0), small=(0.1, 0.2)):
@@ -66,24 +69,20 @@ def test_better_means_better_than_every_papers_baseline_on_every_corpus(changed,
     assert len(table) == 12 and verdicts(table)[0] == said and (table.p_holm >= table.p_value).all()
 
 
-def test_claims_name_what_they_are_about_and_what_was_not_run():
+def test_intervals_on_all_corpora_decide_a_claim_which_names_what_it_is_about_and_what_was_not_run():
+    records = runs(ALIKE | {"ir": 0.9}, ("argrewrite",)) + runs(ALIKE, ("arxivedits",))  # one corpus is not enough
+    table = study.primary_comparisons(records)
+    assert verdicts(table) == ["inconclusive"] * 2 + ["consistent"] * 3
+    assert verdicts(table, steps=(-1, 1), memory=(1, 2), small=(-0.1, 0.1))[2:] == ["inconclusive", "inconsistent", "inconclusive"]
     table = study.claims(runs(ALIKE), [])
     assert table.verdict[0] == "on mini (2.0 M parameters), argrewrite and arxivedits: inconclusive"
     assert table.verdict.iloc[-1].endswith(": not run") and table.evidence.iloc[-1] == ""
     assert table.evidence[0].startswith("0 of 8 differences above zero beyond chance, 0 below; ")
     assert models_of([record("full-ft", 0.6)]) == "mini (2.3 M parameters)"  # no adapters to leave out
-    whole = runs({"ir": 0.6, "full": 0.5}, ("argrewrite",)) + runs({"ir": 0.6, "full": 0.5}, ("argrewrite",), share=0.5)
-    assert study.claims(runs(ALIKE), whole).verdict.iloc[-1].endswith(": not run")
+    half, whole = (runs({"ir": 0.6, "full": 0.5}, ("argrewrite",), share=share) for share in (0.5, 1.0))
+    assert study.claims(runs(ALIKE), whole + half).verdict.iloc[-1].endswith(": not run")
     with pytest.raises(InputError, match="needs real corpora"):
         study.claims(runs({"ir": 0.5}, ("synthetic",)), [])
-
-
-def test_intervals_on_all_corpora_decide_a_claim():
-    records = runs(ALIKE | {"ir": 0.9}, ("argrewrite",)) + runs(ALIKE, ("arxivedits",))  # one corpus is not enough
-    table = study.primary_comparisons(records)
-    assert verdicts(table)[:2] == ["inconclusive", "inconclusive"]
-    assert verdicts(table)[2:] == ["consistent"] * 3
-    assert verdicts(table, steps=(-1, 1), memory=(1, 2), small=(-0.1, 0.1))[2:] == ["inconclusive", "inconsistent", "inconclusive"]
 
 
 def test_not_worse_by_more_than_the_margin_is_non_inferior():
@@ -185,3 +184,41 @@ def test_the_reports_sentences_hold_in_the_committed_records():
     prose = "".join(cell.source for cell in cells if cell.cell_type == "markdown")
     rows = re.findall(r"\| (argrewrite|arxivedits) \| ([^|]*) \| ([^|]*) \|", prose)
     assert len(rows) == 5 and set(rows) <= set(zip(found.corpus, found.intention, found.predicted, strict=True))
+
+
+def test_predictions_are_within_what_was_promised_on_settings_left_alone_too():
+    record, origin = measurement("memory_measured")
+    table = prediction_errors(record)
+    summary = error_summary(table)
+    assert len(table) == 30 and summary.settings.to_dict() == {"seen": 22, "held out": 8}
+    assert summary.median_percent.max() <= 3 and summary.worst_percent.max() <= 8
+    assert len(origin["memory_measured.json"]) == 64 and "measured on one NVIDIA" in measured_on(record)
+    axis = predicted_and_measured(table).axes[0]
+    assert sum(len(line.get_xdata()) for line in axis.lines[:8]) == 30
+    row = record["rows"][-1]  # another version of a library may keep a little more
+    assert predict_memory(**row["setting"]).peak_bytes == pytest.approx(row["predicted"]["peak_bytes"], rel=0.01)
+
+
+def test_steps_at_8b_have_one_row_for_each_setting_and_every_method_and_adapter_was_measured():
+    record, _ = measurement("large_shapes_llama-3.1-8b")
+    table = step_table(record)
+    assert not table.duplicated(["layers", "engine", "dropout"]).any()
+    assert tuple(table.iloc[0][["engine", "layers"]]) == ("plain", "all 32 layers")
+    time, memory = saving(table, "14, none below 16", "uncast, compile", 0.05)
+    rows = {row["name"]: row for row in record["rows"]}
+    assert time == pytest.approx(1 - rows["upper/compile"]["step_ms"] / rows["all/compile"]["step_ms"])
+    assert memory == pytest.approx(1 - rows["upper/compile"]["peak_gib"] / rows["all/compile"]["peak_gib"])
+    compiled = table[(table.engine == "uncast, compile") & (table.dropout == 0.05)].set_index("layers").step_ms
+    for layers, name in (("14 scattered", "scattered/compile"), ("all 32 layers", "all/compile"), ("the last 14", "last14/compile")):
+        assert compiled[layers] == rows[name]["step_ms"]  # not one of another question, such as `fixed/compile`
+    assert {"the last 14", "the last 16", "200 chosen sets"} <= set(table.layers) and table.step_ms.max() < 1000  # no longer batch
+    plain, compiled = step_engines(table).axes[0].containers
+    assert [bar.get_width() for bar in compiled] == [rows[f"{name}/compile"]["step_ms"] for name in ("all", "scattered", "upper")]
+    assert plain[0].get_width() == rows["all/plain"]["step_ms"]
+    cases = [row for row in record["rows"] if not row.get("error") and (row["method"] or row["group"] in ("adapters", "reach"))]
+    assert {"full", "ir", "ir-weight", "ir-cosine", "rst", "ist", "lisa-adapters", "last-k", "middle-k"} <= {row["method"] for row in cases}
+    assert {row["adapter"] for row in cases} == {"lora", "bottleneck", "dora"} and {row["length"] for row in cases} == {256, 2048, 8192}
+    ist = next(row for row in cases if row["method"] == "ist")
+    assert ist["step_ms_mean"] > 1.2 * ist["step_ms"]  # it measures layers between steps
+    again = [row["step_ms"] / row["earlier_ms"][0] - 1 for row in record["rows"] if row.get("earlier_ms")]
+    assert len(again) == 20 and 0 < max(map(abs, again)) < 0.06  # two cards of one kind

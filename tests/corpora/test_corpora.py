@@ -16,8 +16,6 @@ from unittest import mock
 
 import openpyxl
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from irtuning.corpora import argrewrite, sources
 from irtuning.corpora.argrewrite import COLUMNS, FINE_LABELS, read_workbook
@@ -50,8 +48,7 @@ def write_book(path: Path, **sheets: list[list]) -> Path:
     book.remove(book.active)
     for title, grid in sheets.items():
         sheet = book.create_sheet(title.replace("_", " "))
-        for row in grid:
-            sheet.append(row)
+        [sheet.append(row) for row in grid]
     path.parent.mkdir(parents=True, exist_ok=True)
     book.save(path)
     return path
@@ -72,15 +69,12 @@ def own_rows(count: int = 24) -> list[dict]:
     return [dict(before=f"old {i}", after=f"new {i}", label="ab"[i % 2], who=f"w{i % 12}") for i in range(count)]
 
 
-def iterater_rows(labels=(*ITERATER_LABELS * 2, "others")) -> list[dict]:
-    pairs = [dict(before_sent=f"a {i}", after_sent=f"b {i}", doc_id=f"d{i}") for i in range(len(labels))]
-    return [pair | {"labels": label, "revision_depth": 1} for pair, label in zip(pairs, labels, strict=True)]
-
-
-def iterater_folder(folder: Path, validation: str = "dev") -> Path:
+def iterater_folder(folder: Path, validation: str = "dev", labels=(*ITERATER_LABELS * 2, "others")) -> Path:
     folder.mkdir(exist_ok=True)
+    rows = [dict(before_sent=f"a {i}", after_sent=f"b {i}", doc_id=f"d{i}", labels=label, revision_depth=1)
+            for i, label in enumerate(labels)]  # fmt: skip
     for name in ("train", validation, "test"):
-        write_jsonl(folder / f"{name}.json", iterater_rows())
+        write_jsonl(folder / f"{name}.json", rows)
     return folder
 
 
@@ -153,8 +147,7 @@ def test_published_corpora_have_their_recorded_checksums(real_data, argrewrite_r
 def test_folds_keep_groups_whole_balance_labels_ignore_row_order_and_need_enough_groups(tmp_path):
     groups, labels = [f"w{i % 12}" for i in range(48)], ["abc"[i % 12 % 3] for i in range(48)]
     folds = assign_folds(groups, labels)
-    assert folds == [0, 3, 3, 2, 4, 0, 3, 1, 1, 1, 2, 4] * 4
-    assert assign_folds(groups[::-1], labels[::-1])[::-1] == folds
+    assert folds == [0, 3, 3, 2, 4, 0, 3, 1, 1, 1, 2, 4] * 4 and assign_folds(groups[::-1], labels[::-1])[::-1] == folds
     path = write_jsonl(tmp_path / "own.jsonl", own_rows(100))
     for fold in range(5):
         counts = load_corpus(path, fold=fold).counts()
@@ -182,7 +175,6 @@ BAD_BOOKS = [
     ([COLUMNS, [2, "x", "2", 0, "Evidence", "Modify", "7,8"]], "row 2: index, purpose and operation differ in number"),
     ([COLUMNS, [2, "x", "2", 0, "Evidence", "Modify", "7"]], "revision 7 has two purposes"),
     ([COLUMNS, [None, "x", "2", 0]], "row 2: 'Sentence Index' must be a whole number, got ''"),
-    ([COLUMNS, [1.5, "x", "2", 0]], "'Sentence Index' must be a whole number, got '1.5'"),
     ([COLUMNS[:3], [1, "x", "1"]], "no column 'Identical[?]'.*expected .*found"),
     (None, "no sheet 'Old Draft'; found .'New Draft'"),
 ]
@@ -198,53 +190,51 @@ def test_workbook_errors_name_the_row(tmp_path, old, message):
 
 BAD_PAIRS = [
     ([], "must hold one JSON object, got list"),
-    ({"0": 5}, "sentence pair '0' must be an object with 'edits-combination-0', got 5"),
     ({"0": PAIR}, "must be an object with 'edits-combination-0', got {'"),
-    ({"intention": "Formt"}, "unknown intention in .*edit '0': 'Formt'; did you mean 'Format'"),
-    ({"intention": ["Format"]}, "'intention' must be str"),
-    ({"sentence-1-token-indices": [1, 9]}, r"within 3 tokens, got \[1, 9\]"),
-    ({"sentence-1-token-indices": None}, "a span on neither side"),
     ({"0": PAIR | {"sentence-1": None, GOLD: {"0": EDIT}}}, "'sentence-1' must be str"),
 ]
+BAD_EDITS = [
+    ({"intention": "Formt"}, "unknown intention in .*edit '0': 'Formt'; did you mean 'Format'"),
+    ({"sentence-1-token-indices": [1, 9]}, r"within 3 tokens, got \[1, 9\]"),
+    ({"sentence-1-token-indices": None}, "a span on neither side"),
+]
+BAD_PAIRS += [({"0": PAIR | {GOLD: {"0": EDIT | changed}}}, message) for changed, message in BAD_EDITS]
 
 
 @pytest.mark.parametrize(("content", "message"), BAD_PAIRS)
 def test_arxivedits_errors_name_the_edit(tmp_path, content, message):
-    content = content if "0" in content or not content else {"0": PAIR | {GOLD: {"0": EDIT | content}}}
     (tmp_path / "train.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(InputError, match=message):
         list(read_edits(tmp_path / "train.json"))
 
 
 @pytest.mark.parametrize("validation", ["dev", "validation"])
-def test_iterater_from_disk(tmp_path, monkeypatch, validation):
-    iterater_folder(tmp_path / "iterater", validation)
+def test_iterater_from_disk_or_the_hub(tmp_path, monkeypatch, validation):
+    folder = iterater_folder(tmp_path / "iterater", validation)
     monkeypatch.setenv("IRTUNING_DATA", str(tmp_path))
     corpus = load_corpus("iterater")
     assert corpus.labels == ("clarity", "fluency", "coherence", "style", "meaning-changed")
     assert [len(corpus.split(split)) for split in SPLITS] == [10, 10, 10]
     r = corpus.validation[3]
     assert (r.before, r.after, r.intention, r.group, r.extra) == ("a 3", "b 3", "style", "d3", {"revision_depth": 1})
-    write_jsonl(tmp_path / "iterater" / "test.json", iterater_rows(["fluency", "fluent"]))
+    rows = list(map(json.loads, (folder / "test.json").read_text().splitlines()))
+    write_jsonl(folder / "test.json", [rows[0], rows[1] | {"labels": "fluent"}])
     with pytest.raises(InputError, match="unknown label in .*test.json, line 2: 'fluent'; did you mean 'fluency'"):
         load_corpus("iterater")
-
-
-def test_iterater_from_the_hub(monkeypatch):
-    monkeypatch.delenv("IRTUNING_DATA", raising=False)
-    monkeypatch.setattr("datasets.load_dataset", lambda name, split: iterater_rows())
+    monkeypatch.delenv("IRTUNING_DATA")
+    monkeypatch.setattr("datasets.load_dataset", lambda name, split: rows)
     assert len(load_corpus("iterater").test) == 10
     monkeypatch.setattr("datasets.load_dataset", mock.Mock(side_effect=ConnectionError("no network")))
     with pytest.raises(InputError, match="wanyu/IteraTeR_human_sent .no network.*IRTUNING_DATA"):
         load_corpus("iterater")
 
 
-@pytest.mark.parametrize("direct", [True, False])
-def test_argrevision_from_a_spreadsheet_since_it_is_not_public(tmp_path, monkeypatch, direct):
+def test_argrevision_from_a_spreadsheet_since_it_is_not_public(tmp_path, monkeypatch):
     labels = [*ARGREVISION_LABELS * 20, "claim", "claim"]
     body = [[None if i == 0 else f"o {i}", f"n {i}", label] for i, label in enumerate(labels)]
     path = write_book(tmp_path / "argrevision.xlsx", S=[["old_sentences", "new_sentences", "purpose_labels"], *body])
-    corpus = load_corpus("argrevision", path if direct else tmp_path)
+    corpus = load_corpus("argrevision", path)
+    assert load_corpus("argrevision", tmp_path).checksum == corpus.checksum
     assert corpus.labels == ("relevant", "irrelevant", "already exists", "LCE", "not LCE", "commentary")
     assert [len(corpus.split(split)) for split in SPLITS] == [96, 12, 12]
     assert [r.id for r in corpus.test[:3]] == ["argrevision:3", "argrevision:65", "argrevision:39"]
@@ -259,19 +249,14 @@ def test_argrevision_from_a_spreadsheet_since_it_is_not_public(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "json", "xlsx"])
-def test_own_file_in_every_format(tmp_path, ending):
-    rows = own_rows()
-    corpus = load_corpus(write_table(tmp_path / f"own.{ending}", rows), group="who", fold=3)
+def test_own_file_in_every_format_with_its_own_columns_and_line_breaks(tmp_path, ending):
+    rows = [row | {"why": row["label"], "v1": f"{row['before']},\nline two"} for row in own_rows()]
+    path = write_table(tmp_path / f"own.{ending}", rows)
+    corpus = load_corpus(str(path), before="v1", label="why", group="who", fold=3)
     assert (corpus.name, corpus.labels, corpus.fold) == ("own", ("a", "b"), 3)
     groups = [{r.group for r in corpus.split(split)} for split in SPLITS]
     assert sum(map(len, groups)) == len(set.union(*groups)) == 12
-    assert sorted(r.before for split in SPLITS for r in corpus.split(split)) == sorted(row["before"] for row in rows)
-
-
-def test_own_columns_by_name_and_quoted_line_breaks(tmp_path):
-    rows = [{"v1": f"old, {i}\nline two", "v2": f"new {i}", "why": "xy"[i % 2]} for i in range(20)]
-    corpus = load_corpus(str(write_table(tmp_path / "own.csv", rows)), before="v1", after="v2", label="why")
-    assert corpus.labels == ("x", "y") and all("\nline two" in r.before for r in corpus.train)
+    assert sorted(r.before for split in SPLITS for r in corpus.split(split)) == sorted(row["v1"] for row in rows)
 
 
 def test_own_folder_keeps_its_splits(tmp_path):
@@ -283,8 +268,7 @@ def test_own_folder_keeps_its_splits(tmp_path):
     write_jsonl(tmp_path / "validation.jsonl", own_rows(4))
     with pytest.raises(InputError, match="holds .'validation.jsonl', 'dev.jsonl'. for split 'validation'; give one"):
         load_corpus(tmp_path)
-    for name in ("test", "dev"):
-        (tmp_path / f"{name}.jsonl").unlink()
+    [(tmp_path / f"{name}.jsonl").unlink() for name in ("test", "dev")]
     with pytest.raises(InputError, match="no file for split 'test'; give one, named test . .csv or .tsv"):
         load_corpus(tmp_path)
 
@@ -299,31 +283,21 @@ def test_null_and_nan_are_an_empty_side_but_no_group_and_rows_know_their_line(tm
     (tmp_path / "own.csv").write_text('a,b\n"x\ny",1\n\n2\n', encoding="utf-8")
     rows = [(row.line, dict(row.cells)) for row in read_rows(tmp_path / "own.csv")]
     assert rows == [(3, {"a": "x\ny", "b": "1"}), (5, {"a": "2", "b": None})]
-    (tmp_path / "loop.csv").symlink_to("loop.csv")
-    for name in ("loop.csv", "absent.csv"):
-        with pytest.raises(InputError, match=f"{name} cannot be read: .*"):
-            read_rows(tmp_path / name)
+    with pytest.raises(InputError, match="absent.csv cannot be read: .*"):
+        read_rows(tmp_path / "absent.csv")
 
 
 BAD_FILES = {
     "empty": ("a.csv", b"", "holds no rows"),
-    "header only": ("a.csv", b"before,after,label\n", "holds no rows"),
     "missing column": ("a.csv", b"before,text,label\na,b,c\n", "no column 'after'; expected .*found .'before', "),
-    "missing key": ("a.jsonl", b'{"before": "a", "after": "b"}\n', "a.jsonl, line 1: no column 'label'"),
     "blank label": ("a.csv", b"before,after,label\na,b,x\na,b, \n", "a.csv, line 3: 'label' is blank; fill it in"),
     "empty sides": ("a.csv", b"before,after,label\n , ,x\n", "a.csv, line 2: both sides are empty"),
     "not UTF-8": ("a.csv", b"before,after,label\nna\xefve,b,x\n", "is not UTF-8 .byte 21"),
-    "malformed JSON": ("a.jsonl", b'{"before": "a"}\n{"before": \n', "a.jsonl, line 2 is not JSON"),
-    "no object": ("a.jsonl", b"[1, 2]\n", "a.jsonl, line 1 must hold one JSON object, got list"),
-    "list": ("a.jsonl", b'{"before": ["a"], "after": "", "label": "x"}', "line 1: 'before' must be text, got list"),
     "long row": ("a.csv", b"before,after,label\na,b,x,y\n", "line 2 has 4 cells for 3 columns"),
-    "open quote": ("a.csv", b'before,after,label\n"a,b,x\n', "line 2 is malformed"),
     "same name twice": ("a.csv", b"before,after,before\na,b,c\n", "occur twice"),
-    "no workbook": ("a.xlsx", b"PK\x03\x04 nothing", "cannot be read as an .xlsx workbook"),
     "other ending": ("a.docx", b"", "cannot read files that end in '.docx'; give one of .csv"),
     "one example": ("a.csv", (GOOD + "p,q,c,w\n").encode(), "label 'c' has one example; drop that row or merge"),
     "one label": ("a.csv", GOOD.replace(",b,", ",a,").encode(), "it has 1 label"),
-    "too few rows": ("a.csv", "\n".join(GOOD.splitlines()[:7]).encode(), "cannot be split in 5 folds"),
 }
 
 
@@ -334,21 +308,13 @@ def test_bad_files_say_what_is_wrong_and_where(tmp_path, name, content, message)
         load_corpus(tmp_path / name)
 
 
-IMPOSSIBLE = [
+@pytest.mark.parametrize(("name", "options", "message"), [
     ("iteratr", {}, "unknown corpus 'iteratr'; did you mean 'iterater'"),
-    ("", {}, "unknown corpus ''"),
     ("missing.csv", {}, "no file or folder 'missing.csv'"),
-    ("no/such/folder", {}, "no file or folder"),
     ("iterater", {"labels": "coarse"}, "unknown label set of corpus 'iterater': 'coarse'. Choose one of: fine"),
-    ("argrewrite", {"labels": "rough"}, "unknown label set of corpus 'argrewrite': 'rough'.* fine, coarse"),
-    ("argrewrite", {"fold": 5}, "fold must be 0 to 4, got 5"),
-    ("iterater", {"fold": 1}, "fixed splits"),
-    ("synthetic", {"fold": 1}, "fixed splits"),
+    ("argrewrite", {"fold": 5}, "fold must be 0 to 4, got 5"), ("iterater", {"fold": 1}, "fixed splits"),
     ("argrewrite", {"label": "why"}, "has its own columns"),
-]
-
-
-@pytest.mark.parametrize(("name", "options", "message"), IMPOSSIBLE)
+])  # fmt: skip
 def test_impossible_requests(name, options, message):
     with pytest.raises(InputError, match=message):
         load_corpus(name, **options)
@@ -408,22 +374,21 @@ def test_files_or_an_archive_are_downloaded_once_and_checked(tmp_path, monkeypat
     monkeypatch.delenv("IRTUNING_DATA", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr("pooch.os_cache", lambda name: tmp_path / "cache" / name)
-    (folder := tmp_path / "served" / "data").mkdir(parents=True)
-    served = tmp_path / "served" / "abc.zip" if archive else folder / "a.json"
-    (folder / "a.json").write_text("{}")
-    with zipfile.ZipFile(tmp_path / "served" / "abc.zip", "w") as packed:
-        for name in ("Repo-1/data/a.json", "Repo-1/code/run.py"):
-            packed.writestr(name, "{}")
-    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path / "served")
+    served, packed_as = tmp_path / "served", "abc.zip" if archive else ""
+    (served / "data").mkdir(parents=True)
+    (served / "data" / "a.json").write_text("{}")
+    with zipfile.ZipFile(served / "abc.zip", "w") as packed:
+        [packed.writestr(name, "{}") for name in ("Repo-1/data/a.json", "Repo-1/code/run.py")]
+    handler = partial(SimpleHTTPRequestHandler, directory=served)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:  # in place of GitHub
         threading.Thread(target=web.serve_forever, daemon=True).start()
         url, digest = f"http://127.0.0.1:{web.server_port}/", hashlib.sha256(b"data/a.json\n2\n{}").hexdigest()
-        facts = {"home": "home", "patterns": ("data/a.json",), "checksum": digest, "url": url + "abc.zip" * archive}
+        facts = {"home": "home", "patterns": ("data/a.json",), "checksum": digest, "url": url + packed_as}
         source = CorpusSource(load=load_mine, labels=("a", "b"), **facts)
         monkeypatch.setitem(CORPORA, "arxivedits", source)
         found = sources.locate("arxivedits")
         assert (found / "data" / "a.json").read_text() == "{}" and (found.name == "Repo-1") == archive
-        served.unlink()
+        (served / (packed_as or "data/a.json")).unlink()
         assert sources.locate("arxivedits") == found
         (found / "data" / "a.json").write_text("[]")
         with pytest.raises(InputError, match="fetched from http.*does not hold the published release.*IRTUNING_DATA"):
@@ -440,16 +405,10 @@ def test_import_is_light():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-# Examples share the folder, since each one overwrites its file. No deadline, since machines differ.
-SHARED = [HealthCheck.function_scoped_fixture]
-QUICK = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=SHARED)
 ROWS = [dict(before=f"Old {i}.", after=f"New {i}, “é”.", label="abc"[i % 3], who=f"w{i // 2}") for i in range(40)]
 DRAFT = [COLUMNS, *([i, f"S {i}.", i, 0, "Evidence", "Modify", str(i)] for i in range(1, 6))]
 PAIRS = [{"0": PAIR | {GOLD: {"0": EDIT}}}]
-
-
-OWN = ("own.csv", "own.tsv", "own.jsonl", "own.xlsx")
-WHOLE = dict.fromkeys(OWN, (lambda path: write_table(path, ROWS), load_corpus)) | {
+WHOLE = dict.fromkeys(("own.csv", "own.jsonl", "own.xlsx"), (lambda path: write_table(path, ROWS), load_corpus)) | {
     "train.json": (lambda path: write_jsonl(path, PAIRS), lambda path: list(read_edits(path))),
     "Annotation_2018argrewrite_1.xlsx": (lambda p: write_book(p, Old_Draft=DRAFT, New_Draft=DRAFT), read_workbook),
 }
@@ -459,11 +418,8 @@ def damage(content: bytes, rng: random.Random) -> bytes:
     """Cut, change, insert, move or replace a part of the bytes."""
     a, b = sorted(rng.randrange(len(content)) for _ in range(2))
     junk = rng.choice([b"\x00", b'"', b"\xff", b"\r", b"\xef\xbb\xbf", b"}{", b"<", b"[" * 2000, rng.randbytes(9)])
-    text = content.decode("latin-1")
-    return rng.choice([
-        content[:a], content[:a] + junk + content[a + len(junk) :], content[:a] + junk + content[a:],
-        content[:a] + content[b:], content[:b] + content[a:], content * 2, junk, text.encode("utf-16"),
-    ])  # fmt: skip
+    return rng.choice([content[:a], content[:a] + junk + content[a:], content[:a] + content[b:], content * 2, junk,
+                       content.decode("latin-1").encode("utf-16")])  # fmt: skip
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -482,30 +438,3 @@ def test_a_damaged_file_loads_or_is_refused_by_its_name(tmp_path, name):
             assert str(path) in str(error) and len(str(error)) < 5_000
             refused += 1
     assert 5 <= refused
-
-
-@QUICK
-@given(content=st.binary(max_size=200), ending=st.sampled_from(["csv", "tsv", "jsonl", "json", "xlsx"]))
-def test_any_bytes(tmp_path, content, ending):
-    path = tmp_path / f"own.{ending}"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=r".*own\."):
-        load_corpus(path)
-    with pytest.raises(InputError):
-        list(read_edits(path))
-
-
-PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just("\ud800")
-NESTED = partial(st.dictionaries, st.text(max_size=4), max_size=3)
-JSON = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=3) | NESTED(inner), max_leaves=6)
-
-
-@QUICK
-@given(value=JSON, column=st.sampled_from(list(ROWS[0])), group=st.sampled_from([None, "who"]), fold=st.integers(0, 4))
-def test_any_value_in_a_row(tmp_path, value, column, group, fold):
-    path = tmp_path / "own.jsonl"
-    path.write_text("\n".join(map(json.dumps, [*ROWS, ROWS[0] | {column: value}])), encoding="utf-8")
-    try:
-        assert load_corpus(path, group=group, fold=fold).checksum
-    except InputError as error:
-        assert str(path) in str(error)

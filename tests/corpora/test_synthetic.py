@@ -10,7 +10,6 @@ import pytest
 
 from irtuning.companion.paths import REPOSITORY
 from irtuning.corpora.base import SPLITS
-from irtuning.corpora.edits import edit_of
 from irtuning.corpora.floors import edit_aware_floor, macro_f1, operation_floor
 from irtuning.corpora.load import load_corpus
 from irtuning.corpora.tabular import ITERATER_LABELS as LABELS
@@ -64,29 +63,9 @@ def test_texts_are_tidy_short_and_different():
     assert np.percentile(words, 95) <= 42 and max(words) <= 60
 
 
-@pytest.mark.parametrize("label", LABELS)
-def test_every_intention_lengthens_shortens_adds_or_deletes(label):
-    rows = [r for r in CORPUS.train if r.extra["true_intention"] == label]
-    differences = np.array([len(r.after.split()) - len(r.before.split()) for r in rows if r.operation == "modify"])
-    assert min((differences > 0).mean(), (differences < 0).mean()) > 0.03 and (differences == 0).mean() > 0.2
-    assert sum(r.operation != "modify" for r in rows) >= 25
-
-
-def test_frequent_edit_words_settle_no_intention():
-    """Of the 30 words most often put in or taken out, four fifths occur under three intentions or more."""
-    intentions: dict[tuple[str, str], list[str]] = {}
-    for r in CORPUS.train:
-        edit = edit_of(r)
-        for side, word in {("in", w) for w in edit.inserted} | {("out", w) for w in edit.deleted}:
-            intentions.setdefault((side, word.casefold().strip(".,")), []).append(r.extra["true_intention"])
-    frequent = sorted(intentions, key=lambda key: (-len(intentions[key]), key))[:30]
-    assert sum(len(set(intentions[key])) >= 3 for key in frequent) >= 24
-
-
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_edited_words_do_not_solve_it_and_the_kind_of_edit_does(split):
-    assert 0.4 < edit_aware_floor(CORPUS, split).macro_f1 <= 0.75
-    assert operation_floor(CORPUS, split).macro_f1 <= 0.35
+    assert 0.4 < edit_aware_floor(CORPUS, split).macro_f1 <= 0.75 and operation_floor(CORPUS, split).macro_f1 <= 0.35
     counts: dict[str, Counter] = {}
     for r in CORPUS.train:
         counts.setdefault(r.extra["kind"], Counter())[r.intention] += 1

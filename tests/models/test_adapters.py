@@ -11,19 +11,15 @@ from irtuning.models.catalog import MODELS, model_names
 from irtuning.models.loading import load_shape, resolve, with_depth
 
 
-def test_what_learns_is_in_float32_and_the_head_can_be_frozen():
+def test_what_learns_is_in_float32_the_head_can_be_frozen_and_a_rank_has_two_names():
     for freeze in (False, True):
         model = adapted_classifier(make_classifier().bfloat16(), "lora", rank=2, freeze_head=freeze)
         learning = {name: p.dtype for name, p in model.named_parameters() if p.requires_grad}
-        assert set(learning.values()) == {torch.float32}
-        assert any("score" in name for name in learning) is not freeze
+        assert set(learning.values()) == {torch.float32} and any("score" in name for name in learning) is not freeze
         assert {p.dtype for p in model.parameters() if not p.requires_grad} >= {torch.bfloat16}
     model = adapted_classifier(make_classifier().bfloat16(), None, checkpointing=True)
     assert all(p.requires_grad and p.dtype == torch.float32 for p in model.parameters())
     assert any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
-
-
-def test_a_rank_is_a_rank_under_both_names():
     for settings in ({"rank": 3}, {"r": 3}):
         config = add_adapter(make_classifier(), "dora", alpha=6, dropout=0.0, **settings).peft_config["default"]
         assert (config.r, config.lora_alpha, config.lora_dropout, config.use_dora) == (3, 6, 0.0, True)

@@ -105,7 +105,7 @@ def test_no_secret_and_no_name_of_the_machine_is_written_and_fcntl_and_resource_
 for name in [name for name in sys.modules if name.startswith('filelock')]: del sys.modules[name]
 sys.modules |= {{'fcntl': None, 'resource': None}}
 from irtuning import train
-run = train(output='run', report_to=['tensorboard'], progress=False, max_steps=2, **{own_corpus!r})
+run = train(output='run', report_to=['tensorboard'], progress=False, max_steps=2, device='cpu', **{own_corpus!r})
 assert run.record['meta']['peak_memory_bytes'] is None and len(run.layers) == 2"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=os.environ | planted, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
