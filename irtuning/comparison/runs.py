@@ -50,7 +50,7 @@ def run_comparison(
         budget: `equal` gives the methods with a share of layers the mean share that IR-Tuning used with that fold and
             seed; `own` leaves them their papers' own.
         rates: learning rates by method; other methods have that of the settings, or the model's own.
-        workers: runs at a time, each in its own process. None: one a core if a model of this package runs on the CPU,
+        workers: runs at a time, each in its own process. None: one per core if a model of this package runs on the CPU,
             else 1, in this process. `jobs` is an alias.
         scheduler: address of a Dask scheduler whose workers make the runs. Only the records come back, not the weights.
         output: folder of the runs; what it holds already is not run again.
@@ -171,7 +171,10 @@ def _make(runs, strategies, corpora, budget, output, workers, scheduler, advance
 def _outcomes(work: Sequence[tuple], workers: int, scheduler: str | None) -> Iterator[tuple[int, object]]:
     """Yield every run's index and its record, or why it failed. Recorded runs are read here, without a worker."""
     missing = [i for i, (*_, folder) in enumerate(work) if folder is None or not has_record(folder)]
-    yield from ((i, _recorded(*work[i])) for i in range(len(work)) if i not in missing)
+    for i, (config, corpus, strategy, folder) in enumerate(work):
+        if i not in missing:  # it must be the run asked for, though its precision may be that of another machine
+            same = replace(config, precision=config.precision or read_record(folder)["run"]["config"].get("precision"))
+            yield i, finished_run(folder, prepare(same, corpus=corpus, strategy=strategy))
     if scheduler is None and workers == 1:
         for i in missing:
             try:
@@ -197,9 +200,3 @@ def _outcomes(work: Sequence[tuple], workers: int, scheduler: str | None) -> Ite
 def _run_one(config: RunConfig, corpus: Corpus, strategy: Strategy, folder: Path | None) -> dict:
     """Make one run. The strategy comes with it, since another process may not know its name."""
     return train(prepare(config, corpus=corpus, strategy=strategy), output=folder, progress=False).record
-
-
-def _recorded(config: RunConfig, corpus: Corpus, strategy: Strategy, folder: Path) -> dict:
-    """Read a run and check that it is the one asked for. Its precision may be that of another machine."""
-    precision = config.precision or read_record(folder)["run"]["config"].get("precision")
-    return finished_run(folder, prepare(replace(config, precision=precision), corpus=corpus, strategy=strategy))

@@ -41,9 +41,9 @@ def outcomes(function: Callable, items: Sequence[tuple], *, workers: int = 1,
             for _ in range(min(len(waiting), free(len(running)))):
                 index = waiting.popleft()
                 running[submit(function, *items[index])] = index
-            ended = wait(running, LOOK_SECONDS, FIRST_COMPLETED).done
             # no future is kept: Dask would repeat its call if the worker that holds the result were lost
-            for index, outcome in {running.pop(f): f.exception() or f.result() for f in ended}.items():
+            ended = {running.pop(f): f.exception() or f.result() for f in wait(running, LOOK_SECONDS, FIRST_COMPLETED).done}
+            for index, outcome in ended.items():
                 if not isinstance(outcome, death):
                     yield index, outcome
                 elif index in repeated:
@@ -107,9 +107,17 @@ def _cluster(address: str) -> Iterator[tuple]:
         threads = client.nthreads()
         joined = [worker for worker in threads if worker not in checked]
         for worker, there in (client.run(versions, workers=joined, on_error="return") if joined else {}).items():
-            if not isinstance(there, OSError):  # else it has gone meanwhile
-                _check_worker(worker, threads[worker], there)
-                checked.add(worker)
+            if isinstance(there, OSError):
+                continue  # it has gone meanwhile
+            if isinstance(there, Exception):
+                raise InputError(f"worker {worker} cannot load irtuning: {there!r}; install it there")
+            if (n := threads[worker]) > 1:
+                raise InputError(f"worker {worker} has {n} threads, which share their random numbers; use --nthreads 1")
+            for package, here in versions().items():  # without the build: torch for GPU and for CPU are one version
+                if str(here).partition("+")[0] != str(other := there.get(package)).partition("+")[0]:
+                    text = f"worker {worker} has {package} {other}, this process {here}; install the same there"
+                    raise InputError(text)
+            checked.add(worker)
         return len(threads) - running
     try:
         # `outcomes` counts the deaths and repeats calls, not the scheduler; lambdas travel by value
@@ -123,14 +131,3 @@ def _cluster(address: str) -> Iterator[tuple]:
         raise InputError(f"the scheduler {address!r} is gone; recorded runs are kept, start one and repeat") from None
     finally:
         client.close()
-
-
-def _check_worker(name: str, threads: int, there: dict[str, str] | Exception) -> None:
-    """Raise InputError if a worker with these versions would not train as this process does."""
-    if isinstance(there, Exception):
-        raise InputError(f"worker {name} cannot load irtuning: {there!r}; install it there")
-    if threads > 1:
-        raise InputError(f"worker {name} has {threads} threads, which share their random numbers; use --nthreads 1")
-    for package, version in versions().items():  # without the build: torch for a GPU and for the CPU are one version
-        if str(version).partition("+")[0] != str(other := there.get(package)).partition("+")[0]:
-            raise InputError(f"worker {name} has {package} {other}, this process {version}; install the same there")

@@ -40,8 +40,7 @@ def load_argrewrite(folder: Path, fold: int = 0, labels: str | None = None) -> C
 
 def read_workbook(path: Path) -> list[Revision]:
     """Return the revisions of a workbook whose path ends in <condition>/<draft pair>/<name with the writer>."""
-    essay = re.search(r"2018argrewrite_\d+", path.name)
-    if essay is None:
+    if not (essay := re.search(r"2018argrewrite_\d+", path.name)):
         raise InputError(f"{path}: no writer (2018argrewrite_<number>) in the file name")
     sheets, drafts, revisions = read_sheets(path), {side: {} for side in SIDES}, []
     for side, title in SIDES.items():

@@ -25,8 +25,7 @@ def edit_of(revision: Revision) -> Edit:
         sides = ((revision.after, revision.after_span), (revision.before, revision.before_span))
         return Edit(*(tuple(text.split()[slice(*span)]) if span else () for text, span in sides), hunks=1)
     changed = [hunk for hunk in word_diff(revision.before, revision.after) if hunk[0] != "equal"]
-    deleted = tuple(word for _, old, _ in changed for word in old)
-    return Edit(tuple(word for _, _, new in changed for word in new), deleted, len(changed))
+    return Edit(*(tuple(word for hunk in changed for word in hunk[side]) for side in (2, 1)), hunks=len(changed))
 
 
 def shape_of(revision: Revision) -> dict[str, float]:
@@ -35,8 +34,7 @@ def shape_of(revision: Revision) -> dict[str, float]:
     Lengths are in words, shares lie in [0, 1], yes and no are 1 and 0, differences are after minus before. Lengths,
     similarity and order are those of the full texts. All other numbers are about the edit that `edit_of` returns.
     """
-    edit = edit_of(revision)
-    before, after = revision.before.split(), revision.after.split()
+    edit, before, after = edit_of(revision), revision.before.split(), revision.after.split()
     inserted, deleted = " ".join(edit.inserted), " ".join(edit.deleted)
     old, new = _without_punctuation(deleted), _without_punctuation(inserted)
     bare = [_without_punctuation(text).casefold().split() for text in (revision.before, revision.after)]

@@ -31,11 +31,8 @@ def label_table(corpus: Corpus) -> pandas.DataFrame:
 
 def size_table(corpus: Corpus, split: str = "train") -> pandas.DataFrame:
     """Return a row per revision with its intention and its words before, after, and edited (inserted and deleted)."""
-    rows = []
-    for r in corpus.split(split):
-        edit = edit_of(r)
-        edited = len(edit.inserted) + len(edit.deleted)
-        rows.append((r.intention, len(r.before.split()), len(r.after.split()), edited))
+    edits = ((r, edit_of(r)) for r in corpus.split(split))
+    rows = [(r.intention, len(r.before.split()), len(r.after.split()), len(e.inserted + e.deleted)) for r, e in edits]
     table = pandas.DataFrame(rows, columns=["intention", "words before", "words after", "words edited"])
     return table.assign(intention=pandas.Categorical(table.intention, corpus.labels))
 
@@ -101,7 +98,6 @@ def floor_table(floors: Sequence[Floor]) -> pandas.DataFrame:
 
 
 def _way(name: str, source: CorpusSource) -> str:
-    """Return what `load_corpus` needs to give a corpus."""
     if not source.patterns:
         return f'load_corpus("{name}"); nothing to fetch'
     local = f'load_corpus("{name}", DIR), with {" or ".join(source.patterns)} in DIR or DIR/{name}'

@@ -68,22 +68,19 @@ def edit_aware_floor(corpus: Corpus, split: str = "validation") -> Floor:
     features = ColumnTransformer([*blocks, ("shape", StandardScaler(), list(SHAPE_NAMES))], sparse_threshold=1.0)
     rows, truth = features.fit_transform(train), [r.intention for r in corpus.train]
     validation, expected = features.transform(_table(corpus.validation)), [r.intention for r in corpus.validation]
-    scored = validation if split == "validation" else features.transform(_table(corpus.split(split)))
+    asked = validation if split == "validation" else features.transform(_table(corpus.split(split)))
     options = {"class_weight": "balanced", "max_iter": 1000, "tol": 1e-3}
     with threadpool_limits(1):  # the products are small, and waiting for threads takes up to 30 times as long
         models = [LogisticRegression(C=strength, **options).fit(rows, truth) for strength in REGULARISATION]
     model = max(models, key=lambda model: macro_f1(corpus.labels, expected, model.predict(validation)))
-    settings = {"C": model.C, "features": rows.shape[1]}
-    return _floor("edit-aware", corpus, split, model.predict(scored).tolist(), settings)
+    return _floor("edit-aware", corpus, split, model.predict(asked).tolist(), {"C": model.C, "features": rows.shape[1]})
 
 
 def _table(revisions: Sequence[Revision]) -> pandas.DataFrame:
     """Return a row per revision with its texts, edited words and shape numbers."""
-    rows = []
-    for revision in revisions:
-        edit = edit_of(revision)
-        texts = (revision.before, revision.after, " ".join(edit.inserted), " ".join(edit.deleted))
-        rows.append(dict(zip(TEXT_BLOCKS, texts, strict=True)) | shape_of(revision))
+    edits = ((r, edit_of(r)) for r in revisions)
+    texts = ((r.before, r.after, " ".join(edit.inserted), " ".join(edit.deleted)) for r, edit in edits)
+    rows = [dict(zip(TEXT_BLOCKS, t, strict=True)) | shape_of(r) for r, t in zip(revisions, texts, strict=True)]
     return pandas.DataFrame(rows).astype(dict.fromkeys(SHAPE_NAMES, np.float32))  # fits twice as fast as float64
 
 

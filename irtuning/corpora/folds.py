@@ -26,11 +26,10 @@ def assign_folds(groups: Sequence[str], labels: Sequence[str], folds: int = FOLD
         rows = f"{len(names)} groups in {len(groups)} rows with labels {brief(dict(Counter(labels)))}"
         raise InputError(f"{rows} cannot be split in {folds} folds; give more rows, or one file per split")
     random.Random(SEED).shuffle(names)
-    assigned, numbers = numpy.zeros(len(labels), dtype=int), {name: number for number, name in enumerate(names)}
+    assigned, order = numpy.zeros(len(labels), dtype=int), {name: number for number, name in enumerate(names)}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")  # a rare label may be absent from a fold
-        parts = StratifiedGroupKFold(folds).split(labels, labels, [numbers[group] for group in groups])
-        for fold, (_, rows) in enumerate(parts):
+        for fold, (_, rows) in enumerate(StratifiedGroupKFold(folds).split(labels, labels, [order[g] for g in groups])):
             assigned[rows] = fold
     return assigned.tolist()
 
@@ -47,7 +46,6 @@ def _most_folds(groups: Sequence[str], labels: Sequence[str]) -> int:
 
 
 def _take(rows: Sequence[Revision], folds: int, fold: int) -> tuple[list[Revision], list[Revision]]:
-    """Return the rows of one fold, and those of all others."""
     numbered = list(zip(rows, assign_folds(*_columns(rows), folds), strict=True))
     return [r for r, number in numbered if number == fold], [r for r, number in numbered if number != fold]
 

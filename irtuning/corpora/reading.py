@@ -35,8 +35,7 @@ class Row(NamedTuple):
 
 def read_rows(path: Path) -> list[Row]:
     """Return the rows of a .csv, .tsv, .jsonl or .json (objects) or .xlsx (first sheet) file, or raise InputError."""
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
+    if not (reader := READERS.get(path.suffix.lower())):
         raise InputError(f"{path}: cannot read files that end in {path.suffix!r}; give one of {', '.join(READERS)}")
     if rows := reader(path):
         return rows
@@ -52,11 +51,9 @@ def read_sheets(path: Path) -> dict[str, list[Row]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # openpyxl warns of unknown styles, which do not change the values
             grids = pandas.read_excel(path, **options)
-    except Exception as error:  # a damaged workbook raises errors of zipfile, the XML parser or openpyxl
-        problem = f"{path} cannot be read as an .xlsx workbook ({str(error)[:200]})"
-        raise InputError(f"{problem}; save it again as .xlsx") from error
-    lists = {title: enumerate(grid.values.tolist(), start=1) for title, grid in grids.items()}
-    return {title: _table(numbered, f"{path}, sheet {title!r}, row") for title, numbered in lists.items()}
+    except Exception as err:  # a damaged workbook raises errors of zipfile, the XML parser or openpyxl
+        raise InputError(f"{path} cannot be read as an .xlsx workbook ({err!s:.200}); save it again as .xlsx") from err
+    return {t: _table(enumerate(grid.values.tolist(), 1), f"{path}, sheet {t!r}, row") for t, grid in grids.items()}
 
 
 def read_text(path: Path) -> str:

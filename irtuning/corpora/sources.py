@@ -75,11 +75,7 @@ CORPORA = {
 
 
 def register_corpus(name: str, source: CorpusSource) -> None:
-    """Add a corpus that `load_corpus`, the tables about corpora and the command line then know by its name.
-
-    Raises:
-        InputError: another corpus has that name.
-    """
+    """Add a corpus that all parts of the package then know by its name; a name that is taken raises InputError."""
     if CORPORA.get(name, source) != source:
         raise InputError(f"a corpus named {name!r} exists already; choose another name")
     CORPORA[name] = source
@@ -88,8 +84,7 @@ def register_corpus(name: str, source: CorpusSource) -> None:
 def find(name: str, data_dir: str | Path | None = None) -> Path | None:
     """Return `data_dir` (by default IRTUNING_DATA) or its subfolder `name`, whichever has the corpus, else None.
 
-    Raises:
-        InputError: the data folder does not exist, or `data_dir` does not hold the corpus.
+    InputError is raised where the data folder does not exist, or `data_dir` does not hold the corpus.
     """
     if name not in CORPORA:
         raise unknown("corpus", name, CORPORA)
@@ -111,8 +106,7 @@ def find(name: str, data_dir: str | Path | None = None) -> Path | None:
 def locate(name: str, data_dir: str | Path | None = None) -> Path | None:
     """Return the folder of a corpus, downloaded once if it is not on this machine; None where it needs no folder.
 
-    Raises:
-        InputError: the corpus cannot be found or downloaded, or is not what was published. The message says what to do.
+    InputError says what to do where the corpus cannot be found or downloaded, or is not what was published.
     """
     folder, source = find(name, data_dir), CORPORA[name]
     if folder is not None or source.hub or not source.patterns:

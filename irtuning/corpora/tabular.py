@@ -75,8 +75,7 @@ def load_argrevision(path: Path, fold: int = 0, labels: str | None = None) -> Co
     from numpy.random import RandomState
     from sklearn.model_selection import train_test_split
 
-    paths = (path, path / "argrevision.csv", path / "argrevision.xlsx")
-    file = next(candidate for candidate in paths if candidate.is_file())
+    file = next(filter(Path.is_file, (path, path / "argrevision.csv", path / "argrevision.xlsx")))
     columns = Columns("old_sentences", "new_sentences", "purpose_labels")
     revisions = columns.revisions(read_rows(file), "argrevision", ARGREVISION_LABELS, dropped="claim")
     if len(revisions) < 10:

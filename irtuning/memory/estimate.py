@@ -67,8 +67,7 @@ def bytes_by_part(
     if accumulation > 1:  # the second micro-batch adds to gradients that are there already
         held = Segment(np.array([gradients, 0, 0]), np.array([gradients, 0, 0]))
         segments = [held, *(Segment(segment.change * [0, 1, 1], segment.peak) for segment in segments)]
-    update = [gradients, 0, gradients * (optimizer == "foreach")]
-    at_peak = max(highest(segments).tolist(), update, key=sum)
+    at_peak = max(highest(segments).tolist(), [gradients, 0, gradients * (optimizer == "foreach")], key=sum)
     return {
         "weights": fixed if adapted else fixed + can_learn,
         "adapters": can_learn if adapted else 0,
@@ -97,21 +96,17 @@ def trace_setting(setting: Setting) -> tuple[int, np.ndarray, np.ndarray, dict[t
     kinds = WITHOUT_ADAPTER if setting.adapter is None else WITH_ADAPTER
     chosen = [index for index, kind in enumerate(kinds) if kind in ("lowest", "learns")]
     outside, layer, segments = trace_layers(setting, len(kinds), chosen)
-    middle = {kinds.index(kind) + (kinds.count(kind) - 1) // 2: kind for kind in kinds}
-    middle |= {"embeddings": "embeddings", "head": "head"}
+    middle = {kinds.index(k) + (kinds.count(k) - 1) // 2: k for k in kinds} | {k: k for k in ("embeddings", "head")}
     by_kind = {(way, middle[key]): segment for (way, key), segment in segments.items() if key in middle}
     return load_shape(setting.model).num_hidden_layers, outside, layer, by_kind
 
 
 def trace_layers(setting: Setting, depth: int, chosen: list[int]) -> tuple[np.ndarray, np.ndarray, dict]:
-    """Trace a step of a model of `depth` layers in which the `chosen` ones learn.
+    """Trace a step of a model of `depth` layers where the `chosen` ones learn; too high a length raises InputError.
 
     Returns:
         The weights outside the layers and those of a layer, as three numbers each: bytes that never learn, bytes that
         can learn, and how many tensors can. After them the segments as `trace_step` labels them.
-
-    Raises:
-        InputError: the length is beyond the model's context.
     """
     config = load_shape(setting.model, setting.labels)
     if setting.length > (limit := getattr(config, "max_position_embeddings", None) or setting.length):
@@ -120,8 +115,7 @@ def trace_layers(setting: Setting, depth: int, chosen: list[int]) -> tuple[np.nd
     kind = torch.bfloat16 if low else torch.float32
     with torch.device("meta"):
         model = AutoModelForSequenceClassification.from_config(with_depth(config, depth), dtype=kind)
-        options = dict(setting.options, checkpointing=setting.checkpointing)
-        model = adapted_classifier(model, setting.adapter, **options)
+        model = adapted_classifier(model, setting.adapter, checkpointing=setting.checkpointing, **dict(setting.options))
     layers = find_layers(model)
     inside = {id(t) for t in _tensors(layers)}
     outside, layer = _weights(t for t in _tensors(model) if id(t) not in inside), _weights(_tensors(layers[1]))

@@ -55,8 +55,7 @@ def setting_that_fits(
         checkpointing: whether the run uses checkpointing as it is.
     """
     splits = [n for n in range(accumulation, batch_size + 1) if batch_size % n == 0]
-    changes = [(n, again) for again in sorted({checkpointing, True}) for n in splits]
-    for n, again in changes:
+    for n, again in [(n, again) for again in sorted({checkpointing, True}) for n in splits]:
         if (n, again) != (accumulation, checkpointing) and (peak := predict(n, again)) <= usable_bytes(gpu_bytes):
             return f"accumulation={n}{', checkpointing=true' * again} (predicted {peak / 2**30:.1f} GiB)"
     return None

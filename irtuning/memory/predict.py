@@ -4,9 +4,8 @@ A step is traced with tensors that have no storage, so no number comes from a GP
 allocates in eager training, without the CUDA context, fragmentation, and evaluation in larger batches.
 """
 
-import dataclasses
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
 
 from irtuning.errors import InputError, unknown
@@ -50,7 +49,7 @@ class MemoryPrediction:
 
     def to_dict(self) -> dict:
         """Return the prediction as a JSON object, with its peak."""
-        return dataclasses.asdict(self) | {"peak_bytes": self.peak_bytes}
+        return asdict(self) | {"peak_bytes": self.peak_bytes}
 
 
 def predict_memory(
@@ -83,7 +82,7 @@ def predict_memory(
 
     own, strategy = resolve(model).settings, as_strategy(method)
     name = method if isinstance(method, str) else method_text(strategy)
-    if share is not None and "share" not in {field.name for field in dataclasses.fields(strategy)}:
+    if share is not None and "share" not in {field.name for field in fields(strategy)}:
         raise InputError(f"method {name!r} takes no share")
     strategy = as_strategy(method, **({} if share is None else {"share": share}))
     batch, length = own["batch_size"] if batch is None else batch, own["max_length"] if length is None else length
@@ -116,7 +115,6 @@ def memory_table(model="mini", adapter="lora", methods: Iterable = tuple(METHODS
 
 
 def _check(batch, length, accumulation, min_layer, precision, optimizer, labels, options) -> None:
-    """Raise InputError with every problem of the settings."""
     if wrong := sorted(set(options) - set(ADAPTER_SETTINGS)):
         raise unknown("setting of a memory prediction", wrong[0], ADAPTER_SETTINGS)
     least = {"batch": batch, "length": length, "accumulation": accumulation, "labels": labels}

@@ -4,11 +4,11 @@ The step is cut where a layer begins, forward and backward, so that a step of an
 few layers: what a layer keeps, frees and needs for a moment does not depend on how many layers there are.
 """
 
-import contextlib
 import itertools
 import math
 import weakref
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from unittest.mock import patch
@@ -99,14 +99,13 @@ def _attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False
     That is the flash kernel, or with a mask or in float32 the memory-efficient one. The latter does not know heads
     that share keys and values (`enable_gqa`), so plain matrix products take its place there.
     """
+    op, how = torch.ops.aten, (dropout_p, is_causal)
     if torch.is_autocast_enabled("cpu"):
         query, key, value = (t.to(torch.get_autocast_dtype("cpu")) for t in (query, key, value))
     if attn_mask is None and query.dtype != torch.float32 and query.shape[-1] % 8 == 0:
-        flash = torch.ops.aten._scaled_dot_product_flash_attention
-        return flash(query, key, value, dropout_p, is_causal, scale=scale)[0]
+        return op._scaled_dot_product_flash_attention(query, key, value, *how, scale=scale)[0]
     if enable_gqa:
-        plain = torch.ops.aten._scaled_dot_product_attention_math
-        return plain(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=True)[0]
+        return op._scaled_dot_product_attention_math(query, key, value, attn_mask, *how, scale=scale, enable_gqa=True)[0]
     if attn_mask is not None:
         if attn_mask.dtype == torch.bool:
             attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill_(~attn_mask, -math.inf)
@@ -114,8 +113,7 @@ def _attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False
         if missing := -attn_mask.shape[-1] % 16:  # the kernel wants rows of a multiple of 16
             attn_mask = nn.functional.pad(attn_mask, (0, missing))[..., :-missing]
         attn_mask = attn_mask.expand(*query.shape[:3], key.shape[2])
-    efficient = torch.ops.aten._scaled_dot_product_efficient_attention
-    return efficient(query, key, value, attn_mask, True, dropout_p, is_causal, scale=scale)[0]
+    return op._scaled_dot_product_efficient_attention(query, key, value, attn_mask, True, *how, scale=scale)[0]
 
 
 @dataclass(frozen=True)
@@ -133,14 +131,13 @@ def trace_step(model: nn.Module, batch: int, length: int, *, padded: bool, autoc
         Segments by label, in order. Labels are ("forward", i) and ("backward", i) for layer i, with "embeddings" and
         "head" for what lies below and above the layers. A layer without a gradient has no backward segment.
     """
-    contexts = {"context_fn": lambda: (contextlib.nullcontext(), CudaRules())}
     for module in model.train().modules():  # checkpointing runs a layer again in the backward pass, without this mode
         if checkpoint := getattr(module, "_gradient_checkpointing_func", None):
-            module._gradient_checkpointing_func = partial(checkpoint, **contexts)
+            module._gradient_checkpointing_func = partial(checkpoint, context_fn=lambda: (nullcontext(), CudaRules()))
     known = [*model.parameters(), *model.buffers()]
     # without padding transformers reads the values of the positions, which tensors without storage do not have
     skipped = "transformers.masking_utils.find_packed_sequence_indices"
-    patched = contextlib.nullcontext() if padded else patch(skipped, lambda _: None)
+    patched = nullcontext() if padded else patch(skipped, lambda _: None)
     with patched, StorageTracker(known) as tracker, CudaRules():
         for parameter in (tensor for tensor in known if tensor.requires_grad):
             parameter.register_post_accumulate_grad_hook(tracker.keep_as_gradient)

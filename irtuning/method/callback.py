@@ -65,9 +65,9 @@ class LayerwiseTuning(TrainerCallback, ExportableState):
         # The Trainer does not divide the loss by the number of micro-batches if it passes `num_items_in_batch`, which
         # a classifier's own loss ignores. A loss function of the user's own gets that number and divides by itself.
         batch, tuner = self.tuner.batch, self.tuner
-        is_own_loss = "labels" in batch or args.label_smoothing_factor > 0
+        models_own_loss = "labels" in batch or args.label_smoothing_factor > 0
         classifies = "Classification" in (getattr(tuner.model, "loss_type", None) or "")
-        is_summed = classifies and is_own_loss and batch.get("num_items_in_batch") is not None
+        is_summed = classifies and models_own_loss and batch.get("num_items_in_batch") is not None
         tuner.end_backward(self._clip, scale=1 / tuner.passes if is_summed else 1.0)
         last = self.history[-self.bad_steps :]
         if len(last) == self.bad_steps and all(row["skipped"] for row in last):

@@ -51,17 +51,18 @@ def summed(values: "Tensor") -> "Tensor":
 
 def from_first(make: Callable[[], object]) -> object:
     """Return in every process what `make` returns in the first one, which alone calls it."""
+    if world_size() == 1:
+        return make()
     from torch.distributed import broadcast_object_list
 
-    made = [make() if is_first() or world_size() == 1 else None]
-    if world_size() > 1:
-        broadcast_object_list(made)
+    made = [make() if is_first() else None]
+    broadcast_object_list(made)
     return made[0]
 
 
 def wait_for_all() -> None:
     """Wait until every process has called this function."""
-    from torch.distributed import barrier
-
     if world_size() > 1:
+        from torch.distributed import barrier
+
         barrier()

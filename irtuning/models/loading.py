@@ -32,11 +32,7 @@ class ModelSource:
 
 
 def resolve(name: str, form: str | None = None) -> ModelSource:
-    """Return what a name, a Hub id ("owner/name"), a local folder or its config.json stands for. Nothing is loaded.
-
-    Raises:
-        InputError: `name` is none of these.
-    """
+    """Return what a name, Hub id, local folder or its config.json stands for, unloaded, or raise InputError."""
     path = Path(name)
     if path.name == "config.json" and path.is_file():
         name, path = str(path.parent), path.parent
@@ -67,13 +63,10 @@ def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
 
 
 def load_shape(model: str, labels: int = 9) -> "PreTrainedConfig":
-    """Return the configuration of a classifier over `labels` classes.
+    """Return the configuration of a classifier over `labels` classes, or raise InputError if it is not known offline.
 
     Args:
         model: a name, a local folder or its config.json, or a Hub id whose config.json is in the local cache.
-
-    Raises:
-        InputError: the configuration is not known offline, or it cannot be read.
     """
     from transformers import AutoConfig
 
@@ -104,9 +97,7 @@ def load_classifier(
     """Return the model as a sequence classifier over `labels`. Its head is random, so set the seed before.
 
     Weights come from safetensors files alone, in `fp32` or `bf16`, or quantized to `8bit` or `4bit`. No code is loaded.
-
-    Raises:
-        InputError: the model cannot be loaded, some of its weights are missing, or bitsandbytes is not installed.
+    InputError is raised where it cannot be loaded, lacks some of its weights, or needs bitsandbytes.
     """
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification, BitsAndBytesConfig

@@ -21,9 +21,7 @@ def encode(
     """Return the token ids of each revision by a Hugging Face tokenizer, at most `max_length` of them.
 
     If a prompt is too long, the ends of its two texts are cut. The revised text keeps half of the room or more.
-
-    Raises:
-        InputError: the form is unknown, or it leaves no room for the texts.
+    InputError is raised where the form is unknown, or leaves no room for the texts.
     """
     if form not in FORMS:
         raise unknown("input form", form, FORMS)

@@ -4,7 +4,6 @@ import copy
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -30,7 +29,6 @@ from irtuning.training.speed import accelerate
 @dataclass
 class Split:
     """Revisions, their encoded examples in another order, and the position of each revision's example, shape (n,)."""
-
     revisions: Sequence[Revision]
     examples: list[dict]
     order: np.ndarray
@@ -38,7 +36,6 @@ class Split:
 
 class TrainingBar(ProgressCallback):
     """Progress bar of the training steps alone: no bars of evaluations, no printed numbers."""
-
     def on_log(self, *args, **kwargs):
         """Print nothing, and for an evaluation show nothing."""
 
@@ -62,22 +59,19 @@ def build(prepared: Prepared, *, progress, callbacks, report_to, output, save_ev
         weights = torch.from_numpy(balanced_weights([r.intention for r in revisions["train"]], corpus.labels)).float()
     identity = config.to_dict() | {"corpus_checksum": corpus.checksum, "processes": world_size()} | versions()
     checkpoints = Checkpoints(unfinished_folder(output), identity) if output and save_every else None
-
     def scores(prediction) -> dict[str, float]:
         outputs = prediction.predictions  # logits, shape (n, K), the first of a model's outputs
         logits = np.asarray(outputs[0] if isinstance(outputs, tuple) else outputs, dtype=np.float64)
         trainer.probabilities = special.softmax(logits, axis=1)  # of the last evaluation
         values = score(prediction.label_ids, trainer.probabilities, corpus.labels)
         return {name: value for name, value in values.items() if name != "per_class"}
-
     eights = 8 if "compile" in (config.speed or ()) else None  # else chance lengths would be compiled again
     trainer = ResumableTrainer(
         model, _arguments(prepared, checkpoints, progress, report_to), train_dataset=splits["train"].examples,
         eval_dataset=splits["validation"].examples, compute_metrics=scores, class_weights=weights,
         data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=eights),
         callbacks=[clock, layerwise, *callbacks],  # the clock first: the choice of layers is a part of a step's time
-        checkpoints=checkpoints, layerwise=layerwise, progress=clock,
-    )  # fmt: skip
+        checkpoints=checkpoints, layerwise=layerwise, progress=clock)  # fmt: skip
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
             callback.logging_dir = f"{output or 'runs/unsaved'}.tensorboard"
@@ -97,16 +91,15 @@ def _model(prepared: Prepared, tokenizer) -> torch.nn.Module:
     if config.max_length > limit:
         raise InputError(f"max_length {config.max_length} is beyond {config.model}'s context of {limit} tokens")
     model.config.use_cache = False
-    options = {"checkpointing": config.checkpointing, "freeze_head": config.head == "frozen"}
-    options |= {name: getattr(config, name) for name in ADAPTER_SETTINGS}
-    model = adapted_classifier(model, config.adapter if adapted else None, **options)
+    given = {name: getattr(config, name) for name in (*ADAPTER_SETTINGS, "checkpointing")}
+    model = adapted_classifier(model, config.adapter if adapted else None, freeze_head=config.head == "frozen", **given)
     accelerate(model, config.speed or (), config.activation_budget)
     return model
 
 
 def _arguments(prepared: Prepared, checkpoints: Checkpoints | None, progress: bool, report_to) -> TrainingArguments:
     config, on_gpu = prepared.config, prepared.device == "cuda"
-    folder = checkpoints.new if checkpoints else Path(tempfile.gettempdir()) / "irtuning-unused"  # it must be given
+    folder = checkpoints.new if checkpoints else f"{tempfile.gettempdir()}/irtuning-unused"  # it must be given
     arguments = TrainingArguments(
         str(folder), seed=config.seed, max_steps=config.max_steps, gradient_accumulation_steps=config.accumulation,
         per_device_train_batch_size=examples_each(config.batch_size, config.accumulation),
@@ -118,8 +111,7 @@ def _arguments(prepared: Prepared, checkpoints: Checkpoints | None, progress: bo
         eval_strategy="steps", eval_steps=config.eval_every, save_strategy="no",
         logging_strategy="steps" if report_to else "no", logging_steps=1, report_to=list(report_to) or "none",
         logging_nan_inf_filter=False,  # it would wait for the device at every micro-batch
-        run_name=f"{config.method} {config.corpus} seed {config.seed}", disable_tqdm=not progress,
-    )  # fmt: skip
+        run_name=f"{config.method} {config.corpus} seed {config.seed}", disable_tqdm=not progress)  # fmt: skip
     arguments._n_gpu = min(1, arguments.n_gpu)  # the Trainer would spread the batch over all GPUs of a process
     return arguments
 

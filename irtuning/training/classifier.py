@@ -24,17 +24,15 @@ from irtuning.training.record import read_record
 @dataclass(frozen=True)
 class Prediction:
     """The likeliest intention, and every label's probability in label order."""
-
     intention: str
     probabilities: dict[str, float]
 
 
 class RevisionClassifier:
     """Classifier that predicts revision intentions with the weights of a saved run."""
-
     def __init__(self, model, tokenizer, labels: list[str], form: str, max_length: int):
-        self.model, self.tokenizer, self.labels = model.eval(), tokenizer, labels
-        self.form, self.max_length = form, max_length
+        self.model, self.tokenizer = model.eval(), tokenizer
+        self.labels, self.form, self.max_length = labels, form, max_length
 
     @classmethod
     def load(cls, folder: str | Path) -> "RevisionClassifier":

@@ -4,7 +4,6 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from irtuning.errors import InputError, read_as, unknown
@@ -19,10 +18,9 @@ AT_LEAST = {"rank": 1, "width": 1, "batch_size": 1, "accumulation": 1, "max_leng
             "clip": 0, "max_steps": 1, "eval_every": 1, "warmup_steps": 0}  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class RunConfig:
     """Everything that decides the result of a run. None stands for the model's own setting until `complete`."""
-
     corpus: str = "synthetic"
     label_set: str | None = None  # fine or coarse; None for the corpus's own choice
     fold: int = 0
@@ -85,7 +83,20 @@ class RunConfig:
         own["learning_rate"] = own["full_learning_rate" if full_parameters else "learning_rate"]
         values = {name: value for name, value in own.items() if getattr(self, name, "") is None}
         config = dataclasses.replace(self, corpus=Path(self.corpus).name, form=source.form, **values)
-        if problems := config._problems():
+        now = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
+        problems = [f"{n} is {now.get(n)!r}, give one of {c}" for n, c in CHOICES.items() if now.get(n) not in c]
+        problems += [f"{n} is {now[n]}, give {c} or more" for n, c in AT_LEAST.items() if now.get(n, c) < c]
+        possible = {("learning_rate", "a number above 0 and below 1"): 0 < config.learning_rate < 1,
+                    ("epochs", "more than 0"): config.max_steps is not None or config.epochs > 0,
+                    ("dropout", "0 or more and below 1"): 0 <= config.dropout < 1,
+                    ("train_share", "more than 0, at most 1"): 0 < config.train_share <= 1}  # fmt: skip
+        problems += [f"{name} is {now[name]}, give {text}" for (name, text), good in possible.items() if not good]
+        if config.accumulation > 0 and config.batch_size % config.accumulation:
+            problems.append(f"batch_size {config.batch_size} is not a multiple of accumulation {config.accumulation}")
+        floats = {name: value for name, value in now.items() if isinstance(value, float)}
+        problems += [f"{n} is {v}, give a finite number" for n, v in floats.items() if not math.isfinite(v)]
+        problems += speed_problems(config.speed or (), config.activation_budget)
+        if problems:
             raise InputError("; ".join(problems))
         steps = config.max_steps or (examples and int(config.epochs * -(-examples // config.batch_size)))
         if steps is None:
@@ -101,24 +112,6 @@ class RunConfig:
     def to_dict(self) -> dict:
         """Return the configuration as a JSON object, as the record has it."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
-
-    def _problems(self) -> list[str]:
-        """Return what is wrong with the settings, one text for each problem."""
-        values = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
-        problems = [f"{n} is {values.get(n)!r}, give one of {c}" for n, c in CHOICES.items() if values.get(n) not in c]
-        problems += [f"{n} is {values[n]}, give {c} or more" for n, c in AT_LEAST.items() if values.get(n, c) < c]
-        possible = {
-            ("learning_rate", "a number above 0 and below 1"): 0 < self.learning_rate < 1,
-            ("epochs", "more than 0"): self.max_steps is not None or self.epochs > 0,
-            ("dropout", "0 or more and below 1"): 0 <= self.dropout < 1,
-            ("train_share", "more than 0, at most 1"): 0 < self.train_share <= 1,
-        }
-        problems += [f"{name} is {values[name]}, give {text}" for (name, text), good in possible.items() if not good]
-        if self.accumulation > 0 and self.batch_size % self.accumulation:
-            problems.append(f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}")
-        floats = {name: value for name, value in values.items() if isinstance(value, float)}
-        problems += [f"{n} is {v}, give a finite number" for n, v in floats.items() if not math.isfinite(v)]
-        return problems + speed_problems(self.speed or (), self.activation_budget)
 
 
 def parse_settings(texts: list[str]) -> dict[str, str]:

@@ -19,9 +19,8 @@ def score(gold: Sequence[int], probabilities: np.ndarray, labels: Sequence[str])
     columns = dict(zip(("precision", "recall", "f1"), rates, strict=True))
     macro = {f"macro_{name}": float(np.mean(values)) for name, values in columns.items()}
     columns |= {"auprc": areas, "support": support}
-    by_class = {label: {name: float(columns[name][k]) for name in columns} for k, label in enumerate(labels)}
-    means = {"accuracy": float((gold == predicted).mean())} | macro | {"auprc": float(np.mean(areas))}
-    return means | {"per_class": by_class}
+    each = {label: {name: float(columns[name][k]) for name in columns} for k, label in enumerate(labels)}
+    return {"accuracy": float((gold == predicted).mean()), **macro, "auprc": float(np.mean(areas)), "per_class": each}
 
 
 def balanced_weights(gold: Sequence[str], labels: Sequence[str]) -> np.ndarray:

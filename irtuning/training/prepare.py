@@ -1,7 +1,6 @@
 """Preparation of a run: the one place where its configuration, corpus, strategy, model and device are decided."""
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 
 from irtuning.corpora.base import Corpus
@@ -14,10 +13,9 @@ from irtuning.models.loading import ModelSource, resolve
 from irtuning.training.config import RunConfig
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Prepared:
     """Everything that a run needs before its model is loaded; made by `prepare`."""
-
     config: RunConfig  # completed and checked
     corpus: Corpus | None  # None if nothing is to be trained
     strategy: Strategy  # with its budget of layers
@@ -26,20 +24,18 @@ class Prepared:
 
     def predicted_memory(self, **changes: object) -> MemoryPrediction:
         """Return the predicted peak memory on a GPU, also with changed settings such as `accumulation=4`."""
-        config = dataclasses.replace(self.config, **changes)
-        if config.quantize != "none":
-            raise InputError(f"quantize is {config.quantize!r}: its memory cannot be predicted; use none or measure it")
+        run = dataclasses.replace(self.config, **changes)
+        if run.quantize != "none":
+            raise InputError(f"quantize is {run.quantize!r}: its memory cannot be predicted; use none or measure it")
         names = (*ADAPTER_SETTINGS, "checkpointing", "accumulation", "precision")
-        options = {name: value for name in names if (value := getattr(config, name)) is not None}
-        where = (config.model, self.strategy, config.adapter, config.batch_size, config.max_length)
-        return predict_memory(*where, **options)
+        options = {name: value for name in names if (value := getattr(run, name)) is not None}
+        return predict_memory(run.model, self.strategy, run.adapter, run.batch_size, run.max_length, **options)
 
 
 def prepare(
     config: RunConfig | None = None, *, corpus: Corpus | str | None = None, data_dir: str | Path | None = None,
     strategy: type[Strategy] | Strategy | None = None, load: bool = True, on_device: str | None = None,
-    **settings: object,
-) -> Prepared:  # fmt: skip
+    **settings: object) -> Prepared:  # fmt: skip
     """Complete and check a configuration, and load its corpus; raise InputError if something cannot work.
 
     Args:
@@ -75,7 +71,6 @@ def prepare(
 def available_device(wanted: str = "auto") -> str:
     """Return `cuda` if there is a GPU and it is `wanted` (not `cpu`), else `cpu`."""
     import torch
-
     return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 

@@ -16,8 +16,7 @@ from pathlib import Path
 
 from irtuning.errors import InputError
 
-SCHEMA = 1
-RECORD = "record.json"
+SCHEMA, RECORD = 1, "record.json"
 BLOCKS = ("schema", "run", "train", "scores", "predictions", "meta")
 PACKAGES = ("irtuning", "torch", "transformers", "peft", "accelerate", "numpy", "scikit-learn")
 
@@ -103,11 +102,9 @@ def new_folder(folder: Path, within: Path | None = None) -> Iterator[Path]:
 def provenance(device: str = "auto") -> dict:
     """Return date, versions, commit, device (`cpu` if a GPU is not used) and peak memory, without path or host name."""
     import torch
-
     gpu, threads = torch.cuda.is_available() and device != "cpu", torch.get_num_threads()
     try:
         import resource
-
         resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
     except ImportError:  # on Windows
         resident = None

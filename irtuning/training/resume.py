@@ -66,7 +66,6 @@ class Checkpoints:
 
     Each is written to `folder/new` and then renamed, so that a process killed at any moment leaves complete ones only.
     """
-
     def __init__(self, folder: Path, identity: Mapping[str, object]):
         self.folder, self.new = folder, folder / "new"
         self.identity = json.loads(json.dumps({"format": FORMAT, **identity}))  # as it is read from a file
@@ -99,7 +98,6 @@ class Progress(TrainerCallback, ExportableState):
 
     A checkpoint is due every `every` steps, and once when the process receives SIGTERM.
     """
-
     def __init__(self, every: int = 0):
         self.every, self.ending = every, False
         self.starts: list[int] = []  # the step after which each process of this run began
@@ -139,15 +137,13 @@ class ResumableTrainer(LayerwiseTrainer):
     callbacks) and one file of tensors: the weights that learn and the losses of the steps. The seed makes the base
     model again. Without `checkpoints`, whose `new` must be `args.output_dir`, nothing is saved.
     """
-
     def __init__(self, *args, checkpoints: Checkpoints | None, layerwise: LayerwiseTuning, progress: Progress, **named):
         super().__init__(*args, **named)
         self.checkpoints, self.layerwise, self.progress, self._earlier = checkpoints, layerwise, progress, []
 
     def train_or_resume(self) -> None:
         """Train from the newest checkpoint, or from the beginning. SIGTERM ends it after a step and a checkpoint."""
-        newest = self.checkpoints and from_first(self.checkpoints.newest)
-        before = None
+        newest, before = self.checkpoints and from_first(self.checkpoints.newest), None
         if self.checkpoints and threading.current_thread() is threading.main_thread():  # others cannot set handlers
             before = signal.signal(signal.SIGTERM, lambda *_: setattr(self.progress, "ending", True))
         try:
@@ -185,8 +181,7 @@ class ResumableTrainer(LayerwiseTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None) -> None:
         tensors = load_file(Path(resume_from_checkpoint) / TENSORS)
         self._earlier = tensors.pop("losses").tolist()
-        weights = {name.removeprefix("weight."): value for name, value in tensors.items()}
-        (model or self.model).load_state_dict(weights, strict=False)
+        (model or self.model).load_state_dict({n.removeprefix("weight."): v for n, v in tensors.items()}, strict=False)
 
     def _save_checkpoint(self, model, trial) -> None:
         step = self.state.global_step

@@ -30,7 +30,6 @@ CURVE = ("loss", "macro_f1", "auprc", "accuracy", "macro_precision", "macro_reca
 @dataclass
 class Run:
     """A finished run: its record and its folder, None if it was not saved. A notebook shows its curve."""
-
     record: dict = field(repr=False)
     folder: Path | None = None
     config = property(lambda self: self.record["run"]["config"], doc="The completed configuration.")
@@ -40,7 +39,6 @@ class Run:
     def _repr_png_(self) -> bytes:
         from irtuning.analysis.figures.runs import run_curve
         from irtuning.analysis.figures.style import to_image
-
         return to_image(run_curve(self.record))
 
 
@@ -48,8 +46,7 @@ def train(
     config: RunConfig | Prepared | None = None, *, corpus: Corpus | str | None = None,
     data_dir: str | Path | None = None, output: str | Path | None = None, save_every: int | None = None,
     report_to: Sequence[str] = (), progress: bool = True, callbacks: Sequence[TrainerCallback] = (),
-    **settings: object,
-) -> Run:  # fmt: skip
+    **settings: object) -> Run:  # fmt: skip
     """Fine-tune a classifier of revision intentions and return its run.
 
     Args:
@@ -98,7 +95,6 @@ def finished_run(folder: Path, prepared: Prepared) -> dict:
 
 
 def _fit(prepared: Prepared, options: dict) -> tuple[dict, ResumableTrainer]:
-    """Build, train and score a run, and return its record and its Trainer."""
     started = time.perf_counter()
     trainer, splits = build(prepared, **options)
     begun = time.perf_counter()
@@ -172,17 +168,15 @@ def _record(prepared: Prepared, trainer: ResumableTrainer, splits, probabilities
             for r, row in zip(revisions, rows, strict=True)
         ]
     run = {
-        "config": prepared.config.to_dict(), "strategy": facts(prepared.config.method),
-        "corpus_checksum": corpus.checksum, "synthetic_corpus": corpus.synthetic,
-        "random_weights": prepared.source.random_weights, "labels": list(labels),
+        "config": prepared.config.to_dict(), "strategy": facts(prepared.config.method), "corpus_checksum": corpus.checksum,
+        "synthetic_corpus": corpus.synthetic, "random_weights": prepared.source.random_weights, "labels": list(labels),
         "split_sizes": {s: len(corpus.split(s)) for s in SPLITS} | {"train": len(splits["train"].revisions)},
         "parameters": sum(p.numel() for p in trainer.model.parameters()), "depth": len(find_layers(trainer.model)),
         "candidate_layers": layers.indices, "layer_parameters": [sum(p.numel() for p in v) for v in layers.parameters],
     }  # fmt: skip
-    history, log, losses = trainer.layerwise.history, trainer.state.log_history, trainer.step_losses()
-    evaluations = [row for row in log if "eval_loss" in row]
+    history, evaluations = trainer.layerwise.history, [r for r in trainer.state.log_history if "eval_loss" in r]
     steps = {
-        "steps": [finite(row | {"loss": loss}) for row, loss in zip(history, losses, strict=True)],
+        "steps": [finite(row | {"loss": loss}) for row, loss in zip(history, trainer.step_losses(), strict=True)],
         "validation": [finite({"step": row["step"]} | {n: row[f"eval_{n}"] for n in CURVE}) for row in evaluations],
         "skipped_steps": sum(row["skipped"] for row in history),
     }

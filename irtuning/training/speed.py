@@ -34,9 +34,7 @@ def accelerate(model: "nn.Module", names: Collection[str], activation_budget: fl
     """
     import torch
     from torch._functorch import config
-
     from irtuning.method.layers import adapter_modules, find_layers
-
     if wrong := problems(names, activation_budget):
         raise InputError("; ".join(wrong))
     if 0 < activation_budget < 1 and not _can_weigh(model.config):
@@ -60,7 +58,6 @@ def accelerate(model: "nn.Module", names: Collection[str], activation_budget: fl
 def _can_weigh(config: object) -> bool:
     """Return whether torch can count the operations of this model's attention, which a budget needs."""
     from torch.utils.flop_counter import sdpa_flop_count
-
     heads = getattr(config, "num_attention_heads", 1)
     queries, keys = ((1, count, 8, 8) for count in (heads, getattr(config, "num_key_value_heads", None) or heads))
     try:

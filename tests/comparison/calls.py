@@ -2,22 +2,25 @@
 
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
 
-def noted(folder: Path, number: int, deaths: int = 0, told: bool = False) -> int:
-    """Note that a call began; at the first `deaths` calls of this number kill this process, or end as SIGTERM does."""
+def noted(folder: Path, number: int, deaths: int = 0) -> int:
+    """Note that a call began, and kill this process at the first `deaths` calls of this number."""
     (folder / f"{number}-{time.monotonic_ns()}").touch()
     time.sleep(0.2)
     if len(list(folder.glob(f"{number}-*"))) <= deaths:
-        sys.exit(143) if told else os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
     return number * number
 
 
-def inverse(number: int) -> float:
-    return 1 / number
+def ended(folder: Path, number: int) -> int:
+    """End the first call of a number as a process does that gets SIGTERM."""
+    (folder / f"{number}-{time.monotonic_ns()}").touch()
+    if number and len(list(folder.glob(f"{number}-*"))) == 1:
+        raise SystemExit(143)
+    return number
 
 
 def process_number() -> int:

@@ -15,7 +15,6 @@ from irtuning.training.config import RunConfig
 
 class EverySecond(Strategy):
     """Every second layer learns."""
-
     def choose(self, step, scores, rng):
         return list(range(0, self.count, 2))
 
@@ -23,15 +22,9 @@ class EverySecond(Strategy):
 @dataclass
 class FirstLayers(ShareStrategy):
     """The first layers learn, as many as the budget allows."""
-
     name = "first-k"
-
     def choose(self, step, scores, rng):
         return list(range(self.size(self.count)))
-
-
-def layers(record):
-    return [step["layers"] for step in record["train"]["steps"]]
 
 
 def test_compare_shares_budgets_skips_what_is_there_and_goes_on_after_a_stop(own_corpus, tmp_path, monkeypatch):
@@ -49,14 +42,15 @@ def test_compare_shares_budgets_skips_what_is_there_and_goes_on_after_a_stop(own
     with pytest.raises(KeyboardInterrupt):
         compare(methods, **options)
     written = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/record.json")}
+    assert len(written) == 2
     table = compare(methods, **options)
     assert list(table.index) == ["operation floor", "edit-aware floor", "ir", "rst", "first-k", "random-counts"]
     assert all(p.stat().st_mtime_ns == time for p, time in written.items())
-    assert len(written) == 2 and len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 4
     monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("all runs are recorded"))
     records, floors = run_comparison(methods, **options)
     by_method = {r["run"]["config"]["method"]: r for r in records}
-    counts = {method: [len(chosen) for chosen in layers(record)] for method, record in by_method.items()}
+    counts = {name: [len(step["layers"]) for step in r["train"]["steps"]] for name, r in by_method.items()}
     assert counts["random-counts"] == counts["ir"] and len(floors) == 2
     for method in ("rst", "first-k"):
         assert by_method[method]["run"]["config"]["share"] == pytest.approx(np.mean(counts["ir"]) / 12, abs=1e-3)
@@ -73,7 +67,7 @@ def test_methods_may_be_classes_instances_and_files(own_corpus, tmp_path, worker
     methods = [EverySecond, "ir", f"{tmp_path}/mine.py:From:first=5", RandomSparseTuning(share=0.25)]
     options = own_corpus | {"seeds": [1], "max_steps": 2, "progress": False, "workers": workers, "device": "cpu"}
     records, _ = run_comparison(methods, **options)
-    found = {record["run"]["config"]["method"]: layers(record) for record in records}
+    found = {r["run"]["config"]["method"]: [step["layers"] for step in r["train"]["steps"]] for r in records}
     assert list(found) == ["ir", "EverySecond", "From:first=5", "rst:share=0.25"]
     assert found["EverySecond"] == [list(range(0, 12, 2))] * 2 and found["From:first=5"] == [list(range(5, 12))] * 2
     assert {len(chosen) for chosen in found["rst:share=0.25"]} == {3}
@@ -92,10 +86,22 @@ def test_plans_know_which_runs_wait_for_a_budget():
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"methods": []}, "no methods to compare"), ({"methods": ["irr"]}, "unknown method"), ({"jobs": 0}, "workers is 0"),
-    ({"methods": ["random-counts"]}, "takes its layer counts from IR-Tuning: add ir"), ({"seeds": 0}, "no seeds"),
-    ({"budget": "half"}, "give equal or own"), ({"batch_size": 0}, "batch_size is 0"),
+    ({"methods": []}, "no methods to compare"), ({"methods": ["irr"]}, "unknown method"), ({"seeds": 0}, "no seeds"),
+    ({"methods": ["random-counts"]}, "takes its layer counts from IR-Tuning: add ir"), ({"jobs": 0}, "workers is 0"),
+    ({"budget": "half"}, "give equal or own"), ({"workers": 0}, "workers is 0"), ({"batch_size": 0}, "batch_size is 0"),
 ])  # fmt: skip
 def test_bad_input_ends_before_the_first_run(own_corpus, options, message):
     with pytest.raises(InputError, match=message):
         run_comparison(**own_corpus | {"methods": ["ir"], "progress": False} | options)
+
+
+def test_a_run_that_fails_stops_no_other(own_corpus, tmp_path, monkeypatch):
+    original = runs.train
+
+    def fails(prepared, **options):
+        return 1 / 0 if prepared.config.method == "ir" else original(prepared, **options)
+
+    monkeypatch.setattr(runs, "train", fails)
+    with pytest.raises(InputError, match=r"^1 run failed, and 1 wait for .*ir-fold0-seed1-\w+: ZeroDivision"):
+        compare(["ir", "full", "rst"], **own_corpus, seeds=[1], output=tmp_path, workers=1, max_steps=2, progress=False)
+    assert [path.name[:5] for path in tmp_path.iterdir()] == ["full-"]

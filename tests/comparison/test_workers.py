@@ -7,10 +7,11 @@ import threading
 import time
 from collections import defaultdict
 from dataclasses import replace
+from operator import truediv
 
 import pytest
 import torch
-from calls import environment, inverse, noted, process_number
+from calls import ended, environment, noted, process_number
 from distributed import LocalCluster
 from typer.testing import CliRunner
 
@@ -35,34 +36,24 @@ def cluster():
         yield made
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Use one thread, as the workers do."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(params=["here", "cluster"])
 def where(request):
     """Each place where calls are made, as arguments of `outcomes`."""
-    here = request.param == "here"
-    return {"workers": 2} if here else {"scheduler": request.getfixturevalue("cluster").scheduler_address}
+    here, cluster = {"workers": 2}, request.param != "here" and request.getfixturevalue("cluster")
+    return {"scheduler": cluster.scheduler_address} if cluster else here
 
 
-def begun(folder, number):
-    return len(list(folder.glob(f"{number}-*")))
-
-
-def test_a_dead_worker_or_an_error_costs_its_own_call(where, tmp_path):
-    """Call 3 kills its worker every time, call 1 at most once, and is made again; every other is made exactly once."""
+def test_a_dead_worker_costs_its_own_call_which_is_made_once_more(where, tmp_path):
+    """Call 3 kills its worker every time, call 1 at most once; every other call is made exactly once."""
     deaths = {3: 9} if "scheduler" in where else {1: 1, 3: 9}
     made = dict(outcomes(noted, [(tmp_path, number, deaths.get(number, 0)) for number in range(6)], **where))
     assert {n: v for n, v in made.items() if n != 3} == {n: n * n for n in range(6) if n != 3}
     assert isinstance(made[3], InputError) and "died twice" in str(made[3])
-    assert [begun(tmp_path, number) for number in range(6)] == [1, 1 + (1 in deaths), 1, 2, 1, 1]
-    made = dict(outcomes(inverse, [(1,), (0,), (2,)], **where))  # an error comes back and stops no other
+    assert [len(list(tmp_path.glob(f"{number}-*"))) for number in range(6)] == [1, 1 + (1 in deaths), 1, 2, 1, 1]
+
+
+def test_an_error_comes_back_and_stops_no_other(where):
+    made = dict(outcomes(truediv, [(1, 1), (1, 0), (1, 2)], **where))
     assert (made[0], made[2]) == (1, 0.5) and isinstance(made[1], ZeroDivisionError)
 
 
@@ -75,12 +66,7 @@ def test_what_a_script_a_notebook_or_a_file_defines_travels_by_value(module, whe
     assert list(outcomes(names["size"], [(names["Mine"], names["Mine"]())], **where)) == [(0, 27)]
 
 
-def test_a_process_that_is_told_to_end_makes_its_call_again(tmp_path):
-    made = dict(outcomes(noted, [(tmp_path, number, number == 1, True) for number in range(3)], workers=2))
-    assert made == {0: 0, 1: 1, 2: 4} and begun(tmp_path, 1) == 2
-
-
-def test_processes_live_on_from_one_list_to_the_next_while_they_are_sure_to(monkeypatch):
+def test_processes_live_on_while_they_are_sure_to_share_the_threads_and_take_the_least_busy_gpu(monkeypatch):
     """A pool whose process has ended may miss the death of the next one, and would wait for ever."""
     monkeypatch.setattr(workers, "IDLE_SECONDS", 10)
     monkeypatch.setattr(workers, "_IDLE", defaultdict(list))
@@ -88,10 +74,7 @@ def test_processes_live_on_from_one_list_to_the_next_while_they_are_sure_to(monk
     assert first == second and len(first) == 2
     monkeypatch.setattr(workers, "IDLE_SECONDS", 0)
     assert not first & set(dict(outcomes(process_number, [()] * 2, workers=2)).values())
-
-
-def test_processes_share_the_threads_and_take_the_least_busy_gpu(monkeypatch):
-    monkeypatch.setattr(workers, "_IDLE", defaultdict(list))
+    monkeypatch.setattr(workers, "IDLE_SECONDS", 60)
     monkeypatch.setattr(workers, "gpus", lambda: ["3", "5"])  # this machine may have none
     monkeypatch.setattr(workers, "cores", lambda: 9)
     made = dict(outcomes(environment, [(2.0,), (0.0,), (2.0,)], workers=3))  # the second ends first
@@ -99,22 +82,30 @@ def test_processes_share_the_threads_and_take_the_least_busy_gpu(monkeypatch):
     assert sorted(gpu for _, (gpu, _) in outcomes(environment, [()] * 2, workers=3)) == ["3", "5"]
 
 
+def test_a_process_that_is_told_to_end_makes_its_call_again(tmp_path):
+    made = dict(outcomes(ended, [(tmp_path, number) for number in range(3)], workers=2))
+    assert made == {0: 0, 1: 1, 2: 2} and len(list(tmp_path.glob("1-*"))) == 2
+
+
 def test_a_comparison_on_a_cluster_that_loses_a_worker_is_the_one_made_here(cluster, tmp_path):
     """A worker is killed from outside in the middle: every record is there and the same as those of runs made alone."""
+    torch.set_num_threads(1)  # as the workers do
     options = OPTIONS | {"methods": ["ir", "rst"], "seeds": [1, 2], "max_steps": 12}
     killer = threading.Thread(target=kill, args=(cluster, tmp_path))
     killer.start()
     records, floors = run_comparison(**options, scheduler=cluster.scheduler_address, output=tmp_path)
     killer.join()
     alone, _ = run_comparison(**options, jobs=1)
-    for found, expected in zip(records, alone, strict=True):
-        for block in ("run", "train", "scores", "predictions"):
-            assert found[block] == expected[block]
-    times = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*")}
-    assert len(times) == 4 and len(floors) == 2 and {path.name for path in times} == {"record.json"}
-    assert sorted(str(read_record(path.parent)) for path in times) == sorted(map(str, records))
+    for block in ("run", "train", "scores", "predictions"):
+        assert [found[block] for found in records] == [expected[block] for expected in alone]
+    folders = list(tmp_path.iterdir())
+    assert (len(folders), len(floors)) == (4, 2)
+    assert sorted(map(str, map(read_record, folders))) == sorted(map(str, records))
+    assert all([path.name for path in folder.iterdir()] == ["record.json"] for folder in folders)
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")}
     again, _ = run_comparison(**options, scheduler="tcp://127.0.0.1:1", output=tmp_path)  # nothing is left to run
-    assert again == records and times == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*")}
+    assert again == records
+    assert times == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")}
 
 
 def kill(cluster, folder):
@@ -126,14 +117,13 @@ def kill(cluster, folder):
     os.kill(next(n.pid for n in cluster.workers.values() if n.worker_address == busy[0].address), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("error", [InputError("its worker died twice"), RuntimeError("broken")])
-def test_a_run_that_fails_is_named_and_the_others_are_kept(error, tmp_path, monkeypatch):
-    def one_fails(function, items, **_):
+def test_a_run_whose_worker_dies_is_named_and_the_others_are_kept(tmp_path, monkeypatch):
+    def one_dies(function, items, **_):
         for index, (config, *rest) in enumerate(items):
-            yield index, error if (config.method, config.seed) == ("ir", 3) else function(config, *rest)
-
-    monkeypatch.setattr(runs, "outcomes", one_fails)
-    with pytest.raises(InputError, match=rf"^1 run failed, and 1 wait for .* ir-fold0-seed3-\w{{8}}: .*{error}"):
+            dies = (config.method, config.seed) == ("ir", 3)
+            yield index, InputError("its worker died twice") if dies else function(config, *rest)
+    monkeypatch.setattr(runs, "outcomes", one_dies)
+    with pytest.raises(InputError, match=r"^1 run failed, and 1 wait for .* ir-fold0-seed3-\w{8}: its worker died"):
         run_comparison(["ir", "rst", "full"], seeds=[1, 3, 3], folds=[0, 0], output=tmp_path, jobs=2, **OPTIONS)
     names = sorted(path.parent.name[:-9] for path in tmp_path.rglob("record.json"))
     assert names == ["full-fold0-seed1", "full-fold0-seed3", "ir-fold0-seed1", "rst-fold0-seed1"]
@@ -148,29 +138,31 @@ def test_a_record_made_on_a_gpu_is_read_where_there_is_none(tmp_path):
     assert len(records) == 1 and read["run"]["config"]["precision"] == "bf16" and read["scores"] == records[0]["scores"]
 
 
-def test_a_cluster_that_cannot_be_used_or_goes_away_is_named(cluster, monkeypatch, tmp_path):
+def test_a_cluster_that_cannot_be_used_is_named(cluster, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setattr("irtuning.training.record._version", lambda package: "0.1")  # here; workers have their own
         with pytest.raises(InputError, match=r"worker tcp://\S+ has irtuning [\d.]+, this process 0\.1; install the"):
-            list(outcomes(inverse, [(1,)], scheduler=cluster.scheduler_address))
+            list(outcomes(truediv, [(1, 1)], scheduler=cluster.scheduler_address))
     assert workers.CONNECT_SECONDS <= 10
     monkeypatch.setattr(workers, "CONNECT_SECONDS", 1)
     started = time.monotonic()
     with pytest.raises(InputError, match="no Dask scheduler answers at 'tcp://127.0.0.1:1'"):
         run_comparison(["full"], scheduler="tcp://127.0.0.1:1", output=tmp_path / "out", **OPTIONS)
     assert time.monotonic() - started < 8 and not any((tmp_path / "out").iterdir())
+    with pytest.raises(InputError, match="no Dask scheduler answers at 'nonsense:'"):
+        list(outcomes(truediv, [(1, 1)], scheduler="nonsense:"))
     monkeypatch.setattr(workers, "WORKER_SECONDS", 1)
     with LocalCluster(n_workers=0, **IN_THIS_PROCESS) as empty:
         with pytest.raises(InputError, match="has had no worker for 1 s; start some"):
-            list(outcomes(inverse, [(1,)], scheduler=empty.scheduler_address))
+            list(outcomes(truediv, [(1, 1)], scheduler=empty.scheduler_address))
     with LocalCluster(n_workers=1, threads_per_worker=2, **IN_THIS_PROCESS) as wide:
         with pytest.raises(InputError, match="has 2 threads, .* share their random numbers"):
-            list(outcomes(inverse, [(1,)], scheduler=wide.scheduler_address))
+            list(outcomes(truediv, [(1, 1)], scheduler=wide.scheduler_address))
         assert wide.scheduler.allowed_failures == 3, "other users' calls are repeated as before"
-    with LocalCluster(n_workers=1, threads_per_worker=1, **IN_THIS_PROCESS) as left:
-        ending = outcomes(process_number, [()] * 9, scheduler=left.scheduler_address)
+    with LocalCluster(n_workers=1, threads_per_worker=1, **IN_THIS_PROCESS) as leaving:
+        ending = outcomes(process_number, [()] * 9, scheduler=leaving.scheduler_address)
         next(ending)
-        left.close()
+        leaving.close()
         with pytest.raises(InputError, match="is gone; recorded runs are kept"):
             list(ending)
 
@@ -178,7 +170,6 @@ def test_a_cluster_that_cannot_be_used_or_goes_away_is_named(cluster, monkeypatc
 @pytest.mark.parametrize("command", [
     ["compare", "--model", "tiny-random"], ["reproduce", "--set", 'models=["tiny-random"]']])  # fmt: skip
 def test_the_commands_hand_their_runs_on(command, tmp_path, monkeypatch):
-    """To the scheduler, which is not there, or to processes of this machine."""
     monkeypatch.setattr(workers, "CONNECT_SECONDS", 1)
     words = [*command, "--output", str(tmp_path / "out")]
     found = CliRunner().invoke(app, [*words, "--scheduler", "tcp://127.0.0.1:1"])

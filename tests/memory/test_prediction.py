@@ -72,8 +72,8 @@ def test_more_layers_tokens_and_examples_need_more_and_checkpointing_less():
 
 @pytest.mark.parametrize("method", [*METHODS, "ir:splits=2", "ir:variant=exact", "ir:refresh_every=3"])
 def test_no_method_takes_more_layers_than_assumed(method):
-    counts, rng, scores = {"counts": (5,) * 40} if method == "random-counts" else {}, np.random.default_rng(0), [None] * 21
-    strategy = make_strategy(method, min_layer=3, **counts)
+    counts = {"counts": (5,) * 40} if method == "random-counts" else {}
+    strategy, rng, scores = make_strategy(method, min_layer=3, **counts), np.random.default_rng(0), [None] * 21
     chosen, ever = layers_that_learn(strategy, 24)
     strategy.begin(21, 40)
     for step in range(40):
@@ -105,12 +105,12 @@ def test_every_architecture_traces(name):
 
 
 def test_bad_input_is_named():
-    for change, named in (
-        ({"model": "llama-9"}, "llama-9"), ({"model": "nobody/unknown-model"}, "not known offline"), ({"depth": 3}, "depth"),
-        ({"batch": 0}, "batch is 0"), ({"length": 0}, "length is 0"), ({"method": "irr"}, "'irr'"), ({"share": 0.5}, "share"),
-        ({"adapter": "ia4"}, "ia4"), ({"min_layer": 11}, "min_layer"), ({"batch": 6, "accumulation": 4}, "multiple"),
-        ({"length": 4096}, "context"), ({"optimizer": "sgd"}, "optimizer"), ({"precision": "int8"}, "precision"),
-    ):  # fmt: skip
+    cases = {
+        "llama-9": {"model": "llama-9"}, "not known offline": {"model": "nobody/unknown-model"}, "depth": {"depth": 3},
+        "batch is 0": {"batch": 0}, "length is 0": {"length": 0}, "'irr'": {"method": "irr"}, "ia4": {"adapter": "ia4"},
+        "min_layer": {"min_layer": 11}, "share": {"share": 0.5}, "multiple": {"batch": 6, "accumulation": 4},
+        "context": {"length": 4096}, "optimizer": {"optimizer": "sgd"}, "precision": {"precision": "int8"}}  # fmt: skip
+    for named, change in cases.items():
         with pytest.raises(InputError, match=named):
             predict_memory(**({"model": "mini", "method": "ir", "batch": 4, "length": 64} | change))
 
@@ -138,15 +138,15 @@ def test_a_strategy_of_ones_own_is_predicted_as_class_and_as_instance(monkeypatc
     assert (ours.layers, ours.lowest_layer) == (6, 6) and "the most layers the method can draw" in ours.note
     assert ours.peak_bytes < predict_memory(**SMALL, method="ir").peak_bytes
     quarter = make_strategy("last-k:share=0.25")
-    by_text, by_instance = (predict_memory(**SMALL, **given) for given in ({"method": "last-k", "share": 0.25}, {"method": quarter}))
-    assert by_text.layers == by_instance.layers == 3
+    by_text = predict_memory(**SMALL, method="last-k", share=0.25)
+    assert predict_memory(**SMALL, method=quarter).layers == by_text.layers == 3
     assert predict_memory(**SMALL, method=quarter, min_layer=8).lowest_layer == 11 and quarter.min_layer == 0
 
 
 def test_a_setting_that_fits_splits_the_batch_before_it_recomputes():
     def change(gib, accumulation=1, checkpointing=False):
-        predict, gpu_bytes = lambda n, again: 8 * GIB // n // (1 + 3 * again), int((gib + 0.5) * GIB / 0.95) + 1  # noqa: E731
-        return setting_that_fits(predict, accumulation, 4, checkpointing, gpu_bytes)
+        peaks, gpu_bytes = (lambda n, again: 8 * GIB // n // (1 + 3 * again)), int((gib + 0.5) * GIB / 0.95) + 1
+        return setting_that_fits(peaks, accumulation, 4, checkpointing, gpu_bytes)
 
     assert change(4) == "accumulation=2 (predicted 4.0 GiB)" and change(3) == "accumulation=4 (predicted 2.0 GiB)"
     again = "accumulation=2, checkpointing=true (predicted 1.0 GiB)"
@@ -154,7 +154,7 @@ def test_a_setting_that_fits_splits_the_batch_before_it_recomputes():
     assert change(0.1) is change(8, 4, True) is None
 
 
-def test_a_dry_run_predicts_every_kind_of_run():
+def test_runs_are_predicted_from_their_configurations():
     peaks = dry_run("quick", memory=True)["predicted peak on a GPU, GiB"]
     assert set(peaks) >= {"mini lora full", "mini lora ir"} and 0 < peaks["mini lora last-k"] < peaks["mini lora full"]
     found = predict_memory(**SMALL)
@@ -162,9 +162,6 @@ def test_a_dry_run_predicts_every_kind_of_run():
     tuned = dataclasses.replace(found, adapter=None, method="full-ft")
     peaks, peak = highest_peaks([found, larger, tuned]), round(found.peak_bytes / GIB, 2)
     assert peaks == {"tiny-random lora ir": round(peak + 1, 2), "tiny-random full-ft": peak}
-
-
-def test_a_run_is_predicted_from_its_configuration():
     same = {"accumulation": 2, "rank": 8, "checkpointing": True}
     config = RunConfig(model="phi-2", method="last-k", share=0.25, batch_size=8, **same)
     prepared = prepare(config, load=False, on_device="cuda")

@@ -57,9 +57,9 @@ def test_tensors_without_storage_give_the_bytes_of_real_ones(dropout):
     real, fake = traced("cpu", nullcontext()), traced("meta", FakeTensorMode(allow_non_fake_inputs=True))
     assert list(real) == list(fake)
     assert ("backward", 1) in real and ("backward", 0) not in real  # nothing below the lowest layer that learns
-    for label in real:
-        assert np.array_equal(real[label].change, fake[label].change), label
-        assert real[label].peak.sum() == fake[label].peak.sum(), label
+    for label, segment in real.items():
+        assert np.array_equal(segment.change, fake[label].change), label
+        assert segment.peak.sum() == fake[label].peak.sum(), label
 
 
 class Called(TorchDispatchMode):  # it notes the names of the operations that are called, in order
@@ -68,23 +68,19 @@ class Called(TorchDispatchMode):  # it notes the names of the operations that ar
         return func(*args, **(kwargs or {}))
 
 
-ATTENTION = [("flash", "bfloat16", 0, 2), ("efficient", "bfloat16", 1, 8), ("efficient", "float32", 0, 8), (None, "float32", 0, 2)]
-
-
-@pytest.mark.parametrize(("kernel", "kind", "masked", "groups"), ATTENTION)
-def test_attention_takes_the_kernel_that_cuda_would(kernel, kind, masked, groups):
-    with FakeTensorMode(), CudaRules(), Called() as called:
-        query, key, value = (torch.empty(2, n, 40, 64, dtype=getattr(torch, kind)) for n in (8, groups, groups))
-        mask = torch.ones(2, 1, 40, 40, dtype=torch.bool) if masked else None
-        more = {"attn_mask": mask, "is_causal": not masked, "enable_gqa": groups < 8}
-        output = torch.nn.functional.scaled_dot_product_attention(query, key, value, **more)
-    assert output.shape == (2, 8, 40, 64)
-    kernels = [name for name in called.names if "scaled_dot_product" in name]
-    assert kernels == ([f"_scaled_dot_product_{kernel}_attention"] if kernel else [])
-    assert ("bmm" in called.names) is (kernel is None)  # products of the full matrices
-
-
-def test_autocast_keeps_in_float32_what_cuda_does():
+def test_attention_takes_the_kernel_that_cuda_would_and_autocast_keeps_in_float32_what_cuda_does():
+    low, full = torch.bfloat16, torch.float32
+    cases = ("flash", low, False, 2), ("efficient", low, True, 8), ("efficient", full, False, 8), (None, full, False, 2)
+    for kernel, kind, masked, groups in cases:
+        with FakeTensorMode(), CudaRules(), Called() as called:
+            query, key, value = (torch.empty(2, n, 40, 64, dtype=kind) for n in (8, groups, groups))
+            mask = torch.ones(2, 1, 40, 40, dtype=torch.bool) if masked else None
+            more = {"attn_mask": mask, "is_causal": not masked, "enable_gqa": groups < 8}
+            output = torch.nn.functional.scaled_dot_product_attention(query, key, value, **more)
+        kernels = [name for name in called.names if "scaled_dot_product" in name]
+        assert output.shape == (2, 8, 40, 64)
+        assert kernels == ([f"_scaled_dot_product_{kernel}_attention"] if kernel else [])
+        assert ("bmm" in called.names) is (kernel is None)  # products of the full matrices
     norm, low = torch.nn.LayerNorm(8).bfloat16(), torch.ones(4, 8, dtype=torch.bfloat16)
     with CudaRules():
         assert norm(low).dtype == (low**2).dtype == torch.bfloat16

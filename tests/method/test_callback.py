@@ -8,16 +8,11 @@ import torch
 from conftest import ARCHITECTURES, collate, make_classifier, make_examples
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from irtuning.errors import InputError
+from irtuning import IRTuning, InputError, LayerwiseTrainer, LayerwiseTuning, add_adapter, make_strategy, split_scores
 from irtuning.method import baselines
 from irtuning.method.baselines import ImportanceSparseTuning
-from irtuning.method.callback import IRTuning, LayerwiseTuning
 from irtuning.method.layers import candidate_layers
-from irtuning.method.registry import make_strategy
 from irtuning.method.scores import CosineMeter, weight_scores
-from irtuning.method.selector import split_scores
-from irtuning.method.trainer import LayerwiseTrainer
-from irtuning.models.adapters import add_adapter
 
 STEPS = 8
 
@@ -41,13 +36,17 @@ def make_model(checkpointing=False, **settings):
     return model
 
 
-def run(tmp_path, callback, trainer_class=LayerwiseTrainer, model=None, watch=None, examples=None, **settings):
-    """Train 8 steps of 12 examples, dropout 0; returns the trainer."""
+def make_trainer(tmp_path, callback, trainer_class=LayerwiseTrainer, model=None, watch=None, examples=None, **settings):
+    """A trainer of 8 steps of 12 examples, dropout 0."""
     settings = {"per_device_train_batch_size": 12, "learning_rate": 1e-2, "max_grad_norm": 1.0} | settings
     arguments = TrainingArguments(str(tmp_path), max_steps=STEPS, report_to="none", save_strategy="no", disable_tqdm=True,
                                   logging_steps=1, use_cpu=True, seed=3, **settings)  # fmt: skip
-    trainer = trainer_class(model or make_model(), arguments, train_dataset=examples or make_examples(),
-                            data_collator=collate, callbacks=[c for c in (callback, watch) if c is not None])  # fmt: skip
+    return trainer_class(model or make_model(), arguments, train_dataset=examples or make_examples(),
+                         data_collator=collate, callbacks=[c for c in (callback, watch) if c is not None])  # fmt: skip
+
+
+def run(*arguments, **settings):
+    trainer = make_trainer(*arguments, **settings)
     trainer.train()
     return trainer
 
@@ -60,6 +59,12 @@ def norms(callback):
     return [step["gradient_norm"] for step in callback.history]
 
 
+def begin(spec, count, steps):
+    strategy = make_strategy(spec)
+    strategy.begin(count, steps)
+    return strategy, np.random.default_rng(0)
+
+
 def losses(trainer):
     return [row["loss"] for row in trainer.state.log_history if "loss" in row]
 
@@ -69,15 +74,18 @@ def layers_of(names):
     return {int(name.split(".layers.")[1].split(".")[0]) if ".layers." in name else None for name in names}
 
 
-@pytest.mark.parametrize("method", ["ir", "ir:variant=exact:score=l2", "ir-cosine", "ir-weight", "rst:share=0.5", "ist"])
+@pytest.mark.parametrize("method", ["ir", "ir:variant=exact:score=l2", "ir-cosine", "ir-weight", "rst:share=0.5", "ist",
+                                    "lisa:every=2", "full-ft"])  # fmt: skip
 def test_only_the_chosen_layers_and_the_head_move(tmp_path, method):
-    callback, watch = LayerwiseTuning(method), Watch()
-    run(tmp_path, callback, watch=watch)
+    callback, watch, whole = LayerwiseTuning(method), Watch(), method in ("lisa:every=2", "full-ft")
+    run(tmp_path, callback, model=make_classifier() if whole else None, watch=watch)
     assert len(callback.history) == STEPS
     for step, (before, after) in enumerate(zip(watch.values, watch.values[1:], strict=False)):
         moved = {n for n in after if not torch.equal(before[n], after[n])}
         assert layers_of(moved) - {None} == set(callback.history[step]["layers"]), f"step {step + 1}"
-        assert any("modules_to_save" in n for n in moved) and all("lora_" in n or "modules_to_save" in n for n in moved)
+        assert None in layers_of(moved)  # the head; of a whole model the embeddings and the norm, too
+        assert whole or all("lora_" in n or "modules_to_save" in n for n in moved)
+    assert not whole or {len(layers) for layers in chosen(callback)} == {2 if "lisa" in method else 4}
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -86,12 +94,6 @@ def test_trains_every_architecture(tmp_path, architecture):
     run(tmp_path, callback, model=add_adapter(make_classifier(architecture), "lora", r=2))
     assert len({tuple(layers) for layers in chosen(callback)}) > 1
     assert all(s is not None for s in callback.history[-1]["scores"])
-
-
-def test_the_choice_is_the_cut_of_the_recorded_scores(tmp_path):
-    callback, rng = IRTuning(seed=5), np.random.default_rng(5)
-    run(tmp_path, callback)
-    assert all(step["layers"] == split_scores(step["scores"], rng=rng) for step in callback.history)
 
 
 @pytest.mark.parametrize("trainer_class", [LayerwiseTrainer, Trainer])
@@ -154,104 +156,72 @@ def test_an_interrupted_run_leaves_clipping_as_it_was(tmp_path):
                 raise KeyboardInterrupt
 
     callback, stop = IRTuning(), Stop()
-    arguments = TrainingArguments(str(tmp_path), max_steps=4, max_grad_norm=0.5, report_to="none", save_strategy="no",
-                                  use_cpu=True, disable_tqdm=True)  # fmt: skip
-    trainer = LayerwiseTrainer(make_model(), arguments, train_dataset=make_examples(), data_collator=collate,
-                               callbacks=[callback, stop])  # fmt: skip
+    trainer = make_trainer(tmp_path, callback, watch=stop, max_grad_norm=0.5)
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
     trainer.remove_callback(stop)
     trainer.train()
-    assert callback._clip == 0.5 == trainer.args.max_grad_norm and len(callback.history) == 4
+    assert callback._clip == 0.5 == trainer.args.max_grad_norm and len(callback.history) == STEPS
 
 
-def test_clipping_changes_neither_scores_nor_choice(tmp_path):
-    hard, soft = IRTuning(), IRTuning()
-    for callback, clip in ((hard, 1e-3), (soft, 1e9)):
-        run(tmp_path, callback, learning_rate=0.0, max_grad_norm=clip)
-    assert chosen(hard) == chosen(soft)
-    assert [s["scores"] for s in hard.history] == [s["scores"] for s in soft.history]
-
-
-def test_the_trainers_clipping_is_done_by_the_callback(tmp_path):
+def test_clipping_is_done_by_the_callback_and_changes_neither_scores_nor_choice(tmp_path):
     class Norms(TrainerCallback):
         seen: list = []
 
         def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-            grads = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
-            self.seen.append(float(torch.cat(grads).norm()))
+            grads = [p.grad for p in model.parameters() if p.grad is not None]
+            self.seen.append(float(torch.nn.utils.get_total_norm(grads)))
 
-    watch, callback = Norms(), IRTuning()
-    trainer = run(tmp_path, callback, watch=watch, max_grad_norm=1e-3)
-    assert watch.seen == pytest.approx([1e-3] * STEPS, rel=1e-2) and min(norms(callback)) > 1e-2
+    hard, soft, watch = IRTuning(), IRTuning(), Norms()
+    trainer = run(tmp_path, hard, watch=watch, learning_rate=0.0, max_grad_norm=1e-3)
+    assert watch.seen == pytest.approx([1e-3] * STEPS, rel=1e-2) and min(norms(hard)) > 1e-2
     assert trainer.args.max_grad_norm == 1e-3
+    run(tmp_path, soft, learning_rate=0.0, max_grad_norm=1e9)
+    assert chosen(hard) == chosen(soft)
+    assert [s["scores"] for s in hard.history] == [s["scores"] for s in soft.history]
 
 
-def test_seed_decides_and_nothing_else(tmp_path):
+def test_seed_decides_and_the_choice_is_the_cut_of_the_recorded_scores(tmp_path):
     first, again, other = callbacks = [IRTuning(seed=seed) for seed in (1, 1, 2)]
     for callback in callbacks:
         run(tmp_path, callback)
     assert first.history == again.history and chosen(first) != chosen(other)
+    rng = np.random.default_rng(1)
+    assert all(step["layers"] == split_scores(step["scores"], rng=rng) for step in first.history)
 
 
 def test_what_cannot_be_is_refused(tmp_path):
-    with pytest.raises(InputError, match="two layerwise callbacks"):
-        run(tmp_path, IRTuning(), watch=LayerwiseTuning("rst"))
-    with pytest.raises(InputError, match="wrap the model with peft"):
-        run(tmp_path, IRTuning(), model=make_classifier())
-    with pytest.raises(InputError, match="without peft"):
-        run(tmp_path, LayerwiseTuning("lisa"))
     frozen = make_model()
     frozen.base_model.model.model.layers[1].requires_grad_(False)
-    with pytest.raises(InputError, match=r"layers \[1\] have parameters the optimizer does not hold"):
-        run(tmp_path, IRTuning(), model=frozen)
+    for callback, settings, message in (
+        (IRTuning(), {"watch": LayerwiseTuning("rst")}, "two layerwise callbacks"),
+        (IRTuning(), {"model": make_classifier()}, "wrap the model with peft"),
+        (LayerwiseTuning("lisa"), {}, "without peft"),
+        (IRTuning(), {"model": frozen}, r"layers \[1\] have parameters the optimizer does not hold"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run(tmp_path, callback, **settings)
 
 
-@pytest.mark.parametrize("method", ["lisa:every=2", "full-ft"])
-def test_full_parameter_methods(tmp_path, method):
-    callback, watch = LayerwiseTuning(method), Watch()
-    run(tmp_path, callback, model=make_classifier(), watch=watch)
-    pairs = zip(watch.values, watch.values[1:], strict=False)
-    moved = [layers_of(n for n in a if not torch.equal(a[n], b[n])) for a, b in pairs]
-    assert [m - {None} for m in moved] == [set(layers) for layers in chosen(callback)]
-    assert all(None in m for m in moved)  # embeddings, norm and head
-    assert {len(layers) for layers in chosen(callback)} == ({2} if method.startswith("lisa") else {4})
-
-
-def test_min_layer_is_never_undercut_and_checkpointing_keeps_backprop_short(tmp_path):
+def test_min_layer_is_never_undercut_and_checkpointing_is_the_same_run_with_backprop_as_short(tmp_path):
+    plain, saving = IRTuning(), IRTuning()
+    run(tmp_path, plain)
+    run(tmp_path, saving, model=make_model(checkpointing=True))
+    assert chosen(plain) == chosen(saving) and norms(plain) == pytest.approx(norms(saving), rel=1e-5)
     for checkpointing in (False, True):
-        model, reached = make_model(checkpointing), []
+        model, reached, callback = make_model(checkpointing), [], IRTuning(min_layer=2)
         model.base_model.model.model.layers[1].register_full_backward_hook(lambda *a: reached.append(1))
-        callback = IRTuning(min_layer=2)
         run(tmp_path, callback, model=model)
         assert all(min(layers) >= 2 for layers in chosen(callback))
         assert not reached, "backprop went below the lowest layer that learns"
         assert all(p.requires_grad for n, p in model.named_parameters() if "lora" in n), "left frozen after training"
 
 
-def test_checkpointing_is_the_same_run(tmp_path):
-    plain, saving = IRTuning(), IRTuning()
-    run(tmp_path, plain)
-    run(tmp_path, saving, model=make_model(checkpointing=True))
-    assert chosen(plain) == chosen(saving) and norms(plain) == pytest.approx(norms(saving), rel=1e-5)
-
-
-def test_ist_learns_nothing_from_a_batch_without_a_finite_loss():
-    strategy, rng = make_strategy("ist"), np.random.default_rng(0)
-    strategy.begin(6, 20)
-    strategy.probe(lambda halves, factor: [float("nan")] * len(halves), rng)
-    assert not strategy.values.any() and len(strategy.choose(11, [None] * 6, rng)) == 1
-
-
-def test_what_a_cosine_saw_goes_on_where_the_model_is():
+def test_what_a_cosine_saw_goes_on_where_the_model_is_and_quantized_weights_have_no_importance():
     model = make_model()
     meter = CosineMeter(model, candidate_layers(model))
-    meter.restore([(position, (1.0, 2.0)) for position in range(4)], torch.device("meta"))  # not the CPU, as a GPU would be
+    meter.restore([(position, (1.0, 2.0)) for position in range(4)], torch.device("meta"))  # not the CPU, as on a GPU
     assert meter.read().device.type == "meta"
-
-
-def test_quantized_weights_have_no_importance():
-    model = make_model()
     weight = model.base_model.model.model.layers[0].self_attn.o_proj.weight
     weight.requires_grad_(False).data = weight.data.to(torch.uint8)  # as bitsandbytes packs it
     with pytest.raises(InputError, match="these are quantized"):
@@ -291,8 +261,7 @@ def test_hidden_states_are_measured_on_training_batches_alone(tmp_path):
 
 def test_ist_raises_what_can_be_suppressed_without_harm(monkeypatch):
     """Layers 0 and 1 matter: the loss is high where they are suppressed, so their importance falls."""
-    strategy = make_strategy("ist")
-    strategy.begin(4, 100)
+    strategy, _ = begin("ist", 4, 100)
     drawn = iter([[0, 1], [0, 2], [2, 3]])
     monkeypatch.setattr(baselines, "draw", lambda *arguments: next(drawn))
     strategy.probe(lambda found, factor: [2.0 if h == [0, 1] else 1.0 if h == [0, 2] else 0.5 for h in found], None)
@@ -301,34 +270,28 @@ def test_ist_raises_what_can_be_suppressed_without_harm(monkeypatch):
     assert strategy.values == pytest.approx(np.array(gains) * 0.25 * 10)
 
 
-def test_ist_draws_a_quarter_of_the_layers_the_less_the_more_dispensable():
-    strategy, rng = make_strategy("ist"), np.random.default_rng(0)
-    strategy.begin(32, 100)
+def test_ist_draws_a_quarter_of_the_layers_the_less_the_more_dispensable_and_learns_from_finite_losses_alone():
+    strategy, rng = begin("ist", 32, 100)
+    strategy.probe(lambda halves, factor: [float("nan")] * len(halves), rng)
+    assert not strategy.values.any()
     strategy.values[:16] = 8.0
     draws = [strategy.choose(step, [None] * 32, rng) for step in range(200)]
     assert {len(d) for d in draws} == {8}
     assert np.mean([layer < 16 for d in draws for layer in d]) < 0.05
 
 
-def test_lisa_switches_every_20_steps_and_rst_every_step():
+def test_lisa_switches_every_20_steps_and_rst_every_step_and_fixed_choices_never():
     for spec, switches, size in (("lisa-adapters", 3, 2), ("rst:share=0.5", 60, 6)):
-        strategy, rng = make_strategy(spec), np.random.default_rng(0)
-        strategy.begin(12, 60)
+        strategy, rng = begin(spec, 12, 60)
         draws = [strategy.choose(step, [None] * 12, rng) for step in range(60)]
         assert 1 + sum(a != b for a, b in zip(draws, draws[1:], strict=False)) == switches
         assert {len(d) for d in draws} == {size}
-
-
-def test_fixed_choices():
     for spec, expected in (("last-k:share=0.25", [9, 10, 11]), ("middle-k:share=0.5", [3, 4, 5, 6, 7, 8])):
-        strategy = make_strategy(spec)
-        strategy.begin(12, 10)
-        assert strategy.choose(3, [None] * 12, None) == expected
+        assert begin(spec, 12, 10)[0].choose(3, [None] * 12, None) == expected
 
 
 def test_ours_learns_among_the_upper_layers_and_leaves_none_out_for_long(tmp_path):
-    strategy, rng = make_strategy("ir-upper:horizon=4"), np.random.default_rng(0)
-    strategy.begin(12, 60)
+    strategy, rng = begin("ir-upper:horizon=4", 12, 60)
     scores, learned = [None] * 12, [-1] * 12
     for step in range(60):
         now = strategy.choose(step, scores, rng)

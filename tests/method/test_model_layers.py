@@ -5,10 +5,9 @@ import torch
 from conftest import ARCHITECTURES, make_classifier
 from peft import IA3Config, LNTuningConfig, LoHaConfig, PeftModel, PrefixTuningConfig, VeraConfig
 
-from irtuning.errors import InputError
-from irtuning.method.layers import adaptable_modules, candidate_layers, describe_layers, find_layers
+from irtuning import InputError, add_adapter, describe_layers, find_layers
+from irtuning.method.layers import adaptable_modules, candidate_layers
 from irtuning.method.scores import weight_scores
-from irtuning.models.adapters import add_adapter
 
 FIVE = ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]
 
@@ -62,17 +61,15 @@ def test_bottleneck_saves_and_loads_like_an_adapter(tmp_path):
 
 
 def test_clear_errors():
-    with pytest.raises(InputError, match="no transformer stack in Linear"):
-        find_layers(torch.nn.Linear(2, 2))
-    with pytest.raises(InputError, match="encoder-decoder"):
-        model = torch.nn.Linear(2, 2)
-        model.config = type("C", (), {"is_encoder_decoder": True})()
-        find_layers(model)
-    with pytest.raises(InputError, match="match no module"):
-        add_adapter(make_classifier(), PrefixTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=2))
-    with pytest.raises(InputError, match="cannot be put on"):
-        add_adapter(make_classifier(), "lora", target_modules=["absent"])
-    with pytest.raises(InputError, match="did you mean 'lora'"):
-        add_adapter(make_classifier(), "lorra")
-    with pytest.raises(InputError, match="needs 2 or more"):
-        candidate_layers(make_classifier(), min_layer=3)
+    plain, pair = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    prefix = PrefixTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=2)
+    pair.config = type("C", (), {"is_encoder_decoder": True})()
+    for call, message in (
+        (lambda: find_layers(plain), "no transformer stack in Linear"), (lambda: find_layers(pair), "encoder-decoder"),
+        (lambda: add_adapter(make_classifier(), prefix), "match no module"),
+        (lambda: add_adapter(make_classifier(), "lora", target_modules=["absent"]), "cannot be put on"),
+        (lambda: add_adapter(make_classifier(), "lorra"), "did you mean 'lora'"),
+        (lambda: candidate_layers(make_classifier(), min_layer=3), "needs 2 or more"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            call()

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from irtuning.errors import InputError
-from irtuning.method.selector import split_scores
+from irtuning import InputError, split_scores
 
 finite = st.floats(0, 50, allow_nan=False).map(lambda x: round(x, 3))
 
@@ -40,29 +39,17 @@ def test_reference_follows_its_description(depth, splits):
         assert split_scores(scores, splits=splits) == reference_by_hand(scores, splits)
 
 
-def test_reference_keeps_one_layer_more_than_the_best_cut():
-    scores = [1.0] * 6 + [9.0] * 6
-    assert split_scores(scores, variant="exact") == [6, 7, 8, 9, 10, 11]
-    assert split_scores(scores) == [5, 6, 7, 8, 9, 10, 11]
-
-
-def test_reference_takes_an_earlier_equal_value_outside_the_window():
-    scores = [0.0, 0.0, 1.0, 1.0, 1.0, 1.0]  # V = [., 0, ...]: not in the window 2..3
-    assert split_scores([5.0] * 8) == list(range(8))
-    assert split_scores([5.0] * 8, variant="exact") == [3, 4, 5, 6, 7]
-    assert split_scores(scores, variant="exact", window=(1, 1)) == [2, 3, 4, 5]
-
-
-def test_window_bounds_the_cut():
-    skewed = [1.0] * 11 + [100.0]
-    assert 3 <= len(split_scores(skewed, variant="exact")) <= 8
-    assert split_scores(skewed, variant="exact", window=(10, 10)) == [11]
-
-
-def test_low_part_learns():
-    scores = [9.0] * 6 + [1.0] * 6
-    assert split_scores(scores, variant="exact", keep="low") == [6, 7, 8, 9, 10, 11]
-    assert split_scores(scores, keep="low") == [6, 7, 8, 9, 10]
+@pytest.mark.parametrize(("scores", "options", "exact", "reference"), [
+    ([1.0] * 6 + [9.0] * 6, {}, [6, 7, 8, 9, 10, 11], [5, 6, 7, 8, 9, 10, 11]),  # one layer more than the best cut
+    ([9.0] * 6 + [1.0] * 6, {"keep": "low"}, [6, 7, 8, 9, 10, 11], [6, 7, 8, 9, 10]),
+    ([5.0] * 8, {}, [3, 4, 5, 6, 7], list(range(8))),  # an earlier equal value outside the window
+    ([0.0, 0.0, 1.0, 1.0, 1.0, 1.0], {"window": (1, 1)}, [2, 3, 4, 5], None),
+    ([1.0] * 11 + [100.0], {"window": (10, 10)}, [11], None),
+])  # fmt: skip
+def test_cuts_by_hand(scores, options, exact, reference):
+    assert split_scores(scores, variant="exact", **options) == exact
+    assert reference is None or split_scores(scores, **options) == reference
+    assert 3 <= len(split_scores([1.0] * 11 + [100.0], variant="exact")) <= 8  # the window bounds the cut
 
 
 def test_unmeasured_layers():
@@ -74,9 +61,7 @@ def test_unmeasured_layers():
         split_scores([None] * 5)
     drawn = split_scores([None] * 32, rng=np.random.default_rng(0))
     assert drawn == split_scores([None] * 32, rng=np.random.default_rng(0)) and 12 <= len(drawn) <= 21
-
-
-def test_a_sentinel_is_a_score_like_any_other():
+    # the sentinel is a score like any other
     assert split_scores([1000.0, 2000.0, None, 2001.0]) == reference_by_hand([1000, 2000, 1000, 2001])
 
 
@@ -87,13 +72,11 @@ def test_any_scores_give_a_proper_choice(scores, splits):
         assert chosen and chosen == sorted(set(chosen)) and set(chosen) <= set(range(len(scores)))
         if variant == "exact":
             assert {i for i, s in enumerate(scores) if s is None} <= set(chosen)
-
-
-@given(st.lists(finite, min_size=2, max_size=40))
-def test_exact_keeps_the_part_beyond_the_cut(scores):
-    chosen = split_scores(scores, variant="exact")
-    rest = [s for i, s in enumerate(scores) if i not in chosen]
-    assert not rest or max(rest) <= min(scores[i] for i in chosen)
+    known = [s for s in scores if s is not None]
+    if len(known) >= 2:  # exact keeps the part beyond the cut
+        chosen = split_scores(known, variant="exact")
+        rest = [s for i, s in enumerate(known) if i not in chosen]
+        assert not rest or max(rest) <= min(known[i] for i in chosen)
 
 
 @pytest.mark.parametrize("call", [{"scores": []}, {"variant": "reff"}, {"keep": "top"}, {"splits": 0}], ids=str)

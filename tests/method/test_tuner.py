@@ -9,13 +9,10 @@ from conftest import collate, make_classifier, make_examples
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainingArguments
 
-from irtuning.errors import InputError
+from irtuning import InputError, LayerTuner, LayerwiseTuning, add_adapter
 from irtuning.method import registry
 from irtuning.method.baselines import RandomCounts
-from irtuning.method.callback import LayerwiseTuning
 from irtuning.method.strategies import Strategy
-from irtuning.method.tuner import LayerTuner
-from irtuning.models.adapters import add_adapter
 
 STEPS, SIZE = 20, 12
 EXAMPLES = make_examples()
@@ -37,15 +34,22 @@ class Given(Strategy):
         return self.positions
 
 
-def make_model():
-    """A classifier of 4 layers with LoRA, dropout 0, and its optimizer."""
-    model = add_adapter(make_classifier(), "lora", r=2, alpha=4, dropout=0.0)
-    return model, torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
-
-
 def make_tuner(strategy, **options):
-    model, optimizer = make_model()
+    """Of a classifier of 4 layers with LoRA, dropout 0."""
+    model = add_adapter(make_classifier(), "lora", r=2, alpha=4, dropout=0.0)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     return LayerTuner(model, strategy, optimizer, **options)
+
+
+def backward(tuner, batch=BATCHES[0], factor=1.0):
+    """The step up to its gradient."""
+    tuner.begin_step()
+    (tuner.model(**batch).loss * factor).backward()
+    return tuner
+
+
+def total_norm(tuner):
+    return torch.nn.utils.get_total_norm([p.grad for p in tuner.model.parameters() if p.grad is not None]).item()
 
 
 def loop(tuner, batches=BATCHES):
@@ -77,7 +81,8 @@ class InOrder(Trainer):
 @pytest.mark.parametrize("method", ["ir", "ir:min_layer=1", "ist:every=5", "rst:share=0.5", "lisa-adapters:every=4"])
 def test_a_plain_loop_is_the_same_run_as_the_trainer(tmp_path, method):
     """To the last bit: the same batches, model and optimizer, no dropout, and the same operations in the same order."""
-    model, optimizer = make_model()
+    model = add_adapter(make_classifier(), "lora", r=2, alpha=4, dropout=0.0)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     callback = LayerwiseTuning(method, seed=7)
     arguments = TrainingArguments(str(tmp_path), max_steps=STEPS, per_device_train_batch_size=SIZE, max_grad_norm=1.0,
                                   report_to="none", save_strategy="no", disable_tqdm=True, use_cpu=True)  # fmt: skip
@@ -104,7 +109,7 @@ def test_a_class_or_an_instance_is_a_strategy_and_its_layers_alone_learn(strateg
     assert any("modules_to_save" in n for n in moved)
 
 
-@pytest.mark.parametrize("positions", [[4], [-1, 0], [1, 1], [2, 1], [0.5], None])
+@pytest.mark.parametrize("positions", [[4], [2, 1], None])
 def test_positions_that_cannot_be_are_refused_with_the_strategys_name(positions):
     tuner = make_tuner(Given)
     tuner.strategy.positions = positions
@@ -130,19 +135,13 @@ def test_a_state_continues_as_if_never_interrupted(method):
         make_tuner("last-k").load_state_dict(state)
 
 
-def test_ist_needs_labels():
-    tuner = make_tuner("ist:every=2")
-    for batch in BATCHES[:2]:
-        tuner.begin_step()
-        logits = tuner.model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        torch.nn.functional.cross_entropy(logits, batch["labels"]).backward()
-        tuner.end_backward()
-        tuner.optimizer.step()
+def test_a_strategy_that_needs_labels_or_the_length_of_the_run_asks_for_it():
+    tuner = make_tuner("ist:every=1")
+    tuner.begin_step()
+    tuner.model(**{name: value for name, value in BATCHES[0].items() if name != "labels"}).logits.sum().backward()
+    tuner.end_backward()
     with pytest.raises(InputError, match=r"ist measures .* no labels: call model\(\*\*batch\) with labels"):
         tuner.begin_step()
-
-
-def test_a_strategy_that_needs_the_length_of_the_run_asks_for_it():
     with pytest.raises(InputError, match="random-counts has 3 layer counts for None steps"):
         make_tuner(RandomCounts(counts=(1, 2, 3)))
     layers, _ = loop(make_tuner(RandomCounts(counts=(1, 2, 3)), steps=3), BATCHES[:3])
@@ -159,28 +158,19 @@ def test_several_backward_passes_or_a_scale_make_the_same_step():
             (tuner.model(**{n: v[rows] for n, v in batch.items()}).loss * factor).backward()
         assert tuner.passes == parts
         norm = tuner.end_backward(max_norm=0.5, scale=scale)
-        clipped = torch.nn.utils.get_total_norm([p.grad for p in tuner.model.parameters() if p.grad is not None])
-        assert norm > 0.5 and clipped == pytest.approx(0.5, rel=1e-4)
+        assert norm > 0.5 and total_norm(tuner) == pytest.approx(0.5, rel=1e-4)
+    unclipped = backward(make_tuner("ir"))
+    assert unclipped.end_backward(max_norm=None) == pytest.approx(total_norm(unclipped), rel=1e-6)
     for other in tuners[1:]:
         assert other.scores == pytest.approx(tuners[0].scores, rel=1e-4)
         assert other.history[0]["gradient_norm"] == pytest.approx(tuners[0].history[0]["gradient_norm"], rel=1e-4)
-
-
-def test_the_norm_is_torchs_and_none_is_no_clipping():
-    tuner = make_tuner("ir")
-    tuner.begin_step()
-    tuner.model(**BATCHES[0]).loss.backward()
-    norm = tuner.end_backward(max_norm=None)
-    assert norm == pytest.approx(torch.nn.utils.clip_grad_norm_(tuner.model.parameters(), 1e9).item(), rel=1e-6)
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing_and_is_recorded(caplog):
     tuner = make_tuner("ir")
     loop(tuner, BATCHES[:2])
     scores, before = tuner.scores, [p.detach().clone() for p in tuner.model.parameters()]
-    tuner.begin_step()
-    (tuner.model(**BATCHES[2]).loss * float("nan")).backward()
-    assert math.isnan(tuner.end_backward())
+    assert math.isnan(backward(tuner, BATCHES[2], float("nan")).end_backward())
     tuner.optimizer.step()
     assert tuner.history[-1]["skipped"] and tuner.history[-1]["gradient_norm"] is None and tuner.scores == scores
     assert "step 3 skipped" in caplog.text
@@ -189,22 +179,17 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_recorded(caplog):
     assert [row["skipped"] for row in tuner.history] == [False, False, True, False, False]
 
 
-def test_detach_leaves_the_model_as_it_was():
+def test_detach_leaves_the_model_as_it_was_and_calls_out_of_order_are_refused():
     tuner = make_tuner("ir-cosine:min_layer=1")
-    loop(tuner, BATCHES[:2])
-    tuner.detach()
-    assert not [m for m in tuner.model.modules() if m._forward_hooks or m._forward_pre_hooks]
-    assert all(p.requires_grad for n, p in tuner.model.named_parameters() if "lora" in n)
-
-
-def test_calls_out_of_order_are_refused():
-    tuner = make_tuner("ir")
     with pytest.raises(InputError, match=r"call begin_step\(\)"):
         tuner.end_backward()
     tuner.begin_step()
     with pytest.raises(InputError, match=r"loss.backward\(\) before"):
         tuner.end_backward()
-    loop(tuner, BATCHES[:1])
+    loop(tuner, BATCHES[:2])
     tuner.model(**BATCHES[0]).loss.backward()
     with pytest.raises(InputError, match=r"call begin_step\(\)"):
         tuner.end_backward()
+    tuner.detach()
+    assert not [m for m in tuner.model.modules() if m._forward_hooks or m._forward_pre_hooks]
+    assert all(p.requires_grad for n, p in tuner.model.named_parameters() if "lora" in n)

@@ -28,7 +28,7 @@ def test_what_learns_is_in_float32_the_head_can_be_frozen_and_a_rank_has_two_nam
         add_adapter(make_classifier(), "bottleneck", width=0)
 
 
-def test_shapes_have_as_many_parameters_as_was_published():
+def test_shapes_have_as_many_parameters_as_was_published_and_are_read_from_a_folder(tmp_path):
     """Billions of parameters from the model cards, less an output projection that is not tied to the embeddings."""
     published = {
         "llama-3.1-8b": 8.030 - 0.525, "mistral-7b": 7.248 - 0.134, "deepseek-r1-llama-8b": 8.030 - 0.525,
@@ -41,9 +41,6 @@ def test_shapes_have_as_many_parameters_as_was_published():
         with torch.device("meta"):
             one, two = (AutoModel.from_config(with_depth(config, depth)).num_parameters() for depth in (1, 2))
         assert (one + (config.num_hidden_layers - 1) * (two - one)) / 1e9 == pytest.approx(billions, rel=0.01), name
-
-
-def test_a_folder_and_its_config_are_the_same_model(tmp_path):
     load_shape("smollm2-135m").save_pretrained(tmp_path)
     assert resolve(str(tmp_path)) == resolve(str(tmp_path / "config.json"))
     assert load_shape(str(tmp_path)).hidden_size == 576

@@ -32,46 +32,47 @@ from pretrain_pairs import EDITS, WordSource, pairs_of  # noqa: E402
 from pretrain_text import read_documents  # noqa: E402
 
 
-TOKENIZER = load_tokenizer(resolve("mini"))
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_tokenizer(resolve("mini"))
 
 
-def test_the_files_are_those_of_the_checksums_and_their_loss_on_our_own_sample_is_the_recorded_one():
-    folder = embedded_model_path()
-    sums = dict(reversed(line.split("  ")) for line in (folder / CHECKSUMS).read_text().splitlines())
-    files = [path for path in folder.iterdir() if path.name != CHECKSUMS]
-    assert sums == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
-    recorded = json.loads((RECIPE / "sample.json").read_text())["bits_per_byte"]
-    assert bits_per_byte(model, TOKENIZER, read_documents([SAMPLE])) == pytest.approx(recorded, rel=0.02)
-
-
-@settings(deadline=None)
+@settings(deadline=None)  # the first example loads the tokenizer
 @given(st.text(max_size=200))
-def test_any_unicode_text_comes_back(text):
-    assert TOKENIZER.decode(TOKENIZER(text, add_special_tokens=False)["input_ids"]) == text
+def test_any_unicode_text_comes_back(tokenizer, text):
+    assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
 
 
-def test_random_counterparts_share_the_shape_and_not_the_weights():
+def test_the_loss_on_our_own_sample_is_the_recorded_one(tokenizer):
+    model = AutoModelForCausalLM.from_pretrained(embedded_model_path(), dtype="float32")
+    recorded = json.loads((RECIPE / "sample.json").read_text())["bits_per_byte"]
+    assert bits_per_byte(model, tokenizer, read_documents([SAMPLE])) == pytest.approx(recorded, rel=0.02)
+
+
+def test_random_counterparts_share_the_shape_and_not_the_weights(tokenizer):
     names = ("mini", "mini-random", "mini-random")
-    mine, theirs, again = (load_classifier(resolve(n), ("a", "b"), TOKENIZER).state_dict() for n in names)
+    mine, theirs, again = (load_classifier(resolve(n), ("a", "b"), tokenizer).state_dict() for n in names)
     assert {n: p.shape for n, p in mine.items()} == {n: p.shape for n, p in theirs.items()}
     for name in (name for name, p in mine.items() if p.ndim == 2):
         assert (mine[name] != theirs[name]).any()
         assert name == "score.weight" or (theirs[name] == again[name]).all()
 
 
-def test_an_incomplete_checkpoint_is_refused(tmp_path):
+def test_an_incomplete_checkpoint_is_refused(tmp_path, tokenizer):
     folder = Path(shutil.copytree(embedded_model_path(), tmp_path / "cut"))
     weights = load_file(folder / "model.safetensors")
     weights.pop("model.layers.3.mlp.up_proj.weight")
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(InputError, match=r"lacks 1 of its weights, model\.layers\.3\.mlp\.up_proj"):
-        load_classifier(resolve(str(folder)), ("a", "b"), TOKENIZER)
+        load_classifier(resolve(str(folder)), ("a", "b"), tokenizer)
 
 
-def test_pairs_are_what_the_classifier_reads_and_tell_direction_and_every_change():
-    ids = encode([Revision("1", "He go home.", "He goes home.", "a")], TOKENIZER, ("a", "b"))[0]
-    assert TOKENIZER("<s>He go home.<sep>He goes home.</s>", add_special_tokens=False)["input_ids"] == ids
+def test_a_pair_is_written_as_the_classifier_reads_it(tokenizer):
+    ids = encode([Revision("1", "He go home.", "He goes home.", "a")], tokenizer, ("a", "b"))[0]
+    assert tokenizer("<s>He go home.<sep>He goes home.</s>", add_special_tokens=False)["input_ids"] == ids
+
+
+def test_pairs_tell_direction_and_every_change():
     text, rng = SAMPLE.read_text(), random.Random(0)
     source = WordSource.of([text])
     pairs = [pair for _ in range(40) for pair in pairs_of(text, rng, source)]
@@ -88,24 +89,34 @@ def test_pairs_are_what_the_classifier_reads_and_tell_direction_and_every_change
         assert any(edit(list(words), at, rng, source) != words for at in range(len(words)) for _ in range(20)), edit
 
 
-def test_the_recipe_runs_on_a_sample_and_writes_a_folder_that_loads(tmp_path):
+def test_the_recipe_writes_a_folder_that_loads_and_names_wrong_settings(tmp_path):
     text, out = tmp_path / "text.txt", tmp_path / "out"
     text.write_text(SAMPLE.read_text() * 8)
-    with pytest.raises(InputError, match="steps is 0, give 1 or more; pairs is 2.0, give 0 to 1"):
-        Recipe.of({"steps": "0", "pairs": "2"})
     given = [f"--set={name}={value}" for name, value in SHAPE.items()]
     words = [sys.executable, RECIPE / "pretrain.py", text, "--held-out", SAMPLE, "--output", out, *given]
     run = subprocess.run(list(map(str, words)), capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    curve = (record := json.loads((out / "training.json").read_text()))["curve"]
+    record = json.loads((out / "training.json").read_text())
+    curve = record["curve"]
     assert curve[-1]["step"] == 12 and curve[-1]["loss"] < curve[0]["loss"] and 0 < record["bits_per_byte"] < 10
-    model = load_classifier(source := resolve(str(out)), ("a", "b"), load_tokenizer(source))
+    source = resolve(str(out))
+    model = load_classifier(source, ("a", "b"), load_tokenizer(source))
     assert sum(p.numel() for p in model.model.parameters()) == record["parameters"]
+    for given, message in (
+        ({"widht": "3"}, "did you mean 'width'"), ({"width": "30"}, "width 30 is not a multiple of head_width 32"),
+        ({"steps": "0", "pairs": "2"}, "steps is 0, give 1 or more; pairs is 2.0, give 0 to 1"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            Recipe.of(given)
 
 
-def test_the_card_is_what_its_template_says():
+def test_the_files_are_those_of_the_checksums_and_the_card_is_what_its_template_says():
     """Every sentence of the template that holds no number stands in the card, so the card is not out of date."""
-    card = (embedded_model_path() / "README.md").read_text(encoding="utf-8")
+    folder = embedded_model_path()
+    sums = dict(reversed(line.split("  ")) for line in (folder / CHECKSUMS).read_text().splitlines())
+    files = [path for path in folder.iterdir() if path.name != CHECKSUMS]
+    assert sums == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    card = (folder / "README.md").read_text(encoding="utf-8")
     pieces = re.split(r"\{[a-z_]+\}", (RECIPE / "model_card.md").read_text(encoding="utf-8"))
     assert len(pieces) > 20 and [piece for piece in pieces if piece not in card] == []
     stamp = json.loads((REPOSITORY / "figures/mini/manifest.json").read_text())["pays.png"]["stamp"]

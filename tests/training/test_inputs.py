@@ -1,19 +1,17 @@
 """What goes in and out of a run besides the corpus: prompts, metrics, configurations, records."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irtuning.training.config import RunConfig, parse_settings
-from irtuning.corpora.base import Revision
-from irtuning.errors import InputError
-from irtuning.training.metrics import score
+from irtuning import InputError, Revision, RunConfig
 from irtuning.models.loading import MODELS, load_tokenizer, model_names, resolve
 from irtuning.models.prompts import encode, instruction
+from irtuning.training.config import parse_settings
+from irtuning.training.metrics import score
 from irtuning.training.record import new_folder, read_record, write_record, write_text
 from irtuning.training.speed import ACCELERATIONS
 
@@ -26,15 +24,14 @@ def tokenizer():
     return load_tokenizer(resolve("mini"))
 
 
-def revision(before, after, **spans):
-    return Revision("1", before, after, "a", **spans)
+def encoded(tokenizer, before, after, *options, **spans):
+    return encode([Revision("1", before, after, "a", **spans)], tokenizer, LABELS, *options)[0]
 
 
 def test_both_forms_keep_the_sides_apart_and_mark_the_edit(tokenizer):
-    ids = encode([revision("one", "two"), revision("", "two")], tokenizer, LABELS)
-    assert tokenizer.decode(ids[0]).replace(" ", "") == "<s>one<sep>two</s>"
-    assert ids[1].index(tokenizer.sep_token_id) == 1  # nothing stands before it
-    marked = encode([revision("a b c", "a x c", before_span=(1, 2), after_span=(1, 2))], tokenizer, LABELS)[0]
+    assert tokenizer.decode(encoded(tokenizer, "one", "two")).replace(" ", "") == "<s>one<sep>two</s>"
+    assert encoded(tokenizer, "", "two").index(tokenizer.sep_token_id) == 1  # nothing stands before it
+    marked = encoded(tokenizer, "a b c", "a x c", before_span=(1, 2), after_span=(1, 2))
     assert marked.count(tokenizer.convert_tokens_to_ids("<edit>")) == 2
     text = instruction("old text", "new text", LABELS)
     assert "a, b, c" in text and text.index("Original text") < text.index("old text") < text.index("Revised text")
@@ -45,7 +42,7 @@ def test_both_forms_keep_the_sides_apart_and_mark_the_edit(tokenizer):
 def test_long_prompts_lose_the_ends_of_their_texts_and_keep_the_revised_side(tokenizer, form):
     long, short = "word " * 400, "the revised side is short and must survive whole"
     for before, after in ((long, short), (short, long), (long, long)):
-        ids = encode([revision(before, after)], tokenizer, LABELS, form, 128)[0]
+        ids = encoded(tokenizer, before, after, form, 128)
         assert len(ids) <= 128
         kept = tokenizer.decode(ids)
         if after == short:
@@ -59,16 +56,15 @@ def test_long_prompts_lose_the_ends_of_their_texts_and_keep_the_revised_side(tok
 @given(st.text(max_size=200), st.text(max_size=200))
 def test_any_text_fits(tokenizer, before, after):
     for form in ("pair", "instruction"):
-        assert len(encode([revision(before, after)], tokenizer, LABELS, form, 96)[0]) <= 96
+        assert len(encoded(tokenizer, before, after, form, 96)) <= 96
 
 
 def test_tokenizer_gives_any_text_back_and_no_room_is_an_error(tokenizer):
     text = "Zürich — 東京\t\n 🙂 naïve  spaces"
     assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
-    with pytest.raises(InputError, match="leaves"):
-        encode([revision("a", "b")], tokenizer, LABELS, "instruction", 20)
-    with pytest.raises(InputError, match="did you mean 'pair'"):
-        encode([revision("a", "b")], tokenizer, LABELS, "pairs")
+    for form, length, message in (("instruction", 20, "leaves"), ("pairs", 128, "did you mean 'pair'")):
+        with pytest.raises(InputError, match=message):
+            encoded(tokenizer, "a", "b", form, length)
 
 
 def test_scores_by_hand():
@@ -83,10 +79,9 @@ def test_scores_by_hand():
 
 
 def test_settings_are_read_as_their_fields_type_and_can_be_keys():
-    given = parse_settings(["learning_rate=1e-3", "rank=4", "checkpointing=true", "target_modules=q_proj,v_proj"])
-    config = RunConfig.of(given)
-    assert (config.learning_rate, config.rank, config.checkpointing) == (1e-3, 4, True)
-    assert config.target_modules == ("q_proj", "v_proj")
+    config = RunConfig.of(parse_settings(["learning_rate=1e-3", "rank=4", "checkpointing=true", "target_modules=q,v"]))
+    found = config.learning_rate, config.rank, config.checkpointing, config.target_modules
+    assert found == (1e-3, 4, True, ("q", "v"))
     config = RunConfig.of({"speed": ["uncast"], "target_modules": ["q_proj"]})
     assert {config: 1}[config] == 1 and config.to_dict()["speed"] == ["uncast"]
 
@@ -132,9 +127,7 @@ def test_models_resolve_to_pinned_revisions():
 def test_a_record_comes_back_and_a_damaged_one_is_refused(tmp_path):
     write_record(tmp_path, RECORD)
     assert read_record(tmp_path) == RECORD
-    written = (tmp_path / "record.json").read_text()
-    broken = [RECORD | {"schema": 99}, {"schema": 1}, [], RECORD | {"run": 3}]
-    for text in [written[:end] for end in range(0, len(written) - 2, 7)] + [json.dumps(value) for value in broken]:
+    for text in ((tmp_path / "record.json").read_text()[:-3], json.dumps(RECORD | {"schema": 99}), '{"schema": 1}'):
         (tmp_path / "record.json").write_text(text)
         with pytest.raises(InputError, match="record.json"):
             read_record(tmp_path)
@@ -150,25 +143,20 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     with new_folder(tmp_path / "run") as folder:
         (folder / "all").write_text("x")
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
-    with pytest.raises(InputError, match="holds something"), new_folder(tmp_path / "run"):
-        pass
     (tmp_path / "target").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "target", target_is_directory=True)
-    (tmp_path / "file").write_text("x")
-    for path in ("link", "file/run"):
-        with pytest.raises(InputError, match="cannot write"), new_folder(tmp_path / path):
+    for path, message in (("run", "holds something"), ("link", "cannot write"), ("run/all/run", "cannot write")):
+        with pytest.raises(InputError, match=message), new_folder(tmp_path / path):
             pass
     with pytest.raises(InputError, match="move it by hand"), new_folder(tmp_path / "late") as folder:
         (folder / "all").write_text("x")  # stays, although the name is taken meanwhile
-        (tmp_path / "late").mkdir()
-        (tmp_path / "late" / "other").write_text("y")
+        (tmp_path / "late" / "other").mkdir(parents=True)
     assert (folder / "all").read_text() == "x"
 
 
 def test_writing_leaves_what_was_there_when_it_fails(tmp_path, monkeypatch):
-    target = tmp_path / "record.json"
-    write_text(target, "old")
+    write_text(tmp_path / "record.json", "old")
     monkeypatch.setattr("os.replace", lambda *paths: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(InputError, match="No space left"):
-        write_text(target, "new")
-    assert target.read_text() == "old" and [p.name for p in Path(tmp_path).iterdir()] == ["record.json"]
+        write_text(tmp_path / "record.json", "new")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]

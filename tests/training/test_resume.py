@@ -15,17 +15,12 @@ from conftest import collate, make_classifier, make_examples
 from safetensors.torch import load_file
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from irtuning.models.adapters import add_adapter
-from irtuning.method.callback import IRTuning, LayerwiseTuning
-from irtuning.training.resume import unfinished
+from irtuning import IRTuning, InputError, LayerwiseTrainer, LayerwiseTuning, RunConfig, add_adapter, load_corpus, train
 from irtuning.comparison.runs import run_comparison
-from irtuning.training.config import RunConfig
-from irtuning.corpora.load import load_corpus
-from irtuning.errors import InputError, TrainingStopped
-from irtuning.training.record import read_record
-from irtuning.training.run import train
+from irtuning.errors import TrainingStopped
 from irtuning.method.registry import METHODS
-from irtuning.method.trainer import LayerwiseTrainer
+from irtuning.training.record import read_record
+from irtuning.training.resume import unfinished
 
 BLOCKS = ("run", "train", "scores", "predictions")
 SHORT = {"max_steps": 14, "batch_size": 16, "eval_every": 4}  # 6 steps an epoch
@@ -34,42 +29,32 @@ FORKS = multiprocessing.get_context("forkserver")  # its server has imported tor
 FORKS.set_forkserver_preload(["irtuning.training.run", "peft", "transformers.models.llama.modeling_llama"])
 
 
-class At(TrainerCallback):
-    """Calls something once: in a step, in the evaluation, or halfway through the checkpoint after so many steps."""
+def calling(moment):
+    return lambda self, args, state, control, **kwargs: self.reached(moment, state.global_step)
 
-    def __init__(self, act, moment, step):
+
+class At(TrainerCallback):
+    """Calls something in every step begun, in one step or evaluation, or halfway through the checkpoint of a step."""
+
+    def __init__(self, act, moment, step=None):
         self.act, self.moment, self.step = act, moment, step
 
-    def reached(self, moment, state):
-        if (moment, state.global_step) == (self.moment, self.step):
+    def reached(self, moment, step):
+        if moment == self.moment and self.step in (None, step):
             self.act()
 
-    def on_pre_optimizer_step(self, args, state, control, **kwargs):
-        self.reached("step", state)
-
-    def on_prediction_step(self, args, state, control, **kwargs):
-        self.reached("evaluation", state)
+    on_step_begin, on_pre_optimizer_step, on_prediction_step = map(calling, ("begin", "step", "evaluation"))
 
     def on_step_end(self, args, state, control, **kwargs):
         if self.moment == "saving" and state.global_step == self.step:
             torch.save = lambda *arguments, **options: self.act()  # the weights are written, the optimizer is not
 
 
-class Began(TrainerCallback):
-    """Tells another process that training has begun."""
-
-    def __init__(self, event):
-        self.event = event
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        self.event.set()
-
-
 def train_here(settings, folder, save_every=EVERY, kill=None, began=None):
     """The work of a forked process."""
     torch.set_num_threads(1)
     die = lambda: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
-    callbacks = [At(die, *kill)] if kill else [Began(began)] if began else []
+    callbacks = [At(die, *kill)] if kill else [At(began.set, "begin")] if began else []
     train(RunConfig.of(settings), output=folder, save_every=save_every, progress=False, callbacks=callbacks)
 
 
@@ -84,8 +69,9 @@ def finished(process):
     return process.exitcode
 
 
-def blocks(folder):
-    return [read_record(folder)[name] for name in BLOCKS]
+def blocks(record):
+    record = record if isinstance(record, dict) else read_record(record)
+    return [record[name] for name in BLOCKS]
 
 
 @pytest.mark.parametrize(("method", "kills", "settings"), [
@@ -114,8 +100,7 @@ def test_no_moment_is_a_bad_one(own_corpus, tmp_path, method):
     settings = own_corpus | {"method": method, "max_steps": 200, "batch_size": 16, "eval_every": 7}
     settings |= {"counts": tuple(1 + i % 5 for i in range(200))} if method == "random-counts" else {}
     assert finished(fork(train_here, settings, tmp_path / "uncut", save_every=0)) == 0
-    # no life is so long that the last kill would come too late
-    life = read_record(tmp_path / "uncut")["meta"]["seconds"]["train"] / kills
+    life = read_record(tmp_path / "uncut")["meta"]["seconds"]["train"] / kills  # the last kill does not come too late
     for _ in range(kills):
         began = FORKS.Event()
         process = fork(train_here, settings, tmp_path / "killed", began=began)
@@ -152,28 +137,30 @@ def went_on(settings, folder, *callbacks):
     return train(RunConfig.of(settings), output=folder, save_every=EVERY, progress=False, callbacks=callbacks).record
 
 
-def interrupted(settings, folder, step=9, number=signal.SIGINT, moment="step"):
-    """Train until a signal comes; return the folder of the unfinished work."""
-    with pytest.raises((KeyboardInterrupt, SystemExit)) as raised:
-        went_on(settings, folder, At(lambda: signal.raise_signal(number), moment, step))
+def interrupted(settings, folder, number=signal.SIGINT, moment="step"):
+    """Train until a signal comes at step 9; return the folder of the unfinished work."""
+    with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit) as raised:
+        went_on(settings, folder, At(lambda: signal.raise_signal(number), moment, 9))
     assert raised.type is KeyboardInterrupt or raised.value.code == 143
     return folder.parent / f".{folder.name}.unfinished"
 
 
-@pytest.mark.parametrize("settings", [
-    {"method": "ir-cosine", "eval_every": 2},  # its next scores come from the evaluation before the checkpoint
-    {"method": "ir:smoothing=0.5:refresh_every=4", "accumulation": 4, "head": "frozen"},
-    {"method": "ist:every=4", "adapter": "dora"},  # it probes the batch before the checkpoint
-    {"method": "ir-weight", "class_weights": "balanced", "eval_every": 1},
-    {"method": "rst", "adapter": "bottleneck"}, {"method": "full-ft"},
-], ids=lambda settings: settings["method"])  # fmt: skip
-def test_every_part_of_the_state_is_in_the_checkpoint(own_corpus, tmp_path, settings):
-    settings = own_corpus | SHORT | settings
-    uncut = train(RunConfig.of(settings), progress=False).record
-    interrupted(settings, tmp_path / "run")
+@pytest.mark.parametrize(("method", "settings", "number", "moment", "start"), [
+    ("ir-cosine", {"eval_every": 2}, signal.SIGINT, "step", 8),  # its next scores come from the evaluation before
+    ("ir:smoothing=0.5:refresh_every=4", {"accumulation": 4, "head": "frozen"}, signal.SIGINT, "step", 8),
+    ("ist:every=4", {"adapter": "dora"}, signal.SIGINT, "step", 8),  # it probes the batch before the checkpoint
+    ("ir-weight", {"class_weights": "balanced", "eval_every": 1}, signal.SIGINT, "step", 8),
+    ("rst", {"adapter": "bottleneck"}, signal.SIGINT, "step", 8), ("full-ft", {}, signal.SIGINT, "step", 8),
+    # asked to end, it saves and says so
+    ("ir", {"eval_every": 3}, signal.SIGTERM, "step", 10), ("ir", {"eval_every": 3}, signal.SIGTERM, "evaluation", 9),
+])  # fmt: skip
+def test_every_part_of_the_state_is_in_the_checkpoint(own_corpus, tmp_path, method, settings, number, moment, start):
+    settings, before = own_corpus | SHORT | {"method": method} | settings, signal.getsignal(signal.SIGTERM)
+    interrupted(settings, tmp_path / "run", number, moment)
+    assert signal.getsignal(signal.SIGTERM) is before
     record = went_on(settings, tmp_path / "run")
-    assert record["meta"]["starts"] == [0, 8] and len(record["meta"]["step_seconds"]) == 14
-    assert [record[name] for name in BLOCKS] == [uncut[name] for name in BLOCKS]
+    assert record["meta"]["starts"] == [0, start] and len(record["meta"]["step_seconds"]) == 14
+    assert blocks(record) == blocks(train(RunConfig.of(settings), progress=False).record)
 
 
 def test_another_runs_checkpoint_is_refused(own_corpus, tmp_path, monkeypatch):
@@ -183,45 +170,28 @@ def test_another_runs_checkpoint_is_refused(own_corpus, tmp_path, monkeypatch):
     assert kept == {"lock", "checkpoint-8"} and not list(folder.rglob("*.bin"))  # no pickled arguments
     with pytest.raises(InputError, match=r"another run \(method: 'ir' / 'rst'\)"):
         went_on(settings | {"method": "rst"}, tmp_path / "run")
-    with pytest.raises(InputError, match="torch: '.*' / '1.0'"):
-        monkeypatch.setattr("irtuning.training.build.versions", lambda: {"torch": "1.0"})
-        went_on(settings, tmp_path / "run")
-    monkeypatch.undo()
     own = tmp_path / "own.jsonl"
     own.write_text(Path(own_corpus["corpus"]).read_text().replace("the car 5", "a car 5"))
     with pytest.raises(InputError, match="corpus_checksum: "):
         went_on(settings | {"corpus": str(own)}, tmp_path / "run")
+    monkeypatch.setattr("irtuning.training.build.versions", lambda: {"torch": "1.0"})
+    with pytest.raises(InputError, match="torch: '.*' / '1.0'"):
+        went_on(settings, tmp_path / "run")
     assert {path.name for path in folder.iterdir()} == kept
 
 
-@pytest.mark.parametrize("moment", ["step", "evaluation"])
-def test_asked_to_end_it_saves_and_says_so(own_corpus, tmp_path, moment):
-    before = signal.getsignal(signal.SIGTERM)
-    settings = own_corpus | SHORT | {"eval_every": 3}
-    interrupted(settings, tmp_path / "run", 9, signal.SIGTERM, moment)
-    assert signal.getsignal(signal.SIGTERM) is before
-    record = went_on(settings, tmp_path / "run")
-    assert record["meta"]["starts"] == [0, {"step": 10, "evaluation": 9}[moment]]
-    assert record["train"] == train(RunConfig.of(settings), progress=False).record["train"]
-
-
-def test_a_folder_in_use_or_that_cannot_be_written_is_named(own_corpus, tmp_path):
+def test_a_folder_in_use_or_that_cannot_be_written_is_named_and_no_checkpoints_come_unwanted(own_corpus, tmp_path):
+    config, seen = RunConfig.of(own_corpus | SHORT | {"max_steps": 5}), []
     message = "another process is training in .*run.unfinished; wait for it"
     with unfinished(tmp_path / "run"), pytest.raises(InputError, match=message):
-        went_on(own_corpus | SHORT, tmp_path / "run")
+        train(config, output=tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(InputError, match="cannot write to /proc/"):
-        went_on(own_corpus | SHORT, Path("/proc/irtuning/run"))
-
-
-def test_no_checkpoints_where_none_are_wanted(own_corpus, tmp_path):
-    seen = []
-    look = At(lambda: seen.extend(path.name for path in tmp_path.glob(".run.unfinished/*")), "step", 9)
-    config = RunConfig.of(own_corpus | SHORT)
+    for folder, every, message in (("/proc/irtuning/run", 2, "cannot write to /proc"), ("run", -1, "save_every is -1")):
+        with pytest.raises(InputError, match=message):
+            train(config, output=tmp_path / folder, save_every=every)
+    look = At(lambda: seen.extend(path.name for path in tmp_path.glob(".run.unfinished/*")), "step", 4)
     train(config, output=tmp_path / "run", save_every=0, progress=False, callbacks=[look])
     assert not [name for name in seen if "checkpoint" in name] and "lock" in seen
-    with pytest.raises(InputError, match="save_every is -1"):
-        train(config, output=tmp_path / "other", save_every=-1)
 
 
 def test_a_full_disk_ends_the_run_and_leaves_the_checkpoint_before(own_corpus, tmp_path):
@@ -262,6 +232,16 @@ def test_steps_without_a_finite_gradient_end_the_run_with_their_batch(own_corpus
     assert went_on(settings, tmp_path / "run")["meta"]["starts"] == [0, 6]
 
 
+def resumable(tmp_path, callback, trainer_class=Trainer, model=None, examples=None, **settings):
+    """A Trainer of one's own, with its own checkpoints, in which the callback is all that is ours."""
+    settings = {"per_device_train_batch_size": 6, "learning_rate": 1e-2, "gradient_accumulation_steps": 2} | settings
+    arguments = TrainingArguments(str(tmp_path), max_steps=STEPS, report_to="none", save_steps=3, eval_strategy="steps",
+                                  eval_steps=3, seed=3, disable_tqdm=True, use_cpu=True, **settings)  # fmt: skip
+    model = model or add_adapter(make_classifier(), "lora", r=2, alpha=4, dropout=0.1)
+    return trainer_class(model, arguments, train_dataset=examples or make_examples(), data_collator=collate,
+                         eval_dataset=make_examples(12, 1), callbacks=[callback])  # fmt: skip
+
+
 def test_the_examples_of_a_step_are_those_it_takes(tmp_path):
     class Seen(LayerwiseTrainer):
         def training_step(self, model, inputs, *rest):
@@ -273,20 +253,6 @@ def test_the_examples_of_a_step_are_those_it_takes(tmp_path):
     trainer.train()
     for step, rows in taken.items():
         assert rows == [examples[i]["input_ids"][:4] for i in trainer.step_examples(step)]
-
-
-def resumable(tmp_path, callback, trainer_class=Trainer, model=None, examples=None, **settings):
-    """A Trainer of one's own, with its own checkpoints, in which the callback is all that is ours."""
-    settings = {"per_device_train_batch_size": 6, "learning_rate": 1e-2, "gradient_accumulation_steps": 2} | settings
-    arguments = TrainingArguments(
-        str(tmp_path), max_steps=STEPS, report_to="none", save_steps=3, eval_strategy="steps", eval_steps=3, seed=3,
-        disable_tqdm=True, use_cpu=True, **settings,
-    )  # fmt: skip
-    model = model or add_adapter(make_classifier(), "lora", r=2, alpha=4, dropout=0.1)
-    return trainer_class(
-        model, arguments, train_dataset=examples or make_examples(), eval_dataset=make_examples(12, 1),
-        data_collator=collate, callbacks=[callback],
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("restore", [False, True], ids=["", "restored by the Trainer"])
@@ -307,12 +273,7 @@ def test_the_callback_alone_goes_on_exactly(tmp_path, method, restore):
 
 def test_the_callback_refuses_another_strategys_checkpoint(tmp_path):
     resumable(tmp_path, LayerwiseTuning("ist:every=3")).train()
-    checkpoint = str(tmp_path / "checkpoint-3")
-    for callback, message in (
-        (LayerwiseTuning("ist:every=4"), r"another strategy's \(every: 3 / 4\)"),
-        (LayerwiseTuning("rst"), "spec: 'ist' / 'rst'"),
-        (IRTuning(), "no state of this callback"),
-    ):
+    other, none = r"another strategy's \(every: 3 / 4\)", "no state of this callback"
+    for callback, message in ((LayerwiseTuning("ist:every=4"), other), (IRTuning(), none)):
         with pytest.raises(InputError, match=message):
-            resumable(tmp_path, callback).train(resume_from_checkpoint=checkpoint)
-    assert json.loads((tmp_path / "checkpoint-3" / "trainer_state.json").read_text())["global_step"] == 3
+            resumable(tmp_path, callback).train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))

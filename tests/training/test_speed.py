@@ -1,23 +1,15 @@
 """Accelerated runs are the same runs: same losses, same layers. Nothing is compiled again when the layers change."""
 
-from contextlib import nullcontext
-
 import pytest
 import torch
-import transformers
 from conftest import make_classifier, make_examples
 from torch._dynamo.utils import counters
 from transformers import TrainingArguments
 
-from irtuning.models.adapters import add_adapter
-from irtuning.method.callback import LayerwiseTuning
-from irtuning.training.config import RunConfig
-from irtuning.errors import InputError
-from irtuning.method.layers import find_layers, let_backprop_end_early
+from irtuning import InputError, LayerwiseTrainer, LayerwiseTuning, RunConfig, add_adapter, find_layers, train
+from irtuning.method.layers import let_backprop_end_early
 from irtuning.models.loading import checkpoint_layers
-from irtuning.training.run import train
 from irtuning.training.speed import accelerate
-from irtuning.method.trainer import LayerwiseTrainer
 
 SAME_RUNS = [
     (["uncast"], {"method": "ir"}), (["compile"], {"method": "ist:every=3"}),
@@ -47,12 +39,18 @@ def run(folder, speed, method="ir", steps=6, adapter="lora", budget=1.0, **setti
     model = add_adapter(make_classifier(), adapter, **({"r": 2, "dropout": 0.0} | settings))
     accelerate(model, speed, budget)
     callback = LayerwiseTuning(method, seed=0)
-    arguments = TrainingArguments(str(folder), max_steps=steps, per_device_train_batch_size=4, report_to="none",
+    arguments = TrainingArguments(str(folder), max_steps=steps, per_device_train_batch_size=4, report_to="none", seed=0,
                                   learning_rate=1e-2, save_strategy="no", logging_strategy="no", disable_tqdm=True,
-                                  use_cpu=True, seed=0)  # fmt: skip
+                                  use_cpu=True)  # fmt: skip
     trainer = LayerwiseTrainer(model, arguments, train_dataset=make_examples(), data_collator=pad, callbacks=[callback])
     trainer.train()
     return trainer.step_losses(), [step["layers"] for step in callback.history], model
+
+
+def accelerate_lora(budget, **sizes):
+    model = add_adapter(make_classifier(**sizes), "lora", r=2, dropout=0.0)
+    accelerate(model, ["compile"], budget)
+    return model
 
 
 def test_a_set_that_changes_every_step_finds_its_graphs_compiled(tmp_path):
@@ -106,49 +104,44 @@ def test_checkpointing_recomputes_only_where_backprop_comes_by():
     assert calls == [1, 1, 2, 2]  # layer 3 is frozen, but the gradient passes through it
 
 
-def test_a_budget_that_torch_cannot_weigh_is_refused_before_training(monkeypatch):
+def test_a_smaller_budget_keeps_less_for_backprop_and_one_that_torch_cannot_weigh_is_refused(monkeypatch):
     """Torch 2.11 on a GPU stopped in the first step of a model with grouped-query attention."""
 
     def as_in_2_11(query, key, value):
         assert query[1] == key[1]
         return 1
 
-    monkeypatch.setattr("torch.utils.flop_counter.sdpa_flop_count", as_in_2_11)
-    with pytest.raises(InputError, match="speed is 'fast'"):
-        accelerate(make_classifier(), ["fast"])
-    for heads, refused in ((2, True), (4, False)):
-        sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "vocab_size": 9}
-        config = transformers.LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=heads)
-        model = add_adapter(transformers.LlamaForSequenceClassification(config), "lora", r=2, alpha=2, dropout=0.0)
-        with pytest.raises(InputError, match="0.5, and this torch cannot weigh") if refused else nullcontext():
-            accelerate(model, ["compile"], 0.5)
-
-
-def test_a_smaller_budget_keeps_less_for_backprop():
     kept = []
     for budget in (1.0, 0.0):
-        model = add_adapter(make_classifier(), "lora", r=2, dropout=0.0)
-        accelerate(model, ["compile"], budget)
+        model = accelerate_lora(budget)
         with torch.autograd.graph.saved_tensors_hooks(lambda t: kept[-1].append(t.numel()) or t, lambda t: t):
             kept.append([])
             model(**pad(make_examples(4)))
     assert sum(kept[1]) < 0.8 * sum(kept[0])
+    monkeypatch.setattr("torch.utils.flop_counter.sdpa_flop_count", as_in_2_11)
+    with pytest.raises(InputError, match="0.5, and this torch cannot weigh"):
+        accelerate_lora(0.5)
+    accelerate_lora(0.5, num_key_value_heads=4)
+    with pytest.raises(InputError, match="speed is 'fast'"):
+        accelerate(make_classifier(), ["fast"])
 
 
-def test_no_step_walks_through_all_modules(tmp_path, monkeypatch):
-    walks, train = [], torch.nn.Linear.train
-    monkeypatch.setattr(torch.nn.Linear, "train", lambda self, mode=True: walks.append(mode) or train(self, mode))
-    _, _, model = run(tmp_path, [], steps=6)
-    assert not walks
-    assert "train" not in vars(model) and "zero_grad" not in vars(model)
-    model.eval()
-    assert not any(module.training for module in model.modules())
+def test_no_step_walks_through_all_modules(monkeypatch):
+    walks, set_mode = [], torch.nn.Linear.train
+
+    def watched(self, mode=True):
+        walks.append(mode == self.training)
+        return set_mode(self, mode)
+
+    monkeypatch.setattr(torch.nn.Linear, "train", watched)
+    train(corpus="synthetic", model="tiny-random", max_steps=6, batch_size=4, train_share=0.1, progress=False)
+    assert walks and not any(walks)  # evaluation changes the mode, but no step sets it to what it is
 
 
 def test_a_run_takes_accelerations_from_its_configuration():
     settings = {"corpus": "synthetic", "model": "tiny-random", "max_steps": 2, "train_share": 0.2, "batch_size": 4}
-    plain = train(RunConfig.of(settings), progress=False)
-    fast = train(RunConfig.of(settings | {"speed": "uncast,compile", "activation_budget": 0.5}), progress=False)
+    given = ({}, {"speed": "uncast,compile", "activation_budget": 0.5})
+    plain, fast = (train(RunConfig.of(settings | each), progress=False) for each in given)
     assert fast.config["speed"] == ["uncast", "compile"] and fast.layers == plain.layers
-    plain_losses, fast_losses = ([step["loss"] for step in run.record["train"]["steps"]] for run in (plain, fast))
-    assert fast_losses == pytest.approx(plain_losses, rel=1e-4)
+    losses = [[step["loss"] for step in run.record["train"]["steps"]] for run in (plain, fast)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
