@@ -165,11 +165,10 @@ def _record(prepared: Prepared, trainer: ResumableTrainer, splits, probabilities
         predictions[split] = [
             {"id": r.id, "group": r.group, "intention": r.intention}  # intervals are computed over groups
             | {"predicted": labels[int(row.argmax())], "probabilities": [round(float(p), 6) for p in row]}
-            for r, row in zip(revisions, rows, strict=True)
-        ]
-    run = {
-        "config": prepared.config.to_dict(), "strategy": facts(prepared.config.method), "corpus_checksum": corpus.checksum,
-        "synthetic_corpus": corpus.synthetic, "random_weights": prepared.source.random_weights, "labels": list(labels),
+            for r, row in zip(revisions, rows, strict=True)]  # fmt: skip
+    run = {"config": prepared.config.to_dict(), "strategy": facts(prepared.config.method),
+        "corpus_checksum": corpus.checksum, "synthetic_corpus": corpus.synthetic,
+        "random_weights": prepared.source.random_weights, "labels": list(labels),
         "split_sizes": {s: len(corpus.split(s)) for s in SPLITS} | {"train": len(splits["train"].revisions)},
         "parameters": sum(p.numel() for p in trainer.model.parameters()), "depth": len(find_layers(trainer.model)),
         "candidate_layers": layers.indices, "layer_parameters": [sum(p.numel() for p in v) for v in layers.parameters],
@@ -178,8 +177,7 @@ def _record(prepared: Prepared, trainer: ResumableTrainer, splits, probabilities
     steps = {
         "steps": [finite(row | {"loss": loss}) for row, loss in zip(history, trainer.step_losses(), strict=True)],
         "validation": [finite({"step": row["step"]} | {n: row[f"eval_{n}"] for n in CURVE}) for row in evaluations],
-        "skipped_steps": sum(row["skipped"] for row in history),
-    }
+        "skipped_steps": sum(row["skipped"] for row in history)}  # fmt: skip
     meta = {"status": "complete", "starts": trainer.progress.starts, "processes": world_size(), "seconds": seconds}
     meta = provenance(prepared.device) | meta | {"step_seconds": trainer.progress.seconds}
     scores["test_scored"] = int(prepared.config.score_test)

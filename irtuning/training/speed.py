@@ -12,8 +12,7 @@ if TYPE_CHECKING:
 
 ACCELERATIONS = {
     "uncast": "adapters read their input as it is instead of a float32 copy; autocast then works in bfloat16",
-    "compile": "each layer's forward and backward compiled; the first steps take a minute or more",
-}
+    "compile": "each layer's forward and backward compiled; the first steps take a minute or more"}  # fmt: skip
 GRAPHS = 64  # learning or frozen, and input with a gradient, training, padded, fixed shapes: each yes or no
 
 
