@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas
 
-from irtuning.analysis.tables import losses_table, mean_by_method, runs_table, validation_table
+from irtuning.analysis.tables import losses_table, mean_by_method, runs_table, scores_table, validation_table
 
 RUN = ["corpus", "model", "fold", "seed"]  # what the runs of different methods that are compared have in common
 
@@ -50,8 +50,7 @@ def data_curve(records: Sequence[dict], split: str = "validation") -> pandas.Dat
 
 def class_scores(records: Sequence[dict], split: str = "validation") -> pandas.DataFrame:
     """Return the F1 of each class, mean over the runs of one corpus: one row per method, one column per class."""
-    every = [record["scores"][split]["per_class"] for record in records]
-    return mean_by_method(records, [{name: row["f1"] for name, row in classes.items()} for classes in every])
+    return mean_by_method(records, [scores_table(record, split).f1.to_dict() for record in records])
 
 
 def step_cost(records: Sequence[dict]) -> pandas.DataFrame:

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pandas
 
-from irtuning.analysis.tables import KEYS, layer_frequency, run_keys
+from irtuning.analysis.tables import KEYS, groups_by, layer_frequency, run_keys
 from irtuning.errors import InputError
 from irtuning.method.registry import facts
 
@@ -19,8 +19,7 @@ def has_scores(record: dict) -> bool:
 def score_matrix(record: dict) -> pandas.DataFrame:
     """Return the scores before each choice: one row per candidate layer, one column per step, NaN if not measured yet.
 
-    Raises:
-        InputError: the run's method keeps no scores.
+    InputError is raised if the run's method keeps no scores.
     """
     if not has_scores(record):
         method = record["run"]["config"]["method"].split(":")[0]
@@ -50,16 +49,15 @@ def rank_agreement(records: Sequence[dict], by: Sequence[str] = ("method", "seed
     model. A single run agrees with itself by 1. Gradient and cosine agree where it is negative: low cosines matter.
     """
     scored, pairs = [record for record in records if has_scores(record)], []
-    for runs in _groups(scored, ("corpus", "model")):
+    for runs in groups_by(scored, ["corpus", "model"]).values():
         means = pandas.DataFrame({i: score_matrix(run).mean(axis=1) for i, run in enumerate(runs)})
         matrix, names = means.corr(method="spearman").to_numpy(), [_name(run, by) for run in runs]
         pairs += [(a, b, matrix[i, j]) for i, a in enumerate(names) for j, b in enumerate(names) if i != j]
     names = [_name(record, by) for record in scored]
     pairs += [(name, name, 1.0) for name in names if names.count(name) == 1]
     order = list(dict.fromkeys(names))
-    long = pandas.DataFrame(pairs, columns=["one", "other", "rho"])
-    table = long.pivot_table(index="one", columns="other", values="rho").reindex(index=order, columns=order)
-    return table.rename_axis(index=", ".join(by), columns=None)
+    table = pandas.DataFrame(pairs, columns=["one", "other", "rho"]).pivot_table("rho", "one", "other")
+    return table.reindex(index=order, columns=order).rename_axis(index=", ".join(by), columns=None)
 
 
 def stability(records: Sequence[dict]) -> pandas.DataFrame:
@@ -69,16 +67,15 @@ def stability(records: Sequence[dict]) -> pandas.DataFrame:
     there is none). `step_jaccard` is the mean of |A and B| / |A or B| of the sets chosen at a step and at the next.
     """
     rows = []
-    for runs in _groups(records, ("corpus", "model", "fold", "method")):
+    for (*_, method), runs in groups_by(records, ["corpus", "model", "fold", "method"]).items():
         shares = pandas.concat([layer_frequency([run])[run["run"]["candidate_layers"]] for run in runs])
         matrix = shares.reset_index(drop=True).T.corr(method="spearman").to_numpy()
-        method, pairs = _name(runs[0], ("method",)), matrix[np.triu_indices(len(runs), 1)]
         for run in runs:
             steps = pairwise(set(step["layers"]) for step in run["train"]["steps"])
             alike = [len(one & other) / len(one | other) for one, other in steps]
             numbers = {"runs": 1, "seed_spearman": np.nan, "step_jaccard": sum(alike) / (len(alike) or np.nan)}
             rows.append({"method": method} | numbers)
-        rows += [{"method": method, "runs": 0, "seed_spearman": rho} for rho in pairs]
+        rows += [{"method": method, "runs": 0, "seed_spearman": rho} for rho in matrix[np.triu_indices(len(runs), 1)]]
     means = {"runs": "sum", "seed_spearman": "mean", "step_jaccard": "mean"}
     return pandas.DataFrame(rows).groupby("method", sort=False).agg(means)
 
@@ -106,12 +103,6 @@ def lock_in(records: Sequence[dict], by: Sequence[str] = KEYS) -> pandas.DataFra
             "score_age": sum(ages) / (len(ages) or np.nan),
         })  # fmt: skip
     return pandas.DataFrame(rows).drop(columns=list(set(KEYS).difference(by))).groupby(list(by), sort=False).mean()
-
-
-def _groups(records: Sequence[dict], by: Sequence[str]) -> list[list[dict]]:
-    """Return the records in groups that share the values of `by`, in their order."""
-    names = [_name(record, by) for record in records]
-    return [[r for r, other in zip(records, names, strict=True) if other == name] for name in dict.fromkeys(names)]
 
 
 def _name(record: dict, by: Sequence[str]) -> str:

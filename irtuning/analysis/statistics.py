@@ -6,14 +6,17 @@ papers (clusters) with replacement, then seeds, the same ones for both methods, 
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from operator import itemgetter
 
 import numpy as np
 import pandas
 from scipy import stats
 
+from irtuning.analysis.tables import groups_by
 from irtuning.errors import InputError
 
 SETTING = ["corpus", "model"]
+PAIRED = itemgetter("fold", "seed")
 DRAWS = 10_000
 CONFIDENCE = 0.95  # of every interval
 ALPHA = 0.05  # a p value below it counts as evidence
@@ -50,10 +53,9 @@ def half_width(values: pandas.Series) -> float:
 def compare_methods(records: Sequence[dict], method: str, against: str, split="test", draws=DRAWS) -> Comparison:
     """Compare two methods' runs on one corpus and model, paired by fold and seed.
 
-    Raises:
-        InputError: the runs do not form pairs, or there are fewer than two clusters, or several corpora or models.
+    InputError is raised if they form no pairs, or there are fewer than two clusters, or several corpora or models.
     """
-    if len({_config(record, *SETTING) for record in records}) > 1:
+    if len(groups_by(records, SETTING)) > 1:
         raise InputError("records of several corpora or models; compare methods on one of each")
     *counts, clusters = paired_confusions(records, method, against, split)
     seeds, rng = len(counts[0]), np.random.default_rng(0)
@@ -78,8 +80,8 @@ def against_all(records: Sequence[dict], method: str = "ir") -> list[tuple[str, 
 def comparisons_table(records: Sequence[dict], pairs: Sequence[tuple], split="test", draws=DRAWS) -> pandas.DataFrame:
     """Return one row per corpus (and model) and pair of methods, p values adjusted by Holm over the whole table."""
     rows = []
-    for setting in dict.fromkeys(_config(record, *SETTING) for record in records):
-        part, named = [r for r in records if _config(r, *SETTING) == setting], dict(zip(SETTING, setting, strict=True))
+    for setting, part in groups_by(records, SETTING).items():
+        named = dict(zip(SETTING, setting, strict=True))
         rows += [named | asdict(compare_methods(part, *pair, split, draws)) for pair in pairs]
     table = pandas.DataFrame(rows)
     return (table if table.model.nunique() > 1 else table.drop(columns="model")).assign(p_holm=holm(table.p_value))
@@ -87,9 +89,9 @@ def comparisons_table(records: Sequence[dict], pairs: Sequence[tuple], split="te
 
 def paired_confusions(records: Sequence[dict], method: str, against: str, split: str) -> tuple:
     """Return both methods' confusion counts, shape (seeds, clusters, K, K), true class first, and the cluster count."""
-    ordered = sorted(records, key=lambda record: _config(record, "fold", "seed"))
+    ordered = sorted(records, key=lambda record: PAIRED(record["run"]["config"]))
     runs = [[run for run in ordered if run["run"]["config"]["method"] == name] for name in (method, against)]
-    folds = [[_config(run, "fold", "seed") for run in part] for part in runs]
+    folds = [[PAIRED(run["run"]["config"]) for run in part] for part in runs]
     if not runs[0] or folds[0] != folds[1]:
         raise InputError(f"{method} and {against} do not have the same folds and seeds; run what is missing")
     if len(set(folds[0])) < len(folds[0]):  # such as a run with LoRA and a run with DoRA
@@ -123,7 +125,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """Return p values adjusted for their number by Holm's method: 0.01, 0.04, 0.03 become 0.03, 0.06, 0.06."""
     ascending = pandas.Series(list(p_values), dtype=float).sort_values(kind="stable")
     return (ascending * np.arange(len(ascending), 0, -1)).clip(upper=1).cummax().sort_index().tolist()
-
-
-def _config(record: dict, *names: str) -> tuple:
-    return tuple(record["run"]["config"][name] for name in names)

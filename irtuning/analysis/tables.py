@@ -30,10 +30,19 @@ def runs_table(records: Sequence[dict], split: str = "validation") -> pandas.Dat
 def summary_table(records: Sequence[dict], floors: Sequence[dict] = (), split: str = "validation") -> pandas.DataFrame:
     """Return the mean and standard deviation of the scores of each method (also by corpus and model), floors first.
 
-    Raises:
-        InputError: there are no records, or the runs differ in more than method, budget, fold and seed.
+    InputError is raised if there are no records, or the runs differ in more than method, budget, fold and seed.
     """
-    _check_comparable([record["run"]["config"] for record in records])
+    if not records:
+        raise InputError("no records to summarise")
+    configs = [record["run"]["config"] for record in records]
+    # Full fine-tuning has a learning rate of its own, and the epochs follow from max_steps and the size of a fold.
+    free = {*KEYS, *USUAL, "share", "counts", "learning_rate", "epochs"}
+    if len({(config["model"], config["corpus"], config["train_share"]) for config in configs}) > 1:
+        free |= {"max_steps", "warmup_steps", "eval_every"}  # they follow the number of examples and the batch size
+    if len({config["model"] for config in configs}) > 1:
+        free |= {"rank", "alpha", "width", "dropout", "batch_size", "max_length", "form"}
+    if names := {n for config in configs for n in {*configs[0], *config} - free if config.get(n) != configs[0].get(n)}:
+        raise InputError(f"runs differ in {', '.join(sorted(names))}, so their mean says nothing; choose a subset")
     table = runs_table(records, split)
     keys = [name for name in ("corpus", "model") if table[name].nunique() > 1]
     if lines := [floor | {"method": f"{floor['name']} floor"} for floor in floors if floor["split"] == split]:
@@ -54,10 +63,8 @@ def scores_table(record: dict, split: str = "validation") -> pandas.DataFrame:
 
 def layer_frequency(records: Sequence[dict]) -> pandas.DataFrame:
     """Return the share of steps in which each layer (column) learned under each method (row), mean over runs."""
-    rows = []
-    for record in records:
-        chosen = [step["layers"] for step in record["train"]["steps"]]
-        rows.append({i: sum(i in layers for layers in chosen) / len(chosen) for i in range(record["run"]["depth"])})
+    runs = ((record["train"]["steps"], range(record["run"]["depth"])) for record in records)
+    rows = [{i: sum(i in step["layers"] for step in steps) / len(steps) for i in depth} for steps, depth in runs]
     return mean_by_method(records, rows)
 
 
@@ -84,12 +91,11 @@ def validation_table(records: Sequence[dict]) -> pandas.DataFrame:
 
 def stamp(records: Sequence[dict], profile: str) -> str:
     """Return the line that every figure and table carries: profile, corpus, model, seeds, folds, steps, device."""
-    configs = [record["run"]["config"] for record in records]
     synthetic = {record["run"]["config"]["corpus"]: record["run"]["synthetic_corpus"] for record in records}
     corpora = ", ".join("SYNTHETIC corpus" if made else f"{name} (real)" for name, made in synthetic.items())
     parts = [profile, corpora, models_of(records)]
     for name, field in {"seeds": "seed", "folds": "fold", "steps": "max_steps"}.items():
-        values = sorted({config[field] for config in configs})
+        values = sorted({record["run"]["config"][field] for record in records})
         in_turn = len(values) == values[-1] - values[0] + 1 > 2
         parts.append(f"{name} {f'{values[0]} to {values[-1]}' if in_turn else ', '.join(map(str, values))}")
     return " · ".join([*parts, ", ".join(sorted({record["meta"]["device"] for record in records}))])
@@ -104,6 +110,15 @@ def models_of(records: Sequence[dict]) -> str:
         name = f"{config['model']} ({'random weights, ' if run['random_weights'] else ''}"
         sizes[name] = min(size, sizes.get(name, size))
     return ", ".join(f"{name}{size / 1e6:.1f} M parameters)" for name, size in sizes.items())
+
+
+def groups_by(records: Sequence[dict], names: Sequence[str]) -> dict[tuple, list[dict]]:
+    """Return the records in groups with equal values of these names of their settings; `method` is the run's title."""
+    groups: dict[tuple, list[dict]] = {}
+    for record in records:
+        config = record["run"]["config"] | run_keys(record["run"]["config"])
+        groups.setdefault(tuple(config[name] for name in names), []).append(record)
+    return groups
 
 
 def run_title(config: Mapping) -> str:
@@ -129,18 +144,3 @@ def mean_share(record: dict) -> float:
     """Return the mean share of the model's layers that learned at a step."""
     steps = record["train"]["steps"]
     return sum(len(step["layers"]) for step in steps) / (len(steps) * record["run"]["depth"])
-
-
-def _check_comparable(configs: Sequence[dict]) -> None:
-    """Raise InputError if there are no runs, or if a mean over their scores would mix different settings."""
-    if not configs:
-        raise InputError("no records to summarise")
-    # Full fine-tuning has a learning rate of its own, and the epochs follow from max_steps and the size of a fold.
-    free = {*KEYS, *USUAL, "share", "counts", "learning_rate", "epochs"}
-    if len({(config["model"], config["corpus"], config["train_share"]) for config in configs}) > 1:
-        free |= {"max_steps", "warmup_steps", "eval_every"}  # they follow the number of examples and the batch size
-    if len({config["model"] for config in configs}) > 1:
-        free |= {"rank", "alpha", "width", "dropout", "batch_size", "max_length", "form"}
-    first = configs[0]
-    if names := {n for config in configs for n in {*first, *config} - free if config.get(n) != first.get(n)}:
-        raise InputError(f"runs differ in {', '.join(sorted(names))}, so their mean says nothing; choose a subset")

@@ -14,7 +14,7 @@ from IPython.display import Image, Markdown
 from matplotlib.figure import Figure
 
 from irtuning.analysis.figures.style import to_image
-from irtuning.analysis.tables import markdown, run_title, stamp
+from irtuning.analysis.tables import groups_by, markdown, run_title, stamp
 from irtuning.companion.archive import INDEX, read_archive, write_archive
 from irtuning.companion.paths import REPOSITORY, Folders
 from irtuning.companion.profiles import comparisons, profile_parameters
@@ -59,10 +59,9 @@ class Experiment:
 
     def by_corpus(self) -> Iterator["Experiment"]:
         """Yield the part of each corpus and model, or the experiment itself without records."""
-        keys = [(record["run"]["config"]["corpus"], record["run"]["config"]["model"]) for record in self.records]
-        for key in dict.fromkeys(keys) or [(None, None)]:
-            records = [record for record, other in zip(self.records, keys, strict=True) if other == key]
-            yield replace(self, records=records, floors=[floor for floor in self.floors if floor["corpus"] == key[0]])
+        parts = groups_by(self.records, ["corpus", "model"]) or {(None, None): []}
+        for (corpus, _), records in parts.items():
+            yield replace(self, records=records, floors=[floor for floor in self.floors if floor["corpus"] == corpus])
 
     def only(self, methods: Sequence[str]) -> "Experiment":
         """Return the experiment with the records of these methods alone."""
@@ -200,9 +199,9 @@ def read_manifest(folder: Path) -> dict[str, dict]:
 
 def run_label(record: dict) -> str:
     """Return the name of a run in a manifest."""
-    config = record["run"]["config"]
-    share = "" if config["share"] is None else f" share {config['share']:g}"
-    return f"{config['corpus']} {config['model']} {run_title(config)}{share} fold {config['fold']} seed {config['seed']}"
+    run = record["run"]["config"]
+    share = "" if run["share"] is None else f" share {run['share']:g}"
+    return f"{run['corpus']} {run['model']} {run_title(run)}{share} fold {run['fold']} seed {run['seed']}"
 
 
 def result_hash(record: dict) -> str:

@@ -51,8 +51,7 @@ def _one_batch(corpus: Corpus, name: str, adapter: str = "lora", seed: int = 171
     ids = encode(corpus.train, tokenizer, corpus.labels, source.form, source.settings["max_length"])
     first = batch_order(seed, 0, [len(row) for row in ids], batch_size)[:batch_size]
     rows = [{"input_ids": ids[i], "labels": corpus.labels.index(corpus.train[i].intention)} for i in first]
-    layers = candidate_layers(tuned)
-    meter = CosineMeter(tuned, layers)
+    meter = CosineMeter(tuned, layers := candidate_layers(tuned))
     tuned(**DataCollatorWithPadding(tokenizer)(rows)).loss.backward()
     meter.remove()
     total, adapters = (sum(p.numel() for p in tensors) for tensors in (tuned.parameters(), adapter_parameters(tuned)))

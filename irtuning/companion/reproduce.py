@@ -143,8 +143,8 @@ def write_report(folders: Folders) -> None:
     """Write notebook 5 without code and without cells tagged `detail` or `try` as `summary.html` and `summary.md`."""
     book = nbformat.read(folders.reports / f"{NOTEBOOKS[-1]}.ipynb", 4)
     book, _ = TagRemovePreprocessor(enabled=True, remove_cell_tags={"detail", "try"}).preprocess(book, {})
-    page = html_page(book, **WITHOUT_CODE).replace("</head>", "<style>@media print { body { zoom: 0.55 } }</style></head>", 1)
-    write_text(folders.reports / "summary.html", page)
+    head = "<style>@media print { body { zoom: 0.55 } }</style></head>"
+    write_text(folders.reports / "summary.html", html_page(book, **WITHOUT_CODE).replace("</head>", head, 1))
     links = os.path.relpath(folders.figures, folders.reports)
     for output in (output for cell in book.cells for output in cell.get("outputs", [])):
         if name := output.get("metadata", {}).get("image/png", {}).get("alt"):

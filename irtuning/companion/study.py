@@ -8,7 +8,7 @@ import pandas
 
 from irtuning.analysis.convergence import data_curve, reaching
 from irtuning.analysis.statistics import ALPHA, against_all, compare_methods, comparisons_table, interval
-from irtuning.analysis.tables import models_of, runs_table
+from irtuning.analysis.tables import groups_by, models_of, runs_table
 from irtuning.companion.benchmarks import LAYERS
 from irtuning.companion.profiles import LAST, VARIANT
 from irtuning.errors import InputError
@@ -16,6 +16,7 @@ from irtuning.errors import InputError
 LAYER_WISE = ("rst", "ist", "lisa-adapters", "last-k")  # the baselines that the claim is about
 PRIMARY = tuple(("ir", other) for other in ("full", *LAYER_WISE, "random-counts"))
 CHEAPER = tuple((method, "ir") for method in (VARIANT, *LAST))  # our variant; last layers: as deep, as many
+TESTS = ["p_value", "p_holm"]  # columns that a table without a test leaves out
 MARGIN = -0.01  # macro F1 that a method may lose and still be called non-inferior
 WORTH_A_CLAIM = 0.15  # share of the time or memory of a step that must be saved
 
@@ -27,14 +28,12 @@ def primary_comparisons(records: Sequence[dict]) -> pandas.DataFrame:
 
 def non_inferiority(records: Sequence[dict]) -> pandas.DataFrame:
     """Return three cheaper methods minus IR-Tuning, and whether the interval's lower end is at or above the margin."""
-    table = comparisons_table(records, CHEAPER)
-    return table.assign(non_inferior=table.low >= MARGIN).drop(columns=["p_value", "p_holm"])
+    return comparisons_table(records, CHEAPER).drop(columns=TESTS).assign(non_inferior=lambda t: t.low >= MARGIN)
 
 
 def secondary_differences(records: Sequence[dict]) -> pandas.DataFrame:
     """Return IR-Tuning minus every other method but Full PEFT, without p values, since no verdict rests on them."""
-    pairs = [pair for pair in against_all(records) if "full" not in pair]
-    return comparisons_table(records, pairs).drop(columns=["p_value", "p_holm"])
+    return comparisons_table(records, [pair for pair in against_all(records) if "full" not in pair]).drop(columns=TESTS)
 
 
 def convergence_differences(records: Sequence[dict]) -> pandas.DataFrame:
@@ -55,8 +54,7 @@ def convergence_differences(records: Sequence[dict]) -> pandas.DataFrame:
 def rate_differences(records: Sequence[dict]) -> pandas.DataFrame:
     """Return the steps of `convergence_differences` as text at each learning rate; `≥` marks a lower bound."""
     columns = {}
-    for rate in sorted({record["run"]["config"]["learning_rate"] for record in records}):
-        part = [record for record in records if record["run"]["config"]["learning_rate"] == rate]
+    for (rate,), part in sorted(groups_by(records, ["learning_rate"]).items()):
         if {"ir", "full"} <= {record["run"]["config"]["method"] for record in part}:
             table = convergence_differences(part).query("unit == 'steps'").set_index(["corpus", "loss"])
             bound = table.reached.map(lambda share: "" if share == 1 else "≥ ")
@@ -67,8 +65,7 @@ def rate_differences(records: Sequence[dict]) -> pandas.DataFrame:
 def size_differences(records: Sequence[dict]) -> pandas.DataFrame:
     """Return IR-Tuning minus Full PEFT in macro F1 at each share of train, then the slope of each run per doubling."""
     rows = []
-    for share in sorted({record["run"]["config"]["train_share"] for record in records}):
-        part = [record for record in records if record["run"]["config"]["train_share"] == share]
+    for (share,), part in sorted(groups_by(records, ["train_share"]).items()):
         rows.append({"train": f"{share:.0%}"} | asdict(compare_methods(part, "ir", "full")))
     scores = data_curve(records, "test").pivot_table("macro_f1", ["fold", "seed"], ["method", "share"])
     apart = scores["ir"] - scores["full"]
@@ -107,9 +104,8 @@ def upper_half_savings(steps: pandas.DataFrame) -> pandas.DataFrame:
 
 def mistakes(records: Sequence[dict], method: str = "ir", most: int = 5) -> pandas.DataFrame:
     """Return a method's most common confusions as shares of the intention's items; `every_run`: wrong in all runs."""
-    keys = ({name: record["run"]["config"][name] for name in ("corpus", "method")} for record in records)
-    runs = zip((pandas.DataFrame(record["predictions"]["test"]) for record in records), keys, strict=True)
-    rows = pandas.concat(answers.assign(**key) for answers, key in runs)
+    runs = ((pandas.DataFrame(record["predictions"]["test"]), record["run"]["config"]) for record in records)
+    rows = pandas.concat(answers.assign(corpus=run["corpus"], method=run["method"]) for answers, run in runs)
     rows["wrong"] = rows.intention != rows.predicted
     rows["always"] = rows.groupby(["corpus", "id"]).wrong.transform("min")
     rows = rows[rows.method == method]
@@ -183,6 +179,5 @@ def _compared(table: pandas.DataFrame) -> tuple[str, str]:
 
 def _apart(table: pandas.DataFrame, sign: int, form: str) -> tuple[str, str]:
     """Return the verdict of the intervals, if a difference of this sign speaks for the claim, and their list."""
-    above, below = table.low > 0, table.high < 0
-    verdict = _verdict(above, below) if sign > 0 else _verdict(below, above)
-    return verdict, "; ".join(form.format(**row) for row in table.to_dict("records"))
+    sides = (table.low > 0, table.high < 0)[::sign]
+    return _verdict(*sides), "; ".join(form.format(**row) for row in table.to_dict("records"))

@@ -71,8 +71,7 @@ def score_bands(record: dict) -> Figure:
 def cut_figure(scores: Sequence[float], variant: str = "reference") -> Figure:
     """Draw the cut of a list of scores: the sorted scores above, and V of every possible cut below.
 
-    Raises:
-        InputError: fewer than two scores, or one that is not known.
+    InputError is raised for fewer than two scores, or one that is not known.
     """
     if len(scores) < 2 or any(score is None or score != score for score in scores):
         raise InputError("the cut is drawn of two or more scores, all of them known")
