@@ -99,13 +99,13 @@ def _attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False
     That is the flash kernel, or with a mask or in float32 the memory-efficient one. The latter does not know heads
     that share keys and values (`enable_gqa`), so plain matrix products take its place there.
     """
-    op, how = torch.ops.aten, (dropout_p, is_causal)
+    op, how = torch.ops.aten, {"dropout_p": dropout_p, "is_causal": is_causal, "scale": scale}
     if torch.is_autocast_enabled("cpu"):
         query, key, value = (t.to(torch.get_autocast_dtype("cpu")) for t in (query, key, value))
     if attn_mask is None and query.dtype != torch.float32 and query.shape[-1] % 8 == 0:
-        return op._scaled_dot_product_flash_attention(query, key, value, *how, scale=scale)[0]
+        return op._scaled_dot_product_flash_attention(query, key, value, **how)[0]
     if enable_gqa:
-        return op._scaled_dot_product_attention_math(query, key, value, attn_mask, *how, scale=scale, enable_gqa=True)[0]
+        return op._scaled_dot_product_attention_math(query, key, value, attn_mask, **how, enable_gqa=True)[0]
     if attn_mask is not None:
         if attn_mask.dtype == torch.bool:
             attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill_(~attn_mask, -math.inf)
@@ -113,7 +113,7 @@ def _attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False
         if missing := -attn_mask.shape[-1] % 16:  # the kernel wants rows of a multiple of 16
             attn_mask = nn.functional.pad(attn_mask, (0, missing))[..., :-missing]
         attn_mask = attn_mask.expand(*query.shape[:3], key.shape[2])
-    return op._scaled_dot_product_efficient_attention(query, key, value, attn_mask, True, *how, scale=scale)[0]
+    return op._scaled_dot_product_efficient_attention(query, key, value, attn_mask, True, **how)[0]
 
 
 @dataclass(frozen=True)
