@@ -36,13 +36,13 @@ def outcomes(function: Callable, items: Sequence[tuple], *, workers: int = 1,
         InputError: the scheduler does not answer, it has no worker, or a worker differs from this process.
     """
     with _cluster(scheduler) if scheduler else _processes(workers) as (free, submit, death):
-        waiting, running, repeated = deque(range(len(items))), {}, set()
-        while waiting or running:
-            for _ in range(min(len(waiting), free(len(running)))):
+        waiting, calls, repeated = deque(range(len(items))), {}, set()
+        while waiting or calls:
+            for _ in range(min(len(waiting), free(len(calls)))):
                 index = waiting.popleft()
-                running[submit(function, *items[index])] = index
+                calls[submit(function, *items[index])] = index
             # no future is kept: Dask would repeat its call if the worker that holds the result were lost
-            ended = {running.pop(f): f.exception() or f.result() for f in wait(running, LOOK_SECONDS, FIRST_COMPLETED).done}
+            ended = {calls.pop(f): f.exception() or f.result() for f in wait(calls, LOOK_SECONDS, FIRST_COMPLETED).done}
             for index, outcome in ended.items():
                 if not isinstance(outcome, death):
                     yield index, outcome
