@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 
 class InputError(ValueError):
-    """Error about something the user gave, raised before any work starts; it names the problem, the value and the cure."""
+    """Error about what the user gave, raised before any work starts, with the problem, the value and the cure."""
 
 
 class TrainingStopped(InputError):
@@ -19,11 +19,7 @@ _SHORT.maxlist = _SHORT.maxdict = _SHORT.maxstring = _SHORT.maxother = 60
 
 
 def brief(value: object) -> str:
-    """Return the repr of a value for a message, shortened if it is long or deep.
-
-    >>> brief([[[[[[[1]]]]]]])
-    '[[[[[[[...]]]]]]]'
-    """
+    """Return the repr of a value for a message, shortened if it is long or deep."""
     return _SHORT.repr(value)
 
 
@@ -40,11 +36,7 @@ def unknown(kind: str, value: object, choices: Iterable[str]) -> InputError:
 
 
 def read_as(name: str, text: str, kind: object) -> object:
-    """Return a setting's text as the type its field is annotated with, such as `int | None` or `tuple[str, ...]`.
-
-    >>> read_as("rank", "8", int | None)
-    8
-    """
+    """Return a setting's text as the type its field is annotated with, such as `int | None` or `tuple[str, ...]`."""
     kind = kind.__args__[0] if isinstance(kind, types.UnionType) else kind
     if kind is bool and text.lower() in ("true", "false"):
         return text.lower() == "true"

@@ -6,15 +6,13 @@ allocates in eager training, without the CUDA context, fragmentation, and evalua
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING
+
+import pandas
 
 from irtuning.errors import InputError, unknown
 from irtuning.method.registry import METHODS, as_strategy, method_text
 from irtuning.method.strategies import Strategy
 from irtuning.models.loading import load_shape, resolve
-
-if TYPE_CHECKING:
-    import pandas
 
 PARTS = ("weights", "adapters", "gradients", "optimizer_state", "activations", "temporary")
 FIXED = "predicted; the same layers learn at every step"
@@ -107,10 +105,8 @@ def highest_peaks(predictions: Iterable[MemoryPrediction]) -> dict[str, float]:
     return peaks
 
 
-def memory_table(model="mini", adapter="lora", methods: Iterable = tuple(METHODS), **settings) -> "pandas.DataFrame":
+def memory_table(model="mini", adapter="lora", methods: Iterable = tuple(METHODS), **settings) -> pandas.DataFrame:
     """Return predictions side by side: one row for each method, the columns of `MemoryPrediction.to_dict`."""
-    import pandas
-
     return pandas.DataFrame([predict_memory(model, method, adapter, **settings).to_dict() for method in methods])
 
 

@@ -94,17 +94,13 @@ def _dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace
 
 
 def _attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
-    """Run `scaled_dot_product_attention` by the kernel that CUDA would take.
-
-    That is the flash kernel, or with a mask or in float32 the memory-efficient one. The latter does not know heads
-    that share keys and values (`enable_gqa`), so plain matrix products take its place there.
-    """
+    """Run attention by the kernel CUDA would take: flash, or with a mask or in float32 the memory-efficient one."""
     op, how = torch.ops.aten, {"dropout_p": dropout_p, "is_causal": is_causal, "scale": scale}
     if torch.is_autocast_enabled("cpu"):
         query, key, value = (t.to(torch.get_autocast_dtype("cpu")) for t in (query, key, value))
     if attn_mask is None and query.dtype != torch.float32 and query.shape[-1] % 8 == 0:
         return op._scaled_dot_product_flash_attention(query, key, value, **how)[0]
-    if enable_gqa:
+    if enable_gqa:  # heads share keys and values, which the memory-efficient kernel does not know
         return op._scaled_dot_product_attention_math(query, key, value, attn_mask, **how, enable_gqa=True)[0]
     if attn_mask is not None:
         if attn_mask.dtype == torch.bool:

@@ -1,6 +1,7 @@
 """The table of the models that have a name: where they come from, their shape, and the settings they train with."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 REFERENCE_SETTINGS = {  # the defaults of the authors' code, for every model without settings of its own
     "rank": 32, "alpha": 64, "dropout": 0.05, "width": 256, "batch_size": 16, "learning_rate": 2e-4,
@@ -75,3 +76,8 @@ MODELS = {
 def model_names() -> list[str]:
     """Return the names that need no path: the embedded model, its random counterparts, the public models."""
     return [MINI, *RANDOM, *MODELS]
+
+
+def embedded_model_path() -> Path:
+    """Return the folder of `irtuning-mini`, which has the form of a Hugging Face model."""
+    return Path(__file__).resolve().parents[1] / "mini"

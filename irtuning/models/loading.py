@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irtuning.errors import InputError, unknown
-from irtuning.models.catalog import MINI, MINI_SETTINGS, MODELS, RANDOM, REFERENCE_SETTINGS, model_names
-from irtuning.models.mini import embedded_model_path
+from irtuning.models.catalog import (
+    MINI, MINI_SETTINGS, MODELS, RANDOM, REFERENCE_SETTINGS, embedded_model_path, model_names,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -111,8 +112,7 @@ def load_classifier(
             model = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
         torch.nn.init.normal_(model.score.weight, std=config.initializer_range)
         return model
-    options = names | {"dtype": torch.bfloat16 if precision == "bf16" else torch.float32, "output_loading_info": True}
-    options |= {"revision": source.revision, "use_safetensors": True, "trust_remote_code": False}
+    options = names | {"dtype": torch.bfloat16 if precision == "bf16" else torch.float32, "revision": source.revision}
     if quantize != "none":
         if not is_bitsandbytes_available():
             raise InputError(f"quantize={quantize} needs bitsandbytes: pip install 'irtuning[quantize]'")
@@ -123,7 +123,8 @@ def load_classifier(
     with ExitStack() as at_end, _reading(source):
         at_end.callback(logging.set_verbosity, logging.get_verbosity())
         logging.set_verbosity_error()  # the report says that the head is new; other missing weights are an error below
-        model, report = AutoModelForSequenceClassification.from_pretrained(source.path, **options)
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            source.path, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **options)
     if missing := sorted(name for name in report["missing_keys"] if name.startswith(f"{model.base_model_prefix}.")):
         raise InputError(f"{source.name!r} lacks {len(missing)} of its weights, {missing[0]} the first; get it again")
     model.config.pad_token_id = tokenizer.pad_token_id

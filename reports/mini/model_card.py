@@ -22,7 +22,6 @@ from scipy import stats
 from side_by_side import BATCH, RANK  # in reports/benchmarks, which pretraining_pays puts on the path
 
 from irtuning.comparison.runs import corpus_floors
-from irtuning.models.mini import CHECKSUMS
 from irtuning.analysis.figures.style import STYLE, to_image
 from irtuning.models.loading import load_tokenizer, resolve
 from irtuning.companion.experiments import read_manifest
@@ -174,8 +173,8 @@ def attributions(documents: Path) -> str:
 
 def write_checksums() -> None:
     """Checksums of everything in the model's folder."""
-    paths = sorted(p for p in MINI.iterdir() if p.name != CHECKSUMS)
-    write_text(MINI / CHECKSUMS, "".join(f"{digest(p)}  {p.name}\n" for p in paths))
+    paths = sorted(p for p in MINI.iterdir() if p.name != "SHA256SUMS")
+    write_text(MINI / "SHA256SUMS", "".join(f"{digest(p)}  {p.name}\n" for p in paths))
 
 
 def sample_loss() -> dict:

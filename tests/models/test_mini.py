@@ -19,7 +19,6 @@ from irtuning import InputError, embedded_model_path
 from irtuning.companion.paths import REPOSITORY
 from irtuning.corpora.base import Revision
 from irtuning.models.loading import load_classifier, load_tokenizer, resolve
-from irtuning.models.mini import CHECKSUMS
 from irtuning.models.prompts import encode
 
 RECIPE = REPOSITORY / "reports" / "mini"
@@ -113,8 +112,8 @@ def test_the_recipe_writes_a_folder_that_loads_and_names_wrong_settings(tmp_path
 def test_the_files_are_those_of_the_checksums_and_the_card_is_what_its_template_says():
     """Every sentence of the template that holds no number stands in the card, so the card is not out of date."""
     folder = embedded_model_path()
-    sums = dict(reversed(line.split("  ")) for line in (folder / CHECKSUMS).read_text().splitlines())
-    files = [path for path in folder.iterdir() if path.name != CHECKSUMS]
+    sums = dict(reversed(line.split("  ")) for line in (folder / "SHA256SUMS").read_text().splitlines())
+    files = [path for path in folder.iterdir() if path.name != "SHA256SUMS"]
     assert sums == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     card = (folder / "README.md").read_text(encoding="utf-8")
     pieces = re.split(r"\{[a-z_]+\}", (RECIPE / "model_card.md").read_text(encoding="utf-8"))
