@@ -11,7 +11,7 @@ class InputError(ValueError):
 
 
 class TrainingStopped(InputError):
-    """Error that ends a training that went wrong; checkpoints written before it are kept."""
+    """Error that ends a training that went wrong. Checkpoints written before it are kept."""
 
 
 _SHORT = reprlib.Repr()

@@ -46,7 +46,7 @@ def interval(values: pandas.Series) -> dict[str, float]:
 
 
 def half_width(values: pandas.Series) -> float:
-    """Return half the width of the 95 % t interval of a mean; NaN for fewer than two values."""
+    """Return half the width of the 95 % t interval of a mean. It is NaN for fewer than two values."""
     return float(pandas.Series(values).sem() * stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
 
 

@@ -113,7 +113,7 @@ def models_of(records: Sequence[dict]) -> str:
 
 
 def groups_by(records: Sequence[dict], names: Sequence[str]) -> dict[tuple, list[dict]]:
-    """Return the records in groups with equal values of these names of their settings; `method` is the run's title."""
+    """Return the records in groups with equal values of these names of their settings. `method` is the run's title."""
     groups: dict[tuple, list[dict]] = {}
     for record in records:
         config = record["run"]["config"] | run_keys(record["run"]["config"])
@@ -133,7 +133,7 @@ def run_keys(config: Mapping) -> dict:
 
 
 def markdown(table: pandas.DataFrame) -> str:
-    """Return a table as Markdown text, its index first; an unknown number is left blank."""
+    """Return a table as Markdown text, its index first. An unknown number is left blank."""
     flat = table.reset_index() if any(table.index.names) else table
     rows = [list(map(str, flat.columns)), ["---"] * len(flat.columns)]
     rows += [["" if value != value else str(value) for value in row] for row in flat.to_numpy(dtype=object)]

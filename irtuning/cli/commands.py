@@ -1,4 +1,4 @@
-"""The commands; each imports what is slow to import only when it is called."""
+"""The commands. Each imports what is slow to import only when it is called."""
 
 import dataclasses
 import json

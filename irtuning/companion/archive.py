@@ -15,7 +15,7 @@ INDEX = "panels.json"  # the name that the study's archive was written with
 
 
 def write_archive(folder: Path, experiments: Mapping[str, tuple[Sequence[dict], Sequence[dict]]]) -> None:
-    """Write the records and floors of experiments to a folder; a run of several experiments is stored once."""
+    """Write the records and floors of experiments to a folder. A run of several experiments is stored once."""
     records, index = {}, {}
     for name, (runs, floors) in experiments.items():
         keys = [json.dumps(record["run"]["config"], sort_keys=True) for record in runs]
@@ -38,7 +38,7 @@ def write_archive(folder: Path, experiments: Mapping[str, tuple[Sequence[dict], 
 
 
 def read_archive(folder: Path, experiment: str) -> tuple[list[dict], list[dict]]:
-    """Return the records and floors of an experiment; both are empty if it is not in the archive."""
+    """Return the records and floors of an experiment. Both are empty if it is not in the archive."""
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8")) if (folder / INDEX).exists() else {}
         if experiment not in index:

@@ -75,7 +75,7 @@ class Experiment:
 
 @dataclass
 class Companion:
-    """Corpora, experiments, figures and tables of one profile; see `profiles.PROFILES` for its parameters."""
+    """Corpora, experiments, figures and tables of one profile. See `profiles.PROFILES` for its parameters."""
 
     profile: str  # it names the folders and stands in every stamp
     corpora: Sequence[str]
@@ -100,11 +100,11 @@ class Companion:
 
     @classmethod
     def open(cls, profile: str, data=None, output=None, changes: Mapping | None = None, **where) -> "Companion":
-        """Return the companion of a named profile; see `profiles.profile_parameters` and, for `where`, `workers`."""
+        """Return the companion of a named profile. See `profiles.profile_parameters` and, for `where`, `workers`."""
         return cls(**profile_parameters(profile, data, output, changes), **where)
 
     def load_corpora(self, public: bool = False) -> list[Corpus]:
-        """Return the first fold of each corpus; with `public`, the quick profile adds the public ones from `data`."""
+        """Return the first fold of each corpus. With `public`, the quick profile adds the public ones from `data`."""
         more = REAL_CORPORA if public and self.data and self.profile.startswith("quick") else []
         return [self._corpus(name, 0) for name in dict.fromkeys([*self.corpora, *more])]
 
@@ -192,7 +192,7 @@ class Companion:
 
 
 def read_manifest(folder: Path) -> dict[str, dict]:
-    """Return stamp and origin of every figure or table in a folder by file name; empty without a manifest."""
+    """Return stamp and origin of every figure or table in a folder by file name. It is empty without a manifest."""
     path = folder / "manifest.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 

@@ -107,7 +107,7 @@ def check(companion: Companion) -> None:
 
 
 def execute(name: str, folder: Path, parameters: dict, update: bool = False) -> float:
-    """Execute a notebook into a folder, with an HTML page, and return the seconds; `update` replaces the source too."""
+    """Execute a notebook into a folder, with an HTML page, and return the seconds. `update` replaces the source too."""
     source, target, started = notebook_path(name), folder / f"{name}.ipynb", time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     quiet = {"progress_bar": False, "extra_arguments": ["--IPKernelApp.log_level=40"]}

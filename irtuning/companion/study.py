@@ -52,7 +52,7 @@ def convergence_differences(records: Sequence[dict]) -> pandas.DataFrame:
 
 
 def rate_differences(records: Sequence[dict]) -> pandas.DataFrame:
-    """Return the steps of `convergence_differences` as text at each learning rate; `≥` marks a lower bound."""
+    """Return the steps of `convergence_differences` as text at each learning rate. `≥` marks a lower bound."""
     columns = {}
     for (rate,), part in sorted(groups_by(records, ["learning_rate"]).items()):
         if {"ir", "full"} <= {record["run"]["config"]["method"] for record in part}:
@@ -75,12 +75,12 @@ def size_differences(records: Sequence[dict]) -> pandas.DataFrame:
 
 
 def peak_memory(records: Sequence[dict]) -> pandas.DataFrame:
-    """Return each method's measured peak of GPU memory on each corpus in MiB, mean over runs; NaN on a CPU."""
+    """Return each method's measured peak of GPU memory on each corpus in MiB, mean over runs. It is NaN on a CPU."""
     return _with_peaks(records).pivot_table(index="method", columns="corpus", values="peak", sort=False, dropna=False)
 
 
 def memory_differences(records: Sequence[dict]) -> pandas.DataFrame:
-    """Return IR-Tuning minus Full PEFT in peak GPU memory (MiB), with a 95 % t interval over runs; NaN on a CPU."""
+    """Return IR-Tuning minus Full PEFT in peak GPU memory (MiB, NaN on a CPU), with a 95 % t interval over runs."""
     rows = []
     for corpus, part in _with_peaks(records).groupby("corpus", sort=False):
         ir, full = (part[part.method == name].set_index(["fold", "seed"]).peak for name in ("ir", "full"))
@@ -103,7 +103,7 @@ def upper_half_savings(steps: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def mistakes(records: Sequence[dict], method: str = "ir", most: int = 5) -> pandas.DataFrame:
-    """Return a method's most common confusions as shares of the intention's items; `every_run`: wrong in all runs."""
+    """Return a method's most common confusions as shares of the intention's items. `every_run`: wrong in all runs."""
     runs = ((pandas.DataFrame(record["predictions"]["test"]), record["run"]["config"]) for record in records)
     rows = pandas.concat(answers.assign(corpus=run["corpus"], method=run["method"]) for answers, run in runs)
     rows["wrong"] = rows.intention != rows.predicted
@@ -118,7 +118,7 @@ def mistakes(records: Sequence[dict], method: str = "ir", most: int = 5) -> pand
 
 
 def costs(experiments: Mapping[str, Sequence[dict]]) -> pandas.DataFrame:
-    """Return what each experiment cost; a run of several experiments counts for the first one."""
+    """Return what each experiment cost. A run of several experiments counts for the first one."""
     seen, rows = set(), {}
     for name, records in experiments.items():
         runs = {str(record["run"]["config"]): record for record in records}

@@ -31,7 +31,7 @@ _FLOORS: dict[tuple, list[dict]] = {}  # several comparisons use the same corpus
 
 
 def compare(methods: Sequence[Method], **options: object) -> pandas.DataFrame:
-    """Return mean and spread of each method, after the floors; the arguments are those of `run_comparison`."""
+    """Return mean and spread of each method, after the floors. The arguments are those of `run_comparison`."""
     return summary_table(*run_comparison(methods, **options))
 
 

@@ -90,7 +90,7 @@ def _processes(count: int) -> Iterator[tuple]:
 
 @contextmanager
 def _cluster(address: str) -> Iterator[tuple]:
-    """Yield what `outcomes` needs of a Dask cluster; each worker is checked before it gets its first call."""
+    """Yield what `outcomes` needs of a Dask cluster. Each worker is checked before it gets its first call."""
     try:
         from distributed import Client, KilledWorker
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)

@@ -29,7 +29,7 @@ def load_arxivedits(folder: Path, fold: int = 0, labels: str | None = None) -> C
 
 
 def read_edits(path: Path) -> Iterator[Revision]:
-    """Yield the gold edits of one published file. Before and after are full sentences; spans mark the changed words."""
+    """Yield the gold edits of one published file. Before and after are full sentences. Spans mark the changed words."""
     for key, pair in parse_object(read_text(path), str(path)).items():
         where = f"{path}, sentence pair {key!r}"
         for number, edit in _field(pair, GOLD, where, Mapping).items():

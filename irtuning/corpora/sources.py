@@ -75,7 +75,7 @@ CORPORA = {
 
 
 def register_corpus(name: str, source: CorpusSource) -> None:
-    """Add a corpus that all parts of the package then know by its name; a name that is taken raises InputError."""
+    """Add a corpus that all parts of the package then know by its name. A name that is taken raises InputError."""
     if CORPORA.get(name, source) != source:
         raise InputError(f"a corpus named {name!r} exists already; choose another name")
     CORPORA[name] = source
@@ -104,7 +104,7 @@ def find(name: str, data_dir: str | Path | None = None) -> Path | None:
 
 
 def locate(name: str, data_dir: str | Path | None = None) -> Path | None:
-    """Return the folder of a corpus, downloaded once if it is not on this machine; None where it needs no folder.
+    """Return the folder of a corpus, downloaded once if it is not on this machine. It is None where it needs no folder.
 
     InputError says what to do where the corpus cannot be found or downloaded, or is not what was published.
     """

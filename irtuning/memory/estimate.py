@@ -26,7 +26,7 @@ WITHOUT_ADAPTER = ("learns", "learns", "learns", "frozen", "frozen", "frozen")
 
 @dataclass(frozen=True)
 class Setting:
-    """Everything that decides a trace; the layers that learn do not."""
+    """Everything that decides a trace. The layers that learn do not."""
 
     model: str
     adapter: str | None
@@ -79,7 +79,7 @@ def bytes_by_part(
 
 
 def _full_step(depth: int, segments: dict, chosen: list[int], adapted: bool) -> list[Segment]:
-    """Return the segments of a step of full depth in order; nothing temporary outlives the forward pass."""
+    """Return the segments of a step of full depth in order. Nothing temporary outlives the forward pass."""
     lowest, learns = (min(chosen) if adapted else -1), set(chosen)
     kinds = ["below"] * lowest + ["lowest"] * adapted
     kinds += ["learns" if index in learns else "frozen" for index in range(lowest + 1, depth)]
@@ -102,7 +102,7 @@ def trace_setting(setting: Setting) -> tuple[int, np.ndarray, np.ndarray, dict[t
 
 
 def trace_layers(setting: Setting, depth: int, chosen: list[int]) -> tuple[np.ndarray, np.ndarray, dict]:
-    """Trace a step of a model of `depth` layers where the `chosen` ones learn; too high a length raises InputError.
+    """Trace a step of a model of `depth` layers where the `chosen` ones learn. Too high a length raises InputError.
 
     Returns:
         The weights outside the layers and those of a layer, as three numbers each: bytes that never learn, bytes that

@@ -76,7 +76,7 @@ def fit_report(gpu_bytes: int | None, model="mini", method="ir", adapter="lora",
 
 
 def parse_gpu(text: str) -> int:
-    """Return the bytes that a text such as `24GB` or `24GiB` means; a number alone means GB.
+    """Return the bytes that a text such as `24GB` or `24GiB` means. A number alone means GB.
 
     >>> parse_gpu("24GB"), parse_gpu("24 GiB"), parse_gpu("80")
     (24000000000, 25769803776, 80000000000)

@@ -60,7 +60,7 @@ class StorageTracker(TorchDispatchMode):
         self.marks.append((label, len(self.events)))
 
     def keep_as_gradient(self, parameter: torch.Tensor) -> None:
-        """Note the storage of a parameter's gradient; a hook for when the gradient has been accumulated."""
+        """Note the storage of a parameter's gradient. This is a hook for when the gradient has been accumulated."""
         self.gradients.add(self._live[id(parameter.grad.untyped_storage())][0])
 
     def _add(self, storage: torch.UntypedStorage, counted: bool = True) -> None:
@@ -181,7 +181,7 @@ def _mark_layers(layers: nn.ModuleList, tracker: StorageTracker) -> None:
 
 
 def _segments(tracker: StorageTracker) -> dict[object, Segment]:
-    """Return the bytes between marks by kind; what the forward pass leaves for the backward one is an activation."""
+    """Return the bytes between marks by kind. What the forward pass leaves for the backward one is an activation."""
     before = tracker.events[: dict(tracker.marks)["backward", "head"]]
     alive = {number for number, size in before if size > 0} - {number for number, size in before if size < 0}
     ends = [position for _, position in tracker.marks[1:]] + [len(tracker.events)]

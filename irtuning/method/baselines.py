@@ -48,7 +48,7 @@ class MiddleLayers(LastLayers):
 
 @dataclass
 class RandomSparseTuning(ShareStrategy):
-    """RST: a uniform random subset learns, drawn anew at each step; 4 of 32 layers in the authors' code."""
+    """RST: a uniform random subset learns, drawn anew at each step. It is 4 of 32 layers in the authors' code."""
 
     share: float = 4 / 32
     name, colour, changing = "rst", "#d55e00", ("now",)

@@ -87,7 +87,7 @@ class LayerwiseTuning(TrainerCallback, ExportableState):
 
 
 class IRTuning(LayerwiseTuning):
-    """IR-Tuning as a callback, as the authors' code does it; the options are those of `IRTuningStrategy`."""
+    """IR-Tuning as a callback, as the authors' code does it. The options are those of `IRTuningStrategy`."""
 
     def __init__(self, seed: int | None = None, *, strategy: Mapping | None = None, **options):
         super().__init__(strategy or IRTuningStrategy(**options), seed)  # a checkpoint gives the strategy as a dict

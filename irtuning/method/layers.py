@@ -20,7 +20,7 @@ class CandidateLayers:
     below: list[nn.Parameter]  # those of the layers under the lowest one allowed, which never learn
 
     def freeze_all_but(self, chosen: Sequence[int]) -> None:
-        """Let only the layers at these positions learn; the others' gradients become None."""
+        """Let only the layers at these positions learn. The others' gradients become None."""
         for position, parameters in enumerate([*self.parameters, self.below]):
             for parameter in parameters:
                 parameter.requires_grad_(position in chosen)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def world_size() -> int:
-    """Return how many processes train together; before they are connected, what their launcher says."""
+    """Return how many processes train together. Before they are connected, what their launcher says."""
     from torch import distributed
 
     connected = distributed.is_available() and distributed.is_initialized()
@@ -19,7 +19,7 @@ def world_size() -> int:
 
 
 def is_first() -> bool:
-    """Return whether this process is the one that writes files; true without a launcher."""
+    """Return whether this process is the one that writes files. It is true without a launcher."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -32,7 +32,7 @@ def refuse_sharding(fsdp: object = None, deepspeed: object = None, devices: int 
 
 
 def examples_each(batch_size: int, accumulation: int) -> int:
-    """Return the number of examples in a micro-batch of each process; raise InputError if they cannot be even."""
+    """Return the number of examples in a micro-batch of each process. Raise InputError if they cannot be even."""
     shares = accumulation * world_size()
     if batch_size % shares or not batch_size:
         raise InputError(f"batch_size {batch_size} cannot be shared by {world_size()} processes with accumulation "

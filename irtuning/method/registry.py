@@ -53,7 +53,7 @@ def as_strategy(spec: "str | type[Strategy] | Strategy", **options: object) -> S
 
 
 def _read(text: str, options: dict) -> tuple[type[Strategy], dict]:
-    """Return the class that a text names, and its options; a Python file is run, as a script of the user's own."""
+    """Return the class that a text names, and its options. A Python file is run, as a script of the user's own."""
     name, *pairs = text.split(":")
     if match := IN_A_FILE.fullmatch(text):
         file, name, pairs = match[1], match[2], match[3].split(":")[1:]
@@ -82,12 +82,12 @@ def method_text(strategy: Strategy) -> str:
 
 
 def describe(strategy: Strategy) -> dict:
-    """Return a strategy's name and options as a JSON object; `make_strategy(**description)` makes it again."""
+    """Return a strategy's name and options as a JSON object. `make_strategy(**description)` makes it again."""
     return {"spec": register(type(strategy))} | json.loads(json.dumps(asdict(strategy)))
 
 
 def facts(method: str, recorded: Mapping | None = None) -> dict:
-    """Return scope, importance, keep, leads and colour of a method; those `recorded` if it is not registered here."""
+    """Return scope, importance, keep, leads and colour of a method, as `recorded` if it is not registered here."""
     kind = METHODS.get(method.split(":")[0], Strategy)
     known = {name: getattr(kind, name) for name in ("scope", "importance", "keep", "leads", "colour")}
     if kind not in BUILT_IN:

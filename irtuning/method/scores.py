@@ -64,7 +64,7 @@ class CosineMeter:
                           for position, index in enumerate(candidates.indices)]  # fmt: skip
 
     def read(self) -> torch.Tensor | None:
-        """Return the mean over all processes, shape (candidates,), and start anew; None if a layer is not seen yet."""
+        """Return the mean over all processes, shape (candidates,), or None if a layer is not seen yet, and start anew."""
         if len(self._seen) < self._count:
             return None
         totals, weights = summed(torch.stack([self._seen[position] for position in range(self._count)], dim=1))
@@ -86,7 +86,7 @@ class CosineMeter:
 
     @torch.no_grad()
     def _measure(self, position: int, layer: nn.Module, args: tuple, kwargs: dict, output) -> None:
-        """Add the similarities of hidden states of shape (batch, length, width); nothing is copied to the host."""
+        """Add the similarities of hidden states of shape (batch, length, width). Nothing is copied to the host."""
         if not layer.training if self._form == "token" else position in self._seen:
             return
         before = (args[0] if args else kwargs["hidden_states"]).float()

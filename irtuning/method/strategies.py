@@ -16,7 +16,7 @@ LossesWithout = Callable[[list[list[int]], float], list[float]]  # of sets of po
 
 @dataclass
 class Strategy:
-    """Base class of all strategies; by itself it lets every layer learn at every step.
+    """Base class of all strategies. By itself it lets every layer learn at every step.
 
     A strategy counts the candidate layers from 0 (the lowest) to `count - 1` and returns positions in that range. A
     subclass usually defines `choose` alone. Its class attributes tell the rest of the package what it is.
@@ -46,11 +46,11 @@ class Strategy:
         self.count = count
 
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
-        """Return the positions of the layers that learn at this step, ascending; `step` counts from 0."""
+        """Return the positions of the layers that learn at this step, ascending. `step` counts from 0."""
         return self.worst_case(self.count)[0]
 
     def update(self, scores: Scores, fresh: Scores) -> list[float | None]:
-        """Return the scores after a step; `fresh` has None for layers that were not measured."""
+        """Return the scores after a step. `fresh` has None for layers that were not measured."""
         s, pairs = self.smoothing, zip(scores, fresh, strict=True)
         smoothed = [(old, new if None in (old, new) else s * old + (1 - s) * new) for old, new in pairs]
         return [old if new is None else new for old, new in smoothed]
@@ -60,7 +60,7 @@ class Strategy:
         return False
 
     def probe(self, losses_without: LossesWithout, rng: np.random.Generator) -> None:
-        """Measure losses of the last training batch with layers suppressed; called before `choose` if it is due."""
+        """Measure losses of the last training batch with layers suppressed, before `choose`, if it is due."""
 
     def size(self, count: int) -> int:
         """Return how many of `count` layers learn at a step, at most."""
@@ -75,7 +75,7 @@ class Strategy:
         return {name: np.asarray(getattr(self, name)).tolist() for name in self.changing}
 
     def restore(self, state: dict) -> None:
-        """Continue from the state of a checkpoint; called after `begin`."""
+        """Continue from the state of a checkpoint. It is called after `begin`."""
         vars(self).update({name: np.array(values) for name, values in state.items()})
 
 

@@ -33,7 +33,7 @@ def batch_order(seed: int, epoch: int, lengths: Sequence[int], batch_size: int) 
 
 
 class LengthGroupedBatches(Sampler):
-    """Sampler that yields examples in the order of `batch_order`; the Trainer calls `set_epoch`."""
+    """Sampler that yields examples in the order of `batch_order`. The Trainer calls `set_epoch`."""
 
     def __init__(self, seed: int, lengths: Sequence[int], batch_size: int):
         self.seed, self.lengths, self.batch_size, self.epoch = seed, lengths, batch_size, 0
@@ -68,7 +68,7 @@ class LayerwiseTrainer(Trainer):
         return list(sums.values())
 
     def step_examples(self, step: int) -> list[int]:
-        """Return the positions in the training set of the examples of an optimizer step; steps count from 0."""
+        """Return the positions in the training set of the examples of an optimizer step. Steps count from 0."""
         sampler = self._get_train_sampler()
         sampler.epoch, batch = divmod(step, -(-len(sampler) // sampler.batch_size))
         return list(sampler)[batch * sampler.batch_size : (batch + 1) * sampler.batch_size]

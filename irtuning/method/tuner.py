@@ -18,7 +18,7 @@ from irtuning.method.strategies import Strategy
 
 
 class LayerTuner:
-    """Tuner that lets only the layers chosen by a strategy learn at each optimizer step; the head always learns.
+    """Tuner that lets only the layers chosen by a strategy learn at each optimizer step. The head always learns.
 
         tuner = LayerTuner(model, "ir", optimizer)
         for batch in batches:
@@ -126,7 +126,7 @@ class LayerTuner:
         return total
 
     def state_dict(self) -> dict:
-        """Return all that changes during training as a JSON object; take it between two steps."""
+        """Return all that changes during training as a JSON object. Take it between two steps."""
         batch = self.batch if self.strategy.probe_due(len(self.history)) else {}  # else nobody will look at it
         return copy.deepcopy({
             "identity": self._identity, "history": self.history, "scores": self.scores,
@@ -136,7 +136,7 @@ class LayerTuner:
         })  # fmt: skip
 
     def load_state_dict(self, state: Mapping) -> None:
-        """Continue from a `state_dict` as if never interrupted; InputError if the strategy or the layers are others."""
+        """Continue from a `state_dict` as if never interrupted. InputError if the strategy or the layers are others."""
         if different := differences(state["identity"], self._identity):
             raise InputError(f"the checkpoint is another strategy's ({'; '.join(different)}): start over")
         state, device, self._chosen = copy.deepcopy(dict(state)), next(self.model.parameters()).device, None

@@ -90,7 +90,7 @@ class BottleneckConfig(PeftConfig):
 
 
 class BottleneckLayer(nn.Module, BaseTunerLayer):
-    """Linear map with a bottleneck beside it; neither of the bottleneck's two maps has a bias."""
+    """Linear map with a bottleneck beside it. Neither of the bottleneck's two maps has a bias."""
 
     adapter_layer_names = ("bottleneck_down", "bottleneck_up")
 

@@ -51,7 +51,7 @@ def resolve(name: str, form: str | None = None) -> ModelSource:
 
 
 def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
-    """Return the model's tokenizer, with a padding token; raise InputError if it cannot be loaded."""
+    """Return the model's tokenizer, with a padding token. Raise InputError if it cannot be loaded."""
     from transformers import AutoTokenizer
 
     with _reading(source):

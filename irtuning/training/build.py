@@ -43,7 +43,7 @@ class TrainingBar(ProgressCallback):
 
 
 def build(prepared: Prepared, *, progress, callbacks, report_to, output, save_every) -> tuple[ResumableTrainer, dict]:
-    """Return the Trainer of a run, and by name the `Split` it trains on and those that are scored; see `train`."""
+    """Return the Trainer of a run, and by name the `Split` it trains on and those that are scored. See `train`."""
     config, corpus = prepared.config, prepared.corpus
     if prepared.device == "cuda":
         torch.cuda.reset_peak_memory_stats()

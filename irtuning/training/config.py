@@ -74,7 +74,7 @@ class RunConfig:
         return cls(**given)
 
     def complete(self, source: ModelSource, examples: int | None, full_parameters: bool, device: str) -> "RunConfig":
-        """Return the configuration with the model's own settings in place of None; one InputError has all problems.
+        """Return the configuration with the model's own settings in place of None. One InputError has all problems.
 
         Without the number of training examples the number of steps stays unknown, unless max_steps is set. The device
         decides the precision. `full_parameters` tells whether the layers' own weights learn, with a rate of their own.

@@ -15,7 +15,7 @@ from irtuning.training.config import RunConfig
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """Everything that a run needs before its model is loaded; made by `prepare`."""
+    """Everything that a run needs before its model is loaded, made by `prepare`."""
     config: RunConfig  # completed and checked
     corpus: Corpus | None  # None if nothing is to be trained
     strategy: Strategy  # with its budget of layers
@@ -36,7 +36,7 @@ def prepare(
     config: RunConfig | None = None, *, corpus: Corpus | str | None = None, data_dir: str | Path | None = None,
     strategy: type[Strategy] | Strategy | None = None, load: bool = True, on_device: str | None = None,
     **settings: object) -> Prepared:  # fmt: skip
-    """Complete and check a configuration, and load its corpus; raise InputError if something cannot work.
+    """Complete and check a configuration, and load its corpus. Raise InputError if something cannot work.
 
     Args:
         config, corpus, data_dir, settings: see `irtuning.training.run.train`.

@@ -22,12 +22,12 @@ PACKAGES = ("irtuning", "torch", "transformers", "peft", "accelerate", "numpy", 
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file completely or not at all; see `write_bytes`."""
+    """Write a text file completely or not at all. See `write_bytes`."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file to a temporary name beside it, then rename it; after an InputError an older file is as it was."""
+    """Write a file to a temporary name beside it, then rename it. After an InputError an older file is as it was."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def has_record(folder: Path) -> bool:
 
 
 def read_record(folder: Path) -> dict:
-    """Read and check `folder/record.json`; raise InputError if it is missing, damaged or of another version."""
+    """Read and check `folder/record.json`. Raise InputError if it is missing, damaged or of another version."""
     path = Path(folder) / RECORD
     if not has_record(folder):
         raise InputError(f"no run in {folder} ({RECORD} is missing); train one there first")
@@ -131,7 +131,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Return the commit of the checkout that holds this package, `-dirty` after changes; None outside a checkout."""
+    """Return the commit of the checkout that holds this package, `-dirty` after changes, or None outside a checkout."""
     root = Path(__file__).resolve().parents[2]
     describe = ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     command = ["git", f"--git-dir={root}/.git", f"--work-tree={root}", *describe]

@@ -79,7 +79,7 @@ class Checkpoints:
             shutil.rmtree(checkpoint)
 
     def newest(self) -> Path | None:
-        """Return the newest checkpoint, or None; raise InputError if it is another run's or another version's."""
+        """Return the newest checkpoint, or None. Raise InputError if it is another run's or another version's."""
         if not (steps := [int(path.name.rpartition("-")[2]) for path in self.folder.glob("checkpoint-*")]):
             return None
         checkpoint = self.folder / f"checkpoint-{max(steps)}"

@@ -84,7 +84,7 @@ def train(
 
 
 def finished_run(folder: Path, prepared: Prepared) -> dict:
-    """Return the record in a folder; raise InputError, with the differences, if it is not that of the prepared run."""
+    """Return the record in a folder. Raise InputError, with the differences, if it is not that of the prepared run."""
     record = read_record(folder)
     different = differences(record["run"]["config"], prepared.config.to_dict())
     if record["run"]["corpus_checksum"] != prepared.corpus.checksum:
@@ -117,7 +117,7 @@ def _fit(prepared: Prepared, options: dict) -> tuple[dict, ResumableTrainer]:
 
 
 def _fit_and_save(prepared: Prepared, options: dict) -> dict:
-    """Train in the folder of unfinished work, which becomes the run's folder at the end; return the record."""
+    """Train in the folder of unfinished work, which becomes the run's folder at the end. Return the record."""
     folder = options["output"]
     with unfinished(folder) as work:
         if has_record(folder):  # another process has just finished it
@@ -156,7 +156,7 @@ def _out_of_memory(prepared: Prepared) -> str:
 
 
 def _record(prepared: Prepared, trainer: ResumableTrainer, splits, probabilities, seconds: dict[str, float]) -> dict:
-    """Return the record of a run; the class probabilities, shape (n, K), are by split."""
+    """Return the record of a run. The class probabilities, shape (n, K), are by split."""
     corpus, labels, layers = prepared.corpus, prepared.corpus.labels, trainer.layerwise.layers
     scores, predictions = {}, {}
     for split, rows in probabilities.items():
