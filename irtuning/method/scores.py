@@ -64,7 +64,7 @@ class CosineMeter:
                           for position, index in enumerate(candidates.indices)]  # fmt: skip
 
     def read(self) -> torch.Tensor | None:
-        """Return the mean over all processes, shape (candidates,), or None if a layer is not seen yet, and start anew."""
+        """Return the mean over all processes, shape (candidates,), or None if a layer is not seen yet. Start anew."""
         if len(self._seen) < self._count:
             return None
         totals, weights = summed(torch.stack([self._seen[position] for position in range(self._count)], dim=1))
