@@ -7,8 +7,6 @@ allocates in eager training, without the CUDA context, fragmentation, and evalua
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 
-import pandas
-
 from irtuning.errors import InputError, unknown
 from irtuning.method.registry import METHODS, as_strategy, method_text
 from irtuning.method.strategies import Strategy
@@ -105,8 +103,10 @@ def highest_peaks(predictions: Iterable[MemoryPrediction]) -> dict[str, float]:
     return peaks
 
 
-def memory_table(model="mini", adapter="lora", methods: Iterable = tuple(METHODS), **settings) -> pandas.DataFrame:
+def memory_table(model="mini", adapter="lora", methods: Iterable = tuple(METHODS), **settings):
     """Return predictions side by side: one row for each method, the columns of `MemoryPrediction.to_dict`."""
+    import pandas
+
     return pandas.DataFrame([predict_memory(model, method, adapter, **settings).to_dict() for method in methods])
 
 
