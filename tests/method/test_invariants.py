@@ -77,8 +77,10 @@ def margin(scores):
 
 
 def assert_same_trajectory(found, expected):
-    """Assert equal losses (to 1e-5) and layers; skip where two cuts are as good as equal."""
+    """Assert equal losses (to 1e-5), scores (to 0.1 %) and layers; skip where two cuts are as good as equal."""
     for step, (mine, theirs) in enumerate(zip(found, expected, strict=True), 1):
+        scores, theirs_too = ([s or 0 for s in row["scores"] or []] for row in (mine, theirs))
+        assert scores == pytest.approx(theirs_too, rel=1e-3), f"step {step}"
         if mine["layers"] != theirs["layers"]:
             gap = margin(theirs["scores"])
             assert gap is not None and gap < 1e-4, f"step {step}: {mine['layers']} instead of {theirs['layers']}"
