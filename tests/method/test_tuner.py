@@ -131,7 +131,7 @@ def test_a_state_continues_as_if_never_interrupted(method):
     loop(first, BATCHES[10:12])
     assert tuple(one + two for one, two in zip(begun, continued, strict=True)) == expected
     assert second.history == whole.history and json.dumps(state) == text  # training does not change a state
-    with pytest.raises(InputError, match="another strategy's .*last-k"):
+    with pytest.raises(InputError, match="another strategy .*last-k"):
         make_tuner("last-k").load_state_dict(state)
 
 
