@@ -97,7 +97,7 @@ def _cluster(address: str) -> Iterator[tuple]:
     except ImportError:
         raise InputError('a scheduler needs Dask; install it with pip install "irtuning[cluster]"') from None
     except (OSError, ValueError) as error:
-        raise InputError(f"no Dask scheduler answers at {address!r}: {error}; start one or mend the address") from None
+        raise InputError(f"no Dask scheduler answers at {address!r}: {error}; start one or correct it") from None
     checked = set()
     def free(running: int) -> int:  # one call per worker, since Dask blames a death on all calls of the worker
         try:

@@ -140,7 +140,7 @@ def test_a_strategy_that_needs_labels_or_the_length_of_the_run_asks_for_it():
     tuner.begin_step()
     tuner.model(**{name: value for name, value in BATCHES[0].items() if name != "labels"}).logits.sum().backward()
     tuner.end_backward()
-    with pytest.raises(InputError, match=r"ist measures .* no labels: call model\(\*\*batch\) with labels"):
+    with pytest.raises(InputError, match=r"ist needs .* no labels; call model\(\*\*batch\) with labels"):
         tuner.begin_step()
     with pytest.raises(InputError, match="random-counts has 3 layer counts for None steps"):
         make_tuner(RandomCounts(counts=(1, 2, 3)))
