@@ -156,7 +156,7 @@ def test_a_cluster_that_cannot_be_used_is_named(cluster, monkeypatch, tmp_path):
         with pytest.raises(InputError, match="has had no worker for 1 s; start workers"):
             list(outcomes(truediv, [(1, 1)], scheduler=empty.scheduler_address))
     with LocalCluster(n_workers=1, threads_per_worker=2, **IN_THIS_PROCESS) as wide:
-        with pytest.raises(InputError, match="has 2 threads, .* share their random numbers"):
+        with pytest.raises(InputError, match="has 2 threads, .* share random numbers"):
             list(outcomes(truediv, [(1, 1)], scheduler=wide.scheduler_address))
         assert wide.scheduler.allowed_failures == 3, "other users' calls are repeated as before"
     with LocalCluster(n_workers=1, threads_per_worker=1, **IN_THIS_PROCESS) as leaving:

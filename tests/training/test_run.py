@@ -159,7 +159,7 @@ def test_objects_show_themselves_and_what_a_config_says_and_what_is_used_are_one
     corpus = load_corpus("synthetic")
     says = "the corpus is synthetic, fold 0, but the config says"
     for config, settings, message in (
-        (RunConfig(), {"method": "rst"}, "put method into it"), (None, {"lr": 1}, "lr"),
+        (RunConfig(), {"method": "rst"}, "put method into the config"), (None, {"lr": 1}, "lr"),
         (RunConfig(corpus="iterater"), {}, f"{says} iterater, fold 0"),
         (RunConfig(fold=2), {}, f"{says} synthetic, fold 2"),
     ):  # fmt: skip
