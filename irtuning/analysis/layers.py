@@ -46,7 +46,7 @@ def rank_agreement(records: Sequence[dict], by: Sequence[str] = ("method", "seed
     """Return a square matrix of how far runs agree on the order of layers: Spearman correlations of mean scores.
 
     Runs with the same `by` (names in `tables.KEYS`) share a row: the mean over pairs of different runs of one corpus
-    and model, or 1 for a single run. Low cosines mark important layers, so cosine and gradient agree if negative.
+    and model, or 1 for a single run. Cosine and gradient agree where it is negative, as low cosines matter.
     """
     scored, pairs = [record for record in records if has_scores(record)], []
     for runs in groups_by(scored, ["corpus", "model"]).values():

@@ -87,7 +87,7 @@ def comparisons_table(records: Sequence[dict], pairs: Sequence[tuple], split="te
 
 
 def paired_confusions(records: Sequence[dict], method: str, against: str, split: str) -> tuple:
-    """Return both methods' confusion counts, shape (seeds, clusters, K, K), true class first, and the cluster count."""
+    """Return both methods' confusions (seeds, clusters, true, predicted), and cluster count. InputError if unpaired."""
     ordered = sorted(records, key=lambda record: PAIRED(record["run"]["config"]))
     runs = [[run for run in ordered if run["run"]["config"]["method"] == name] for name in (method, against)]
     folds = [[PAIRED(run["run"]["config"]) for run in part] for part in runs]

@@ -99,7 +99,7 @@ class Companion:
 
     @classmethod
     def open(cls, profile: str, data=None, output=None, changes: Mapping | None = None, **where) -> "Companion":
-        """Return the companion of a named profile. See `profiles.profile_parameters` and, for `where`, `workers`."""
+        """Return the companion of a named profile. See `profiles.profile_parameters`. `where`: workers, scheduler."""
         return cls(**profile_parameters(profile, data, output, changes), **where)
 
     def load_corpora(self, public: bool = False) -> list[Corpus]:
@@ -108,7 +108,7 @@ class Companion:
         return [self._corpus(name, 0) for name in dict.fromkeys([*self.corpora, *more])]
 
     def experiment(self, name: str, of: str | None = None) -> Experiment:
-        """Return an experiment from the profile's archive, or run it. The study's is the substitute."""
+        """Return an experiment: from the archive, or by running it. If the profile lacks it, it is the study's."""
         if (name in self.corpus_of and of != STUDY) or self.profile.startswith(STUDY):
             if (self.folders.reports / INDEX).exists():
                 return Experiment(self, self.profile, *read_archive(self.folders.reports, name))

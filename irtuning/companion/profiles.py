@@ -50,7 +50,7 @@ RUN_BY_US = {"quick": "yes", "study": "yes, on two NVIDIA H200s", "small": "no",
 
 
 def profile_parameters(profile: str, data=None, output=None, changes: Mapping | None = None) -> dict:
-    """Return the arguments of `Companion` for a profile, named `-changed` after `changes`. InputError if one is bad."""
+    """Return a profile's arguments for `Companion`. `changes` make it `NAME-changed`. InputError for bad names."""
     if profile not in PROFILES:
         raise unknown("profile", profile, PROFILES)
     parameters, changes = PROFILES[profile], dict(changes or {})

@@ -15,7 +15,7 @@ from irtuning.errors import InputError
 
 LAYER_WISE = ("rst", "ist", "lisa-adapters", "last-k")  # the baselines in the claim of better scores
 PRIMARY = tuple(("ir", other) for other in ("full", *LAYER_WISE, "random-counts"))
-CHEAPER = tuple((method, "ir") for method in (VARIANT, *LAST))  # our variant; last layers, to the same depth or as many
+CHEAPER = tuple((method, "ir") for method in (VARIANT, *LAST))  # our variant; last layers to the same depth, or as many
 TESTS = ["p_value", "p_holm"]  # columns that tables without a test leave out
 MARGIN = -0.01  # macro F1 that a method may lose and still be called non-inferior
 WORTH_A_CLAIM = 0.15  # share of the time or memory of a step that must be saved
@@ -27,17 +27,17 @@ def primary_comparisons(records: Sequence[dict]) -> pandas.DataFrame:
 
 
 def non_inferiority(records: Sequence[dict]) -> pandas.DataFrame:
-    """Return the scores of three cheaper methods minus IR-Tuning's, and whether the interval is above the margin."""
+    """Return three cheaper methods' scores minus IR-Tuning's, and whether the whole interval is above the margin."""
     return comparisons_table(records, CHEAPER).drop(columns=TESTS).assign(non_inferior=lambda t: t.low >= MARGIN)
 
 
 def secondary_differences(records: Sequence[dict]) -> pandas.DataFrame:
-    """Return IR-Tuning's score minus that of each other method but Full PEFT. No verdict, so no p value, uses them."""
+    """Return IR-Tuning's score minus that of each method but Full PEFT, without p values: no verdict needs them."""
     return comparisons_table(records, [pair for pair in against_all(records) if "full" not in pair]).drop(columns=TESTS)
 
 
 def convergence_differences(records: Sequence[dict]) -> pandas.DataFrame:
-    """Return how much later than Full PEFT IR-Tuning reaches Full PEFT's last loss, with a 95 % t interval over runs.
+    """Return how much later (or earlier) IR-Tuning reaches Full PEFT's last loss, with a 95 % t interval over runs.
 
     A run that never reaches it counts with its full length. `reached` is the share of IR-Tuning's runs that reach it.
     """

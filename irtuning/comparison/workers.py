@@ -112,7 +112,7 @@ def _cluster(address: str) -> Iterator[tuple]:
             if isinstance(there, Exception):
                 raise InputError(f"worker {worker} cannot load irtuning: {there!r}; install it there")
             if (n := threads[worker]) > 1:
-                raise InputError(f"worker {worker} has {n} threads, which share random numbers; give it --nthreads 1")
+                raise InputError(f"worker {worker} has {n} threads, which share random numbers; use --nthreads 1")
             for package, here in versions().items():  # builds of one version for GPU and CPU are equal
                 if str(here).partition("+")[0] != str(other := there.get(package)).partition("+")[0]:
                     text = f"worker {worker} has {package} {other}, this process has {here}; install the same there"

@@ -30,7 +30,7 @@ def label_table(corpus: Corpus) -> pandas.DataFrame:
 
 
 def size_table(corpus: Corpus, split: str = "train") -> pandas.DataFrame:
-    """Return a row per revision: its intention, and how many words it has before, has after, and edits."""
+    """Return a row per revision: its intention, and its numbers of words before, after, and edited."""
     edits = ((r, edit_of(r)) for r in corpus.split(split))
     rows = [(r.intention, len(r.before.split()), len(r.after.split()), len(e.inserted + e.deleted)) for r, e in edits]
     table = pandas.DataFrame(rows, columns=["intention", "words before", "words after", "words edited"])

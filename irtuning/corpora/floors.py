@@ -50,8 +50,8 @@ def operation_floor(corpus: Corpus, split: str = "validation") -> Floor:
 def edit_aware_floor(corpus: Corpus, split: str = "validation") -> Floor:
     """Score a logistic regression with balanced classes on TF-IDF features of words and on the shape of the edit.
 
-    Words are taken from before, after, the inserted and the deleted text; the shape is `SHAPE_NAMES`. Regularisation is
-    chosen by macro F1 on validation, so the score there is a little too high.
+    Words come from before, after, the inserted and the deleted text; the shape is `SHAPE_NAMES`. The model is fitted on
+    train, with the regularisation that has the best macro F1 on validation, so the score there is a little too high.
     """
     from sklearn.compose import ColumnTransformer
     from sklearn.feature_extraction.text import TfidfVectorizer

@@ -16,7 +16,7 @@ SEED = 171
 def assign_folds(groups: Sequence[str], labels: Sequence[str], folds: int = FOLDS) -> list[int]:
     """Return the fold (0 to folds - 1) of every row. Rows of one group share a fold, and labels are balanced.
 
-    The groups are shuffled with SEED, so that a fold does not depend on the order of the rows. InputError if too few.
+    The groups are shuffled with SEED, so the order of the rows has no effect. InputError if there are too few.
     """
     import numpy
     from sklearn.model_selection import StratifiedGroupKFold

@@ -35,7 +35,7 @@ class LastLayers(ShareStrategy):
     sides: ClassVar[int] = 1  # 1: all other layers lie below those that learn; 2: half of them lie above
 
     def worst_case(self, count: int) -> tuple[list[int], list[int]]:
-        """Return the layers that learn twice, since they are the same at every step."""
+        """Return the same layers as both lists, because no other layer ever learns."""
         lowest = (count - self.size(count)) // self.sides
         return (list(range(lowest, lowest + self.size(count))),) * 2
 
@@ -127,7 +127,7 @@ class ImportanceSparseTuning(ShareStrategy):
         self.values = np.zeros(count)
 
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
-        """Draw layers. Those that were suppressed without harm are less likely."""
+        """Draw layers at random. Those that were suppressed without harm are less likely."""
         return draw(rng, self.count, self.size(self.count), 1 / (1 + np.exp(self.values)))
 
     def probe_due(self, step: int) -> bool:

@@ -106,7 +106,7 @@ class CosineMeter:
 
 @torch.no_grad()
 def losses_without(model: nn.Module, batch: Mapping, layers: Sequence[Sequence[int]], factor: float) -> list[float]:
-    """Return a batch's loss for each set of layers, without dropout, if `factor` scales their adapters' output."""
+    """Return a batch's loss, without dropout, for each set of layers whose adapters' output is scaled by `factor`."""
 
     def suppress(module, args, kwargs, output):
         base = module.get_base_layer()(*args, **kwargs)

@@ -162,5 +162,5 @@ class UpperTuning(IRTuningStrategy):
         return chosen
 
     def worst_case(self, count: int) -> tuple[list[int], list[int]]:
-        """Return all upper layers twice, since they may all learn at the same step."""
+        """Return all upper layers as both lists, because they may all learn at the same step."""
         return (list(range(int(self.floor * count), count)),) * 2

@@ -92,7 +92,7 @@ class LayerwiseTrainer(Trainer):
         loss = torch.nn.functional.cross_entropy(outputs.logits.float(), labels, weight=weights, reduction="sum")
         loss = loss / (len(labels) if num_items_in_batch is None else num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
-            loss = loss * self.accelerator.num_processes  # the number is of all processes; gradients are averaged
+            loss = loss * self.accelerator.num_processes  # the number covers all processes; DDP takes a mean
         return (loss, outputs) if return_outputs else loss
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler:

@@ -69,7 +69,7 @@ class LayerTuner:
         let_backprop_end_early(model)
 
     def begin_step(self) -> list[int]:
-        """Freeze all layers but those that the strategy chooses, and return these. A bad choice raises InputError."""
+        """Let the strategy choose layers, freeze the others, and return the chosen. InputError for a bad choice."""
         step, count = len(self.history), len(self.layers.indices)
         if self.strategy.probe_due(step):
             self.strategy.probe(self._losses_without, self.rng)
@@ -94,7 +94,8 @@ class LayerTuner:
             scale: factor by which the gradient is multiplied before it is scored and clipped.
 
         Raises:
-            InputError, TrainingStopped: no step has begun; the processes chose different layers.
+            InputError: no step has begun, or nothing has a gradient.
+            TrainingStopped: the processes chose different layers.
         """
         learning = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         if self._chosen is None or not learning:

@@ -1,4 +1,4 @@
-"""Building of what a prepared run trains with: tokenizer, model, encoded examples and Trainer, in a fixed order."""
+"""Construction of what a prepared run trains with: tokenizer, model, examples and Trainer, in a fixed order."""
 
 import copy
 import tempfile

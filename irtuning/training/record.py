@@ -74,7 +74,7 @@ def read_record(folder: Path) -> dict:
 def new_folder(folder: Path, within: Path | None = None) -> Iterator[Path]:
     """Yield a temporary folder, inside `within` or beside `folder`, that is renamed to `folder` at the end.
 
-    InputError is raised if `folder` is not empty or cannot be written. After any error the temporary folder is removed.
+    InputError: `folder` is not empty or cannot be written. If the body fails, the temporary folder is removed.
     """
     folder = Path(folder)
     try:
@@ -100,7 +100,7 @@ def new_folder(folder: Path, within: Path | None = None) -> Iterator[Path]:
 
 
 def provenance(device: str = "auto") -> dict:
-    """Return date, versions, commit, hardware and peak memory, without paths or host names. `device`: auto or cpu."""
+    """Return date, versions, commit, hardware and peak memory, without paths or host names. `device` is auto or cpu."""
     import torch
     gpu, threads = torch.cuda.is_available() and device != "cpu", torch.get_num_threads()
     try:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 ACCELERATIONS = {
     "uncast": "adapters read their input itself, not a float32 copy, so that autocast works in bfloat16",
     "compile": "each layer's forward and backward pass is compiled; the first steps take a minute or more"}  # fmt: skip
-GRAPHS = 64  # enough for layers that learn, have an input with a gradient, train, are padded, or not
+GRAPHS = 64  # per layer: it learns or not, its input has a gradient or not, and so on
 
 
 def problems(names: Collection[str], activation_budget: float = 1.0) -> list[str]:

@@ -73,7 +73,7 @@ class Case:
     steps: int = WARM + TIMED
     batch: int = 16
     length: int = 256
-    spread: str = "all 256"  # or `iterater`: most prompts have 90 to 160 tokens; or `padded`: the same, padded to `length`
+    spread: str = "all 256"  # `iterater`: most prompts have 90 to 160 tokens; `padded`: then padded to `length`
     callback: bool = True
     method: str | None = None
     waits: bool = False
@@ -365,7 +365,7 @@ def main(
     shape: str = "llama-3.1-8b",
     cases: Annotated[str, typer.Option(help="names or groups, separated by commas; if empty, all")] = "",
     seconds: Annotated[float, typer.Option(help="start no case after this many seconds")] = 1e9,
-    output: Annotated[Path | None, typer.Option(help="file to write; default: reports/benchmarks/large_shapes_SHAPE.json")] = None,
+    output: Annotated[Path | None, typer.Option(help="file to write instead of large_shapes_SHAPE.json")] = None,
     steps: Annotated[int | None, typer.Option(help="steps of every case, to try the script")] = None,
     batch: Annotated[int | None, typer.Option(help="batch of every case, to try the script")] = None,
     list_cases: Annotated[bool, typer.Option("--list")] = False,

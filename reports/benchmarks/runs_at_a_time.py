@@ -1,6 +1,6 @@
 """Measure how many short runs of `mini` a machine makes per minute with 1, 4, 8 or 12 workers that share its GPU.
 
-Run `python reports/benchmarks/runs_at_a_time.py`; each row is written to reports/benchmarks/runs_at_a_time.json at once.
+Run `python reports/benchmarks/runs_at_a_time.py`; rows go to reports/benchmarks/runs_at_a_time.json at once.
 The start of the workers is timed separately, because they start only once for a comparison of many runs.
 """
 

@@ -180,7 +180,7 @@ def _class_weights(plans, most, device):
 
 
 def _orders(plans, train, steps):
-    """Return the examples of every step, shape (runs, steps, BATCH). At a step all batches have the same length rank."""
+    """Return the examples of all steps, shape (runs, steps, BATCH). Batches of a step have the same length rank."""
     groups, shared = -(-steps // GROUP), np.random.default_rng(0)
     ranks = [shared.permutation(GROUP) for _ in range(groups)]
     orders = []

@@ -31,7 +31,7 @@ def main(
     held_out: Annotated[
         list[Path] | None, typer.Option(help="Text to score (repeatable). Without it, every 100th document is scored.")
     ] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help=f"name=value (repeatable). Defaults: {DEFAULTS}")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help=f"name=value, repeatable. Default: {DEFAULTS}")] = None,
 ) -> None:
     """Pre-train a small causal language model from scratch on plain text and on edited pairs made from it.
 
@@ -71,7 +71,7 @@ def pretrain(documents: list[str], scored: list[str], recipe: Recipe, folder: Pa
     tokenizer = make_tokenizer(documents, recipe.vocabulary, recipe.context)
     plain = encode_documents(documents, tokenizer)
     if len(plain) <= recipe.context:
-        raise InputError(f"the text has {len(plain)} tokens, fewer than one context of {recipe.context}; give more text")
+        raise InputError(f"the text has {len(plain)} tokens, but one context has {recipe.context}; give more text")
     torch.manual_seed(recipe.seed)
     model = make_model(recipe, len(tokenizer)).to("cuda" if torch.cuda.is_available() else "cpu")
     parameters = sum(p.numel() for p in model.parameters())

@@ -37,12 +37,12 @@ def read_documents(paths: Sequence[Path]) -> list[str]:
             raise InputError(f"{path} cannot be read: {error}; give another file") from None
         documents += [part.strip() for part in text.replace("\r\n", "\n").split("\n\n") if part.strip()]
     if not documents:
-        raise InputError(f"there is no text in {', '.join(map(str, paths)) or 'an empty list of files'}; give files with text")
+        raise InputError(f"no text in {', '.join(map(str, paths)) or 'an empty list of files'}; give files with text")
     return documents
 
 
 def make_tokenizer(documents: Sequence[str], size: int, context: int) -> "PreTrainedTokenizerBase":
-    """Train a byte-level BPE tokenizer on up to 30 MB. It encodes any Unicode text, and pairs as the classifier does."""
+    """Train a byte-level BPE tokenizer on up to 30 MB. It encodes any Unicode text, and pairs like the classifier."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -92,7 +92,7 @@ def encode_pairs(
         passes += 1
         found += len(rows[-1])
         if not len(rows[-1]):
-            raise InputError("no sentence of the text has the 3 to 60 words that a pair needs; give more text, or pairs=0")
+            raise InputError("no sentence has the 3 to 60 words that a pair needs; give more text, or pairs=0")
     return np.concatenate(rows)
 
 

@@ -3,7 +3,7 @@
     python reports/mini/pretraining_choices.py TEXT --held-out TEXT --data DIR --variants tail128,tail256
 
 This needs a GPU. All LoRA fine-tunings of a candidate (corpora x folds x class weights) run as one batch and are
-scored on the validation parts. The script writes reports/benchmarks/pretraining_choices.json, one block for each variant.
+scored on the validation parts. Each variant becomes one block of reports/benchmarks/pretraining_choices.json.
 """
 
 import dataclasses
@@ -55,7 +55,7 @@ def main(
     texts: list[Path],
     held_out: Annotated[Path, typer.Option()],
     data: Annotated[Path, typer.Option(help="Folder of the published corpora.")],
-    variants: Annotated[str, typer.Option(help="Names made of mix and width, such as plain192,tail128.")] = "tail128,tail192,tail256",
+    variants: Annotated[str, typer.Option(help="Mix and width, such as plain192,tail128.")] = "tail128,tail192,tail256",
     seconds: Annotated[float, typer.Option(help="Time of pre-training, without compilation.")] = 42,
     batch_tokens: Annotated[int, typer.Option(help="Tokens in a step.")] = 49152,
     output: Annotated[Path, typer.Option()] = REPOSITORY / "reports" / "benchmarks" / "pretraining_choices.json",
