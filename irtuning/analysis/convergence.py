@@ -33,7 +33,7 @@ def steps_to_loss(records: Sequence[dict], smooth: int = 10) -> pandas.DataFrame
 
 
 def best_rates(records: Sequence[dict]) -> pandas.DataFrame:
-    """Return each method's mean validation macro F1 at each learning rate, and its `best` rate (the lower of equals)."""
+    """Return each method's mean validation macro F1 at each learning rate, and its `best` rate (lower of equals)."""
     table = runs_table(records).assign(rate=[record["run"]["config"]["learning_rate"] for record in records])
     scores = table.pivot_table(index="method", columns="rate", values="macro_f1", sort=False).sort_index(axis=1)
     best = scores.idxmax(axis=1).map("{:g}".format)  # a text, since rounding the table would turn the rates into 0
