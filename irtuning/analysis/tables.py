@@ -107,7 +107,7 @@ def models_of(records: Sequence[dict]) -> str:
     for run in (record["run"] for record in records):
         config, scope = run["config"], facts(run["config"]["method"], run.get("strategy"))["scope"]
         size = run["parameters"] - (sum(run["layer_parameters"]) if scope == "adapters" else 0)
-        name = f"{config['model']} ({'random weights, ' if run['random_weights'] else ''}"
+        name = f"{run.get('model_title', config['model'])} ({'random weights, ' if run['random_weights'] else ''}"
         sizes[name] = min(size, sizes.get(name, size))
     return ", ".join(f"{name}{size / 1e6:.1f} M parameters)" for name, size in sizes.items())
 

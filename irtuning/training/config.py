@@ -29,7 +29,7 @@ class RunConfig:
     label: str = "label"
     group: str | None = None
     model: str = "mini"
-    form: str | None = None  # of the input: pair or instruction
+    form: str | None = None  # of the input: pair, instruction, marked or instruction-marked
     adapter: str = "lora"
     rank: int | None = None
     alpha: int | None = None
