@@ -78,7 +78,7 @@ def _convert(file: Path, folder: Path) -> None:
     except Exception as error:  # of many kinds, from the parsers of several libraries
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         cure = "get the file again, or a model of an architecture that transformers reads from GGUF"
-        raise InputError(f"{file} cannot be read as a GGUF model: {first}; {cure}") from error
+        raise InputError(f"{file} cannot be read as a GGUF model: {first.rstrip('.')}; {cure}") from error
     if missing := sorted(report["missing_keys"]):
         raise InputError(f"{file} lacks {len(missing)} of its weights, {missing[0]} the first; get it again")
     model.hf_quantizer = None  # the weights are plain tensors now; transformers would refuse to save them
