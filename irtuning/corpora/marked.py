@@ -55,7 +55,7 @@ def fitting_text(hunks: Sequence[Hunk], fits: Callable[[str], bool]) -> str:
             position += len(words)
         return [(kind, words) for kind, words in kept if words]
     count = bisect_left(range(len(order)), True, key=lambda n: fits(marked_text(without(n))))
-    if fits(text := marked_text(without(count))):
+    if (text := marked_text(without(count))) and fits(text):
         return text
     edits = [(kind, "".join(words).strip()) for kind, words in hunks if kind or not any(kinds)]
     longest = max(len(text) for _, text in edits)
