@@ -91,10 +91,12 @@ def corpora_table(loaded: Sequence[Corpus] = ()) -> pandas.DataFrame:
     return pandas.DataFrame(rows).T.rename_axis("corpus")
 
 
-def floor_table(floors: Sequence[Floor]) -> pandas.DataFrame:
-    """Return the macro F1 and accuracy of each floor."""
-    rows = {floor.name: {"macro F1": floor.macro_f1, "accuracy": floor.accuracy} for floor in floors}
-    return pandas.DataFrame(rows).T.rename_axis("floor")
+def floor_table(floors: Sequence[Floor], ceilings: Sequence = ()) -> pandas.DataFrame:
+    """Return the macro F1 and accuracy of each floor, then those of each human ceiling with the ends of an interval."""
+    rows = {bound.name: {"macro F1": bound.macro_f1, "accuracy": bound.accuracy} for bound in (*floors, *ceilings)}
+    for ceiling in ceilings:
+        rows[ceiling.name] |= {"low": ceiling.macro_f1_low, "high": ceiling.macro_f1_high}
+    return pandas.DataFrame(rows).T.rename_axis("bound" if ceilings else "floor")
 
 
 def _way(name: str, source: CorpusSource) -> str:
