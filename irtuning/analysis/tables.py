@@ -5,6 +5,7 @@ from itertools import accumulate
 
 import pandas
 
+from irtuning.corpora.base import sharing
 from irtuning.errors import InputError
 from irtuning.method.registry import facts
 
@@ -96,10 +97,9 @@ def validation_table(records: Sequence[dict]) -> pandas.DataFrame:
 
 def stamp(records: Sequence[dict], profile: str) -> str:
     """Return the line that every figure and table carries: profile, corpus, model, seeds, folds, steps, device."""
-    runs, shared = {record["run"]["config"]["corpus"]: record["run"] for record in records}, "groups in several splits"
-    kinds = {n: f"real, {r['shared_groups']} {shared}" if r.get("shared_groups") else "real" for n, r in runs.items()}
-    synthetic = {name for name, run in runs.items() if run["synthetic_corpus"]}
-    corpora = ", ".join("SYNTHETIC corpus" if name in synthetic else f"{name} ({kinds[name]})" for name in kinds)
+    runs = {record["run"]["config"]["corpus"]: record["run"] for record in records}
+    names = {name: f"{name} (real{sharing(run.get('shared_groups', 0))})" for name, run in runs.items()}
+    corpora = ", ".join("SYNTHETIC corpus" if runs[name]["synthetic_corpus"] else text for name, text in names.items())
     parts = [profile, corpora, models_of(records)]
     for name, field in {"seeds": "seed", "folds": "fold", "steps": "max_steps"}.items():
         values = sorted({record["run"]["config"][field] for record in records})

@@ -24,7 +24,9 @@ def corpus(
     name: opt.Name, data: opt.Data = None, split: opt.Split = None, fold: opt.Fold = 0, labels: opt.LabelSet = None,
     before: opt.Before = "before", after: opt.After = "after", label: opt.Label = "label", group: opt.Group = None,
     floors: opt.Floors = False, as_json: opt.Json = False) -> None:  # fmt: skip
-    """Show a corpus: its labels, splits, licence and origin, and how well annotators agree where that is known.
+    """Show a corpus: its labels, splits, licence and origin.
+
+    It also tells how well people agree, where the corpus gives the labels of each annotator.
 
     \b
     irtuning corpus mine.csv --before old --after new --label why --group writer --floors

@@ -18,7 +18,7 @@ from irtuning.analysis.tables import groups_by, markdown, run_title, stamp
 from irtuning.companion.archive import INDEX, read_archive, write_archive
 from irtuning.companion.paths import REPOSITORY, Folders
 from irtuning.companion.profiles import comparisons, profile_parameters
-from irtuning.corpora.base import Corpus
+from irtuning.corpora.base import Corpus, sharing
 from irtuning.corpora.load import has_fixed_splits, load_corpus
 from irtuning.training.record import write_bytes, write_text
 
@@ -171,8 +171,8 @@ class Companion:
         if isinstance(origin, Mapping):
             line, hashes = f"{profile} · no corpus · {note}", dict(origin)
         elif isinstance(origin, Corpus):
-            shared = f", {origin.shared_groups} groups in several splits" * (origin.shared_groups > 0)
-            kind = "SYNTHETIC corpus" if origin.synthetic else f"{origin.name} (real{shared})"
+            kind = f"{origin.name} (real{sharing(origin.shared_groups)})"
+            kind = "SYNTHETIC corpus" if origin.synthetic else kind
             note, hashes = note or "no model, no seed, no steps", {"corpus": origin.checksum}
             line = f"{profile} · {kind} · fold {origin.fold} · {note}"
         else:

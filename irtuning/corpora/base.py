@@ -105,9 +105,13 @@ class Corpus:
         return {s: {label: totals[s][label] for label in self.labels} for s in SPLITS}
 
     def _repr_html_(self) -> str:
-        shared = f", {self.shared_groups} groups in several splits" * (self.shared_groups > 0)
-        kind = f"({'SYNTHETIC' if self.synthetic else 'real'}, fold {self.fold}{shared})"
+        kind = f"({'SYNTHETIC' if self.synthetic else 'real'}, fold {self.fold}{sharing(self.shared_groups)})"
         return counts_html(self.name, [kind, self.licence, f"checksum {self.checksum[:12]}"], self.counts())
+
+
+def sharing(groups: int) -> str:
+    """Return the words that go with every result on a corpus whose splits share groups."""
+    return f", {groups} groups in several splits" if groups else ""
 
 
 def _mark(text: str, span: tuple[int, int] | None) -> str:

@@ -1,14 +1,17 @@
 """One function that loads any corpus: a named one by its name, a table of your own by its path."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
-from irtuning.corpora.base import Corpus
+from irtuning.corpora.base import Corpus, sharing
 from irtuning.corpora.folds import FOLDS, cut
 from irtuning.corpora.reading import read_rows
 from irtuning.corpora.sources import CORPORA, locate
 from irtuning.corpora.tabular import Columns, read_splits
 from irtuning.errors import InputError, unknown
+
+logger = logging.getLogger(__name__)
 
 
 def load_corpus(
@@ -52,6 +55,8 @@ def load_corpus(
     if source:
         options = {"split": split or kinds[0]} if len(kinds) > 1 else {}
         corpus = source.load(locate(name, data_dir), fold, labels, **options)
+        if corpus.shared_groups:
+            logger.warning("%s%s: scores on this split are too high", name, sharing(corpus.shared_groups))
         return replace(corpus, name=name, licence=source.licence, citation=source.citation)
     try:
         if path.is_dir():

@@ -113,4 +113,4 @@ def _is_start(paragraph: list[Unit], i: int) -> bool:
 
 
 def _ends(word: str) -> bool:
-    return word not in ABBREVIATIONS and bool(SENTENCE_END.fullmatch(word))
+    return word.lstrip('"“([') not in ABBREVIATIONS and bool(SENTENCE_END.fullmatch(word))
