@@ -23,6 +23,7 @@ class RunConfig:
     """Everything that decides the result of a run. None stands for the model's own setting until `complete`."""
     corpus: str = "synthetic"
     label_set: str | None = None  # fine or coarse; None for the corpus's own choice
+    split: str | None = None  # published or folds; None for the corpus's own choice
     fold: int = 0
     before: str = "before"  # before, after, label and group name the columns of the user's own file
     after: str = "after"
