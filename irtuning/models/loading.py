@@ -59,7 +59,7 @@ def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
     """Return the model's tokenizer, with a padding token. Raise InputError if it cannot be loaded."""
     from transformers import AutoTokenizer
 
-    source = _on_disk(source)
+    source = on_disk(source)
     with _reading(source):
         tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision, trust_remote_code=False)
     if tokenizer.cls_token is None:
@@ -82,7 +82,7 @@ def load_shape(model: str, labels: int = 9) -> "PreTrainedConfig":
     more = {"num_labels": labels, "use_cache": False}
     if model in MODELS:
         return AutoConfig.for_model(**MODELS[model].shape, **more)
-    source = _on_disk(resolve(model))
+    source = on_disk(resolve(model))
     more |= RANDOM.get(source.name, ({},))[0]
     cure = f"; choose one of: {', '.join(model_names())}; or give a local folder with its config.json"
     with _reading(source, f"the shape of model {model!r} is not known offline", cure):
@@ -113,7 +113,7 @@ def load_classifier(
     from transformers import AutoConfig, AutoModelForSequenceClassification, BitsAndBytesConfig
     from transformers.utils import is_bitsandbytes_available, logging
 
-    source = _on_disk(source)
+    source = on_disk(source)
     names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
     if source.random_weights:
         config = AutoConfig.from_pretrained(source.path, **RANDOM[source.name][0], **names)
@@ -155,7 +155,7 @@ def checkpoint_layers(model: "PreTrainedModel") -> None:
     enable({"use_reentrant": False})
 
 
-def _on_disk(source: ModelSource) -> ModelSource:
+def on_disk(source: ModelSource) -> ModelSource:
     """Return the same source; that of a GGUF file with the folder of its dequantised model."""
     is_gguf = source.path.endswith(".gguf")
     return replace(source, path=str(dequantised(source.path, source.revision)), revision=None) if is_gguf else source
