@@ -1,64 +1,76 @@
 """The script that compares the input forms: its runs, its rows, what it resumes, and what it does without."""
 
-import os
-import re
 import subprocess
 import sys
 
 import pandas
+import pytest
+import typer
 
+from irtuning import InputError
 from irtuning.companion.paths import REPOSITORY
 
-HIDDEN = ("datasets", "nbformat", "papermill", "pooch", "openpyxl")  # absent where the runs are made
-WITHOUT = f"""
+sys.path.append(str(REPOSITORY / "reports" / "forms"))
+import forms  # noqa: E402
+
+SMALL = {"CORPORA": dict.fromkeys(forms.CORPORA, ({"corpus": "synthetic"},)), "MODELS": ("tiny-random",),
+         "SEEDS": (171,), "COMMON": forms.COMMON | {"max_length": 96, "train_share": 0.1}}  # fmt: skip
+WITHOUT = """
 import sys
 from importlib.machinery import PathFinder
 class Finder(PathFinder):
     @classmethod
     def find_spec(cls, name, *more):
-        return None if name.split(".")[0] in {HIDDEN} else PathFinder.find_spec(name, *more)
+        hidden = ("datasets", "nbformat", "papermill", "pooch", "openpyxl")  # absent where the runs are made
+        return None if name.split(".")[0] in hidden else PathFinder.find_spec(name, *more)
 sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
-"""
-SMALL = """
-import sys
-sys.path.insert(0, "reports/forms")
+sys.path.append("reports/forms")
 import forms
-forms.CORPORA = dict.fromkeys(forms.CORPORA, ({"corpus": "synthetic"},))
-forms.MODELS, forms.SEEDS = ("tiny-random",), (171,)
-forms.COMMON |= {"max_length": 96, "train_share": 0.1}
-for words in sys.argv[1:]:
-    forms.app(words.split(), standalone_mode=False)
+config = forms.RunConfig(model="tiny-random", form="marked", max_length=96, max_steps=1, train_share=0.1)
+print(forms.make(config, forms.corpus_of(config))["form"])
+forms.app(["figure", "--out", sys.argv[1]])
 """
 
 
-def script(folder, *commands, fails=False):
-    """Run commands of the script on the synthetic corpus and a tiny model, in processes that lack some packages."""
-    (folder / "sitecustomize.py").write_text(WITHOUT)
-    path = os.pathsep.join([str(folder), str(REPOSITORY)])
-    words = [f"{command} --out {folder}" for command in commands]
-    run = subprocess.run([sys.executable, "-c", SMALL, *words], cwd=REPOSITORY, capture_output=True, text=True,
-                         env=os.environ | {"PYTHONPATH": path})  # fmt: skip
-    assert (run.returncode != 0) == fails, run.stderr
-    return run.stdout + run.stderr
+@pytest.fixture
+def small(monkeypatch):
+    """The script with one tiny model, one seed and the synthetic corpus."""
+    for name, value in SMALL.items():
+        monkeypatch.setattr(forms, name, value)
 
 
-def test_rows_appear_run_by_run_are_not_made_twice_and_become_a_picture(tmp_path):
-    script(tmp_path, "forms --steps 2 --workers 2")
+def test_rows_appear_run_by_run_are_not_made_twice_and_become_a_picture(small, tmp_path, capsys):
+    forms.forms(out=tmp_path, steps=2)
     table = pandas.read_csv(tmp_path / "forms.csv")
     assert len(table) == 8 and set(table.form) == {"pair", "marked", "instruction", "instruction-marked"}
     assert set(table.part) == {"validation"} and set(table.steps) == {2} and set(table.mean_layers) == {12}
     assert table[["accuracy", "macro_f1", "validation_loss", "seconds", "device", "versions"]].notna().all(axis=None)
     table.drop(index=3).to_csv(tmp_path / "forms.csv", index=False)
-    headline = "headline --model tiny-random --steps 2"
-    told = script(tmp_path, "forms --steps 2", headline, "figure", f"{headline} --class-weights heavy", fails=True)
-    again, headline = (pandas.read_csv(tmp_path / f"{name}.csv") for name in ("forms", "headline"))
-    assert len(re.findall(r"^\d+ rows, ", told, re.M)) == 3 and "class_weights is 'heavy'" in told
+    capsys.readouterr()
+    forms.forms(out=tmp_path, steps=2)
+    again = pandas.read_csv(tmp_path / "forms.csv")
+    assert len(again) == 8 and capsys.readouterr().out.count(" rows, ") == 1
     one, other = (sorted(t[["form", "class_weights", "macro_f1"]].to_numpy().tolist()) for t in (table, again))
     assert one == other
-    means = table.groupby(["form", "class_weights"]).macro_f1.mean()
-    assert set(zip(headline.form, headline.class_weights, strict=True)) == {means.idxmax()}
-    assert sorted(headline.method) == ["full", "ir"]
-    assert set(pandas.read_csv(tmp_path / "floors.csv").name) == {"operation", "edit-aware"}
+    headline = {"out": tmp_path, "model": "tiny-random", "steps": 2}
+    with pytest.raises(InputError, match="class_weights is 'heavy'"):
+        forms.headline(**headline, class_weights="heavy", form="pair")
+    forms.headline(**headline)
+    rows, means = pandas.read_csv(tmp_path / "headline.csv"), table.groupby(["form", "class_weights"]).macro_f1.mean()
+    assert sorted(rows.method) == ["full", "ir"] and set(zip(rows.form, rows.class_weights, strict=True)) == {
+        means.idxmax()}  # fmt: skip
+    run = subprocess.run([sys.executable, "-c", WITHOUT, str(tmp_path)], cwd=REPOSITORY, capture_output=True, text=True)
+    assert run.returncode == 0 and run.stdout == "marked\n", run.stderr
     assert (tmp_path / "forms.png").read_bytes().startswith(b"\x89PNG")
     text = (tmp_path / "forms.md").read_text()
-    assert "edit-aware" in text and f"{headline.macro_f1[0]:.3f}" in text and "validation parts of fold 0" in text
+    assert f"{rows.macro_f1[0]:.3f}" in text and "edit-aware" in text and "validation parts of fold 0" in text
+
+
+def test_a_failed_run_is_told_and_the_rows_of_the_others_are_written(small, tmp_path, capsys, monkeypatch):
+    config = forms.RunConfig.of(SMALL["COMMON"] | {"model": "tiny-random", "max_steps": 1})
+    corpora = {("synthetic", None): forms.corpus_of(config)}
+    outcomes = [(1, ValueError("no luck")), (0, {name: "x" for name in (*forms.KEYS, "macro_f1")})]
+    monkeypatch.setattr(forms, "outcomes", lambda *given, **options: iter(outcomes))
+    with pytest.raises(typer.Exit):
+        forms.make_rows(tmp_path / "t.csv", [config, config], corpora, 1)
+    assert "no luck" in capsys.readouterr().err and len(pandas.read_csv(tmp_path / "t.csv")) == 1
