@@ -259,7 +259,7 @@ SHAPES = [  # text of a section, before, after
      "(e.g. B) And more.", "(e.g. B) <edit> . </edit> And more."),
     ('<text>It is</text><edit type="style" crr="">so</edit><text>a</text><edit type="odd" crr="B">b</edit>',
      "It is <edit> so </edit> a b", "It is a B"),
-    (r'<text>One: \n\n</text><edit type="style" crr="\\ And &lt;b&gt;">\\ a</edit>,<text>c</text>',
+    (r'<text>One: two;</text><edit type="style" crr="\\ And &lt;b&gt;">\\ a</edit>,<text>c</text>',
      r"<edit> \\ a </edit> , c", r"<edit> \\ And <b> </edit> , c"),
 ]  # fmt: skip
 
