@@ -58,7 +58,7 @@ class Corpus:
     citation: str = ""
     synthetic: bool = False
     fold: int = 0
-    dropped: Mapping[str, int] = field(default_factory=dict, compare=False)  # rows by a label outside `labels`
+    dropped: Mapping[str, int] = field(default_factory=dict, compare=False)  # rows left out, if counted
 
     def __post_init__(self) -> None:
         if problems := list(_problems(self)):

@@ -20,6 +20,8 @@ from irtuning.corpora.load import load_corpus
 from irtuning.corpora.sources import CORPORA
 from irtuning.corpora.tabular import ITERATER_LABELS
 from irtuning.errors import InputError
+from irtuning.training.config import RunConfig
+from irtuning.training.prepare import corpus_of
 
 # corpus: labelled rows, documents, checksum digits of each fold (runs are recorded, so folds must never change),
 # and rows and documents of the shared validation part
@@ -94,6 +96,8 @@ def test_the_published_split_of_iterater_has_the_published_counts_and_says_that_
     assert corpus.counts() == {s: {label: n[i] for label, n in columns.items()} for i, s in enumerate(SPLITS)}
     said = "29 groups in several splits"
     assert corpus.shared_groups == 29 and said in corpus._repr_html_() and f"iterater, {said}: " in caplog.text
+    config = RunConfig.of({"corpus": "iterater", "split": "published"})
+    assert corpus_of(config, real_data).checksum == corpus.checksum
     with pytest.raises(InputError, match="fixed splits, so fold 1 does not exist"):
         load_corpus("iterater", real_data, 1, split="published")
     with pytest.raises(InputError, match="unknown split of corpus 'argrewrite': 'published'. Choose one of: folds"):
@@ -202,7 +206,7 @@ def test_an_iterater_folder_that_is_not_the_release_is_refused(tmp_path, spoil, 
         load_corpus("iterater", tmp_path)
 
 
-EDIT = re.compile(r'<edit type="?(.*?)"? crr="(.*?)" comments=".*?">(.*?)</edit>', re.DOTALL)
+EDIT = re.compile(r'<edit type="?(.*?)"? crr= ?"(.*?)" comments=".*?">(.*?)</edit>', re.DOTALL)
 
 
 def words(text: str) -> list[str]:
@@ -255,7 +259,7 @@ SHAPES = [  # text of a section, before, after
      "(e.g. B) And more.", "(e.g. B) <edit> . </edit> And more."),
     ('<text>It is</text><edit type="style" crr="">so</edit><text>a</text><edit type="odd" crr="B">b</edit>',
      "It is <edit> so </edit> a b", "It is a B"),
-    (r'<text>One: \n\n</text><edit type="style" crr="\\ And &lt;b&gt;">\\ a</edit>,<text>c</text>',
+    (r'<text>One: two;</text><edit type="style" crr="\\ And &lt;b&gt;">\\ a</edit>,<text>c</text>',
      r"<edit> \\ a </edit> , c", r"<edit> \\ And <b> </edit> , c"),
 ]  # fmt: skip
 
