@@ -13,8 +13,7 @@ from irtuning.companion.paths import REPOSITORY
 sys.path.append(str(REPOSITORY / "reports" / "forms"))
 import forms  # noqa: E402
 
-SMALL = {"CORPORA": dict.fromkeys(forms.CORPORA, ({"corpus": "synthetic"},)), "MODELS": ("tiny-random",),
-         "SEEDS": (171,), "COMMON": forms.COMMON | {"max_length": 96, "train_share": 0.1}}  # fmt: skip
+SMALL = {"MODELS": ("tiny-random",), "SEEDS": (171,), "COMMON": forms.COMMON | {"max_length": 96}}
 WITHOUT = """
 import sys
 from importlib.machinery import PathFinder
@@ -33,10 +32,12 @@ forms.app(["figure", "--out", sys.argv[1]])
 
 
 @pytest.fixture
-def small(monkeypatch):
-    """The script with one tiny model, one seed and the synthetic corpus."""
-    for name, value in SMALL.items():
+def small(monkeypatch, own_corpus):
+    """The script with one tiny model, one seed and one small corpus, whose settings are returned."""
+    corpus = {name: own_corpus[name] for name in ("corpus", "before", "after", "label", "group")}
+    for name, value in (SMALL | {"CORPORA": dict.fromkeys(forms.CORPORA, (corpus,))}).items():
         monkeypatch.setattr(forms, name, value)
+    return corpus
 
 
 def test_rows_appear_run_by_run_are_not_made_twice_and_become_a_picture(small, tmp_path, capsys):
@@ -67,8 +68,8 @@ def test_rows_appear_run_by_run_are_not_made_twice_and_become_a_picture(small, t
 
 
 def test_a_failed_run_is_told_and_the_rows_of_the_others_are_written(small, tmp_path, capsys, monkeypatch):
-    config = forms.RunConfig.of(SMALL["COMMON"] | {"model": "tiny-random", "max_steps": 1})
-    corpora = {("synthetic", None): forms.corpus_of(config)}
+    config = forms.RunConfig.of(SMALL["COMMON"] | small | {"model": "tiny-random", "max_steps": 1})
+    corpora = {(config.corpus, None): forms.corpus_of(config)}
     outcomes = [(1, ValueError("no luck")), (0, {name: "x" for name in (*forms.KEYS, "macro_f1")})]
     monkeypatch.setattr(forms, "outcomes", lambda *given, **options: iter(outcomes))
     with pytest.raises(typer.Exit):
