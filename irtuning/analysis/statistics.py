@@ -111,13 +111,16 @@ def paired_confusions(records: Sequence[dict], method: str, against: str, split:
     return *counts, len(groups)
 
 
-def f1_of_seeds(confusions: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the macro F1 of each draw and seed, from counts (seeds, clusters, K, K) and weights (draws, clusters)."""
+def f1_of_seeds(confusions: np.ndarray, weights: np.ndarray, classes: int | None = None) -> np.ndarray:
+    """Return the macro F1 of each draw and seed, from counts (seeds, clusters, K, K) and weights (draws, clusters).
+
+    The mean is over the first `classes`, by default over all K.
+    """
     pooled = np.tensordot(weights, confusions, (1, 1))
     right, true, predicted = pooled.diagonal(axis1=2, axis2=3), pooled.sum(3), pooled.sum(2)
     seen = true + predicted > 0  # a class that a draw neither has nor predicts is left out of its mean
     f1 = np.divide(2 * right, true + predicted, out=np.zeros_like(right, dtype=float), where=seen)
-    return f1.sum(2) / seen.sum(2)
+    return f1[..., :classes].sum(2) / seen[..., :classes].sum(2)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -5,6 +5,7 @@ from itertools import accumulate
 
 import pandas
 
+from irtuning.corpora.base import sharing
 from irtuning.errors import InputError
 from irtuning.method.registry import facts
 
@@ -45,7 +46,7 @@ def summary_table(records: Sequence[dict], floors: Sequence[dict] = (), split: s
         raise InputError(f"runs differ in {', '.join(sorted(names))}, so their mean says nothing; choose a subset")
     table = runs_table(records, split)
     keys = [name for name in ("corpus", "model") if table[name].nunique() > 1]
-    if lines := [floor | {"method": f"{floor['name']} floor"} for floor in floors if floor["split"] == split]:
+    if lines := [floor | {"method": bound_name(floor)} for floor in floors if floor["split"] == split]:
         columns, models = ["corpus", "macro_f1", "accuracy", "method"], table[["model"]].drop_duplicates()
         table = pandas.concat([pandas.DataFrame(lines)[columns].merge(models, how="cross"), table])
     grouped = table.groupby([*keys, "method"], sort=False)
@@ -54,6 +55,11 @@ def summary_table(records: Sequence[dict], floors: Sequence[dict] = (), split: s
     for name in ("macro_f1", "auprc"):
         result.insert(result.columns.get_loc(name) + 1, f"{name}_sd", grouped[name].std(ddof=1))
     return result
+
+
+def bound_name(row: Mapping) -> str:
+    """Return the name of a floor or of a human ceiling, which has an interval, in tables."""
+    return row["name"] if "macro_f1_low" in row else f"{row['name']} floor"
 
 
 def scores_table(record: dict, split: str = "validation") -> pandas.DataFrame:
@@ -91,8 +97,9 @@ def validation_table(records: Sequence[dict]) -> pandas.DataFrame:
 
 def stamp(records: Sequence[dict], profile: str) -> str:
     """Return the line that every figure and table carries: profile, corpus, model, seeds, folds, steps, device."""
-    synthetic = {record["run"]["config"]["corpus"]: record["run"]["synthetic_corpus"] for record in records}
-    corpora = ", ".join("SYNTHETIC corpus" if made else f"{name} (real)" for name, made in synthetic.items())
+    runs = {record["run"]["config"]["corpus"]: record["run"] for record in records}
+    names = {name: f"{name} (real{sharing(run.get('shared_groups', 0))})" for name, run in runs.items()}
+    corpora = ", ".join("SYNTHETIC corpus" if runs[name]["synthetic_corpus"] else text for name, text in names.items())
     parts = [profile, corpora, models_of(records)]
     for name, field in {"seeds": "seed", "folds": "fold", "steps": "max_steps"}.items():
         values = sorted({record["run"]["config"][field] for record in records})
@@ -107,7 +114,7 @@ def models_of(records: Sequence[dict]) -> str:
     for run in (record["run"] for record in records):
         config, scope = run["config"], facts(run["config"]["method"], run.get("strategy"))["scope"]
         size = run["parameters"] - (sum(run["layer_parameters"]) if scope == "adapters" else 0)
-        name = f"{config['model']} ({'random weights, ' if run['random_weights'] else ''}"
+        name = f"{run.get('model_title', config['model'])} ({'random weights, ' if run['random_weights'] else ''}"
         sizes[name] = min(size, sizes.get(name, size))
     return ", ".join(f"{name}{size / 1e6:.1f} M parameters)" for name, size in sizes.items())
 

@@ -7,7 +7,7 @@ from inspect import signature
 from pathlib import Path
 
 from irtuning.cli import options as opt
-from irtuning.corpora.load import load_corpus
+from irtuning.corpora.load import has_fixed_splits, load_corpus
 from irtuning.errors import InputError, read_as
 from irtuning.memory.fit import fit_report, parse_gpu
 from irtuning.memory.predict import PARTS, predict_memory
@@ -21,24 +21,34 @@ KINDS = {"rank": int, "alpha": int, "dropout": float, "width": int, "share": flo
 
 
 def corpus(
-    name: opt.Name, data: opt.Data = None, fold: opt.Fold = 0, labels: opt.LabelSet = None,
+    name: opt.Name, data: opt.Data = None, split: opt.Split = None, fold: opt.Fold = 0, labels: opt.LabelSet = None,
     before: opt.Before = "before", after: opt.After = "after", label: opt.Label = "label", group: opt.Group = None,
     floors: opt.Floors = False, as_json: opt.Json = False) -> None:  # fmt: skip
     """Show a corpus: its labels, splits, licence and origin.
+
+    It also tells how well people agree, where the corpus gives the labels of each annotator.
 
     \b
     irtuning corpus mine.csv --before old --after new --label why --group writer --floors
     """
     import pandas
-    shown = load_corpus(name, data, fold, labels=labels, before=before, after=after, label=label, group=group)
-    facts = {key: getattr(shown, key) for key in ("name", "synthetic", "fold", "licence", "citation", "checksum")}
+    from irtuning.analysis.ceiling import human_ceiling, why_no_ceiling
+    columns = {"before": before, "after": after, "label": label, "group": group}
+    shown = load_corpus(name, data, fold, labels=labels, split=split, **columns)
+    keys = ("name", "synthetic", "fold", "licence", "citation", "checksum", "shared_groups", "dropped")
+    facts = {key: getattr(shown, key) for key in keys}
+    facts |= {"split": "published" if has_fixed_splits(name, split) else "folds", "no_ceiling": why_no_ceiling(shown)}
     table = pandas.DataFrame(shown.counts()).rename_axis("examples", axis="columns")
-    texts = ["\n".join(f"{key}: {value}" for key, value in facts.items()), table.to_string()]
+    texts = ["\n".join(f"{key}: {value}" for key, value in facts.items() if value not in ("", {})), table.to_string()]
     result = facts | {"labels": list(shown.labels), "counts": shown.counts(), "splits": table.sum().to_dict()}
+    result["groups"] = {part: len({r.group for r in shown.split(part)} - {""}) for part in shown.counts()}
+    if ceilings := [dataclasses.asdict(ceiling) for ceiling in human_ceiling(shown)]:
+        texts += [f"human ceiling on validation\n{pandas.DataFrame(ceilings).T.to_string(header=False)}"]
+    result["ceiling"] = ceilings
     if floors:
         from irtuning.comparison.runs import corpus_floors
         result["floors"] = corpus_floors(shown)
-        texts += [pandas.DataFrame(result["floors"]).round(3).to_string(index=False)]
+        texts += [pandas.DataFrame(result["floors"]).round(3).dropna(axis="columns").to_string(index=False)]
     opt.show(result, as_json, "\n\n".join(texts))
 
 

@@ -18,7 +18,7 @@ from irtuning.analysis.tables import groups_by, markdown, run_title, stamp
 from irtuning.companion.archive import INDEX, read_archive, write_archive
 from irtuning.companion.paths import REPOSITORY, Folders
 from irtuning.companion.profiles import comparisons, profile_parameters
-from irtuning.corpora.base import Corpus
+from irtuning.corpora.base import Corpus, sharing
 from irtuning.corpora.load import has_fixed_splits, load_corpus
 from irtuning.training.record import write_bytes, write_text
 
@@ -94,8 +94,8 @@ class Companion:
         pandas.set_option("display.max_colwidth", None)  # a notebook shows long cells in full
         self.corpus_of = {name: corpus for name, _, corpus in (text.partition("@") for text in self.experiments)}
         self.folders = Folders(self.profile, self.output)
-        labels = self.settings.get("label_set")
-        self._corpus = functools.cache(lambda name, fold: load_corpus(name, self.data, fold, labels=labels))
+        chosen = {"labels": self.settings.get("label_set"), "split": self.settings.get("split")}
+        self._corpus = functools.cache(lambda name, fold: load_corpus(name, self.data, fold, **chosen))
 
     @classmethod
     def open(cls, profile: str, data=None, output=None, changes: Mapping | None = None, **where) -> "Companion":
@@ -168,7 +168,8 @@ class Companion:
         if isinstance(origin, Mapping):
             line, hashes = f"{profile} · no corpus · {note}", dict(origin)
         elif isinstance(origin, Corpus):
-            kind = "SYNTHETIC corpus" if origin.synthetic else f"{origin.name} (real)"
+            kind = f"{origin.name} (real{sharing(origin.shared_groups)})"
+            kind = "SYNTHETIC corpus" if origin.synthetic else kind
             note, hashes = note or "no model, no seed, no steps", {"corpus": origin.checksum}
             line = f"{profile} · {kind} · fold {origin.fold} · {note}"
         else:
@@ -182,7 +183,8 @@ class Companion:
         settings = self.settings | ({} if self.max_steps is None else {"max_steps": self.max_steps})
         corpora = [name for name in self.corpora if self.corpus_of[experiment] in ("", name)]
         for model, corpus in ((model, corpus) for model in self.models for corpus in corpora):
-            one_fold = has_fixed_splits(corpus)  # its only split gets as many runs as the folds of others
+            # a corpus in its published split has one fold, and gets as many runs as the others
+            one_fold = has_fixed_splits(corpus, settings.get("split"))
             folds, seeds = ([0], self.seeds * len(self.folds)) if one_fold else (self.folds, self.seeds)
             for options in comparisons(experiment, self.methods):
                 yield settings | {"corpus": corpus, "model": model, "folds": folds, "seeds": seeds} | options

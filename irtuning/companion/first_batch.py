@@ -56,4 +56,4 @@ def _one_batch(corpus: Corpus, name: str, adapter: str = "lora", seed: int = 171
     meter.remove()
     total, adapters = (sum(p.numel() for p in tensors) for tensors in (tuned.parameters(), adapter_parameters(tuned)))
     size = f"{'random weights, ' * source.random_weights}{(total - adapters) / 1e6:.1f} M parameters"
-    return tuned, layers, meter.read(), f"{name} ({size}), {adapter} · seeds {seed} · steps 0, one batch · CPU"
+    return tuned, layers, meter.read(), f"{source.title} ({size}), {adapter} · seeds {seed} · steps 0, one batch · CPU"

@@ -5,7 +5,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas
@@ -116,12 +116,14 @@ def run_name(config: RunConfig) -> str:
 
 
 def corpus_floors(corpus: Corpus, splits: Sequence[str] = ("validation",)) -> list[dict]:
-    """Return the scores of both floors on each split. They are computed only once for each corpus."""
+    """Return the scores of both floors on each split, then the human ceiling if the corpus has one. They are cached."""
+    from irtuning.analysis.ceiling import human_ceiling
     from irtuning.corpora.floors import edit_aware_floor, operation_floor
     key = corpus.checksum, corpus.fold, *splits
     if key not in _FLOORS:
         floors = [floor(corpus, split) for split in splits for floor in (operation_floor, edit_aware_floor)]
         scores = [{name: getattr(f, name) for name in ("name", "split", "macro_f1", "accuracy")} for f in floors]
+        scores += [asdict(ceiling) for split in splits for ceiling in human_ceiling(corpus, split)]
         _FLOORS[key] = [row | {"corpus": corpus.name, "fold": corpus.fold} for row in scores]
     return _FLOORS[key]
 

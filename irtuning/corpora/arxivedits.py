@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from irtuning.corpora.base import Corpus, Revision
+from irtuning.corpora.folds import cut_apart
 from irtuning.corpora.reading import parse_object, read_text
 from irtuning.errors import InputError, brief, unknown
 
@@ -19,13 +20,15 @@ FILES = ("data/edits/train.json", "data/edits/dev.json", "data/edits/test.json")
 GOLD = "edits-combination-0"  # the authors' reader uses no other; most edits of the others have no intention
 
 
-def load_arxivedits(folder: Path, fold: int = 0, labels: str | None = None) -> Corpus:
-    """Return the edits in their published splits, with the paper as group and the fine label in `extra["labels"]`."""
+def load_arxivedits(folder: Path, fold: int = 0, labels: str | None = None, split: str = "published") -> Corpus:
+    """Return the edits in their published splits or in `folds` by paper, with the fine label in `extra["labels"]`."""
     parts = [list(read_edits(folder / file)) for file in FILES]
+    if split == "folds":
+        parts = cut_apart([r for part in parts for r in part], fold)  # by the fine labels, always
     if labels == "fine":
-        return Corpus("arxivedits", FINE_LABELS, *parts)
+        return Corpus("arxivedits", FINE_LABELS, *parts, fold=fold)
     parts = [[replace(r, intention=COARSE[r.intention]) for r in part] for part in parts]
-    return Corpus("arxivedits", COARSE_LABELS, *parts)
+    return Corpus("arxivedits", COARSE_LABELS, *parts, fold=fold)
 
 
 def read_edits(path: Path) -> Iterator[Revision]:

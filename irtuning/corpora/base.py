@@ -58,6 +58,7 @@ class Corpus:
     citation: str = ""
     synthetic: bool = False
     fold: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict, compare=False)  # rows left out, if counted
 
     def __post_init__(self) -> None:
         if problems := list(_problems(self)):
@@ -75,6 +76,12 @@ class Corpus:
         rows = ([split, *values(r)] for split in SPLITS for r in self.split(split))
         text = "".join(json.dumps(row, ensure_ascii=False) for row in ([self.name, self.labels], *rows))
         return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()  # a text may hold half a character
+
+    @property
+    def shared_groups(self) -> int:
+        """Number of groups (writers, documents) that are in more than one split. Scores are too high if it is not 0."""
+        groups = Counter(group for split in SPLITS for group in {r.group for r in self.split(split)} - {""})
+        return sum(count > 1 for count in groups.values())
 
     def split(self, name: str) -> list[Revision]:
         """Return the revisions of `train`, `validation` or `test`."""
@@ -98,8 +105,13 @@ class Corpus:
         return {s: {label: totals[s][label] for label in self.labels} for s in SPLITS}
 
     def _repr_html_(self) -> str:
-        kind = f"({'SYNTHETIC' if self.synthetic else 'real'}, fold {self.fold})"
+        kind = f"({'SYNTHETIC' if self.synthetic else 'real'}, fold {self.fold}{sharing(self.shared_groups)})"
         return counts_html(self.name, [kind, self.licence, f"checksum {self.checksum[:12]}"], self.counts())
+
+
+def sharing(groups: int) -> str:
+    """Return the words that go with every result on a corpus whose splits share groups."""
+    return f", {groups} groups in several splits" if groups else ""
 
 
 def _mark(text: str, span: tuple[int, int] | None) -> str:

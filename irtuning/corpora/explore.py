@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy
 import pandas
 
-from irtuning.corpora.base import SPLITS, Corpus, Revision
+from irtuning.corpora.base import SPLITS, Corpus, Revision, sharing
 from irtuning.corpora.edits import edit_of
 from irtuning.corpora.floors import Floor
 from irtuning.corpora.sources import CORPORA, CorpusSource
@@ -81,20 +81,25 @@ def cue_table(corpus: Corpus, top: int = 5) -> pandas.DataFrame:
 
 
 def corpora_table(loaded: Sequence[Corpus] = ()) -> pandas.DataFrame:
-    """Return a row per named corpus: its labels, licence, home, how to get it, and its size if it is loaded."""
+    """Return a row per named corpus: labels, splits, licence, home, how to get it, and its size where it is loaded."""
     here, rows = {corpus.name: corpus for corpus in loaded}, {}
     for name, source in CORPORA.items():
         corpus = here.get(name)
-        size = str(sum(len(corpus.split(split)) for split in SPLITS)) if corpus else "not loaded"
+        size = "not loaded"
+        if corpus:
+            size = f"{sum(len(corpus.split(split)) for split in SPLITS)}{sharing(corpus.shared_groups)}"
         rows[name] = {"labels": ", ".join(corpus.labels if corpus else source.labels), "revisions": size}
+        rows[name] |= {"splits": " or ".join(source.splits)}  # the default first
         rows[name] |= {"licence": source.licence, "home": source.home, "how to get it": _way(name, source)}
     return pandas.DataFrame(rows).T.rename_axis("corpus")
 
 
-def floor_table(floors: Sequence[Floor]) -> pandas.DataFrame:
-    """Return the macro F1 and accuracy of each floor."""
-    rows = {floor.name: {"macro F1": floor.macro_f1, "accuracy": floor.accuracy} for floor in floors}
-    return pandas.DataFrame(rows).T.rename_axis("floor")
+def floor_table(floors: Sequence[Floor], ceilings: Sequence = ()) -> pandas.DataFrame:
+    """Return the macro F1 and accuracy of each floor, then those of each human ceiling with the ends of an interval."""
+    rows = {bound.name: {"macro F1": bound.macro_f1, "accuracy": bound.accuracy} for bound in (*floors, *ceilings)}
+    for ceiling in ceilings:
+        rows[ceiling.name] |= {"low": ceiling.macro_f1_low, "high": ceiling.macro_f1_high}
+    return pandas.DataFrame(rows).T.rename_axis("bound" if ceilings else "floor")
 
 
 def _way(name: str, source: CorpusSource) -> str:

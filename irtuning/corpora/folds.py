@@ -40,6 +40,20 @@ def cut(rows: Sequence[Revision], fold: int = 0) -> tuple[list[Revision], list[R
     return train, validation, test
 
 
+def cut_apart(rows: Sequence[Revision], fold: int = 0) -> tuple[list[Revision], list[Revision], list[Revision]]:
+    """Return train, validation and test, with one validation part that no test part of folds 0 to 3 touches.
+
+    Test is the fold, as in `cut`. Folds 0 to 3 share a validation part, half of the test part of fold 4. So a choice
+    that is made on their validation part has seen nothing that they test. Fold 4 cuts its own from the others.
+    """
+    train, validation, test = cut(rows, fold)
+    if fold == FOLDS - 1:
+        return train, validation, test
+    shared, _ = _take(cut(rows, FOLDS - 1)[2], 2, 0)
+    held_out = {r.id for r in (*shared, *test)}
+    return [r for r in rows if r.id not in held_out], shared, test
+
+
 def _most_folds(groups: Sequence[str], labels: Sequence[str]) -> int:
     return min(len(set(groups)), max(Counter(labels).values(), default=0))
 

@@ -1,27 +1,33 @@
 """One function that loads any corpus: a named one by its name, a table of your own by its path."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
-from irtuning.corpora.base import Corpus
+from irtuning.corpora.base import Corpus, sharing
 from irtuning.corpora.folds import FOLDS, cut
 from irtuning.corpora.reading import read_rows
 from irtuning.corpora.sources import CORPORA, locate
 from irtuning.corpora.tabular import Columns, read_splits
 from irtuning.errors import InputError, unknown
 
+logger = logging.getLogger(__name__)
+
 
 def load_corpus(
     name_or_path: str | Path, data_dir: str | Path | None = None, fold: int = 0, *, labels: str | None = None,
     before: str = "before", after: str = "after", label: str = "label", group: str | None = None,
+    split: str | None = None,
 ) -> Corpus:  # fmt: skip
     """Return a corpus by its name (see `corpus_names`), or from your own table or folder with a table per split.
 
     Args:
         name_or_path: a name, or a path. If a name and a path are spelled alike, the name wins.
         data_dir: the folder of a named corpus. By default the one in IRTUNING_DATA; else it is downloaded.
-        fold: 0 to 4 where this package makes the splits: for argrewrite and for a single file of your own.
+        fold: 0 to 4 where this package makes the splits: in `folds`, and for a single file of your own.
         labels: "fine" or "coarse" where a corpus has both. The default is fine for argrewrite, coarse for arxivedits.
+        split: "published" or "folds" where a corpus has both. The default is folds for iterater, whose published split
+            shares documents between its parts, and published for arxivedits.
         before, after, label, group: the columns of your own table.
 
     Raises:
@@ -36,7 +42,10 @@ def load_corpus(
         raise InputError(f"no file or folder {name!r}; give an existing one, or a corpus: {', '.join(CORPORA)}")
     if source and columns != Columns():
         raise InputError(f"corpus {name!r} has its own columns; leave before, after, label and group at their defaults")
-    if fold != 0 and has_fixed_splits(name):
+    kinds = source.splits if source else ("published" if path.is_dir() else "folds",)
+    if split not in (None, *kinds):
+        raise unknown(f"split of corpus {name!r}:", split, kinds)
+    if fold != 0 and has_fixed_splits(name, split):
         raise InputError(f"corpus {name!r} has fixed splits, so fold {fold!r} does not exist; leave it at 0")
     if fold not in range(FOLDS):
         raise InputError(f"fold must be 0 to {FOLDS - 1}, got {fold!r}")
@@ -44,7 +53,10 @@ def load_corpus(
     if labels not in (None, *known):
         raise unknown(f"label set of corpus {name!r}:", labels, known)
     if source:
-        corpus = source.load(locate(name, data_dir), fold, labels)
+        options = {"split": split or kinds[0]} if len(kinds) > 1 else {}
+        corpus = source.load(locate(name, data_dir), fold, labels, **options)
+        if corpus.shared_groups:
+            logger.warning("%s%s: scores on this split are too high", name, sharing(corpus.shared_groups))
         return replace(corpus, name=name, licence=source.licence, citation=source.citation)
     try:
         if path.is_dir():
@@ -61,6 +73,6 @@ def corpus_names() -> tuple[str, ...]:
     return tuple(CORPORA)
 
 
-def has_fixed_splits(name: str) -> bool:
-    """Return whether a corpus comes with its own splits, so that only fold 0 exists."""
-    return not CORPORA[name].split_by_us if name in CORPORA else Path(name).is_dir()
+def has_fixed_splits(name: str, split: str | None = None) -> bool:
+    """Return whether a corpus is used in splits of its own, so that only fold 0 exists."""
+    return (split or CORPORA[name].splits[0]) == "published" if name in CORPORA else Path(name).is_dir()

@@ -1,33 +1,38 @@
 """The named corpora: what each one states about itself, and where its files are found or downloaded."""
 
 import hashlib
+import logging
 import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from irtuning.corpora import argrewrite, arxivedits, tabular
+from irtuning.corpora import argrewrite, arxivedits, iterater, tabular, tetra
 from irtuning.corpora.base import Corpus
 from irtuning.errors import InputError, unknown
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusSource:
     """Everything that a named corpus states, in one row of `CORPORA`. Only `load`, `labels` and `home` are required."""
 
-    load: Callable[[Path | None, int, str | None], Corpus]  # of its folder, the fold, and "fine", "coarse" or None
+    load: Callable[..., Corpus]  # of its folder or None, the fold, the label set or None; with two splits also `split`
     labels: tuple[str, ...]  # the default label set, in index order
     home: str  # where people get it
     licence: str = "unknown"
     citation: str = ""
     has_coarse: bool = False  # whether it has a fine and a coarse label set
-    split_by_us: bool = False  # whether this package splits it in five folds; otherwise its splits are fixed
+    splits: tuple[str, ...] = ("published",)  # or "folds", five that this package makes; or both, the default first
+    annotators: str = ""  # the file with each annotator's labels, from which the human ceiling is computed
     patterns: tuple[str, ...] = ()  # its files, which mark a folder as this corpus; empty if it needs none
     may_be_file: bool = False  # whether the data folder may also be its only file
     hub: str = ""  # the Hub data set that `load` reads where the folder is None
     url: str = ""  # a zip archive of its repository at one commit, or an address ending in "/" that has its files
-    checksum: str = ""  # `digest` of the downloaded files, since GitHub may change the bytes of a zip
+    checksum: str = ""  # `digest` of the downloaded files, since GitHub may change the bytes of a zip that it packs
+    archive_sha256: str | None = None  # of a zip that was published as such
 
     def files(self, folder: Path) -> list[Path]:
         """Return the files of this corpus in a folder, sorted."""
@@ -48,8 +53,13 @@ class CorpusSource:
 
 CORPORA = {
     "iterater": CorpusSource(
-        load=tabular.load_iterater, labels=tabular.ITERATER_LABELS, patterns=("train.json", "train.jsonl"),
-        hub=tabular.ITERATER_HUB, home=f"https://huggingface.co/datasets/{tabular.ITERATER_HUB}", licence="Apache-2.0",
+        load=iterater.load_iterater, labels=tabular.ITERATER_LABELS, splits=("folds", "published"),
+        patterns=("train.json", "train.jsonl", "dev.json", "test.json"), annotators=iterater.ANNOTATORS, licence="Apache-2.0",
+        home="https://github.com/vipulraheja/IteraTeR (commit 4bddaa4f90e9, dataset/)", hub=iterater.HUB,
+        url="https://raw.githubusercontent.com/vipulraheja/IteraTeR/4bddaa4f90e9ba041cf468625bc253a93437776e/"
+        "dataset/human_sent_level.zip",
+        archive_sha256="5dd5a673e897db58195417a451cdde135179f98f07131eb9b5e722aa1f8bc982",
+        checksum="c63749bab8075161bfba88e0a6ece03ef6f32ca3e4355736fa5b45636e483c34",
         citation="Du et al., Understanding Iterative Revision from Human-Written Text, ACL 2022"),
     "argrevision": CorpusSource(
         load=tabular.load_argrevision, labels=tabular.ARGREVISION_LABELS, licence="not public", may_be_file=True,
@@ -57,7 +67,7 @@ CORPORA = {
         patterns=("argrevision.xlsx", "argrevision.csv"),
         citation="ArgRevision, as used by Liu & Litman, Findings of EMNLP 2025"),
     "argrewrite": CorpusSource(
-        load=argrewrite.load_argrewrite, labels=argrewrite.FINE_LABELS, has_coarse=True, split_by_us=True,
+        load=argrewrite.load_argrewrite, labels=argrewrite.FINE_LABELS, has_coarse=True, splits=("folds",),
         patterns=(argrewrite.PATTERN,), home="https://github.com/omidkashefi/ArgRewrite (commit a433be296c3d)",
         url="https://github.com/omidkashefi/ArgRewrite/archive/a433be296c3d.zip", licence="CC BY 4.0",
         checksum="b16470e0cd81d56d0f7dcecd0eb1fae8ca3989a36cd979e9426656695b85f7aa",
@@ -65,10 +75,18 @@ CORPORA = {
     "arxivedits": CorpusSource(
         load=arxivedits.load_arxivedits, labels=arxivedits.COARSE_LABELS, has_coarse=True, licence="none stated",
         home="https://github.com/chaojiang06/arXivEdits (commit 113913d68522)", patterns=arxivedits.FILES,
+        splits=("published", "folds"),
         url="https://github.com/chaojiang06/arXivEdits/raw/113913d68522/",
         checksum="3153f9ddbc95f5a21d13689aecbe1338d7a68ac3bc692446102eeebc0157062d",
         citation="Jiang, Xu & Stevens, arXivEdits: Understanding the Human Revision Process in Scientific Writing, "
         "EMNLP 2022"),
+    "tetra": CorpusSource(
+        load=tetra.load_tetra, labels=tetra.LABELS, splits=("folds",), patterns=(tetra.PATTERN,), licence="CC BY 4.0",
+        home="https://github.com/chemicaltree/tetra (commit 054ba8b308b7)",
+        url="https://github.com/chemicaltree/tetra/archive/054ba8b308b7ed5a3a2aca9619427bc8f8fbd405.zip",
+        checksum="c6c1b594ce528585672c374093c279333e07eec7bf8211212174053009e8e7b7",
+        citation="Mita et al., Towards Automated Document Revision: Grammatical Error Correction, Fluency Edits, and "
+        "Beyond, arXiv 2205.11484, 2022"),
     "synthetic": CorpusSource(
         load=tabular.load_synthetic, labels=tabular.ITERATER_LABELS, home="made by the package", licence="Apache-2.0"),
 }  # fmt: skip
@@ -104,19 +122,25 @@ def find(name: str, data_dir: str | Path | None = None) -> Path | None:
 
 
 def locate(name: str, data_dir: str | Path | None = None) -> Path | None:
-    """Return the folder of a corpus, downloaded once if it is not on this machine. It is None where it needs no folder.
+    """Return the folder of a corpus, downloaded once if it is not on this machine.
+
+    It is None where the corpus needs no folder, or is to be read from the Hub because its download failed.
 
     InputError says what to do where the corpus cannot be found or downloaded, or is not what was published.
     """
     folder, source = find(name, data_dir), CORPORA[name]
-    if folder is not None or source.hub or not source.patterns:
+    if folder is not None or not source.patterns:
         return folder
     if not source.url:
         raise InputError(f"corpus {name!r} was not found. {source.cure()}")
     try:
         return _download(name, source)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{name!r} could not be fetched from {source.url} ({error}). {source.cure()}") from error
+        problem = f"{name!r} could not be fetched from {source.url} ({error})"
+        if not source.hub:
+            raise InputError(f"{problem}. {source.cure()}") from error
+        logger.warning("%s; reading it from the Hub data set %s", problem, source.hub)
+        return None
 
 
 def _download(name: str, source: CorpusSource) -> Path:
@@ -126,7 +150,7 @@ def _download(name: str, source: CorpusSource) -> Path:
     for path in map(Path, source.patterns if source.url.endswith("/") else ()):
         pooch.retrieve(source.url + path.as_posix(), None, path.name, cache / path.parent)
     if not source.url.endswith("/"):
-        pooch.retrieve(source.url, None, "archive.zip", cache, processor=pooch.Unzip(extract_dir="."))
+        pooch.retrieve(source.url, source.archive_sha256, "archive.zip", cache, processor=pooch.Unzip(extract_dir="."))
     for folder in (cache, *cache.iterdir()):
         if source.digest(folder) == source.checksum:
             return folder

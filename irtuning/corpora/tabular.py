@@ -1,8 +1,7 @@
-"""Corpora in tables: ITERATER-human, ArgRevision, the synthetic one, and your own file or folder of files."""
+"""Corpora in tables: ArgRevision, the synthetic one, and your own file or folder of files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from irtuning.corpora.base import SPLITS, Corpus, Revision
@@ -10,7 +9,6 @@ from irtuning.corpora.reading import READERS, Row, read_rows, require
 from irtuning.errors import InputError, unknown
 
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "dev", "valid"), "test": ("test",)}
-ITERATER_HUB = "wanyu/IteraTeR_human_sent"
 ITERATER_LABELS = ("clarity", "fluency", "coherence", "style", "meaning-changed")
 ARGREVISION_LABELS = ("relevant", "irrelevant", "already exists", "LCE", "not LCE", "commentary")
 ARGREVISION_SEED = 171  # the paper's seed, for the shuffle and for both cuts
@@ -59,14 +57,6 @@ def read_splits(folder: Path) -> dict[str, list[Row]]:
     return tables
 
 
-def load_iterater(folder: Path | None, fold: int = 0, labels: str | None = None) -> Corpus:
-    """Return ITERATER-human at sentence level, from a folder or the Hub (None), without the rows labelled `others`."""
-    read = partial(Columns("before_sent", "after_sent", "labels", "doc_id").revisions, labels=ITERATER_LABELS)
-    tables = read_splits(folder) if folder else {split: _hub_rows(split) for split in SPLITS}
-    parts = [read(rows, f"iterater_{split}", dropped="others") for split, rows in tables.items()]
-    return Corpus("iterater", ITERATER_LABELS, *parts)
-
-
 def load_argrevision(path: Path, fold: int = 0, labels: str | None = None) -> Corpus:
     """Return ArgRevision, shuffled and cut 80/10/10, without the rows labelled `claim`.
 
@@ -91,15 +81,3 @@ def load_synthetic(folder: Path | None = None, fold: int = 0, labels: str | None
     rows = Columns("before", "after", "intention", "template").revisions(read_rows(SYNTHETIC_FILE), "synthetic")
     parts = [[replace(r, id=r.extra["id"]) for r in rows if r.extra["split"] == split] for split in SPLITS]
     return Corpus("synthetic", ITERATER_LABELS, *parts, synthetic=True)
-
-
-def _hub_rows(split: str) -> list[Row]:
-    from datasets import load_dataset
-
-    try:
-        examples = load_dataset(ITERATER_HUB, split=split)
-    except Exception as error:  # the Hub's client raises many classes of error
-        problem = f"corpus 'iterater' could not be fetched from the Hub data set {ITERATER_HUB} ({error})"
-        cure = "Put train.json, validation.json and test.json in a folder; name it in data_dir, --data or IRTUNING_DATA"
-        raise InputError(f"{problem}. {cure}") from error
-    return [Row(f"{ITERATER_HUB}, {split}, row {n}", n, example) for n, example in enumerate(examples, start=1)]

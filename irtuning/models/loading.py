@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from irtuning.errors import InputError, unknown
 from irtuning.models.catalog import (
     MINI, MINI_SETTINGS, MODELS, RANDOM, REFERENCE_SETTINGS, embedded_model_path, model_names,
 )  # fmt: skip
+from irtuning.models.gguf import dequantised, gguf_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -23,8 +24,9 @@ class ModelSource:
     name: str  # as the user gave it
     path: str  # a local folder or a Hub id
     revision: str | None  # commit of the Hub's repository; None for the newest one and for a folder
-    form: str  # how a revision is written for the model: pair or instruction
+    form: str  # how a revision is written for the model, see `irtuning.models.prompts`
     settings: dict  # the model's own settings of training, by name
+    title: str  # what records and captions call it
 
     @property
     def random_weights(self) -> bool:
@@ -33,33 +35,39 @@ class ModelSource:
 
 
 def resolve(name: str, form: str | None = None) -> ModelSource:
-    """Return what a name, Hub id, local folder or its config.json stands for, unloaded, or raise InputError."""
+    """Return what a name, Hub id, folder, config.json or GGUF file stands for, unloaded, or raise InputError."""
     path = Path(name)
     if path.name == "config.json" and path.is_file():
         name, path = str(path.parent), path.parent
     if name == MINI or name in RANDOM:
         settings = RANDOM[name][1] if name in RANDOM else MINI_SETTINGS
-        return ModelSource(name, str(embedded_model_path()), None, form or "pair", settings)
+        return ModelSource(name, str(embedded_model_path()), None, form or "pair", settings, name)
     if named := MODELS.get(name):
         form = form or named.form
         where, revision = named.instruct if named.instruct and form == "instruction" else (named.hub_id, named.revision)
-        return ModelSource(name, where, revision, form, REFERENCE_SETTINGS | {"batch_size": named.batch_size})
+        return ModelSource(name, where, revision, form, REFERENCE_SETTINGS | named.settings, named.title or name)
+    if path.suffix == ".gguf":
+        title = f"{path.stem}, dequantised"
+        return ModelSource(name, str(gguf_file(name)), None, form or "pair", REFERENCE_SETTINGS, title)
     is_hub_id = name.count("/") == 1 and not name.startswith((".", "/", "~")) and not path.parent.is_dir()
     if path.is_dir() or is_hub_id:
-        return ModelSource(name, name, None, form or "pair", REFERENCE_SETTINGS)
-    raise unknown("model (neither a name, a folder nor a Hub id such as owner/name)", name, model_names())
+        return ModelSource(name, name, None, form or "pair", REFERENCE_SETTINGS, name)
+    raise unknown("model (neither a name, a folder, a GGUF file nor a Hub id such as owner/name)", name, model_names())
 
 
 def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
     """Return the model's tokenizer, with a padding token. Raise InputError if it cannot be loaded."""
     from transformers import AutoTokenizer
 
+    source = on_disk(source)
     with _reading(source):
         tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision, trust_remote_code=False)
     if tokenizer.cls_token is None:
         tokenizer.padding_side = "left"  # the model is a decoder, which the authors pad on the left
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.unk_token
+    if tokenizer.pad_token is None:
+        raise InputError(f"the tokenizer of {source.name!r} has no special token to pad with; give it a pad_token")
     return tokenizer
 
 
@@ -71,9 +79,10 @@ def load_shape(model: str, labels: int = 9) -> "PreTrainedConfig":
     """
     from transformers import AutoConfig
 
-    source, more = resolve(model), {"num_labels": labels, "use_cache": False}
-    if source.name in MODELS:
-        return AutoConfig.for_model(**MODELS[source.name].shape, **more)
+    more = {"num_labels": labels, "use_cache": False}
+    if model in MODELS:
+        return AutoConfig.for_model(**MODELS[model].shape, **more)
+    source = on_disk(resolve(model))
     more |= RANDOM.get(source.name, ({},))[0]
     cure = f"; choose one of: {', '.join(model_names())}; or give a local folder with its config.json"
     with _reading(source, f"the shape of model {model!r} is not known offline", cure):
@@ -104,6 +113,7 @@ def load_classifier(
     from transformers import AutoConfig, AutoModelForSequenceClassification, BitsAndBytesConfig
     from transformers.utils import is_bitsandbytes_available, logging
 
+    source = on_disk(source)
     names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
     if source.random_weights:
         config = AutoConfig.from_pretrained(source.path, **RANDOM[source.name][0], **names)
@@ -128,6 +138,8 @@ def load_classifier(
     if missing := sorted(name for name in report["missing_keys"] if name.startswith(f"{model.base_model_prefix}.")):
         raise InputError(f"{source.name!r} lacks {len(missing)} of its weights, {missing[0]} the first; get it again")
     model.config.pad_token_id = tokenizer.pad_token_id
+    if getattr(model.config, "rope_parameters", None) is None:
+        tokenizer.padding_side = "right"  # the model counts positions from the first token of a row, padding included
     return model
 
 
@@ -141,6 +153,12 @@ def checkpoint_layers(model: "PreTrainedModel") -> None:
     # the method was renamed in transformers 5.23, and both versions are supported
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
+
+
+def on_disk(source: ModelSource) -> ModelSource:
+    """Return the same source; that of a GGUF file with the folder of its dequantised model."""
+    is_gguf = source.path.endswith(".gguf")
+    return replace(source, path=str(dequantised(source.path, source.revision)), revision=None) if is_gguf else source
 
 
 @contextmanager

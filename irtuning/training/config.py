@@ -23,13 +23,14 @@ class RunConfig:
     """All settings that decide the result of a run. None stands for the model's own value, which `complete` puts in."""
     corpus: str = "synthetic"
     label_set: str | None = None  # fine or coarse; None: the corpus decides
+    split: str | None = None  # published or folds; None: the corpus decides
     fold: int = 0
     before: str = "before"  # before, after, label and group name the columns of the user's own file
     after: str = "after"
     label: str = "label"
     group: str | None = None
     model: str = "mini"
-    form: str | None = None  # form of the input: pair or instruction
+    form: str | None = None  # form of the input: pair, instruction, marked or instruction-marked
     adapter: str = "lora"
     rank: int | None = None
     alpha: int | None = None

@@ -77,4 +77,4 @@ def available_device(wanted: str = "auto") -> str:
 def corpus_of(config: RunConfig, data_dir: str | Path | None = None) -> Corpus:
     """Load the corpus that a configuration names."""
     columns = {name: getattr(config, name) for name in ("before", "after", "label", "group")}
-    return load_corpus(config.corpus, data_dir, config.fold, labels=config.label_set, **columns)
+    return load_corpus(config.corpus, data_dir, config.fold, labels=config.label_set, split=config.split, **columns)

@@ -173,6 +173,10 @@ def _record(prepared: Prepared, trainer: ResumableTrainer, splits, probabilities
         "parameters": sum(p.numel() for p in trainer.model.parameters()), "depth": len(find_layers(trainer.model)),
         "candidate_layers": layers.indices, "layer_parameters": [sum(p.numel() for p in v) for v in layers.parameters],
     }  # fmt: skip
+    if prepared.source.title != prepared.config.model:
+        run["model_title"] = prepared.source.title
+    if corpus.shared_groups:  # a published split may share documents between its parts
+        run["shared_groups"] = corpus.shared_groups
     history, evaluations = trainer.layerwise.history, [r for r in trainer.state.log_history if "eval_loss" in r]
     steps = {
         "steps": [finite(row | {"loss": loss}) for row, loss in zip(history, trainer.step_losses(), strict=True)],

@@ -96,14 +96,19 @@ def _cross_entropy(hidden: "torch.Tensor", table: "torch.Tensor", targets: "torc
     return torch.nn.functional.cross_entropy((hidden @ table.T).float(), targets)
 
 
-def bits_per_byte(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", documents: Sequence[str]) -> float:
-    """Return the held-out loss in bits per byte of UTF-8. Documents are read in windows of 480 tokens."""
+def bits_per_byte(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", documents: Sequence[str], begin: int = BEGIN
+) -> float:
+    """Return the held-out loss in bits for each byte of UTF-8; documents are read in windows of 480 tokens.
+
+    Each window stands after the token `begin`, as each document did when the model was pre-trained.
+    """
     import torch
 
     device = next(model.parameters()).device
     windows = []
     for ids in tokenizer(list(documents), add_special_tokens=False, verbose=False)["input_ids"]:
-        windows += [[BEGIN, *ids[i : i + WINDOW]] for i in range(0, len(ids), WINDOW)]
+        windows += [[begin, *ids[i : i + WINDOW]] for i in range(0, len(ids), WINDOW)]
     windows.sort(key=len)
     nats, training = 0.0, model.training
     model.eval()

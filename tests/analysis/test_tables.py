@@ -3,6 +3,7 @@
 import pandas
 import pytest
 
+from irtuning.analysis.ceiling import ANOTHER
 from irtuning.analysis.convergence import best_rates, step_cost, steps_to_loss
 from irtuning.analysis.figures.memory import PARTS, memory_parts
 from irtuning.analysis.figures.runs import convergence, depth_and_time, score_by_size, score_comparison, step_memory
@@ -78,7 +79,14 @@ def test_titles_tell_what_sets_runs_apart_and_corpora_get_rows_of_their_own():
 def test_figures_show_what_their_tables_say():
     runs = folds("ir", (0.5, 0.6, 0.7)) + folds("rst", (0.4, 0.4, 0.4))
     floors = [{"name": "edit-aware", "corpus": "argrewrite", "fold": 0, "split": "validation", "macro_f1": 0.3}]
+    people = {"macro_f1": 0.8, "macro_f1_low": 0.75, "macro_f1_high": 0.85, "accuracy": 0.9}
+    floors = [row | {"accuracy": 0.4} | more for row, more in zip(floors * 2, ({}, {"name": ANOTHER} | people), strict=True)]
     axis = score_comparison(runs, floors).axes[0]
+    assert [patch.get_extents().transformed(axis.transData.inverted()).intervalx.round(6).tolist()
+            for patch in axis.patches] == [[0.75, 0.85]]  # fmt: skip
+    table = summary_table(runs, floors)
+    assert list(table.index) == ["edit-aware floor", ANOTHER, "ir", "rst"] and table.macro_f1[ANOTHER] == 0.8
+    assert not score_comparison(runs, floors[:1]).axes[0].patches and not score_comparison(runs, floors, "auprc").axes[0].patches
     assert [t.get_text() for t in axis.get_yticklabels()] == ["ir", "rst"]
     assert any(list(line.get_xdata()) == [0.5, 0.6, 0.7] for line in axis.lines)
     assert any(list(line.get_xdata()) == [0.3, 0.3] for line in axis.lines)

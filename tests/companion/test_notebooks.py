@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from unittest import mock
 
 import nbformat
 import papermill
@@ -15,6 +16,7 @@ import pytest
 
 from irtuning.companion.experiments import read_manifest
 from irtuning.companion.paths import NOTEBOOKS, REPOSITORY, notebook_path
+from irtuning.corpora.sources import CORPORA
 
 CHANGES = {"models": ["tiny-random"], "seeds": 1, "max_steps": 4, "settings": {"batch_size": 4, "device": "cpu", "eval_every": 2}}
 STAMP = (r"· \w[\w.-]* \((random weights, )?[\d.]+ M parameters\).* · seeds [\d, to]+ · (folds [\d, to]+ · )?steps [\d, to]+.* · (CPU|NVIDIA)"
@@ -71,6 +73,16 @@ def test_what_a_notebook_says_to_try_runs(name):
         tiny = re.sub(r'(max_steps"?[=:] ?)\d+', r"\g<1>2", example).replace('device="cpu"', 'device="cpu", model="tiny-random"')
         shown = run_cells([tiny.replace('"device": "cpu"', '"device": "cpu", "model": "tiny-random"')], {"__name__": "__main__"})
         assert shown is not None and str(shown), example
+
+
+@mock.patch.dict(CORPORA)  # undoes the registration
+def test_notebook_1_shows_a_corpus_that_was_added_as_the_readme_says(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), flags=re.DOTALL)
+    exec(next(text for text in blocks if "register_corpus" in text).partition("\ntrain(")[0], {})
+    given = f"profile, data, output, changes = 'quick', None, {str(tmp_path)!r}, {{'corpora': ['verbs']}}"
+    shown = run_cells([given, *sources(NOTEBOOKS[0])[1:]], {"__name__": "__main__"})
+    assert "verbs has no human ceiling: the corpus does not give the labels of each annotator" in shown.data
+    assert "01_label_counts_verbs.png" in read_manifest(tmp_path / "figures/quick-changed")
 
 
 def test_a_notebook_runs_by_papermill_from_another_folder_and_writes_no_secret_or_name_of_the_machine(tmp_path):

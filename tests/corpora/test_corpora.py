@@ -26,7 +26,7 @@ from irtuning.corpora.folds import assign_folds, cut
 from irtuning.corpora.load import corpus_names, has_fixed_splits, load_corpus
 from irtuning.corpora.reading import read_rows
 from irtuning.corpora.sources import CORPORA, CorpusSource, register_corpus
-from irtuning.corpora.tabular import ARGREVISION_LABELS, ITERATER_LABELS
+from irtuning.corpora.tabular import ARGREVISION_LABELS
 from irtuning.errors import InputError
 
 # Runs of these corpora are recorded, so they must never change: the first digits of the checksum of each fold.
@@ -67,15 +67,6 @@ def write_table(path: Path, rows: list[dict]) -> Path:
 
 def own_rows(count: int = 24) -> list[dict]:
     return [dict(before=f"old {i}", after=f"new {i}", label="ab"[i % 2], who=f"w{i % 12}") for i in range(count)]
-
-
-def iterater_folder(folder: Path, validation: str = "dev", labels=(*ITERATER_LABELS * 2, "others")) -> Path:
-    folder.mkdir(exist_ok=True)
-    rows = [dict(before_sent=f"a {i}", after_sent=f"b {i}", doc_id=f"d{i}", labels=label, revision_depth=1)
-            for i, label in enumerate(labels)]  # fmt: skip
-    for name in ("train", validation, "test"):
-        write_jsonl(folder / f"{name}.json", rows)
-    return folder
 
 
 GOOD = "\n".join([",".join(own_rows()[0]), *(",".join(row.values()) for row in own_rows())]) + "\n"
@@ -208,27 +199,6 @@ def test_arxivedits_errors_name_the_edit(tmp_path, content, message):
         list(read_edits(tmp_path / "train.json"))
 
 
-@pytest.mark.parametrize("validation", ["dev", "validation"])
-def test_iterater_from_disk_or_the_hub(tmp_path, monkeypatch, validation):
-    folder = iterater_folder(tmp_path / "iterater", validation)
-    monkeypatch.setenv("IRTUNING_DATA", str(tmp_path))
-    corpus = load_corpus("iterater")
-    assert corpus.labels == ("clarity", "fluency", "coherence", "style", "meaning-changed")
-    assert [len(corpus.split(split)) for split in SPLITS] == [10, 10, 10]
-    r = corpus.validation[3]
-    assert (r.before, r.after, r.intention, r.group, r.extra) == ("a 3", "b 3", "style", "d3", {"revision_depth": 1})
-    rows = list(map(json.loads, (folder / "test.json").read_text().splitlines()))
-    write_jsonl(folder / "test.json", [rows[0], rows[1] | {"labels": "fluent"}])
-    with pytest.raises(InputError, match="unknown label in .*test.json, line 2: 'fluent'; did you mean 'fluency'"):
-        load_corpus("iterater")
-    monkeypatch.delenv("IRTUNING_DATA")
-    monkeypatch.setattr("datasets.load_dataset", lambda name, split: rows)
-    assert len(load_corpus("iterater").test) == 10
-    monkeypatch.setattr("datasets.load_dataset", mock.Mock(side_effect=ConnectionError("no network")))
-    with pytest.raises(InputError, match="wanyu/IteraTeR_human_sent .no network.*IRTUNING_DATA"):
-        load_corpus("iterater")
-
-
 def test_argrevision_from_a_spreadsheet_since_it_is_not_public(tmp_path, monkeypatch):
     labels = [*ARGREVISION_LABELS * 20, "claim", "claim"]
     body = [[None if i == 0 else f"o {i}", f"n {i}", label] for i, label in enumerate(labels)]
@@ -312,7 +282,8 @@ def test_bad_files_say_what_is_wrong_and_where(tmp_path, name, content, message)
     ("iteratr", {}, "unknown corpus 'iteratr'; did you mean 'iterater'"),
     ("missing.csv", {}, "no file or folder 'missing.csv'"),
     ("iterater", {"labels": "coarse"}, "unknown label set of corpus 'iterater': 'coarse'. Choose one of: fine"),
-    ("argrewrite", {"fold": 5}, "fold must be 0 to 4, got 5"), ("iterater", {"fold": 1}, "fixed splits"),
+    ("argrewrite", {"fold": 5}, "fold must be 0 to 4, got 5"), ("synthetic", {"fold": 1}, "fixed splits"),
+    ("iterater", {"split": "own"}, "unknown split of corpus 'iterater': 'own'. Choose one of: folds, published"),
     ("argrewrite", {"label": "why"}, "has its own columns"),
 ])  # fmt: skip
 def test_impossible_requests(name, options, message):
@@ -321,8 +292,9 @@ def test_impossible_requests(name, options, message):
 
 
 def test_every_name_is_known_and_a_corpus_shows_its_sizes_and_computes_its_checksum_once():
-    assert corpus_names() == ("iterater", "argrevision", "argrewrite", "arxivedits", "synthetic")
-    assert [has_fixed_splits(name) for name in corpus_names()] == [True, True, False, True, True]
+    assert corpus_names() == ("iterater", "argrevision", "argrewrite", "arxivedits", "tetra", "synthetic")
+    assert [has_fixed_splits(name) for name in corpus_names()] == [False, True, False, True, False, True]
+    assert [has_fixed_splits(name, kind) for name, kind in (("iterater", "published"), ("arxivedits", "folds"))] == [True, False]
     corpus = load_corpus("synthetic")
     assert repr(corpus) == "Corpus('synthetic', 5 labels, train 1,600, validation 200, test 200, fold 0)"
     assert corpus.checksum is corpus.checksum
@@ -341,7 +313,7 @@ def test_a_registered_corpus_works_wherever_a_name_does(tmp_path):
     from irtuning.cli import app
     from irtuning.companion.experiments import Companion
 
-    facts = {"labels": ("a", "b"), "home": "here", "licence": "CC0", "split_by_us": True}
+    facts = {"labels": ("a", "b"), "home": "here", "licence": "CC0", "splits": ("folds",)}
     register_corpus("mine", CorpusSource(load=load_mine, **facts))
     corpus = load_corpus("mine", fold=2)
     assert (corpus.name, corpus.fold, corpus.licence) == ("mine", 2, "CC0") and "mine" in corpus_names()
@@ -355,7 +327,9 @@ def test_a_registered_corpus_works_wherever_a_name_does(tmp_path):
 
 def test_data_dir_itself_or_its_subfolder_or_the_environment(tmp_path, monkeypatch):
     monkeypatch.delenv("IRTUNING_DATA", raising=False)
-    folder = iterater_folder(tmp_path / "iterater")
+    folder = tmp_path / "iterater"
+    folder.mkdir()
+    write_jsonl(folder / "train.json", own_rows())
     assert sources.find("iterater", folder) == sources.find("iterater", tmp_path) == folder
     assert sources.find("iterater") is None
     monkeypatch.setenv("IRTUNING_DATA", str(tmp_path))
@@ -370,7 +344,7 @@ def test_data_dir_itself_or_its_subfolder_or_the_environment(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("archive", [True, False])
-def test_files_or_an_archive_are_downloaded_once_and_checked(tmp_path, monkeypatch, archive):
+def test_files_or_an_archive_are_downloaded_once_and_checked(tmp_path, monkeypatch, caplog, archive):
     monkeypatch.delenv("IRTUNING_DATA", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr("pooch.os_cache", lambda name: tmp_path / "cache" / name)
@@ -396,6 +370,13 @@ def test_files_or_an_archive_are_downloaded_once_and_checked(tmp_path, monkeypat
         monkeypatch.setitem(CORPORA, "arxivedits", replace(source, url=f"{url}absent.zip"))
         with pytest.raises(InputError, match="absent.zip .*404.*Get it from home .*--data.*IRTUNING_DATA"):
             sources.locate("arxivedits")
+        (served / "abc.zip").touch()
+        changed = replace(source, url=f"{url}abc.zip?", archive_sha256="0" * 64)
+        monkeypatch.setitem(CORPORA, "arxivedits", changed)
+        with pytest.raises(InputError, match="SHA256 hash of downloaded file .archive.zip. does not match"):
+            sources.locate("arxivedits")
+        monkeypatch.setitem(CORPORA, "arxivedits", replace(changed, hub="owner/name"))
+        assert sources.locate("arxivedits") is None and "reading it from the Hub data set owner/name" in caplog.text
         web.shutdown()
 
 

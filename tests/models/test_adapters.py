@@ -33,6 +33,7 @@ def test_shapes_have_as_many_parameters_as_was_published_and_are_read_from_a_fol
     published = {
         "llama-3.1-8b": 8.030 - 0.525, "mistral-7b": 7.248 - 0.134, "deepseek-r1-llama-8b": 8.030 - 0.525,
         "llama-2-13b": 13.016 - 0.164, "qwen3-8b": 8.191 - 0.622, "phi-2": 2.780 - 0.131, "smollm2-135m": 0.1345,
+        "smollm2-135m-instruct": 0.1345, "smollm2-135m-q4": 0.1345,
         "smollm2-360m": 0.3618, "qwen3-0.6b": 0.596, "roberta-base": 0.1247, "roberta-large": 0.3554,
         "modernbert-base": 0.149}  # fmt: skip
     assert set(published) == set(MODELS)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from irtuning import InputError, Revision, RunConfig
 from irtuning.models.loading import MODELS, load_tokenizer, model_names, resolve
-from irtuning.models.prompts import encode, instruction
+from irtuning.models.prompts import FORMS, encode, instruction
 from irtuning.training.config import parse_settings
 from irtuning.training.metrics import score
 from irtuning.training.record import new_folder, read_record, write_record, write_text
@@ -52,10 +52,21 @@ def test_long_prompts_lose_the_ends_of_their_texts_and_keep_the_revised_side(tok
             assert len(sides) == 2 and len(sides[1]) >= len(sides[0]) - 10
 
 
+def test_the_marked_forms_keep_a_long_edit_whole_and_the_words_around_it(tokenizer):
+    before = "far " * 300 + "near old near " + "far " * 300
+    for form, room in (("marked", 32), ("instruction-marked", 96)):
+        ids = encoded(tokenizer, before, before.replace("old", "brand new"), form, room)
+        text = " ".join(tokenizer.decode(ids).split())
+        assert room - 2 <= len(ids) <= room and "far near <del> old </del> <ins> brand new </ins> near far" in text
+        assert ("one of: a, b, c. Deleted words" in text) == (form == "instruction-marked")
+    cut = tokenizer.decode(encoded(tokenizer, "old " * 300, "new " * 30, "marked", 64))
+    assert min(cut.count("old"), cut.count("new")) > 10  # both sides of the edit keep their beginning
+
+
 @settings(deadline=None)  # the first example loads the tokenizer
 @given(st.text(max_size=200), st.text(max_size=200))
 def test_any_text_fits(tokenizer, before, after):
-    for form in ("pair", "instruction"):
+    for form in FORMS:
         assert len(encoded(tokenizer, before, after, form, 96)) <= 96
 
 
@@ -115,7 +126,7 @@ def test_defaults_belong_to_the_model():
 def test_models_resolve_to_pinned_revisions():
     for name, entry in MODELS.items():
         source = resolve(name)
-        assert len(source.revision) == 40 and source.path.count("/") == 1, name
+        assert len(source.revision) == (64 if source.path.endswith(".gguf") else 40) and source.path.count("/") == 1, name
         if entry.instruct:
             assert resolve(name, "pair").path != source.path == entry.instruct[0]
     assert resolve("some/model").revision is None

@@ -1,6 +1,7 @@
 """One run from end to end on a small corpus: what its record holds, what decides it, and bad input."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from unittest.mock import Mock
 
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from irtuning import InputError, Revision, RunConfig, load_corpus, train
-from irtuning.analysis.tables import layer_frequency, mean_share
+from irtuning.analysis.tables import layer_frequency, mean_share, stamp
 from irtuning.errors import TrainingStopped
 from irtuning.method.strategies import Strategy
 from irtuning.training.metrics import balanced_weights
@@ -153,6 +154,15 @@ def test_any_peft_configuration_trains_from_its_folder(own_corpus, tmp_path):
     targets = {"target_modules": ["k_proj", "down_proj"], "feedforward_modules": ["down_proj"]}
     IA3Config(task_type="SEQ_CLS", **targets).save_pretrained(tmp_path)
     assert np.isfinite(losses(quick(own_corpus, adapter=str(tmp_path)))).all()
+
+
+def test_a_run_whose_splits_share_writers_says_so_in_its_record_and_stamp(own_corpus, tmp_path):
+    for name in ("train", "dev", "test"):
+        shutil.copy(own_corpus["corpus"], tmp_path / f"{name}.jsonl")
+    shared, apart = (quick(own_corpus, max_steps=1, **of).record for of in ({"corpus": str(tmp_path)}, {}))
+    assert shared["run"]["shared_groups"] == 30 and "shared_groups" not in apart["run"]
+    assert f"{tmp_path.name} (real, 30 groups in several splits)" in stamp([shared], "quick")
+    assert "own.jsonl (real) ·" in stamp([apart], "quick")
 
 
 def test_objects_show_themselves_and_what_a_config_says_and_what_is_used_are_one():

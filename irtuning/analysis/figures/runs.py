@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from irtuning.analysis.ceiling import ANOTHER
 from irtuning.analysis.convergence import class_scores, data_curve, step_cost
 from irtuning.analysis.figures.corpus import confusions
 from irtuning.analysis.figures.style import (
@@ -17,7 +19,10 @@ from irtuning.analysis.tables import KEYS, losses_table, run_title, runs_table, 
 
 @styled
 def score_comparison(records: Sequence[dict], floors: Sequence[dict], metric="macro_f1", split="validation") -> Figure:
-    """Draw each run's score, each method's mean with its 95 % t interval over runs, and the mean edit-aware floor."""
+    """Draw each run's score, each method's mean with its 95 % t interval over runs, and what bounds them.
+
+    A line is the mean edit-aware floor. A band is the 95 % interval of one annotator against another, if it is known.
+    """
     table = runs_table(records, split)
     methods = list(table.method.unique())
     figure, panels = corpus_panels(table, 0.24 * len(methods) + 1.3, sharey=True)
@@ -26,9 +31,12 @@ def score_comparison(records: Sequence[dict], floors: Sequence[dict], metric="ma
             values, style = part.loc[part.method == method, metric], {"color": method_colour(method)}
             axis.plot(values, [row + 0.22] * len(values), "o", ms=3, alpha=0.5, mew=0, **style)
             axis.errorbar(values.mean(), row - 0.1, xerr=half_width(values), fmt="D", ms=4, capsize=2, lw=1, **style)
-        wanted = ("edit-aware", part.corpus.iloc[0].partition(", ")[0], split)
-        if known := [f[metric] for f in floors if (f["name"], f["corpus"], f["split"]) == wanted and metric in f]:
+        here = [f for f in floors if (f["corpus"], f["split"]) == (part.corpus.iloc[0].partition(", ")[0], split)]
+        if known := [f[metric] for f in here if f["name"] == "edit-aware" and metric in f]:
             axis.axvline(sum(known) / len(known), color="0.25", ls="--", lw=1, label="edit-aware floor")
+        ends = [f"{metric}_low", f"{metric}_high"]
+        if people := [[f[end] for end in ends] for f in here if f["name"] == ANOTHER and ends[0] in f]:
+            axis.axvspan(*np.mean(people, axis=0), color="0.5", alpha=0.2, lw=0, label=f"{ANOTHER}, 95 %")
     names = {"macro_f1": "macro F1", "auprc": "AUPRC", "accuracy": "accuracy"}
     return _rows(figure, methods, f"{split} {names[metric]}")
 

@@ -1,0 +1,116 @@
+"""TETRA: title, abstract and introduction of 64 papers, each revised by three editors who say why.
+
+A file holds unchanged text and edits in turn. A revision is the sentence around an edit, before and after, in which the
+editor's other edits are made too, and a span marks the edit's own words.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from irtuning.corpora.base import Corpus, Revision
+from irtuning.corpora.folds import cut_apart
+from irtuning.errors import InputError, brief
+
+PATTERN = "original/*.xml"
+# the authors' own map from their editors' words to seven aspects, with their spelling
+ASPECTS = {
+    "Grammaticality": ("grammar", "spelling", "capitalization", "hyphenation", "accuracy", "agreement", "tense"),
+    "Fluency": ("word choice", "word order", "natrural english", "usage", "word usage"), "Clarity": ("clarity",),
+    "Style": ("tone", "style"), "Readability": ("readability", "parallelism", "punctuation"),
+    "Redundancy": ("repetitiveness", "redundancy", "redundant", "conciseness"), "Consistency": ("consistency", "flow"),
+}  # fmt: skip
+LABELS = tuple(ASPECTS)
+ASPECT_OF = {word: aspect for aspect, words in ASPECTS.items() for word in words}
+NO_LABEL = "no label"
+# One published file, P17-1188-C.xml, is not well formed: an edit has `type=` without a value. It is read as no label.
+FAULTY, FAULT, REPAIR = "25b51972ef6e54fc07fd8350ca507b52d74f162cff62ef79eca1d9444334995e", b"type= ", b'type="" '
+BREAK = re.compile(r"(?:\\n(?![a-z])|\\)+")  # how the files write the end of a paragraph: \\ or \n\n or \
+BREAK_WORD = r"\\"  # what stands for it inside an edit
+SENTENCE_END, SENTENCE_START = re.compile(r".*[.!?][\"'”’)\]]*"), re.compile(r"[\"'“‘(\[]*[A-Z]")
+ABBREVIATIONS = ("al.", "cf.", "e.g.", "i.e.", "vs.", "Eq.", "Fig.", "Sec.", "Tab.")
+
+
+class Unit(NamedTuple):
+    """One unchanged word, which is on both sides, or all words of one edit. `number` is the edit's in its file."""
+
+    before: list[str]
+    after: list[str]
+    labels: str = ""
+    number: int = 0
+
+
+def load_tetra(folder: Path, fold: int = 0, labels: str | None = None) -> Corpus:
+    """Return the edits in five folds by paper, with the editor's own labels in `extra["labels"]`."""
+    rows = [r for path in sorted(folder.glob(PATTERN), key=Path.as_posix) for r in read_edits(path)]
+    dropped = Counter(r.extra["labels"] or NO_LABEL for r in rows if not r.intention)
+    return Corpus("tetra", LABELS, *cut_apart([r for r in rows if r.intention], fold), fold=fold, dropped=dict(dropped))
+
+
+def read_edits(path: Path) -> Iterator[Revision]:
+    """Yield the edits of one file. The intention is the aspect of the first label that has one, else empty."""
+    if not (name := re.fullmatch(r"([A-Z]\d\d-\d{4})-[A-Z]", path.stem)):  # some files state another paper's id
+        raise InputError(f"{path}: the file name must be a paper and an editor, such as P01-1044-A.xml")
+    for paragraph in _paragraphs(path):
+        starts = [i for i in range(len(paragraph)) if _is_start(paragraph, i)]
+        for position, unit in enumerate(paragraph):
+            if not unit.number:
+                continue
+            first = max(i for i in starts if i <= position)
+            end = min((i for i in starts if i > position), default=len(paragraph))
+            texts, spans = [], []
+            for side in ("before", "after"):
+                parts = [getattr(u, side) for u in paragraph[first:end]]
+                start, words = sum(map(len, parts[: position - first])), parts[position - first]
+                texts.append(" ".join(word for part in parts for word in part))
+                spans.append((start, start + len(words)) if words else None)
+            aspects = [ASPECT_OF[word] for word in map(str.strip, unit.labels.split(";")) if word in ASPECT_OF]
+            if aspects and spans == [None, None]:
+                raise InputError(f"{path}, edit {unit.number}: it changes nothing; both its text and `crr` are empty")
+            extra, aspect = {"labels": unit.labels}, aspects[0] if aspects else ""
+            yield Revision(f"{path.stem}-{unit.number}", *texts, aspect, name[1], *spans, extra)
+
+
+def _paragraphs(path: Path) -> Iterator[list[Unit]]:
+    """Yield the units of each paragraph of a file."""
+    content, number = path.read_bytes(), 0
+    if hashlib.sha256(content).hexdigest() == FAULTY:
+        content = content.replace(FAULT, REPAIR)
+    try:
+        root = ElementTree.fromstring(content)
+    except (ElementTree.ParseError, ValueError) as error:
+        raise InputError(f"{path} is not well-formed XML: {error}; get the published file again") from error
+    for section in root:
+        units = [[]]
+        for element in section:
+            if element.tag == "edit":
+                number += 1
+                if not {"type", "crr"} <= set(element.attrib):
+                    raise InputError(f"{path}, edit {number}: it needs `type` and `crr`, got {brief(element.attrib)}")
+                texts = (BREAK.sub(r" \\\\ ", text or "") for text in (element.text, element.get("crr")))
+                units[-1].append(Unit(*map(str.split, texts), element.get("type"), number))
+            elif element.tag != "text":
+                raise InputError(f"{path}: unknown element {brief(element.tag)}; {section.tag!r} holds text and edit")
+            for text in (element.text if element.tag == "text" else "", element.tail):
+                first, *more = BREAK.split(text or "")
+                units[-1] += [Unit([word], [word]) for word in first.split()]
+                units += [[Unit([word], [word]) for word in part.split()] for part in more]
+        yield from units
+
+
+def _is_start(paragraph: list[Unit], i: int) -> bool:
+    """Return whether a sentence starts at a unit on both sides. The first unit of a paragraph starts one."""
+    if i == 0:
+        return True
+    last, unit = paragraph[i - 1], paragraph[i]
+    ends = all(side and _ends(side[-1]) for side in (last.before, last.after))
+    heads = [side[0] for side in (unit.before, unit.after) if side]
+    return all(word == BREAK_WORD for word in heads) or (ends and all(map(SENTENCE_START.match, heads)))
+
+
+def _ends(word: str) -> bool:
+    return word.lstrip('"“([') not in ABBREVIATIONS and bool(SENTENCE_END.fullmatch(word))

