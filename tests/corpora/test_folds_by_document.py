@@ -1,5 +1,6 @@
 """ITERATER, arXivEdits and TETRA in folds by document: every row against an independent reading, and damaged files."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -302,3 +303,6 @@ def test_only_the_known_fault_of_tetra_is_repaired_and_only_in_the_published_fil
 def test_the_published_files_have_the_stated_checksum(real_data, name):
     source = CORPORA[name]
     assert source.digest(real_data / name) == source.checksum and "folds" in source.splits
+    if source.archive_sha256:
+        archive = (real_data / name / source.url.rsplit("/", 1)[1]).read_bytes()
+        assert hashlib.sha256(archive).hexdigest() == source.archive_sha256
