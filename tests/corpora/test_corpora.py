@@ -143,7 +143,7 @@ def test_folds_keep_groups_whole_balance_labels_ignore_row_order_and_need_enough
     for fold in range(5):
         counts = load_corpus(path, fold=fold).counts()
         assert (counts["test"], counts["validation"]) == ({"a": 10, "b": 10}, {"a": 5, "b": 5})
-    with pytest.raises(InputError, match="3 groups in 30 rows .* cannot be split in 5 folds"):
+    with pytest.raises(InputError, match="3 groups in 30 rows .* cannot be split into 5 folds"):
         assign_folds(["x", "y", "z"] * 10, ["a"] * 30)
     with pytest.raises(InputError, match="0 groups"):
         cut([])
