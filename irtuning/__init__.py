@@ -1,12 +1,12 @@
 """Layer-wise fine-tuning for revision intention prediction: an independent companion to the paper IR-Tuning.
 
-Each public name is listed in `__all__`. It is imported when it is first used, so that `import irtuning` stays fast.
+The names in `__all__` are public. Each is imported when it is first used, so that `import irtuning` stays fast.
 """
 
 import importlib
 import warnings
 
-# tqdm.auto warns in a notebook without ipywidgets, which nothing here needs
+# In a notebook, tqdm.auto warns that ipywidgets is missing. Nothing here needs it.
 warnings.filterwarnings("ignore", message="IProgress not found")
 
 _HOMES = {

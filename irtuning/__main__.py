@@ -1,4 +1,4 @@
-"""`python -m irtuning`, for launchers: `torchrun --nproc-per-node 2 -m irtuning train ...`."""
+"""Entry point of `python -m irtuning`, which launchers use: `torchrun --nproc-per-node 2 -m irtuning train ...`."""
 
 from irtuning.cli import main
 

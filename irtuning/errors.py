@@ -1,4 +1,4 @@
-"""The error that this package raises for bad input, and the small texts that messages are made of."""
+"""The error that this package raises for bad input, and helpers that word its messages."""
 
 import difflib
 import reprlib
@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 
 
 class InputError(ValueError):
-    """Error about what the user gave, raised before any work starts, with the problem, the value and the cure."""
+    """Error for bad input. Its message names the problem, the value that was given, and how to correct it."""
 
 
 class TrainingStopped(InputError):
-    """Error that ends a training that went wrong. Checkpoints written before it are kept."""
+    """Error that ends a training run which went wrong. Checkpoints written before it are kept."""
 
 
 _SHORT = reprlib.Repr()
@@ -19,12 +19,12 @@ _SHORT.maxlist = _SHORT.maxdict = _SHORT.maxstring = _SHORT.maxother = 60
 
 
 def brief(value: object) -> str:
-    """Return the repr of a value for a message, shortened if it is long or deep."""
+    """Return the `repr` of a value for a message, shortened if it is long or deeply nested."""
     return _SHORT.repr(value)
 
 
 def unknown(kind: str, value: object, choices: Iterable[str]) -> InputError:
-    """Return the error for a name that does not exist, with the most similar names that do.
+    """Return an error for an unknown name. It suggests the most similar known names.
 
     >>> print(unknown("method", "rts", ["full", "ir", "rst"]))
     unknown method 'rts'; did you mean 'rst'? Choose one of: full, ir, rst
@@ -36,7 +36,7 @@ def unknown(kind: str, value: object, choices: Iterable[str]) -> InputError:
 
 
 def read_as(name: str, text: str, kind: object) -> object:
-    """Return a setting's text as the type its field is annotated with, such as `int | None` or `tuple[str, ...]`."""
+    """Convert a setting's text to the type of its field, such as `int | None`. InputError if that is not possible."""
     kind = kind.__args__[0] if isinstance(kind, types.UnionType) else kind
     if kind is bool and text.lower() in ("true", "false"):
         return text.lower() == "true"
@@ -49,5 +49,5 @@ def read_as(name: str, text: str, kind: object) -> object:
 
 
 def differences(one: Mapping, other: Mapping) -> list[str]:
-    """Return a text for each key in which two recorded configurations differ."""
+    """Return one text per setting in which two recorded configurations differ, with both values."""
     return [f"{k}: {one.get(k)!r} / {other.get(k)!r}" for k in sorted({*one, *other}) if one.get(k) != other.get(k)]

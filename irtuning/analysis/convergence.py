@@ -6,14 +6,14 @@ import pandas
 
 from irtuning.analysis.tables import losses_table, mean_by_method, runs_table, scores_table, validation_table
 
-RUN = ["corpus", "model", "fold", "seed"]  # what the runs of different methods that are compared have in common
+RUN = ["corpus", "model", "fold", "seed"]  # the fields that compared runs of different methods have in common
 
 
 def reaching(records: Sequence[dict], loss: str = "training", smooth: int = 10) -> pandas.DataFrame:
     """Return when each run's loss first reaches the last loss of Full PEFT on the same fold and seed.
 
-    One row per run: its keys, `reached`, `steps` and `seconds` until then (NaN if it never does), and the totals
-    `all_steps` and `all_seconds`. `loss` is `training`, a running mean over `smooth` steps, or `validation`.
+    One row per run: its keys, `reached`, `steps` and `seconds` until then (NaN if it is never reached), and the
+    totals `all_steps` and `all_seconds`. `loss` is `training`, a running mean over `smooth` steps, or `validation`.
     """
     losses, keys = losses_table(records), [*RUN, "method"]
     if loss == "training":
@@ -28,12 +28,12 @@ def reaching(records: Sequence[dict], loss: str = "training", smooth: int = 10) 
 
 
 def steps_to_loss(records: Sequence[dict], smooth: int = 10) -> pandas.DataFrame:
-    """Return each method's share of runs that reach Full PEFT's last training loss, their mean steps and seconds."""
+    """Return each method's share of runs that reach Full PEFT's last training loss, and mean steps and seconds."""
     return reaching(records, smooth=smooth).groupby("method", sort=False)[["reached", "steps", "seconds"]].mean()
 
 
 def best_rates(records: Sequence[dict]) -> pandas.DataFrame:
-    """Return each method's mean validation macro F1 at each learning rate, and its `best` rate, the lower of equals."""
+    """Return each method's mean validation macro F1 at each learning rate, and its `best` rate (lower of equals)."""
     table = runs_table(records).assign(rate=[record["run"]["config"]["learning_rate"] for record in records])
     scores = table.pivot_table(index="method", columns="rate", values="macro_f1", sort=False).sort_index(axis=1)
     best = scores.idxmax(axis=1).map("{:g}".format)  # a text, since rounding the table would turn the rates into 0
@@ -41,7 +41,7 @@ def best_rates(records: Sequence[dict]) -> pandas.DataFrame:
 
 
 def data_curve(records: Sequence[dict], split: str = "validation") -> pandas.DataFrame:
-    """Return each run's scores, method, share of the training split, and its `train_examples`, the mean over folds."""
+    """Return each run's scores, method, share of the training split, and `train_examples` (mean over folds)."""
     configs = pandas.DataFrame([record["run"]["config"] for record in records])
     sizes = pandas.Series([record["run"]["split_sizes"]["train"] for record in records])
     sizes = sizes.groupby([configs.corpus, configs.train_share]).transform("mean").round().astype(int)
@@ -54,10 +54,10 @@ def class_scores(records: Sequence[dict], split: str = "validation") -> pandas.D
 
 
 def step_cost(records: Sequence[dict]) -> pandas.DataFrame:
-    """Return what a step of each method costs, mean over runs: bytes computed from the recorded shapes, and time.
+    """Return the cost of a step of each method, mean over runs: bytes computed from the recorded shapes, and time.
 
-    `gradient_bytes` are of the layers that learn at a step, `optimizer_bytes` Adam's moments of all that ever learned,
-    in float32 without the head. Backprop runs through `differentiated_layers`. A CPU has no `peak_memory_bytes`.
+    `gradient_bytes` is for the layers that learn at a step, `optimizer_bytes` for all that ever learn (Adam, float32),
+    both without the head. Backprop runs through `differentiated_layers`. On a CPU `peak_memory_bytes` is missing.
     """
     rows = []
     for record in records:

@@ -17,9 +17,9 @@ def has_scores(record: dict) -> bool:
 
 
 def score_matrix(record: dict) -> pandas.DataFrame:
-    """Return the scores before each choice: one row per candidate layer, one column per step, NaN if not measured yet.
+    """Return the scores before each choice: a row per candidate layer, a column per step, NaN if not measured yet.
 
-    InputError is raised if the run's method keeps no scores.
+    InputError is raised if the method of the run keeps no scores.
     """
     if not has_scores(record):
         method = record["run"]["config"]["method"].split(":")[0]
@@ -32,8 +32,8 @@ def score_matrix(record: dict) -> pandas.DataFrame:
 def score_spread(record: dict) -> pandas.DataFrame:
     """Return the distribution of the layers' scores, one row per step: min, q25, median, q75, max and the cut.
 
-    `cut` is the lowest score that learns, or the highest if the method keeps low scores. `learn` counts the layers
-    that learn, and `measured` those that have a score.
+    `cut` is the lowest score of a layer that learns, or the highest if the method keeps low scores. `learn` counts the
+    layers that learn, and `measured` counts those that have a score.
     """
     scores, steps, run = score_matrix(record), record["train"]["steps"], record["run"]
     table = scores.quantile([0, 0.25, 0.5, 0.75, 1]).T.set_axis(["min", "q25", "median", "q75", "max"], axis=1)
@@ -43,10 +43,10 @@ def score_spread(record: dict) -> pandas.DataFrame:
 
 
 def rank_agreement(records: Sequence[dict], by: Sequence[str] = ("method", "seed")) -> pandas.DataFrame:
-    """Return how far runs agree on the order of layers: Spearman correlations of their mean scores, a square matrix.
+    """Return a square matrix of how far runs agree on the order of layers: Spearman correlations of mean scores.
 
-    Runs with the same `by` (names in `tables.KEYS`) share a row of means over pairs of different runs of one corpus and
-    model. A single run agrees with itself by 1. Gradient and cosine agree where it is negative: low cosines matter.
+    Runs with the same `by` (names in `tables.KEYS`) share a row: the mean over pairs of different runs of one corpus
+    and model, or 1 for a single run. Cosine and gradient agree where it is negative, as low cosines matter.
     """
     scored, pairs = [record for record in records if has_scores(record)], []
     for runs in groups_by(scored, ["corpus", "model"]).values():
@@ -61,10 +61,10 @@ def rank_agreement(records: Sequence[dict], by: Sequence[str] = ("method", "seed
 
 
 def stability(records: Sequence[dict]) -> pandas.DataFrame:
-    """Return how alike the choices of each method are, between seeds and from step to step.
+    """Return how similar the choices of each method are, between seeds and from step to step.
 
     `seed_spearman` is the correlation of how often each layer learned, mean over pairs of seeds of one fold (NaN if
-    there is none). `step_jaccard` is the mean of |A and B| / |A or B| of the sets chosen at a step and at the next.
+    there is none). `step_jaccard` is the mean of |A and B| / |A or B| for the sets chosen at two consecutive steps.
     """
     rows = []
     for (*_, method), runs in groups_by(records, ["corpus", "model", "fold", "method"]).items():
@@ -81,11 +81,11 @@ def stability(records: Sequence[dict]) -> pandas.DataFrame:
 
 
 def lock_in(records: Sequence[dict], by: Sequence[str] = KEYS) -> pandas.DataFrame:
-    """Return how many layers each run stopped choosing or always chose, or means over runs with the same `by`.
+    """Return how many layers each run no longer chose or always chose, as means over runs with the same `by`.
 
-    `never_after_3` and `never_after_third` count layers never chosen after step 3 (the first three explore) or after a
-    third of the steps, `always` and `always_after_3` layers chosen at every such step. `score_age` is the mean number
-    of steps since a layer was measured (1: at the step before), for gradient scores, which measure layers that learn.
+    `never_after_3` and `never_after_third` count the layers that are never chosen after step 3 or after a third of the
+    steps. `always` and `always_after_3` count those chosen at every step, or at every step after 3. `score_age` is the
+    mean age of gradient scores in steps (1: measured at the step before). Only layers that learn are measured.
     """
     rows = []
     for record in records:

@@ -1,7 +1,7 @@
-"""How certain the difference between two methods is: intervals and p values of a bootstrap over writers or papers.
+"""Certainty of the difference between two methods: intervals and p values of a bootstrap over writers or papers.
 
-Texts of one writer are alike, and so are predictions of one seed. So each draw of the bootstrap takes whole writers or
-papers (clusters) with replacement, then seeds, the same ones for both methods, and pools the predictions of all folds.
+Texts of one writer are alike, and so are predictions of one seed. So each draw of the bootstrap samples whole writers
+or papers (clusters) and then seeds, with replacement and the same for both methods. It pools all folds' predictions.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,6 @@ NORMAL = 1.96, 0.84  # quantiles of the normal distribution for a two-sided test
 @dataclass(frozen=True)
 class Comparison:
     """Macro F1 of `method` minus that of `against`, with its interval and p value."""
-
     method: str
     against: str
     difference: float
@@ -53,10 +52,10 @@ def half_width(values: pandas.Series) -> float:
 def compare_methods(records: Sequence[dict], method: str, against: str, split="test", draws=DRAWS) -> Comparison:
     """Compare two methods' runs on one corpus and model, paired by fold and seed.
 
-    InputError is raised if they form no pairs, or there are fewer than two clusters, or several corpora or models.
+    InputError is raised if the runs form no pairs, have fewer than two clusters, or have several corpora or models.
     """
     if len(groups_by(records, SETTING)) > 1:
-        raise InputError("records of several corpora or models; compare methods on one of each")
+        raise InputError("the records have several corpora or models; compare methods on one of each")
     *counts, clusters = paired_confusions(records, method, against, split)
     seeds, rng = len(counts[0]), np.random.default_rng(0)
     weights = rng.multinomial(clusters, np.full(clusters, 1 / clusters), draws)  # how often each cluster was drawn
@@ -78,7 +77,7 @@ def against_all(records: Sequence[dict], method: str = "ir") -> list[tuple[str, 
 
 
 def comparisons_table(records: Sequence[dict], pairs: Sequence[tuple], split="test", draws=DRAWS) -> pandas.DataFrame:
-    """Return one row per corpus (and model) and pair of methods, p values adjusted by Holm over the whole table."""
+    """Return one row per corpus (and model) and pair of methods, with p values adjusted by Holm over all rows."""
     rows = []
     for setting, part in groups_by(records, SETTING).items():
         named = dict(zip(SETTING, setting, strict=True))
@@ -88,7 +87,7 @@ def comparisons_table(records: Sequence[dict], pairs: Sequence[tuple], split="te
 
 
 def paired_confusions(records: Sequence[dict], method: str, against: str, split: str) -> tuple:
-    """Return both methods' confusion counts, shape (seeds, clusters, K, K), true class first, and the cluster count."""
+    """Return both methods' confusions (seeds, clusters, true, predicted), and cluster count. InputError if unpaired."""
     ordered = sorted(records, key=lambda record: PAIRED(record["run"]["config"]))
     runs = [[run for run in ordered if run["run"]["config"]["method"] == name] for name in (method, against)]
     folds = [[PAIRED(run["run"]["config"]) for run in part] for part in runs]
@@ -100,9 +99,9 @@ def paired_confusions(records: Sequence[dict], method: str, against: str, split:
         raise InputError(f"a run has no predictions for the {split} split; train it with score_test")
     groups = sorted({row["group"] for record in runs[0] for row in record["predictions"][split]})
     if len(groups) < 2:
-        raise InputError(f"{len(groups)} writer or paper on the {split} split; an interval needs two or more")
+        raise InputError(f"the {split} split has {len(groups)} writer or paper; an interval needs two or more")
     cluster, code = ({name: i for i, name in enumerate(names)} for names in (groups, runs[0][0]["run"]["labels"]))
-    # the first seed of every fold together makes one complete set of predictions, then the second seed, and so on
+    # the first seeds of all folds give one complete set of predictions, the second seeds another one, and so on
     seeds = [sum(fold == earlier for earlier, _ in folds[0][:i]) for i, (fold, _) in enumerate(folds[0])]
     counts = np.zeros((2, max(seeds) + 1, len(groups), len(code), len(code)))
     for of_method, part in zip(counts, runs, strict=True):
@@ -119,7 +118,7 @@ def f1_of_seeds(confusions: np.ndarray, weights: np.ndarray, classes: int | None
     """
     pooled = np.tensordot(weights, confusions, (1, 1))
     right, true, predicted = pooled.diagonal(axis1=2, axis2=3), pooled.sum(3), pooled.sum(2)
-    seen = true + predicted > 0  # a class that a draw has neither as true nor as predicted is left out of its mean
+    seen = true + predicted > 0  # a class that a draw neither has nor predicts is left out of its mean
     f1 = np.divide(2 * right, true + predicted, out=np.zeros_like(right, dtype=float), where=seen)
     return f1[..., :classes].sum(2) / seen[..., :classes].sum(2)
 

@@ -16,7 +16,7 @@ USUAL = {"adapter": ("lora", "{}"), "head": ("learns", "head {}"), "train_share"
 
 
 def runs_table(records: Sequence[dict], split: str = "validation") -> pandas.DataFrame:
-    """Return one row per run: its keys, its scores, its mean share of layers, its mean lowest layer and its seconds."""
+    """Return a row per run: keys, scores, mean share of layers, lowest layer, seconds. InputError without scores."""
     if not all(split in record["scores"] for record in records):
         raise InputError(f"a run has no scores on {split!r}; train it with --score-test")
     rows = []
@@ -34,7 +34,7 @@ def summary_table(records: Sequence[dict], floors: Sequence[dict] = (), split: s
     InputError is raised if there are no records, or the runs differ in more than method, budget, fold and seed.
     """
     if not records:
-        raise InputError("no records to summarise")
+        raise InputError("there are no records to summarise; make some runs first")
     configs = [record["run"]["config"] for record in records]
     # Full fine-tuning has a learning rate of its own, and the epochs follow from max_steps and the size of a fold.
     free = {*KEYS, *USUAL, "share", "counts", "learning_rate", "epochs"}
@@ -75,7 +75,7 @@ def layer_frequency(records: Sequence[dict]) -> pandas.DataFrame:
 
 
 def mean_by_method(records: Sequence[dict], rows: Sequence[dict]) -> pandas.DataFrame:
-    """Return the means over runs of a row of numbers for each record, by the runs' title."""
+    """Return the means of `rows`, one row of numbers per record, over the runs with the same title."""
     titles = pandas.Series([run_title(record["run"]["config"]) for record in records], name="method")
     return pandas.DataFrame(rows).groupby(titles, sort=False).mean()
 
@@ -120,7 +120,7 @@ def models_of(records: Sequence[dict]) -> str:
 
 
 def groups_by(records: Sequence[dict], names: Sequence[str]) -> dict[tuple, list[dict]]:
-    """Return the records in groups with equal values of these names of their settings. `method` is the run's title."""
+    """Group the records by the values of these settings. For `method`, the title of the run is used."""
     groups: dict[tuple, list[dict]] = {}
     for record in records:
         config = record["run"]["config"] | run_keys(record["run"]["config"])
@@ -135,7 +135,7 @@ def run_title(config: Mapping) -> str:
 
 
 def run_keys(config: Mapping) -> dict:
-    """Return what sets a run apart: corpus, model, method (the run's title), fold and seed."""
+    """Return the values that identify a run: corpus, model, method (the run's title), fold and seed."""
     return {name: config[name] for name in KEYS} | {"method": run_title(config)}
 
 

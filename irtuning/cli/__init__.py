@@ -1,4 +1,4 @@
-"""The command line: thin commands over the package's functions, which import heavy libraries when they are called."""
+"""The command line. Its commands are thin, and they import heavy libraries only when they are called."""
 
 import logging
 import sys
@@ -21,7 +21,7 @@ for name in ("reproduce", "compare", "train", "predict", "corpus", "memory", "me
 def start(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
     """Fine-tune classifiers of revision intentions, a few layers at a time: IR-Tuning and its baselines.
 
-    These commands need no network. They use a small model that is part of the package, and a synthetic corpus:
+    These examples need no network. They use a small model that is part of the package, and a synthetic corpus:
 
     \b
     irtuning reproduce                                make every notebook, figure and table

@@ -1,4 +1,4 @@
-"""Archive of many records in three parquet files and an index, without texts and probabilities, steps rounded."""
+"""Archive of many records: three parquet files and an index, with rounded steps, without texts or probabilities."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,11 @@ from irtuning.analysis.tables import runs_table
 from irtuning.errors import InputError
 from irtuning.training.record import write_bytes, write_text
 
-INDEX = "panels.json"  # the name that the study's archive was written with
+INDEX = "panels.json"  # an older name, which the study's archive has
 
 
 def write_archive(folder: Path, experiments: Mapping[str, tuple[Sequence[dict], Sequence[dict]]]) -> None:
-    """Write the records and floors of experiments to a folder. A run of several experiments is stored once."""
+    """Write the records and floors of experiments to a folder. A run that several of them share is stored once."""
     records, index = {}, {}
     for name, (runs, floors) in experiments.items():
         keys = [json.dumps(record["run"]["config"], sort_keys=True) for record in runs]
@@ -38,7 +38,7 @@ def write_archive(folder: Path, experiments: Mapping[str, tuple[Sequence[dict], 
 
 
 def read_archive(folder: Path, experiment: str) -> tuple[list[dict], list[dict]]:
-    """Return the records and floors of an experiment. Both are empty if it is not in the archive."""
+    """Return an experiment's records and floors, empty if it is not in the archive. InputError if files are damaged."""
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8")) if (folder / INDEX).exists() else {}
         if experiment not in index:
@@ -58,4 +58,4 @@ def read_archive(folder: Path, experiment: str) -> tuple[list[dict], list[dict]]
             records[row.pop("run")]["predictions"].setdefault(row.pop("split"), []).append(row)
         return list(records.values()), index[experiment]["floors"]
     except (OSError, ValueError, LookupError) as error:
-        raise InputError(f"the records in {folder} are damaged: {error}; get them again or run the profile") from None
+        raise InputError(f"the records in {folder} are damaged: {error}; get them again or rerun the profile") from None

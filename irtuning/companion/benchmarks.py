@@ -16,7 +16,7 @@ GIVEN = ("core", "last-k", "trajectory", "eager", "liger", "checkpointing", "bud
 
 
 def measurement(name: str) -> tuple[dict, dict[str, str]]:
-    """Return a record of `reports/benchmarks`, and the hash of its file by the file's name."""
+    """Return a record of `reports/benchmarks`, and the hash of its file by file name. InputError if it is missing."""
     path = REPOSITORY / "reports" / "benchmarks" / f"{name}.json"
     try:
         content = path.read_bytes()
@@ -41,7 +41,7 @@ def prediction_errors(record: Mapping) -> pandas.DataFrame:
 
 
 def error_summary(table: pandas.DataFrame) -> pandas.DataFrame:
-    """Return the median and worst absolute error in percent, of settings seen while building and of held-out ones."""
+    """Return the median and worst absolute error in percent, for settings seen in development and held-out ones."""
     size = table.assign(error=100 * table.error.abs(), part=table.held_out.map({True: "held out", False: "seen"}))
     return size.groupby("part", sort=False).error.agg(settings="size", median_percent="median", worst_percent="max")
 
@@ -49,7 +49,7 @@ def error_summary(table: pandas.DataFrame) -> pandas.DataFrame:
 def step_table(record: Mapping) -> pandas.DataFrame:
     """Return time and memory of a step of 16 x 256 tokens with given layers: one row per set, engine and dropout.
 
-    `step_ms` is a median. `roofline_share` is the share of it that the matrix products take at the GPU's bf16 peak.
+    `step_ms` is a median. `roofline_share` is the share of it that matrix products would take at the GPU's bf16 peak.
     """
     order = {name: i for names in (LAYERS, ENGINES) for i, name in enumerate(names)}
     rows = [row for row in record["rows"] if not row.get("error") and row["group"] in GIVEN]
@@ -61,13 +61,13 @@ def step_table(record: Mapping) -> pandas.DataFrame:
 
 
 def saving(table: pandas.DataFrame, layers: str, engine: str, dropout: float) -> tuple[float, float]:
-    """Return the shares of time and memory that a set of layers saves of a step in which all layers learn."""
+    """Return the shares of time and memory that a set of layers saves, compared with a step of all layers."""
     part = table[(table.engine == engine) & (table.dropout == dropout)].set_index("layers")[["step_ms", "peak_gib"]]
     return tuple(1 - part.loc[layers] / part.loc[LAYERS["all"]])
 
 
 def _engine(row: Mapping) -> str:
-    """Return how a measured step was made fast or small, in words."""
+    """Return a text with the settings that made a measured step fast or small."""
     budget = f"{row['activation_budget']:.0%} of activations" * (row["activation_budget"] < 1)
     words = [row["speed"].replace(",", ", ") or "plain", budget, "checkpointing" * row["checkpointing"]]
     return ", ".join(filter(None, [*words, "cuDNN attention" * row["cudnn_attention"]]))

@@ -1,4 +1,4 @@
-"""Experiments of a profile: their records, and the figures and tables that the notebooks make of them."""
+"""Experiments of a profile: their records, and the figures and tables that notebooks make from them."""
 
 import functools
 import hashlib
@@ -23,9 +23,9 @@ from irtuning.corpora.load import has_fixed_splits, load_corpus
 from irtuning.training.record import write_bytes, write_text
 
 STUDY = "study"
-REAL_CORPORA = ["argrewrite", "arxivedits"]  # notebook 1 of the quick profile shows them too, where there is data
-DECISIVE = ["method/*.py", "models/*.py", "training/*.py", "mini/*.safetensors", "mini/tokenizer.json"]  # for a result
-Origin = Sequence[dict] | Corpus | Mapping[str, str]  # records, a corpus, or hashes of other sources by name
+REAL_CORPORA = ["argrewrite", "arxivedits"]  # notebook 1 of the quick profile shows them if it has their data
+DECISIVE = ["method/*.py", "models/*.py", "training/*.py", "mini/*.safetensors", "mini/tokenizer.json"]
+Origin = Sequence[dict] | Corpus | Mapping[str, str]  # records, a corpus, or hashes of other files by name
 
 
 def training_fingerprint() -> str:
@@ -36,8 +36,7 @@ def training_fingerprint() -> str:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Records and floors of one experiment, which figures and tables are made of."""
-
+    """Records and floors of one experiment, from which figures and tables are made."""
     companion: "Companion"
     profile: str
     records: list[dict]
@@ -58,7 +57,7 @@ class Experiment:
         return self._save(self.companion.table, make, name, *more, **options)
 
     def by_corpus(self) -> Iterator["Experiment"]:
-        """Yield the part of each corpus and model, or the experiment itself without records."""
+        """Yield the part of each corpus and model, or the experiment itself if it has no records."""
         parts = groups_by(self.records, ["corpus", "model"]) or {(None, None): []}
         for (corpus, _), records in parts.items():
             yield replace(self, records=records, floors=[floor for floor in self.floors if floor["corpus"] == corpus])
@@ -77,7 +76,7 @@ class Experiment:
 class Companion:
     """Corpora, experiments, figures and tables of one profile. See `profiles.PROFILES` for its parameters."""
 
-    profile: str  # it names the folders and stands in every stamp
+    profile: str  # it names the folders and appears in every stamp
     corpora: Sequence[str]
     data: str | None = None  # folder of the corpora's files
     output: str | None = None  # folder for everything that is written; None for the repository's own folders
@@ -88,7 +87,7 @@ class Companion:
     seeds: int = 2
     max_steps: int | None = None
     settings: dict = field(default_factory=dict)  # fields of `RunConfig` for every run
-    workers: int | None = None  # where the runs are made, as for `run_comparison`; so is the scheduler
+    workers: int | None = None  # runs at a time; see `run_comparison`, also for the scheduler
     scheduler: str | None = None
 
     def __post_init__(self):
@@ -100,16 +99,16 @@ class Companion:
 
     @classmethod
     def open(cls, profile: str, data=None, output=None, changes: Mapping | None = None, **where) -> "Companion":
-        """Return the companion of a named profile. See `profiles.profile_parameters` and, for `where`, `workers`."""
+        """Return the companion of a named profile. See `profiles.profile_parameters`. `where`: workers, scheduler."""
         return cls(**profile_parameters(profile, data, output, changes), **where)
 
     def load_corpora(self, public: bool = False) -> list[Corpus]:
-        """Return the first fold of each corpus. With `public`, the quick profile adds the public ones from `data`."""
+        """Return the first fold of each corpus. With `public`, the quick profile adds the real corpora in `data`."""
         more = REAL_CORPORA if public and self.data and self.profile.startswith("quick") else []
         return [self._corpus(name, 0) for name in dict.fromkeys([*self.corpora, *more])]
 
     def experiment(self, name: str, of: str | None = None) -> Experiment:
-        """Return an experiment from the profile's archive, else run it, else take the study's, as `of` may ask."""
+        """Return an experiment: from the archive, or by running it. If the profile lacks it, it is the study's."""
         if (name in self.corpus_of and of != STUDY) or self.profile.startswith(STUDY):
             if (self.folders.reports / INDEX).exists():
                 return Experiment(self, self.profile, *read_archive(self.folders.reports, name))
@@ -118,9 +117,8 @@ class Companion:
         return Experiment(self, STUDY, *read_archive(Folders(STUDY).reports, name))
 
     def run(self, name: str) -> Experiment:
-        """Run what is not recorded yet of an experiment and return it."""
+        """Run the missing runs of an experiment and return it."""
         from irtuning.comparison.runs import run_comparison
-
         records, floors, code = [], [], training_fingerprint()
         for options in self._comparisons(name):
             corpora = {fold: self._corpus(options["corpus"], fold) for fold in options["folds"]}
@@ -132,15 +130,14 @@ class Companion:
         return Experiment(self, self.profile, records, floors)
 
     def store(self) -> None:
-        """Run what is not recorded yet of every experiment, and write the archive of a profile other than quick."""
+        """Run the missing runs of every experiment. Every profile but quick also gets an archive of its records."""
         experiments = {name: self.run(name) for name in self.corpus_of}
         if not self.profile.startswith("quick"):
             write_archive(self.folders.reports, {name: (e.records, e.floors) for name, e in experiments.items()})
 
     def planned(self) -> list[tuple]:
-        """Return the configuration of every run of the profile once, after the first experiment that needs it."""
+        """Return every run of the profile once, as (first experiment that needs it, configuration)."""
         from irtuning.comparison.runs import planned_runs, takes_budget
-
         first = {}
         for name, options in ((name, options) for name in self.corpus_of for options in self._comparisons(name)):
             for config in planned_runs(**options):  # only some methods depend on the kind of budget
@@ -148,12 +145,12 @@ class Companion:
         return [(name, config) for (config, _), name in first.items()]
 
     def figure(self, figure: Figure, name: str, origin: Origin, profile: str | None = None, note: str = "") -> Image:
-        """Save a figure as PNG and SVG with a stamp about `origin`, its data, and `note`, and return it as an image."""
+        """Save a figure as PNG and SVG, with a stamp made of `origin` (its data) and `note`. Return it as an image."""
         path, stream = self.folders.figures / f"{name}.png", io.BytesIO()
         line = self._enter(path, origin, profile or self.profile, note)
         figure.supxlabel(line, fontsize=6, color="0.45", x=0.01, ha="left", wrap=True)
         picture = PIL.Image.open(io.BytesIO(to_image(figure, "png"))).convert("RGB")
-        picture.quantize(256, dither=PIL.Image.Dither.NONE).save(stream, "PNG", optimize=True)  # a third of the size
+        picture.quantize(256, dither=PIL.Image.Dither.NONE).save(stream, "PNG", optimize=True)  # a third as large
         write_bytes(path, stream.getvalue())
         write_bytes(path.with_suffix(".svg"), to_image(figure, "svg"))
         return Image(stream.getvalue(), width=round(figure.get_figwidth() * 100), alt=name)
@@ -167,7 +164,7 @@ class Companion:
         return table.round(3)
 
     def _enter(self, path: Path, origin: Origin, profile: str, note: str) -> str:
-        """Write the stamp of a file and the hashes of its data into the manifest beside it, and return the stamp."""
+        """Write the stamp of a file and the hashes of its data into its folder's manifest, and return the stamp."""
         if isinstance(origin, Mapping):
             line, hashes = f"{profile} · no corpus · {note}", dict(origin)
         elif isinstance(origin, Corpus):
@@ -186,7 +183,7 @@ class Companion:
         settings = self.settings | ({} if self.max_steps is None else {"max_steps": self.max_steps})
         corpora = [name for name in self.corpora if self.corpus_of[experiment] in ("", name)]
         for model, corpus in ((model, corpus) for model in self.models for corpus in corpora):
-            # a corpus in its published split has one fold, and gets as many runs as the others
+            # the only split of a corpus gets as many runs as the folds of others
             one_fold = has_fixed_splits(corpus, settings.get("split"))
             folds, seeds = ([0], self.seeds * len(self.folds)) if one_fold else (self.folds, self.seeds)
             for options in comparisons(experiment, self.methods):
@@ -194,7 +191,7 @@ class Companion:
 
 
 def read_manifest(folder: Path) -> dict[str, dict]:
-    """Return stamp and origin of every figure or table in a folder by file name. It is empty without a manifest."""
+    """Return the stamp and origin of every figure or table in a folder, by file name. Empty without a manifest."""
     path = folder / "manifest.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
@@ -207,6 +204,6 @@ def run_label(record: dict) -> str:
 
 
 def result_hash(record: dict) -> str:
-    """Return the SHA-256 of a record without clock and machine, so that an equal run elsewhere has an equal hash."""
+    """Return the SHA-256 of a record without times and machine, so that an equal run elsewhere has an equal hash."""
     result = {name: block for name, block in record.items() if name != "meta"}
     return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()

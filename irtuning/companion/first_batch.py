@@ -15,7 +15,7 @@ from irtuning.models.prompts import encode
 def layer_scores(corpus: Corpus, model: str = "mini", **options) -> pandas.DataFrame:
     """Return the gradient, weight and cosine scores of every layer (row) on the first batch of a run.
 
-    Model and batch are made as `train` makes them, on the CPU, but without dropout, which would add chance. `options`
+    Model and batch are made as by `train`, on the CPU, but without dropout, which would add randomness. `options`
     are `adapter`, `seed` and `batch_size`. `attrs["made_with"]` describes the model for a stamp.
     """
     tuned, layers, similarities, made_with = _one_batch(corpus, model, **options)
@@ -27,7 +27,7 @@ def layer_scores(corpus: Corpus, model: str = "mini", **options) -> pandas.DataF
 
 
 def component_norms(corpus: Corpus, model: str = "mini", **options) -> pandas.DataFrame:
-    """Return the L2 norm of the gradient of each module (column) of each layer (row) on the same batch."""
+    """Return the L2 norm of the gradient of each adapted module (column) in each layer (row) on the same batch."""
     tuned, layers, _, made_with = _one_batch(corpus, model, **options)
     modules = [adapter_modules(find_layers(tuned)[index]) for index in layers.indices]
     rows = [{name: _score(adapter_parameters(module), "l2") for name, module in pairs} for pairs in modules]
@@ -42,7 +42,7 @@ def _score(tensors, form: str) -> float:
 
 
 def _one_batch(corpus: Corpus, name: str, adapter: str = "lora", seed: int = 171, batch_size: int = 8):
-    """Return the adapted classifier after one backward pass, its layers, their cosines, and the text for a stamp."""
+    """Return the adapted classifier after one backward pass, its layers, their cosines, and the text of the stamp."""
     source = resolve(name)
     tokenizer, settings = load_tokenizer(source), {key: source.settings[key] for key in ("rank", "alpha", "width")}
     set_seed(seed)  # before the model is made: its head and adapters are random

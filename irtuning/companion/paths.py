@@ -10,7 +10,7 @@ NOTEBOOKS = ("01_data_exploration", "02_ir_tuning_versus_baselines", "03_converg
 
 
 def notebook_path(name: str) -> Path:
-    """Return the path of one of the repository's notebooks, which a package without its repository lacks."""
+    """Return the path of a notebook. InputError if the package is installed without its repository."""
     path = REPOSITORY / "notebooks" / f"{name}.ipynb"
     if not path.exists():
         raise InputError(f"{path} does not exist: clone the repository and install it there with `pip install -e .`")
@@ -18,7 +18,7 @@ def notebook_path(name: str) -> Path:
 
 
 class Folders:
-    """Folders for the figures, reports and recorded runs of a profile: under `output`, else in the repository."""
+    """Folders for a profile's figures, reports and recorded runs, in `output` or else in the repository."""
 
     def __init__(self, profile: str, output: str | Path | None = None):
         self.profile, root = profile, Path(output or REPOSITORY)

@@ -17,7 +17,7 @@ EXPERIMENTS = ["methods", "own-budget", "ablations", "adapters", "sizes"]
 STUDY_EXPERIMENTS = ["variant", "rates", "methods", "own-budget", *(f"{name}@argrewrite" for name in EXPERIMENTS[2:])]
 RATE_GRID = {"adapters": (5e-4, 1e-3, 2e-3), "parameters": (1.5e-4, 3e-4, 6e-4)}  # 0.5, 1 and 2 times mini's own rate
 RATE_SEED = 161  # used by no other run of the study
-# learning rates that the experiment `rates` chose; a method without a rate here uses the model's own
+# learning rates that the experiment `rates` chose; a method that is not listed uses the model's own
 RATES = dict.fromkeys([*STUDY_METHODS, "ir-upper"], 0.002) | {"full-ft": 0.00015}
 RATES |= dict.fromkeys(["ir", "lisa-adapters", "last-k", "middle-k"], 0.001)
 PARTS = ("variant=exact", "splits=2", "score=l2", "refresh_every=5", "refresh_every=20", "smoothing=0.5")
@@ -50,7 +50,7 @@ RUN_BY_US = {"quick": "yes", "study": "yes, on two NVIDIA H200s", "small": "no",
 
 
 def profile_parameters(profile: str, data=None, output=None, changes: Mapping | None = None) -> dict:
-    """Return the arguments of `Companion` for a profile, whose name ends in `-changed` if there are `changes`."""
+    """Return a profile's arguments for `Companion`. `changes` make it `NAME-changed`. InputError for bad names."""
     if profile not in PROFILES:
         raise unknown("profile", profile, PROFILES)
     parameters, changes = PROFILES[profile], dict(changes or {})
@@ -58,13 +58,13 @@ def profile_parameters(profile: str, data=None, output=None, changes: Mapping | 
         if name not in parameters:
             raise unknown("parameter", name, parameters)
         if None not in (value, parameters[name]) and type(value) is not type(parameters[name]):
-            raise InputError(f"{name}={json.dumps(value)} does not have the type of {json.dumps(parameters[name])}")
+            raise InputError(f"{name}={json.dumps(value)} must have the same type as {json.dumps(parameters[name])}")
     folders = {name: path and str(Path(path).resolve()) for name, path in (("data", data), ("output", output))}
     return {"profile": f"{profile}-changed" if changes else profile} | folders | parameters | changes
 
 
 def comparisons(experiment: str, methods: Sequence[str]) -> list[dict]:
-    """Return the comparisons of an experiment, each as arguments of `run_comparison`."""
+    """Return the arguments of `run_comparison` for each comparison of an experiment. InputError if it is unknown."""
     papers = [m for m in ("rst", "lisa-adapters", "lisa") if m in (*methods, "lisa")]
     on_validation = {"folds": [0], "seeds": [RATE_SEED], "score_test": False, "rates": None}
     rated = ["ir-upper" if m == VARIANT else m for m in methods]  # the rates were chosen before our variant's setting
@@ -85,7 +85,7 @@ def comparisons(experiment: str, methods: Sequence[str]) -> list[dict]:
 
 
 def missing(parameters: Mapping) -> list[str]:
-    """Return one sentence for each thing that a profile needs and this machine lacks, without loading anything."""
+    """Return a sentence for each thing that a profile needs and this machine lacks, without loading anything."""
     import torch
 
     files = [name for name in parameters["corpora"] if name in CORPORA and CORPORA[name].patterns]
@@ -94,7 +94,7 @@ def missing(parameters: Mapping) -> list[str]:
     needed = GPU_GIB.get(parameters["profile"], 0)
     present = torch.cuda.get_device_properties(0).total_memory / 2**30 if torch.cuda.is_available() else 0
     if present < needed * 0.9:
-        problems.append(f"it needs a GPU of {needed} GiB, and the GPU of this machine has {present:.0f} GiB")
+        problems.append(f"it needs a GPU of {needed} GiB, but this machine has {present:.0f} GiB of GPU memory")
     if os.environ.get("HF_HUB_OFFLINE") and needed:
         problems.append("its models come from the Hugging Face Hub, and HF_HUB_OFFLINE is set")
     return problems

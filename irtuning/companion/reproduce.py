@@ -39,19 +39,19 @@ def reproduce(
     workers: int | None = None, scheduler: str | None = None, changes: dict | None = None,
     update_notebooks: bool = False, jobs: int | None = None,
 ) -> dict[str, Path]:  # fmt: skip
-    """Make the runs of a profile that are not recorded, execute the notebooks, and return the folders written.
+    """Make the missing runs of a profile, execute the notebooks, and return the folders. InputError if it cannot work.
 
     Args:
         profile, data, output, changes: As for `profile_parameters`. With `data`, notebook 1 also shows real corpora.
         fresh: Whether to delete the recorded runs first.
         workers, scheduler: Where the runs are made; see `run_comparison`. `jobs` is an alias of `workers`.
-        update_notebooks: Whether the executed notebooks of the plain quick profile replace those in `notebooks/`.
+        update_notebooks: Whether the executed notebooks replace those in `notebooks/` (plain quick profile only).
     """
     if update_notebooks and (profile != "quick" or data or output or changes):
         raise InputError("update_notebooks needs the quick profile without data, output or changes")
     settings = profile_parameters(profile, data, output, changes)
     if GPU_GIB.get(profile) and (problems := missing(settings)):
-        raise InputError(f"profile {profile} cannot run here: {'; '.join(problems)}. --dry-run lists its runs")
+        raise InputError(f"profile {profile} cannot run here: {'; '.join(problems)}. Use --dry-run to list its runs")
     companion = Companion(**settings, workers=jobs if workers is None else workers, scheduler=scheduler)
     check(companion)
     folders, started = companion.folders, time.perf_counter()
@@ -85,7 +85,7 @@ def dry_run(profile: str, *, data: str | Path | None = None, changes: dict | Non
     shown |= {f"by {n}": dict(Counter(getattr(c, n) for c in configs)) for n in ("corpus", "model", "method")}
     shown["steps"] = sorted({str(config.max_steps or "the model's own epochs") for config in configs})
     shown |= {"missing": missing(parameters), "run by us": RUN_BY_US[profile]}
-    record, _ = measurement("runs_at_a_time")  # of `mini` on a GPU
+    record, _ = measurement("runs_at_a_time")  # measured with `mini` on a GPU
     if all(config.model == record["model"] and config.device != "cpu" and config.max_steps for config in configs):
         size = sum(config.max_steps for config in configs) / record["steps"]
         times = {f"{row['jobs']} at a time": round(size / row["runs_per_minute"]) for row in record["rows"]}
@@ -97,7 +97,7 @@ def dry_run(profile: str, *, data: str | Path | None = None, changes: dict | Non
 
 
 def check(companion: Companion) -> None:
-    """Raise InputError for what would fail after the training: notebooks, kernel or data that are missing."""
+    """Raise InputError before the training if notebooks, data or the Jupyter kernel are missing."""
     for name in NOTEBOOKS:
         notebook_path(name)
     for corpus in REAL_CORPORA if companion.data and companion.profile.startswith("quick") else []:
@@ -107,7 +107,7 @@ def check(companion: Companion) -> None:
 
 
 def execute(name: str, folder: Path, parameters: dict, update: bool = False) -> float:
-    """Execute a notebook into a folder, with an HTML page, and return the seconds. `update` replaces the source too."""
+    """Execute a notebook, save it with an HTML page, and return the seconds. If it fails, InputError names the cell."""
     source, target, started = notebook_path(name), folder / f"{name}.ipynb", time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     quiet = {"progress_bar": False, "extra_arguments": ["--IPKernelApp.log_level=40"]}
@@ -118,7 +118,7 @@ def execute(name: str, folder: Path, parameters: dict, update: bool = False) -> 
         raise InputError(f"notebook {name}, cell {error.exec_count}: {cause}") from None
     except DeadKernelError:
         raise InputError(f"notebook {name}: its kernel died, perhaps out of memory; run it again") from None
-    book, _ = ClearMetadataPreprocessor(enabled=True, **KEPT).preprocess(book, {})  # no clocks, no paths
+    book, _ = ClearMetadataPreprocessor(enabled=True, **KEPT).preprocess(book, {})  # drops times and paths
     for path in [target, source] if update else [target]:
         write_text(path, nbformat.writes(book) + "\n")
     write_text(target.with_suffix(".html"), html_page(book))
@@ -128,19 +128,19 @@ def execute(name: str, folder: Path, parameters: dict, update: bool = False) -> 
 def html_page(book, **options: bool) -> str:
     """Return a notebook as an HTML page."""
     exporter = HTMLExporter(**options)
-    exporter.log.setLevel(logging.ERROR)  # its template drops the images' alternative text and then warns of that
+    exporter.log.setLevel(logging.ERROR)  # its template drops the images' alternative texts, and then warns about them
     return exporter.from_notebook_node(book)[0]
 
 
 def summary(folders: Folders) -> str:
-    """Return all tables of a profile, one below the other."""
+    """Return all tables of a profile as one Markdown text."""
     tables = [path for path in sorted(folders.reports.glob("*.md")) if path.name != "summary.md"]
     parts = [f"## {path.stem}\n\n{path.read_text(encoding='utf-8')}" for path in tables]
     return "\n\n".join([f"# Report: {folders.profile}", INTRODUCTION, *parts]) + "\n"
 
 
 def write_report(folders: Folders) -> None:
-    """Write notebook 5 without code and without cells tagged `detail` or `try` as `summary.html` and `summary.md`."""
+    """Write `summary.html` and `summary.md`: notebook 5 without code and without cells tagged `detail` or `try`."""
     book = nbformat.read(folders.reports / f"{NOTEBOOKS[-1]}.ipynb", 4)
     book, _ = TagRemovePreprocessor(enabled=True, remove_cell_tags={"detail", "try"}).preprocess(book, {})
     head = "<style>@media print { body { zoom: 0.55 } }</style></head>"

@@ -13,33 +13,33 @@ from irtuning.companion.benchmarks import LAYERS
 from irtuning.companion.profiles import LAST, VARIANT
 from irtuning.errors import InputError
 
-LAYER_WISE = ("rst", "ist", "lisa-adapters", "last-k")  # the baselines that the claim is about
+LAYER_WISE = ("rst", "ist", "lisa-adapters", "last-k")  # the baselines in the claim of better scores
 PRIMARY = tuple(("ir", other) for other in ("full", *LAYER_WISE, "random-counts"))
-CHEAPER = tuple((method, "ir") for method in (VARIANT, *LAST))  # our variant; last layers: as deep, as many
-TESTS = ["p_value", "p_holm"]  # columns that a table without a test leaves out
+CHEAPER = tuple((method, "ir") for method in (VARIANT, *LAST))  # our variant; last layers to the same depth, or as many
+TESTS = ["p_value", "p_holm"]  # columns that tables without a test leave out
 MARGIN = -0.01  # macro F1 that a method may lose and still be called non-inferior
 WORTH_A_CLAIM = 0.15  # share of the time or memory of a step that must be saved
 
 
 def primary_comparisons(records: Sequence[dict]) -> pandas.DataFrame:
-    """Return IR-Tuning minus each of six methods on each corpus, p values adjusted by Holm over all of them."""
+    """Return the score of IR-Tuning minus that of six methods on each corpus, with p values adjusted by Holm."""
     return comparisons_table(records, PRIMARY)
 
 
 def non_inferiority(records: Sequence[dict]) -> pandas.DataFrame:
-    """Return three cheaper methods minus IR-Tuning, and whether the interval's lower end is at or above the margin."""
+    """Return three cheaper methods' scores minus IR-Tuning's, and whether the whole interval is above the margin."""
     return comparisons_table(records, CHEAPER).drop(columns=TESTS).assign(non_inferior=lambda t: t.low >= MARGIN)
 
 
 def secondary_differences(records: Sequence[dict]) -> pandas.DataFrame:
-    """Return IR-Tuning minus every other method but Full PEFT, without p values, since no verdict rests on them."""
+    """Return IR-Tuning's score minus that of each method but Full PEFT, without p values: no verdict needs them."""
     return comparisons_table(records, [pair for pair in against_all(records) if "full" not in pair]).drop(columns=TESTS)
 
 
 def convergence_differences(records: Sequence[dict]) -> pandas.DataFrame:
-    """Return IR-Tuning minus Full PEFT in steps and seconds to Full PEFT's last loss, with a 95 % t interval over runs.
+    """Return how much later (or earlier) IR-Tuning reaches Full PEFT's last loss, with a 95 % t interval over runs.
 
-    A run that never reaches it counts with its total length. `reached` is the share of IR-Tuning's runs that do.
+    A run that never reaches it counts with its full length. `reached` is the share of IR-Tuning's runs that reach it.
     """
     rows, tables = [], [reaching(records, loss).assign(loss=loss) for loss in ("training", "validation")]
     for (loss, corpus), part in pandas.concat(tables).groupby(["loss", "corpus"], sort=False):
@@ -52,7 +52,7 @@ def convergence_differences(records: Sequence[dict]) -> pandas.DataFrame:
 
 
 def rate_differences(records: Sequence[dict]) -> pandas.DataFrame:
-    """Return the steps of `convergence_differences` as text at each learning rate. `≥` marks a lower bound."""
+    """Return the step differences of `convergence_differences` at each learning rate. `≥` marks a lower bound."""
     columns = {}
     for (rate,), part in sorted(groups_by(records, ["learning_rate"]).items()):
         if {"ir", "full"} <= {record["run"]["config"]["method"] for record in part}:
@@ -63,7 +63,7 @@ def rate_differences(records: Sequence[dict]) -> pandas.DataFrame:
 
 
 def size_differences(records: Sequence[dict]) -> pandas.DataFrame:
-    """Return IR-Tuning minus Full PEFT in macro F1 at each share of train, then the slope of each run per doubling."""
+    """Return IR-Tuning's macro F1 minus Full PEFT's at each share of train, and its slope per doubling of the data."""
     rows = []
     for (share,), part in sorted(groups_by(records, ["train_share"]).items()):
         rows.append({"train": f"{share:.0%}"} | asdict(compare_methods(part, "ir", "full")))
@@ -80,7 +80,7 @@ def peak_memory(records: Sequence[dict]) -> pandas.DataFrame:
 
 
 def memory_differences(records: Sequence[dict]) -> pandas.DataFrame:
-    """Return IR-Tuning minus Full PEFT in peak GPU memory (MiB, NaN on a CPU), with a 95 % t interval over runs."""
+    """Return IR-Tuning's peak GPU memory minus Full PEFT's (MiB, NaN on a CPU), with a 95 % t interval over runs."""
     rows = []
     for corpus, part in _with_peaks(records).groupby("corpus", sort=False):
         ir, full = (part[part.method == name].set_index(["fold", "seed"]).peak for name in ("ir", "full"))
@@ -95,7 +95,7 @@ def _with_peaks(records: Sequence[dict]) -> pandas.DataFrame:
 
 
 def upper_half_savings(steps: pandas.DataFrame) -> pandas.DataFrame:
-    """Return what a step with upper layers saves against as many scattered ones, from `benchmarks.step_table`."""
+    """Return the time and memory that a step saves with upper layers instead of as many scattered ones, as shares."""
     sets = [steps[steps.layers == LAYERS[name]].set_index(["engine", "dropout"]) for name in ("upper", "scattered")]
     upper, scattered = (table[["step_ms", "peak_gib"]] for table in sets)
     saved = (1 - upper / scattered.reindex(upper.index)).dropna().set_axis(["time_saved", "memory_saved"], axis=1)
@@ -103,7 +103,7 @@ def upper_half_savings(steps: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def mistakes(records: Sequence[dict], method: str = "ir", most: int = 5) -> pandas.DataFrame:
-    """Return a method's most common confusions as shares of the intention's items. `every_run`: wrong in all runs."""
+    """Return a method's most common confusions, as shares of an intention. `every_run`: share wrong in all runs."""
     runs = ((pandas.DataFrame(record["predictions"]["test"]), record["run"]["config"]) for record in records)
     rows = pandas.concat(answers.assign(corpus=run["corpus"], method=run["method"]) for answers, run in runs)
     rows["wrong"] = rows.intention != rows.predicted
@@ -118,7 +118,7 @@ def mistakes(records: Sequence[dict], method: str = "ir", most: int = 5) -> pand
 
 
 def costs(experiments: Mapping[str, Sequence[dict]]) -> pandas.DataFrame:
-    """Return what each experiment cost. A run of several experiments counts for the first one."""
+    """Return runs, steps and hours of each experiment. A run that several of them share counts for the first one."""
     seen, rows = set(), {}
     for name, records in experiments.items():
         runs = {str(record["run"]["config"]): record for record in records}
@@ -132,9 +132,9 @@ def costs(experiments: Mapping[str, Sequence[dict]]) -> pandas.DataFrame:
 
 
 def claims(records: Sequence[dict], of_sizes: Sequence[dict]) -> pandas.DataFrame:
-    """Return the abstract's claims with the verdict on each, from the main runs and those on shares of the data."""
+    """Return the verdict on each claim, from the main runs and those by data size. InputError for synthetic data."""
     if any(record["run"]["synthetic_corpus"] for record in records):
-        raise InputError("a verdict needs real corpora, and these records are of the synthetic one")
+        raise InputError("a verdict needs real corpora, but these records are of the synthetic one")
     corpora = dict.fromkeys(record["run"]["config"]["corpus"] for record in records)
     small = size_differences(of_sizes) if of_sizes else pandas.DataFrame(columns=["train", "low", "high"])
     tables = (made(records) for made in (primary_comparisons, convergence_differences, memory_differences))
@@ -142,7 +142,7 @@ def claims(records: Sequence[dict], of_sizes: Sequence[dict]) -> pandas.DataFram
 
 
 def verdicts(comparisons, convergence, memory, sizes, setting: str) -> pandas.DataFrame:
-    """Return the verdict on each claim from four tables, its evidence, and whose rule it is: the plan's or ours."""
+    """Return each claim with its verdict and evidence from four tables, and whose rule it is: the plan's or ours."""
     papers, chosen = (comparisons[comparisons.against.isin(names)] for names in (LAYER_WISE, ["random-counts"]))
     small = sizes[sizes.train.isin(("5%", "10%"))]
     steps = "{corpus}, {loss} loss: {difference:+.1f} {unit} [{low:+.1f}, {high:+.1f}], {reached:.0%} get there"
@@ -161,14 +161,14 @@ def verdicts(comparisons, convergence, memory, sizes, setting: str) -> pandas.Da
 
 
 def _verdict(for_it: pandas.Series, against_it: pandas.Series) -> str:
-    """Return `consistent` if all rows speak for a claim, `inconsistent` if any speaks against it."""
+    """Return `consistent` if all rows support a claim, and `inconsistent` if any contradicts it."""
     if not len(for_it):
         return "not run"
     return "consistent" if for_it.all() else "inconsistent" if against_it.any() else "inconclusive"
 
 
 def _compared(table: pandas.DataFrame) -> tuple[str, str]:
-    """Return the verdict of the certain differences, and their number, their ends, and what could be detected."""
+    """Return the verdict on a table of differences, and a text with their number, extremes and detectable size."""
     above, below = ((sign * table.difference > 0) & (table.p_holm < ALPHA) for sign in (1, -1))
     ends = table.loc[[table.difference.idxmin(), table.difference.idxmax()]].itertuples()
     least, most = (f"{row.difference:+.3f} (against {row.against}, {row.corpus})" for row in ends)
@@ -178,6 +178,6 @@ def _compared(table: pandas.DataFrame) -> tuple[str, str]:
 
 
 def _apart(table: pandas.DataFrame, sign: int, form: str) -> tuple[str, str]:
-    """Return the verdict of the intervals, if a difference of this sign speaks for the claim, and their list."""
+    """Return the verdict on a table of intervals, and their list. A difference of this sign supports the claim."""
     sides = (table.low > 0, table.high < 0)[::sign]
     return _verdict(*sides), "; ".join(form.format(**row) for row in table.to_dict("records"))

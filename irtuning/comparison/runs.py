@@ -1,4 +1,4 @@
-"""A comparison: methods x folds x seeds as a list of independent runs, of which only the missing ones are trained."""
+"""Comparison of methods over folds and seeds: a list of independent runs, of which only missing ones are trained."""
 
 import hashlib
 import json
@@ -27,11 +27,11 @@ from irtuning.training.run import finished_run, train
 
 FIRST_SEED = 171  # the seed in the authors' code
 Method = str | type[Strategy] | Strategy
-_FLOORS: dict[tuple, list[dict]] = {}  # several comparisons use the same corpus
+_FLOORS: dict[tuple, list[dict]] = {}  # several comparisons may use one corpus
 
 
 def compare(methods: Sequence[Method], **options: object) -> pandas.DataFrame:
-    """Return mean and spread of each method, after the floors. The arguments are those of `run_comparison`."""
+    """Return the mean and spread of each method's scores, below the floors. Arguments: see `run_comparison`."""
     return summary_table(*run_comparison(methods, **options))
 
 
@@ -45,20 +45,20 @@ def run_comparison(
 
     Args:
         methods: names such as `["full", "ir:variant=exact"]`, subclasses of `Strategy`, or instances.
-        seeds: how many, from 171 on and different in each fold; or the seeds themselves, the same in each fold.
-        folds: of a corpus that this package splits.
-        budget: `equal` gives the methods with a share of layers the mean share that IR-Tuning used with that fold and
-            seed; `own` leaves them their papers' own.
-        rates: learning rates by method; other methods have that of the settings, or the model's own.
+        seeds: the number of seeds, counted from 171 and different in each fold; or a list of seeds for every fold.
+        folds: numbers of the folds, for a corpus that this package splits.
+        budget: `equal` gives methods with a share of layers the mean share that IR-Tuning used on the same fold and
+            seed; `own` keeps the shares of their papers.
+        rates: the learning rate of each method; others use that of the settings, or else the model's own.
         workers: runs at a time, each in its own process. None: one per core if a model of this package runs on the CPU,
             else 1, in this process. `jobs` is an alias.
         scheduler: address of a Dask scheduler whose workers make the runs. Only the records come back, not the weights.
-        output: folder of the runs; what it holds already is not run again.
+        output: folder for the runs; a run that it already holds is not repeated.
         data_dir, progress, settings: as for `train`.
         corpora: the corpus of each fold, if they are loaded already.
 
     Raises:
-        InputError: something cannot work, if possible before the first run; or runs failed, after the last one.
+        InputError: a setting cannot work (before the first run, if possible), or runs failed (after the last one).
     """
     if (workers := jobs if workers is None else workers) is not None and workers < 1:
         raise InputError(f"workers is {workers}; give 1 or more")
@@ -68,7 +68,7 @@ def run_comparison(
         prepare(run, corpus=corpora[run.fold], strategy=strategies[run.method], on_device="cpu")
     scored = ("validation", "test") if runs[0].score_test else ("validation",)
     floors = [floor for fold in dict.fromkeys(folds) for floor in corpus_floors(corpora[fold], scored)]
-    # a second thread hardly speeds up a small model on the CPU, so that each core makes a run
+    # a second thread hardly speeds up a small model on the CPU, so each core makes its own run
     many = available_device(runs[0].device) == "cpu" and runs[0].model in (MINI, *RANDOM)
     workers = 1 if world_size() > 1 else workers or (cores() if many else 1)
     options = {"disable": not (progress and is_first()), "file": sys.stdout if in_notebook() else sys.stderr}
@@ -79,11 +79,11 @@ def run_comparison(
 def planned_runs(
     methods: Sequence[Method], seeds: int | Sequence[int], folds: Sequence[int], budget: str = "equal",
     rates: Mapping[str, float] | None = None, **settings: object) -> list[RunConfig]:  # fmt: skip
-    """Return the runs of a comparison in order, before budgets and the model's own settings are filled in."""
+    """Return the runs of a comparison before budgets and model settings are set. InputError for bad budget or seeds."""
     if budget not in ("equal", "own"):
         raise InputError(f"budget is {budget!r}; give equal or own")
     if not seeds:
-        raise InputError("no seeds; give 1 or more")
+        raise InputError("no seeds are given; give 1 or more")
     base, runs, rates = RunConfig.of(settings), [], rates or {}
     named = {method: rates.get(method, base.learning_rate) for method in _named(methods)}
     for index, fold in enumerate(dict.fromkeys(folds)):
@@ -94,7 +94,7 @@ def planned_runs(
 
 
 def with_budget(config: RunConfig, leader: dict | None, budget: str = "equal") -> RunConfig:
-    """Return a run with the budget of a leading run's record: its mean share of layers, or its counts per step."""
+    """Return a run with a budget copied from the leading run: its mean share of layers, or its count at each step."""
     if leader is None or not takes_budget(config, budget):
         return config
     if as_strategy(config.method).takes == "counts":
@@ -104,19 +104,19 @@ def with_budget(config: RunConfig, leader: dict | None, budget: str = "equal") -
 
 
 def takes_budget(config: RunConfig, budget: str = "equal") -> bool:
-    """Return whether a run depends on how many layers the leading method used."""
+    """Return whether a run's budget depends on how many layers the leading method used."""
     takes, own = as_strategy(config.method).takes, config.share is not None or ":share=" in config.method
     return takes == "counts" or (takes == "share" and budget == "equal" and not own)
 
 
 def run_name(config: RunConfig) -> str:
-    """Return the folder name of a run within its comparison. Another configuration has another name."""
+    """Return the folder name of a run within its comparison. Each configuration has a name of its own."""
     digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()
     return f"{config.method.replace(':', '_').replace('=', '-')}-fold{config.fold}-seed{config.seed}-{digest[:8]}"
 
 
 def corpus_floors(corpus: Corpus, splits: Sequence[str] = ("validation",)) -> list[dict]:
-    """Return the scores of both floors on each split, then the human ceiling if the corpus has one. They are cached."""
+    """Return the scores of both floors on each split, then those of the human ceiling, computed once for each corpus."""
     from irtuning.analysis.ceiling import human_ceiling
     from irtuning.corpora.floors import edit_aware_floor, operation_floor
     key = corpus.checksum, corpus.fold, *splits
@@ -129,7 +129,7 @@ def corpus_floors(corpus: Corpus, splits: Sequence[str] = ("validation",)) -> li
 
 
 def _named(methods: Sequence[Method]) -> dict[str, Strategy]:
-    """Return the strategies by the texts that name them in records, the leading methods first."""
+    """Return the strategies by their names in records, with the leading methods first."""
     named = {}
     for method in methods:
         strategy = as_strategy(method)
@@ -144,7 +144,7 @@ def _named(methods: Sequence[Method]) -> dict[str, Strategy]:
 
 
 def _make(runs, strategies, corpora, budget, output, workers, scheduler, advance) -> list[dict]:
-    """Return the record of every run. Runs that take their budget from a leading run are made after it."""
+    """Return the record of every run. Runs that copy their budget from a leading run are made after it."""
     records, failed = {}, {}
     leading = next((name for name, strategy in strategies.items() if strategy.leads), None)
     for later in (False, True):
@@ -164,34 +164,34 @@ def _make(runs, strategies, corpora, budget, output, workers, scheduler, advance
         texts[3:] = [f"and {len(texts) - 3} more"] * (len(texts) > 3)
         waiting = len(runs) - len(records) - len(failed)
         wait = f", and {waiting} wait for their layer budget" * (waiting > 0)
-        cure = "all others are recorded if there is an output folder, and repeating the command makes what is missing"
+        cure = "an output folder keeps all other runs, and repeating the command makes those that are missing"
         text = f"{len(failed)} run{'s' * (len(failed) > 1)} failed{wait}; {cure}. {'; '.join(texts)}"
         raise InputError(text) from next(iter(failed.values()))
     return [records[i] for i in range(len(runs))]
 
 
 def _outcomes(work: Sequence[tuple], workers: int, scheduler: str | None) -> Iterator[tuple[int, object]]:
-    """Yield every run's index and its record, or why it failed. Recorded runs are read here, without a worker."""
+    """Yield the index of each run with its record or its error. Recorded runs are read in this process."""
     missing = [i for i, (*_, folder) in enumerate(work) if folder is None or not has_record(folder)]
     for i, (config, corpus, strategy, folder) in enumerate(work):
-        if i not in missing:  # it must be the run asked for, though its precision may be that of another machine
+        if i not in missing:  # its record must match, except that the precision may be that of another machine
             same = replace(config, precision=config.precision or read_record(folder)["run"]["config"].get("precision"))
             yield i, finished_run(folder, prepare(same, corpus=corpus, strategy=strategy))
     if scheduler is None and workers == 1:
         for i in missing:
             try:
                 yield i, _run_one(*work[i])
-            except Exception as error:  # the others are still made
+            except Exception as error:  # the other runs continue
                 yield i, error
         return
     folder = work[missing[0]][-1] if missing and scheduler else None
-    if folder is not None:  # to see before anything runs elsewhere whether records can be written here
+    if folder is not None:  # fail before any worker starts if records cannot be written here
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryDirectory(dir=folder.parent).cleanup()
         except OSError as error:
             raise InputError(f"cannot write to {folder.parent}: {error.strerror}; give another folder") from None
-    calls = [(*work[i][:-1], None) if scheduler else work[i] for i in missing]  # a cluster may share no disk
+    calls = [(*work[i][:-1], None) if scheduler else work[i] for i in missing]  # workers may not share this disk
     for at, made in outcomes(_run_one, calls, workers=workers, scheduler=scheduler) if missing else ():
         if folder is not None and not isinstance(made, Exception):
             with new_folder(work[missing[at]][-1]) as temporary:
@@ -200,5 +200,5 @@ def _outcomes(work: Sequence[tuple], workers: int, scheduler: str | None) -> Ite
 
 
 def _run_one(config: RunConfig, corpus: Corpus, strategy: Strategy, folder: Path | None) -> dict:
-    """Make one run. The strategy comes with it, since another process may not know its name."""
+    """Make one run. The strategy itself is passed, because another process may not know its name."""
     return train(prepare(config, corpus=corpus, strategy=strategy), output=folder, progress=False).record

@@ -1,4 +1,4 @@
-"""Many independent calls at a time, in processes of this machine or on the workers of a Dask cluster."""
+"""Parallel execution of independent calls, in processes of this machine or on the workers of a Dask cluster."""
 
 import logging
 import os
@@ -15,21 +15,21 @@ from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor
 from irtuning.errors import InputError
 from irtuning.training.record import versions
 
-CONNECT_SECONDS, WORKER_SECONDS = 10, 60  # how long to wait for a scheduler, and for a worker of its own
-LOOK_SECONDS, IDLE_SECONDS = 5, 60  # how often to look for new workers; how long a process here waits for its next call
-_IDLE: dict[tuple[int, str], list] = defaultdict(list)  # (pool, time of its last call) by threads and GPU
+CONNECT_SECONDS, WORKER_SECONDS = 10, 60  # how long to wait for a scheduler, and for its first worker
+LOOK_SECONDS, IDLE_SECONDS = 5, 60  # how often to look for new workers; how long an idle process here is kept
+_IDLE: dict[tuple[int, str], list] = defaultdict(list)  # idle (pool, time of last call), by threads and GPU
 
 
 def outcomes(function: Callable, items: Sequence[tuple], *, workers: int = 1,
              scheduler: str | None = None) -> Iterator[tuple[int, object]]:  # fmt: skip
     """Call `function(*item)` for every item and yield (index, result or exception) as the calls end.
 
-    If a worker dies, its call is made once more. If that dies too, its outcome is an InputError.
+    If a worker dies, its call is repeated once. If that worker dies too, the outcome is an InputError.
 
     Args:
-        function: the function to call. It travels by value if the other side cannot import it.
+        function: the function to call. It is sent by value if the other side cannot import it.
         items: the arguments of each call.
-        workers: number of processes of this machine. Each has its share of the threads and the least busy GPU.
+        workers: number of processes on this machine. Each gets an equal share of the threads and the least busy GPU.
         scheduler: address of a Dask scheduler, such as `tcp://host:8786`, whose workers are used instead.
 
     Raises:
@@ -41,7 +41,7 @@ def outcomes(function: Callable, items: Sequence[tuple], *, workers: int = 1,
             for _ in range(min(len(waiting), free(len(calls)))):
                 index = waiting.popleft()
                 calls[submit(function, *items[index])] = index
-            # no future is kept: Dask would repeat its call if the worker that holds the result were lost
+            # futures are not kept, because Dask repeats a call if the worker with its result is lost
             ended = {calls.pop(f): f.exception() or f.result() for f in wait(calls, LOOK_SECONDS, FIRST_COMPLETED).done}
             for index, outcome in ended.items():
                 if not isinstance(outcome, death):
@@ -49,20 +49,20 @@ def outcomes(function: Callable, items: Sequence[tuple], *, workers: int = 1,
                 elif index in repeated:
                     yield index, InputError("its worker died twice, perhaps out of memory; run fewer at a time")
                 else:
-                    logging.getLogger(__name__).warning("a worker died, its call is repeated: %s", outcome)
+                    logging.getLogger(__name__).warning("a worker died and its call is repeated: %s", outcome)
                     repeated.add(index)
                     waiting.appendleft(index)
 
 
 def gpus() -> list[str]:
-    """Return the GPUs that this process may use, in the words of CUDA_VISIBLE_DEVICES."""
+    """Return the GPUs that this process may use, in the notation of CUDA_VISIBLE_DEVICES."""
     visible, count = os.environ.get("CUDA_VISIBLE_DEVICES"), torch.cuda.device_count()
     return visible.split(",")[:count] if visible else [str(i) for i in range(count)]
 
 
 @contextmanager
 def _processes(count: int) -> Iterator[tuple]:
-    """Yield what `outcomes` needs of processes here, each a pool of its own: one that dies breaks no other."""
+    """Yield functions for local processes to `outcomes`. Each is a pool of its own, so that no death breaks others."""
     threads, visible, death = max(1, cores() // count), gpus() or [""], (BrokenProcessPool, SystemExit)  # after SIGTERM
     busy: dict[Future, tuple[ProcessPoolExecutor, str]] = {}  # the pool of each call and its GPU
     def free(running: int) -> int:
@@ -74,7 +74,7 @@ def _processes(count: int) -> Iterator[tuple]:
     def submit(function: Callable, *item: object) -> Future:
         gpu = min(visible, key=[gpu for _, gpu in busy.values()].count)
         pool, since = _IDLE[threads, gpu].pop() if _IDLE[threads, gpu] else (None, float("-inf"))
-        if time.monotonic() - since > IDLE_SECONDS / 2:  # a pool whose process has ended can miss the next one's death
+        if time.monotonic() - since > IDLE_SECONDS / 2:  # if a pool's process ended, the next death can go unseen
             environment = {"OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": gpu}
             pool = ProcessPoolExecutor(1, timeout=IDLE_SECONDS, env=environment)
         future = pool.submit(function, *item)
@@ -84,50 +84,50 @@ def _processes(count: int) -> Iterator[tuple]:
         yield free, submit, death
     finally:
         free(0)
-        for pool, _ in busy.values():  # only after an interruption
+        for pool, _ in busy.values():  # calls that still run after an interruption
             pool.shutdown(wait=False, kill_workers=True)
 
 
 @contextmanager
 def _cluster(address: str) -> Iterator[tuple]:
-    """Yield what `outcomes` needs of a Dask cluster. Each worker is checked before it gets its first call."""
+    """Yield functions for a Dask cluster to `outcomes`. Each worker is checked before it gets its first call."""
     try:
         from distributed import Client, KilledWorker
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except ImportError:
         raise InputError('a scheduler needs Dask; install it with pip install "irtuning[cluster]"') from None
     except (OSError, ValueError) as error:
-        raise InputError(f"no Dask scheduler answers at {address!r}: {error}; start one, or correct it") from None
+        raise InputError(f"no Dask scheduler answers at {address!r}: {error}; start one or correct it") from None
     checked = set()
-    def free(running: int) -> int:  # one call a worker: the death of a worker is blamed on every call that it has
+    def free(running: int) -> int:  # one call per worker, since Dask blames a death on all calls of the worker
         try:
             client.wait_for_workers(1, WORKER_SECONDS)
         except TimeoutError:
-            raise InputError(f"{address!r} has had no worker for {WORKER_SECONDS} s; start some") from None
+            raise InputError(f"{address!r} has had no worker for {WORKER_SECONDS} s; start workers") from None
         threads = client.nthreads()
         joined = [worker for worker in threads if worker not in checked]
         for worker, there in (client.run(versions, workers=joined, on_error="return") if joined else {}).items():
             if isinstance(there, OSError):
-                continue  # it has gone meanwhile
+                continue  # the worker has left
             if isinstance(there, Exception):
                 raise InputError(f"worker {worker} cannot load irtuning: {there!r}; install it there")
             if (n := threads[worker]) > 1:
-                raise InputError(f"worker {worker} has {n} threads, which share their random numbers; use --nthreads 1")
-            for package, here in versions().items():  # without the build: torch for GPU and for CPU are one version
+                raise InputError(f"worker {worker} has {n} threads, which share random numbers; use --nthreads 1")
+            for package, here in versions().items():  # builds of one version for GPU and CPU are equal
                 if str(here).partition("+")[0] != str(other := there.get(package)).partition("+")[0]:
-                    text = f"worker {worker} has {package} {other}, this process {here}; install the same there"
+                    text = f"worker {worker} has {package} {other}, this process has {here}; install the same there"
                     raise InputError(text)
             checked.add(worker)
         return len(threads) - running
     try:
-        # `outcomes` counts the deaths and repeats calls, not the scheduler; lambdas travel by value
+        # `outcomes` itself counts deaths and repeats calls, so the scheduler must not; lambdas are sent by value
         before = client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.allowed_failures)
         client.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", 0))
         try:
             yield free, client.get_executor(pure=False, retries=0).submit, KilledWorker
         finally:
             client.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", before))
-    except (CancelledError, OSError):  # of the connection: the errors of a call are outcomes
-        raise InputError(f"the scheduler {address!r} is gone; recorded runs are kept, start one and repeat") from None
+    except (CancelledError, OSError):  # the connection failed; the error of a call is an outcome
+        raise InputError(f"the scheduler {address!r} is gone; start one and repeat; recorded runs are kept") from None
     finally:
         client.close()

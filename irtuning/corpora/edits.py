@@ -1,4 +1,4 @@
-"""What changed in a revision: the words it inserted and deleted, and its shape in numbers."""
+"""The edit of a revision: the words that it inserts and deletes, and numbers that describe its shape."""
 
 import string
 from dataclasses import dataclass
@@ -12,15 +12,14 @@ COUNTED = {"punctuation": string.punctuation, "digit": string.digits, "capital":
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """Words that an edit inserted and deleted, in text order, and the number of places where it did so."""
-
+    """Words that an edit inserts and deletes, in text order, and `hunks`, the number of places that it changes."""
     inserted: tuple[str, ...]
     deleted: tuple[str, ...]
     hunks: int
 
 
 def edit_of(revision: Revision) -> Edit:
-    """Return the inserted and deleted words of a revision, those of the marked edit where it has spans."""
+    """Return the edit of a revision: the marked one if it has spans, otherwise the difference of its texts."""
     if revision.before_span or revision.after_span:
         sides = ((revision.after, revision.after_span), (revision.before, revision.before_span))
         return Edit(*(tuple(text.split()[slice(*span)]) if span else () for text, span in sides), hunks=1)
@@ -29,10 +28,10 @@ def edit_of(revision: Revision) -> Edit:
 
 
 def shape_of(revision: Revision) -> dict[str, float]:
-    """Return the numbers that `SHAPE_NAMES` lists, as floats.
+    """Return the numbers that are named in `SHAPE_NAMES`, as floats.
 
-    Lengths are in words, shares lie in [0, 1], yes and no are 1 and 0, differences are after minus before. Lengths,
-    similarity and order are those of the full texts. All other numbers are about the edit that `edit_of` returns.
+    Lengths count words, shares lie in [0, 1], truth values are 1 and 0, differences are after minus before. Lengths,
+    similarity and order describe the full texts. All other numbers describe the edit that `edit_of` returns.
     """
     edit, before, after = edit_of(revision), revision.before.split(), revision.after.split()
     inserted, deleted = " ".join(edit.inserted), " ".join(edit.deleted)

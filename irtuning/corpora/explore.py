@@ -1,4 +1,4 @@
-"""Tables about corpora. They describe the training split unless asked otherwise."""
+"""Tables about corpora. They describe the training split unless another one is given."""
 
 import re
 from collections import Counter
@@ -15,22 +15,22 @@ from irtuning.corpora.sources import CORPORA, CorpusSource
 OPERATIONS = ("add", "delete", "modify")
 WORD_OR_MARK = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
 SMOOTHING = 0.5  # added to every count, so that a word that never occurs has finite odds
-FEWEST_REVISIONS = 10  # rarer words would come first by chance
+FEWEST_REVISIONS = 10  # rarer words would rank high by chance
 
 
 def first_of_each(corpus: Corpus, most_words: int = 60) -> list[Revision]:
-    """Return the first training revision of each intention that has at most `most_words` words, else the first."""
+    """Return one training revision per intention: the first of at most `most_words` words, otherwise the first."""
     short = [r for r in corpus.train if len(f"{r.before} {r.after}".split()) <= most_words]
     return [next(r for r in [*short, *corpus.train] if r.intention == label) for label in corpus.labels]
 
 
 def label_table(corpus: Corpus) -> pandas.DataFrame:
-    """Return the number of revisions, with a row per intention and a column per split."""
+    """Return the number of revisions of each intention (row) in each split (column)."""
     return pandas.DataFrame(corpus.counts()).rename_axis("intention")
 
 
 def size_table(corpus: Corpus, split: str = "train") -> pandas.DataFrame:
-    """Return a row per revision with its intention and its words before, after, and edited (inserted and deleted)."""
+    """Return a row per revision: its intention, and its numbers of words before, after, and edited."""
     edits = ((r, edit_of(r)) for r in corpus.split(split))
     rows = [(r.intention, len(r.before.split()), len(r.after.split()), len(e.inserted + e.deleted)) for r, e in edits]
     table = pandas.DataFrame(rows, columns=["intention", "words before", "words after", "words edited"])
@@ -38,7 +38,7 @@ def size_table(corpus: Corpus, split: str = "train") -> pandas.DataFrame:
 
 
 def operation_table(corpus: Corpus, split: str = "train") -> pandas.DataFrame:
-    """Return the share of each operation in an intention's revisions, NaN for an intention without revisions."""
+    """Return the share of each operation (column) in the revisions of each intention (row), NaN without revisions."""
     counts = Counter((r.intention, r.operation) for r in corpus.split(split))
     rows = [[counts[label, name] for name in OPERATIONS] for label in corpus.labels]
     table = pandas.DataFrame(rows, corpus.labels, OPERATIONS).rename_axis("intention")
@@ -46,18 +46,18 @@ def operation_table(corpus: Corpus, split: str = "train") -> pandas.DataFrame:
 
 
 def edited_words(revision: Revision) -> dict[str, set[str]]:
-    """Return the words and marks that an edit inserts more often than it deletes, and the opposite, in lower case."""
+    """Return the lower-case words and marks that an edit inserts more often than it deletes, and the opposite."""
     edit = edit_of(revision)
     new, old = (Counter(WORD_OR_MARK.findall(" ".join(words).lower())) for words in (edit.inserted, edit.deleted))
     return {"inserted": set(new - old), "deleted": set(old - new)}
 
 
 def log_odds(corpus: Corpus, side: str) -> pandas.DataFrame:
-    """Return how much likelier a word is in the edits of an intention than in all others, as a log-odds ratio.
+    """Return, as a log-odds ratio, how much more likely a word is in the edits of an intention than in all others.
 
     `side` is "inserted" or "deleted". If c of an intention's n training revisions have the word, and c' of the n'
-    others, the ratio is `ln((c + a) / (n - c + a)) - ln((c' + a) / (n' - c' + a))` with a = `SMOOTHING`. There is a
-    row per word of at least `FEWEST_REVISIONS` revisions and a column per intention. The paper has no such measure.
+    others, the ratio is `ln((c + a) / (n - c + a)) - ln((c' + a) / (n' - c' + a))` with a = `SMOOTHING`. Each row
+    is a word of at least `FEWEST_REVISIONS` revisions, each column an intention. The paper has no such measure.
     """
     counts = {label: Counter() for label in corpus.labels}
     for revision in corpus.train:
@@ -71,7 +71,7 @@ def log_odds(corpus: Corpus, side: str) -> pandas.DataFrame:
 
 
 def cue_table(corpus: Corpus, top: int = 5) -> pandas.DataFrame:
-    """Return the `top` words with the highest positive log-odds of each intention and side, as "word (log-odds)"."""
+    """Return the `top` words with the highest positive log-odds of each intention (row) and side, with their values."""
     columns = {"inserted": {}, "deleted": {}}
     for side, cues in columns.items():
         for label, odds in log_odds(corpus, side).items():
@@ -81,7 +81,7 @@ def cue_table(corpus: Corpus, top: int = 5) -> pandas.DataFrame:
 
 
 def corpora_table(loaded: Sequence[Corpus] = ()) -> pandas.DataFrame:
-    """Return a row per named corpus: labels, splits, licence, home, how to get it, and its size where it is loaded."""
+    """Return a row per named corpus: its labels, splits, licence, home, how to get it, and its size if it is loaded."""
     here, rows = {corpus.name: corpus for corpus in loaded}, {}
     for name, source in CORPORA.items():
         corpus = here.get(name)

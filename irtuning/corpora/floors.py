@@ -1,4 +1,4 @@
-"""Floors: scores that simple baselines reach without reading. A method has to beat them before its score counts."""
+"""Floors: scores that baselines reach without understanding the texts. A method's score counts only above them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,15 +11,14 @@ from irtuning.corpora.base import Corpus, Revision
 from irtuning.corpora.edits import SHAPE_NAMES, edit_of, shape_of
 
 REGULARISATION = (0.1, 0.3, 1.0, 3.0)
-TEXT_BLOCKS = {"before": 1, "after": 1, "inserted": 2, "deleted": 2}  # column and longest word n-gram
-BLOCK_FEATURES = 3000  # the most frequent of each block; all of them take twice as long for half a point of F1
+TEXT_BLOCKS = {"before": 1, "after": 1, "inserted": 2, "deleted": 2}  # longest word n-gram of each text
+BLOCK_FEATURES = 3000  # the most frequent of each block; all of them double the time for half a point of F1
 WORDS_OR_MARKS = r"\w+|[^\w\s]"
 
 
 @dataclass(frozen=True)
 class Floor:
-    """Score of one floor on one split, with a prediction per revision and what was chosen or fitted."""
-
+    """Score of one floor on one split, with a prediction per revision and the settings that were fitted."""
     name: str
     split: str
     macro_f1: float
@@ -31,14 +30,13 @@ class Floor:
 def macro_f1(labels: Sequence[str], truth: Sequence[str], predictions: Sequence[str]) -> float:
     """Return the mean F1 over all `labels`. A label that occurs neither in truth nor in predictions counts zero."""
     from sklearn.metrics import f1_score
-
     return float(f1_score(truth, predictions, labels=list(labels), average="macro", zero_division=0))
 
 
 def operation_floor(corpus: Corpus, split: str = "validation") -> Floor:
-    """Score the answer that is the most frequent intention of a revision's operation (add, delete, modify) in train.
+    """Score a baseline that predicts the most frequent training intention of each operation (add, delete, modify).
 
-    An operation that train lacks gets the most frequent intention of all. Of equals, the earlier label counts.
+    An operation that train lacks gets the most frequent intention of all. Among equals, the earlier label is used.
     """
     counts: dict[str, Counter] = {}
     for r in corpus.train:
@@ -50,27 +48,26 @@ def operation_floor(corpus: Corpus, split: str = "validation") -> Floor:
 
 
 def edit_aware_floor(corpus: Corpus, split: str = "validation") -> Floor:
-    """Score a balanced logistic regression on TF-IDF features of words and on the shape of the edit, fitted on train.
+    """Score a logistic regression with balanced classes on TF-IDF features of words and on the shape of the edit.
 
-    The words are those of before, those of after, the inserted and the deleted ones. The shape is `SHAPE_NAMES`. The
-    regularisation is the one with the best macro F1 on validation, so the score on validation is a little too high.
+    Words come from before, after, the inserted and the deleted text; the shape is `SHAPE_NAMES`. The model is fitted on
+    train, with the regularisation that has the best macro F1 on validation, so the score there is a little too high.
     """
     from sklearn.compose import ColumnTransformer
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
     from threadpoolctl import threadpool_limits
-
     train = _table(corpus.train)
     words = {"token_pattern": WORDS_OR_MARKS, "max_features": BLOCK_FEATURES, "sublinear_tf": True, "dtype": np.float32}
-    longest = {name: count for name, count in TEXT_BLOCKS.items() if train[name].str.strip().any()}  # if it has words
+    longest = {name: count for name, count in TEXT_BLOCKS.items() if train[name].str.strip().any()}  # with words
     blocks = [(name, TfidfVectorizer(ngram_range=(1, count), **words), name) for name, count in longest.items()]
     features = ColumnTransformer([*blocks, ("shape", StandardScaler(), list(SHAPE_NAMES))], sparse_threshold=1.0)
     rows, truth = features.fit_transform(train), [r.intention for r in corpus.train]
     validation, expected = features.transform(_table(corpus.validation)), [r.intention for r in corpus.validation]
     asked = validation if split == "validation" else features.transform(_table(corpus.split(split)))
     options = {"class_weight": "balanced", "max_iter": 1000, "tol": 1e-3}
-    with threadpool_limits(1):  # the products are small, and waiting for threads takes up to 30 times as long
+    with threadpool_limits(1):  # the matrices are small, and more threads take up to 30 times as long
         models = [LogisticRegression(C=strength, **options).fit(rows, truth) for strength in REGULARISATION]
     model = max(models, key=lambda model: macro_f1(corpus.labels, expected, model.predict(validation)))
     return _floor("edit-aware", corpus, split, model.predict(asked).tolist(), {"C": model.C, "features": rows.shape[1]})

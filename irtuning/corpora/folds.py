@@ -14,17 +14,16 @@ SEED = 171
 
 
 def assign_folds(groups: Sequence[str], labels: Sequence[str], folds: int = FOLDS) -> list[int]:
-    """Return the fold (0 to folds - 1) of every row, so that rows of one group share a fold and labels are balanced.
+    """Return the fold (0 to folds - 1) of every row. Rows of one group share a fold, and labels are balanced.
 
-    The order of the groups is drawn from SEED. So neither the order of the rows nor scikit-learn's version moves one.
+    The groups are shuffled with SEED, so the order of the rows has no effect. InputError if there are too few.
     """
     import numpy
     from sklearn.model_selection import StratifiedGroupKFold
-
     names = sorted(set(groups))
     if _most_folds(groups, labels) < folds:
         rows = f"{len(names)} groups in {len(groups)} rows with labels {brief(dict(Counter(labels)))}"
-        raise InputError(f"{rows} cannot be split in {folds} folds; give more rows, or one file per split")
+        raise InputError(f"{rows} cannot be split into {folds} folds; give more rows, or one file per split")
     random.Random(SEED).shuffle(names)
     assigned, order = numpy.zeros(len(labels), dtype=int), {name: number for number, name in enumerate(names)}
     with warnings.catch_warnings():
@@ -35,7 +34,7 @@ def assign_folds(groups: Sequence[str], labels: Sequence[str], folds: int = FOLD
 
 
 def cut(rows: Sequence[Revision], fold: int = 0) -> tuple[list[Revision], list[Revision], list[Revision]]:
-    """Return train, validation and test. Test is the fold, validation is a part of the other folds."""
+    """Return the train, validation and test rows. Test is the fold; validation is a part of the other folds."""
     test, rest = _take(rows, FOLDS, fold)
     validation, train = _take(rest, max(2, min(VALIDATION_FOLDS, _most_folds(*_columns(rest)))), 0)
     return train, validation, test

@@ -10,7 +10,7 @@ INSERTED = "background:#d6e9f8;color:#003f72;font-weight:600"
 
 
 def revision_html(before: str, after: str, intention: str = "") -> str:
-    """Return one line of text with the intention first, deleted words struck out and inserted words marked."""
+    """Return a revision as a line of HTML: the intention, then the text with deletions and insertions marked."""
     parts = []
     for operation, old, new in word_diff(before, after):
         sides = [(new, "")] if operation == "equal" else [(old, DELETED), (new, INSERTED)]
@@ -26,7 +26,7 @@ def revisions_html(revisions: Iterable) -> str:
 
 
 def counts_html(title: str, facts: Sequence[str], counts: Mapping[str, Mapping[str, int]]) -> str:
-    """Return a title with facts beside it, and a table of `counts[split][label]` with a row of totals."""
+    """Return the HTML of a title with facts beside it, and of a table of `counts[split][label]` with totals."""
     rows = {escape(label): [f"{of[label]:,}" for of in counts.values()] for label in next(iter(counts.values()))}
     rows["<b>all</b>"] = [f"<b>{sum(of.values()):,}</b>" for of in counts.values()]
     left, body = "style='text-align:left'", ""

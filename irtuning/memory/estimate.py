@@ -18,16 +18,15 @@ from irtuning.models.adapters import adapted_classifier
 from irtuning.models.loading import load_shape, resolve, with_depth
 
 LIBRARY_BYTES = 2 * 32 * 2**20  # cuBLAS's workspace on Hopper GPUs, one for the forward and one for the autograd thread
-# The kinds of layers that are traced, bottom to top. Backpropagation ends at the lowest adapter that learns; where
-# weights learn it ends at the embeddings. Of each kind the middle one is used, since its neighbours are of its kind.
+# The kinds of traced layers, from bottom to top. Backpropagation ends at the lowest adapter that learns, or at the
+# embeddings if weights learn. The middle layer of each kind is used, because its neighbours are of the same kind.
 WITH_ADAPTER = ("below", "below", "below", "lowest", "learns", "learns", "frozen", "frozen", "frozen")
 WITHOUT_ADAPTER = ("learns", "learns", "learns", "frozen", "frozen", "frozen")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Everything that decides a trace. The layers that learn do not."""
-
+    """All settings that a trace depends on. It does not depend on which layers learn."""
     model: str
     adapter: str | None
     options: tuple[tuple[str, object], ...]  # settings of the adapter
@@ -40,10 +39,10 @@ class Setting:
 
 
 def layers_that_learn(strategy: Strategy, depth: int) -> tuple[list[int], list[int]]:
-    """Return the layers that learn at the most demanding step, and those that will have learned by the end."""
+    """Return the layers that learn at the costliest step, and those that ever learn. InputError if fewer than 2 can."""
     candidates = list(range(strategy.min_layer, depth))
     if len(candidates) < 2:
-        raise InputError(f"min_layer is {strategy.min_layer}, of {depth} layers: leave at least 2 to choose from")
+        raise InputError(f"min_layer is {strategy.min_layer} of {depth} layers; lower it to leave at least 2 layers")
     chosen, ever = strategy.worst_case(len(candidates))
     return [candidates[position] for position in chosen], [candidates[position] for position in ever]
 
@@ -51,7 +50,7 @@ def layers_that_learn(strategy: Strategy, depth: int) -> tuple[list[int], list[i
 def bytes_by_part(
     setting: Setting, chosen: list[int], ever: list[int], accumulation: int = 1, optimizer: str = "fused"
 ) -> dict[str, int]:
-    """Return the bytes of each part at the highest point of a step.
+    """Return the bytes of each part at the highest point of a training step.
 
     Args:
         chosen: layers that learn at this step.
@@ -64,7 +63,7 @@ def bytes_by_part(
     _, have_learned, counters = (outside + len(ever) * layer).tolist()  # fused AdamW counts steps on the GPU
     fixed, can_learn, _ = (outside + depth * layer).tolist()
     segments = _full_step(depth, kinds, chosen, adapted := setting.adapter is not None)
-    if accumulation > 1:  # the second micro-batch adds to gradients that are there already
+    if accumulation > 1:  # the second micro-batch finds gradients that exist already
         held = Segment(np.array([gradients, 0, 0]), np.array([gradients, 0, 0]))
         segments = [held, *(Segment(segment.change * [0, 1, 1], segment.peak) for segment in segments)]
     at_peak = max(highest(segments).tolist(), [gradients, 0, gradients * (optimizer == "foreach")], key=sum)
@@ -79,7 +78,7 @@ def bytes_by_part(
 
 
 def _full_step(depth: int, segments: dict, chosen: list[int], adapted: bool) -> list[Segment]:
-    """Return the segments of a step of full depth in order. Nothing temporary outlives the forward pass."""
+    """Return the segments of a step of full depth, in order. Temporary bytes do not outlive the forward pass."""
     lowest, learns = (min(chosen) if adapted else -1), set(chosen)
     kinds = ["below"] * lowest + ["lowest"] * adapted
     kinds += ["learns" if index in learns else "frozen" for index in range(lowest + 1, depth)]
@@ -92,7 +91,7 @@ def _full_step(depth: int, segments: dict, chosen: list[int], adapted: bool) -> 
 
 @lru_cache(maxsize=128)
 def trace_setting(setting: Setting) -> tuple[int, np.ndarray, np.ndarray, dict[tuple[str, str], Segment]]:
-    """Return the depth of a model, and what `trace_layers` returns of a few layers, by kind instead of by number."""
+    """Return a model's depth, and the result of `trace_layers` for a few layers, by kind instead of by number."""
     kinds = WITHOUT_ADAPTER if setting.adapter is None else WITH_ADAPTER
     chosen = [index for index, kind in enumerate(kinds) if kind in ("lowest", "learns")]
     outside, layer, segments = trace_layers(setting, len(kinds), chosen)
@@ -102,15 +101,15 @@ def trace_setting(setting: Setting) -> tuple[int, np.ndarray, np.ndarray, dict[t
 
 
 def trace_layers(setting: Setting, depth: int, chosen: list[int]) -> tuple[np.ndarray, np.ndarray, dict]:
-    """Trace a step of a model of `depth` layers where the `chosen` ones learn. Too high a length raises InputError.
+    """Trace a step of a model with `depth` layers, of which the `chosen` ones learn. InputError if it is too long.
 
     Returns:
         The weights outside the layers and those of a layer, as three numbers each: bytes that never learn, bytes that
-        can learn, and how many tensors can. After them the segments as `trace_step` labels them.
+        can learn, and how many tensors can learn. Then the segments, labelled as by `trace_step`.
     """
     config = load_shape(setting.model, setting.labels)
     if setting.length > (limit := getattr(config, "max_position_embeddings", None) or setting.length):
-        raise InputError(f"length {setting.length} is beyond {setting.model}'s context of {limit} tokens")
+        raise InputError(f"length is {setting.length}, but {setting.model} has a context of {limit} tokens")
     low = setting.precision == "bf16" and not resolve(setting.model).random_weights
     kind = torch.bfloat16 if low else torch.float32
     with torch.device("meta"):
@@ -120,7 +119,7 @@ def trace_layers(setting: Setting, depth: int, chosen: list[int]) -> tuple[np.nd
     inside = {id(t) for t in _tensors(layers)}
     outside, layer = _weights(t for t in _tensors(model) if id(t) not in inside), _weights(_tensors(layers[1]))
     shape = {"padded": setting.padded, "autocast": setting.precision == "bf16", "vocabulary": config.vocab_size}
-    with FakeTensorMode(allow_non_fake_inputs=True):  # tensors have no storage, and claim to be on the CPU
+    with FakeTensorMode(allow_non_fake_inputs=True):  # tensors have no storage, but report the CPU as device
         model.to_empty(device="cpu")
         candidate_layers(model).freeze_all_but(chosen)
         let_backprop_end_early(model)

@@ -1,4 +1,4 @@
-"""What fits a GPU, by prediction: whether a setting does, the largest batch, the lowest layer, what to change."""
+"""Predictions of what fits a GPU: a setting, the largest batch, the lowest layer, and a change that helps."""
 
 import re
 from collections.abc import Callable
@@ -8,16 +8,16 @@ from irtuning.memory.predict import predict_memory
 from irtuning.models.loading import load_shape
 
 CONTEXT_BYTES = 2**29  # CUDA itself takes half a GiB of a GPU's memory
-SLACK = 0.95  # share of the memory that fragmentation leaves
+SLACK = 0.95  # share of the memory that is usable despite fragmentation
 
 
 def usable_bytes(gpu_bytes: int) -> int:
-    """Return how many bytes of a GPU's memory PyTorch can hand out: not those for CUDA, nor 5 % for fragmentation."""
+    """Return how many bytes of a GPU's memory PyTorch can use, without CUDA's own and 5 % for fragmentation."""
     return int(gpu_bytes * SLACK) - CONTEXT_BYTES
 
 
 def largest_batch(gpu_bytes: int, model: str = "mini", method="ir", adapter: str = "lora", **settings) -> int:
-    """Return the largest batch that fits a GPU, by multiples of `accumulation`, or 0. See `predict_memory`."""
+    """Return the largest batch (a multiple of `accumulation`) that fits a GPU, or 0. Settings: see `predict_memory`."""
     accumulation, room = settings.get("accumulation", 1), usable_bytes(gpu_bytes)
 
     def peak(size: int) -> int:
@@ -28,7 +28,7 @@ def largest_batch(gpu_bytes: int, model: str = "mini", method="ir", adapter: str
     low, high = 1, 8
     while peak(high) <= room:
         low, high = high, 8 * high
-    while high - low > 1:  # memory grows almost in a straight line, so interpolation needs few traces
+    while high - low > 1:  # memory grows almost linearly, so interpolation needs few traces
         share = (room - peak(low)) / (peak(high) - peak(low))
         middle = min(max(low + int(share * (high - low)), low + 1), high - 1)
         low, high = (middle, high) if peak(middle) <= room else (low, middle)
@@ -36,7 +36,7 @@ def largest_batch(gpu_bytes: int, model: str = "mini", method="ir", adapter: str
 
 
 def lowest_layer_that_fits(gpu_bytes: int, model="mini", method="ir", adapter="lora", **settings) -> int | None:
-    """Return the smallest `min_layer` that fits a GPU, or None if none does. For the rest see `predict_memory`."""
+    """Return the smallest `min_layer` that fits a GPU, or None if none does. Settings: see `predict_memory`."""
     layers = range(load_shape(model).num_hidden_layers - 1)
     peaks = (predict_memory(model, method, adapter, min_layer=layer, **settings).peak_bytes for layer in layers)
     return next((layer for layer, peak in enumerate(peaks) if peak <= usable_bytes(gpu_bytes)), None)
@@ -45,14 +45,14 @@ def lowest_layer_that_fits(gpu_bytes: int, model="mini", method="ir", adapter="l
 def setting_that_fits(
     predict: Callable[[int, bool], int], accumulation: int, batch_size: int, checkpointing: bool, gpu_bytes: int
 ) -> str | None:
-    """Return a change of a run that keeps its result and makes it fit a GPU, in words, or None if there is none.
+    """Return, as text, a change that makes a run fit a GPU and keeps its result, or None if there is none.
 
-    More micro-batches are tried first, then checkpointing as well, which costs time.
+    More micro-batches are tried first. Then checkpointing is tried too, which costs time.
 
     Args:
         predict: returns the predicted peak in bytes for a number of micro-batches, with or without checkpointing.
-        accumulation: micro-batches in a step of the run as it is, which has `batch_size` examples.
-        checkpointing: whether the run uses checkpointing as it is.
+        accumulation, batch_size: the micro-batches and the examples that a step of the run has now.
+        checkpointing: whether the run uses checkpointing now.
     """
     splits = [n for n in range(accumulation, batch_size + 1) if batch_size % n == 0]
     for n, again in [(n, again) for again in sorted({checkpointing, True}) for n in splits]:
@@ -64,7 +64,7 @@ def setting_that_fits(
 def fit_report(gpu_bytes: int | None, model="mini", method="ir", adapter="lora", **settings) -> dict[str, object]:
     """Return whether a setting fits a GPU, the largest batch, and the `min_layer` it needs (None if none helps).
 
-    Without a GPU the report is empty. The other arguments are those of `predict_memory`.
+    If `gpu_bytes` is None, the report is empty. The other arguments are those of `predict_memory`.
     """
     if gpu_bytes is None:
         return {}
@@ -76,7 +76,7 @@ def fit_report(gpu_bytes: int | None, model="mini", method="ir", adapter="lora",
 
 
 def parse_gpu(text: str) -> int:
-    """Return the bytes that a text such as `24GB` or `24GiB` means. A number alone means GB.
+    """Return the bytes in a text such as `24GB` or `24GiB`. A number alone means GB. InputError if it is no size.
 
     >>> parse_gpu("24GB"), parse_gpu("24 GiB"), parse_gpu("80")
     (24000000000, 25769803776, 80000000000)

@@ -1,7 +1,7 @@
-"""The peak memory of a training step on a GPU, predicted on a computer without one.
+"""Prediction of the peak GPU memory of a training step. It needs no GPU.
 
-A step is traced with tensors that have no storage, so no number comes from a GPU. The prediction is what PyTorch
-allocates in eager training, without the CUDA context, fragmentation, and evaluation in larger batches.
+A step is traced with tensors that have no storage. The prediction is what PyTorch allocates in eager training. It
+leaves out the CUDA context, fragmentation, and evaluation in larger batches.
 """
 
 from collections.abc import Iterable
@@ -20,8 +20,7 @@ ADAPTER_SETTINGS = ("rank", "alpha", "dropout", "width", "target_modules")
 
 @dataclass(frozen=True)
 class MemoryPrediction:
-    """Predicted bytes at the highest point of a training step, by part, and what was assumed."""
-
+    """Predicted bytes of each part at the highest point of a training step, and the setting they are for."""
     model: str
     method: str
     adapter: str | None
@@ -56,30 +55,29 @@ def predict_memory(
 ) -> MemoryPrediction:  # fmt: skip
     """Predict the peak memory of training on a GPU. Neither the GPU nor the weights are needed.
 
-    If a method draws its layers, the worst case counts: the most layers it can draw, the lowest allowed among them, and
-    the optimizer state of every layer that will have learned. Settings that are None are those of the model.
+    If the layers of a method vary, the worst case counts: the most layers it can choose, the lowest allowed among them,
+    and the optimizer state of every layer that ever learns. A setting that is None is the model's own.
 
     Args:
         model: a name, a local folder or its config.json.
         method: a method's text, a subclass of `Strategy` or an instance of one.
         adapter: `lora`, `dora` or `bottleneck`; ignored by the methods that tune the layers' own weights.
         batch, length, accumulation: examples in an optimizer step, tokens in an example, micro-batches in a step.
-        checkpointing: whether each layer computes its activations again in the backward pass.
+        checkpointing: whether each layer recomputes its activations in the backward pass.
         min_layer, share: the lowest layer that may learn; the share of the layers, for methods with a budget.
         precision: `bf16` or `fp32`, for the frozen weights and for autocast.
         optimizer: `fused` (the Trainer's) or `foreach`, which needs a copy of what learns.
-        padded: whether some example of a batch is shorter than `length`; attention then needs a mask.
+        padded: whether a batch has examples shorter than `length`, so that attention needs a mask.
         options: rank, alpha, dropout, width and target_modules of the adapter.
 
     Raises:
-        InputError: the model is not known offline, or a setting cannot be used.
+        InputError: the model's configuration cannot be found offline, or a setting is invalid.
     """
     from irtuning.memory.estimate import Setting, bytes_by_part, layers_that_learn
-
     own, strategy = resolve(model).settings, as_strategy(method)
     name = method if isinstance(method, str) else method_text(strategy)
     if share is not None and "share" not in {field.name for field in fields(strategy)}:
-        raise InputError(f"method {name!r} takes no share")
+        raise InputError(f"method {name!r} takes no share; leave it out")
     strategy = as_strategy(method, **({} if share is None else {"share": share}))
     batch, length = own["batch_size"] if batch is None else batch, own["max_length"] if length is None else length
     _check(batch, length, accumulation, min_layer, precision, optimizer, labels, options)
@@ -104,9 +102,8 @@ def highest_peaks(predictions: Iterable[MemoryPrediction]) -> dict[str, float]:
 
 
 def memory_table(model="mini", adapter="lora", methods: Iterable = tuple(METHODS), **settings):
-    """Return predictions side by side: one row for each method, the columns of `MemoryPrediction.to_dict`."""
+    """Return a table of predictions, one row per method, with the columns of `MemoryPrediction.to_dict`."""
     import pandas
-
     return pandas.DataFrame([predict_memory(model, method, adapter, **settings).to_dict() for method in methods])
 
 

@@ -1,7 +1,7 @@
-"""A trace of one training step without memory: tensors without storage follow CUDA's rules, and bytes are counted.
+"""Trace of a training step that counts bytes by CUDA's rules. Its tensors have no storage, so it needs no memory.
 
-The step is cut where a layer begins, forward and backward, so that a step of any depth can be put together from a
-few layers: what a layer keeps, frees and needs for a moment does not depend on how many layers there are.
+The trace is divided where a layer begins, in the forward and in the backward pass. What a layer keeps, frees and needs
+for a moment does not depend on the number of layers, so a step of any depth can be put together from a few layers.
 """
 
 import itertools
@@ -25,7 +25,7 @@ from irtuning.method.layers import find_layers
 BLOCK = 512  # CUDA's caching allocator rounds every size up to a multiple of it
 GRADIENTS, ACTIVATIONS, TEMPORARY = range(3)
 zeros = partial(np.zeros, 3, dtype=np.int64)  # a count of bytes for each of the three kinds above
-# CUDA's autocast runs these operations in float32 and the CPU's does not; the list has those that classifiers use.
+# Autocast runs these operations in float32 on CUDA but not on a CPU. The list has those that classifiers use.
 FLOAT32 = {"layer_norm", "group_norm", "softmax", "log_softmax", "cross_entropy", "pow", "__pow__", "rsqrt", "exp",
            "log", "softplus", "cosine_similarity", "reciprocal"}  # fmt: skip
 
@@ -36,16 +36,15 @@ def rounded(count: int) -> int:
 
 
 class StorageTracker(TorchDispatchMode):
-    """Mode that notes when each storage appears and when it is freed."""
-
+    """Dispatch mode that records when each storage is allocated and when it is freed."""
     def __init__(self, known: Sequence[torch.Tensor] = ()):
         super().__init__()
         self.events: list[tuple[int, int]] = []  # number of a storage and its bytes, negative when it is freed
         self.marks: list[tuple[object, int]] = []  # label of each segment and its first position in `events`
-        self.gradients: set[int] = set()  # numbers of the storages that became a parameter's gradient
+        self.gradients: set[int] = set()  # numbers of the storages that hold a parameter's gradient
         self._live: dict[int, tuple[int, object]] = {}
         self._numbers = itertools.count()
-        for tensor in known:  # such as the weights: they are there before, so they count 0 bytes
+        for tensor in known:  # such as weights, which exist before the step, so that they count 0 bytes
             self._add(tensor.untyped_storage(), counted=False)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -56,11 +55,11 @@ class StorageTracker(TorchDispatchMode):
         return result
 
     def mark(self, label: object) -> None:
-        """Begin a new segment."""
+        """Begin a new segment with this label."""
         self.marks.append((label, len(self.events)))
 
     def keep_as_gradient(self, parameter: torch.Tensor) -> None:
-        """Note the storage of a parameter's gradient. This is a hook for when the gradient has been accumulated."""
+        """Note the storage of a parameter's gradient. It is a hook that runs when the gradient is complete."""
         self.gradients.add(self._live[id(parameter.grad.untyped_storage())][0])
 
     def _add(self, storage: torch.UntypedStorage, counted: bool = True) -> None:
@@ -77,8 +76,7 @@ class StorageTracker(TorchDispatchMode):
 
 
 class CudaRules(TorchFunctionMode):
-    """Mode in which CPU tensors follow CUDA's rules for dropout, attention and float32 under autocast."""
-
+    """Function mode that makes CPU tensors follow CUDA's rules for dropout, attention and float32 under autocast."""
     def __torch_function__(self, func, types, args=(), kwargs=None):
         name, kwargs = getattr(func, "__name__", ""), kwargs or {}
         if name in ("dropout", "scaled_dot_product_attention"):
@@ -90,23 +88,23 @@ class CudaRules(TorchFunctionMode):
 
 
 def _dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
-    return torch.native_dropout(input, p, True)[0] if training and p > 0 else input  # this one keeps a mask of bytes
+    return torch.native_dropout(input, p, True)[0] if training and p > 0 else input  # it keeps a mask of bytes
 
 
 def _attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
-    """Run attention by the kernel CUDA would take: flash, or with a mask or in float32 the memory-efficient one."""
+    """Run attention with the kernel that CUDA would choose: flash, or memory-efficient with a mask or in float32."""
     op, how = torch.ops.aten, {"dropout_p": dropout_p, "is_causal": is_causal, "scale": scale}
     if torch.is_autocast_enabled("cpu"):
         query, key, value = (t.to(torch.get_autocast_dtype("cpu")) for t in (query, key, value))
     if attn_mask is None and query.dtype != torch.float32 and query.shape[-1] % 8 == 0:
         return op._scaled_dot_product_flash_attention(query, key, value, **how)[0]
-    if enable_gqa:  # heads share keys and values, which the memory-efficient kernel does not know
+    if enable_gqa:  # the memory-efficient kernel does not support shared keys and values
         return op._scaled_dot_product_attention_math(query, key, value, attn_mask, **how, enable_gqa=True)[0]
     if attn_mask is not None:
         if attn_mask.dtype == torch.bool:
             attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill_(~attn_mask, -math.inf)
         attn_mask = attn_mask.to(query.dtype)
-        if missing := -attn_mask.shape[-1] % 16:  # the kernel wants rows of a multiple of 16
+        if missing := -attn_mask.shape[-1] % 16:  # the kernel needs rows whose length is a multiple of 16
             attn_mask = nn.functional.pad(attn_mask, (0, missing))[..., :-missing]
         attn_mask = attn_mask.expand(*query.shape[:3], key.shape[2])
     return op._scaled_dot_product_efficient_attention(query, key, value, attn_mask, True, **how)[0]
@@ -114,24 +112,23 @@ def _attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False
 
 @dataclass(frozen=True)
 class Segment:
-    """Bytes of gradients, activations and temporaries, shape (3,), at its end and highest point less its start."""
-
+    """Change and peak of the bytes of gradients, activations and temporaries, shape (3,), relative to its start."""
     change: np.ndarray = field(default_factory=zeros)
     peak: np.ndarray = field(default_factory=zeros)
 
 
 def trace_step(model: nn.Module, batch: int, length: int, *, padded: bool, autocast: bool, vocabulary: int) -> dict:
-    """Trace a forward and backward pass in PyTorch's FakeTensorMode, where the model was made. It keeps the hooks.
+    """Trace a forward and a backward pass. Model and call must be inside FakeTensorMode. The model keeps the hooks.
 
     Returns:
         Segments by label, in order. Labels are ("forward", i) and ("backward", i) for layer i, with "embeddings" and
-        "head" for what lies below and above the layers. A layer without a gradient has no backward segment.
+        "head" for the parts below and above the layers. A layer without a gradient has no backward segment.
     """
-    for module in model.train().modules():  # checkpointing runs a layer again in the backward pass, without this mode
+    for module in model.train().modules():  # checkpointing runs a layer again in the backward pass, outside the mode
         if checkpoint := getattr(module, "_gradient_checkpointing_func", None):
             module._gradient_checkpointing_func = partial(checkpoint, context_fn=lambda: (nullcontext(), CudaRules()))
     known = [*model.parameters(), *model.buffers()]
-    # without padding transformers reads the values of the positions, which tensors without storage do not have
+    # Without padding, transformers reads the values of position ids, which tensors without storage do not have.
     skipped = "transformers.masking_utils.find_packed_sequence_indices"
     patched = nullcontext() if padded else patch(skipped, lambda _: None)
     with patched, StorageTracker(known) as tracker, CudaRules():
@@ -153,9 +150,8 @@ def trace_step(model: nn.Module, batch: int, length: int, *, padded: bool, autoc
 
 
 def _mark_layers(layers: nn.ModuleList, tracker: StorageTracker) -> None:
-    """Add hooks that mark where each layer's forward and backward pass begin."""
-
-    def in_backward() -> bool:  # checkpointing runs the layers again there
+    """Add hooks that mark where the forward and the backward pass of each layer begin."""
+    def in_backward() -> bool:  # where checkpointing runs layers again
         return any(label[0] == "backward" for label, _ in tracker.marks)
 
     def mark_backward(tensor: object, key: object) -> None:
@@ -181,7 +177,7 @@ def _mark_layers(layers: nn.ModuleList, tracker: StorageTracker) -> None:
 
 
 def _segments(tracker: StorageTracker) -> dict[object, Segment]:
-    """Return the bytes between marks by kind. What the forward pass leaves for the backward one is an activation."""
+    """Return the bytes of each segment by kind. What the forward pass leaves for the backward pass is an activation."""
     before = tracker.events[: dict(tracker.marks)["backward", "head"]]
     alive = {number for number, size in before if size > 0} - {number for number, size in before if size < 0}
     ends = [position for _, position in tracker.marks[1:]] + [len(tracker.events)]
@@ -196,6 +192,6 @@ def _segments(tracker: StorageTracker) -> dict[object, Segment]:
 
 
 def highest(segments: Sequence[Segment]) -> np.ndarray:
-    """Return the three kinds of bytes, shape (3,), at the highest point of segments that follow each other."""
+    """Return the bytes of each kind, shape (3,), at the highest point of consecutive segments."""
     starts = np.cumsum([zeros(), *(segment.change for segment in segments[:-1])], axis=0)
     return max((start + segment.peak for start, segment in zip(starts, segments, strict=True)), key=np.sum)

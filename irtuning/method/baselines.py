@@ -1,4 +1,4 @@
-"""Baselines that IR-Tuning is compared with: strategies with a budget of layers."""
+"""Baselines that IR-Tuning is compared with. Most have a budget: how many layers learn at a step."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from irtuning.method.strategies import LossesWithout, Scores, Strategy
 
 
 def draw(rng: np.random.Generator, count: int, size: int, weights: np.ndarray | None = None) -> list[int]:
-    """Return `size` different positions of `count`, ascending, each as likely as its weight says."""
+    """Draw `size` different positions below `count`, in ascending order. `weights` sets their probabilities."""
     shares = None if weights is None else weights / weights.sum()
     return sorted(rng.choice(count, size=size, replace=False, p=shares).tolist())
 
@@ -21,41 +21,40 @@ def draw(rng: np.random.Generator, count: int, size: int, weights: np.ndarray | 
 @dataclass
 class ShareStrategy(Strategy):
     """Base class of strategies with a budget: a share of the candidate layers, at least one layer."""
-
     share: float = 0.5
     takes, limits = "share", {"share": (1e-6, 1)}
 
     def size(self, count: int) -> int:
+        """Return the share of `count` layers, at least 1."""
         return max(1, round(self.share * count))
 
 
 class LastLayers(ShareStrategy):
     """The last k layers learn, the same ones at every step."""
-
     name, colour = "last-k", "#ca9161"
-    sides: ClassVar[int] = 1  # the other layers lie below those that learn, or half of them above
+    sides: ClassVar[int] = 1  # 1: all other layers lie below those that learn; 2: half of them lie above
 
     def worst_case(self, count: int) -> tuple[list[int], list[int]]:
+        """Return the same layers as both lists, because no other layer ever learns."""
         lowest = (count - self.size(count)) // self.sides
-        return (list(range(lowest, lowest + self.size(count))),) * 2  # no others ever learn
+        return (list(range(lowest, lowest + self.size(count))),) * 2
 
 
 class MiddleLayers(LastLayers):
     """The middle k layers learn, the same ones at every step."""
-
     name, colour, sides = "middle-k", "#949494", 2
 
 
 @dataclass
 class RandomSparseTuning(ShareStrategy):
-    """RST: a uniform random subset learns, drawn anew at each step. It is 4 of 32 layers in the authors' code."""
-
+    """RST: a random subset of layers learns, drawn anew at each step. The authors' code draws 4 of 32 layers."""
     share: float = 4 / 32
     name, colour, changing = "rst", "#d55e00", ("now",)
     every: ClassVar[int] = 1
-    now: ClassVar[Sequence[int]] = ()  # the positions that were drawn last
+    now: ClassVar[Sequence[int]] = ()  # the last draw
 
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
+        """Return the last draw. A new one is made every `every` steps."""
         if step % self.every == 0:
             self.now = draw(rng, self.count, self.size(self.count))
         return list(self.now)
@@ -63,40 +62,41 @@ class RandomSparseTuning(ShareStrategy):
 
 @dataclass
 class LisaAdapters(RandomSparseTuning):
-    """LISA's schedule applied to adapters: random layers, switched every `every` steps. This is not the original."""
-
+    """LISA's schedule with adapters, unlike the original: random layers learn, drawn anew every `every` steps."""
     share: float = 0.0  # 0 stands for LISA's own 2 layers
     every: int = 20
     name, colour, limits = "lisa-adapters", "#cc78bc", {"share": (0, 1), "every": (1, math.inf)}
 
     def size(self, count: int) -> int:
+        """Return the share of `count` layers, or 2 layers if the share is 0."""
         return super().size(count) if self.share else min(2, count)
 
 
 class Lisa(LisaAdapters):
     """LISA as published: the parameters of 2 random layers, embeddings, final norm and head learn, without adapters."""
-
     name, colour, scope, takes = "lisa", "#ece133", "parameters", None
 
 
 @dataclass
 class RandomCounts(Strategy):
-    """At each step as many random layers learn as IR-Tuning chose there: does the choice matter, or the number?"""
-
+    """As many random layers learn at each step as IR-Tuning chose: does the choice matter, or only the number?"""
     counts: tuple[int, ...] = ()
     name, colour, takes = "random-counts", "#fbafe4", "counts"
 
     def begin(self, count: int, steps: int | None) -> None:
+        """Raise InputError if there is no count for each step."""
         super().begin(count, steps)
         if steps is None or len(self.counts) < steps:
-            raise InputError(f"random-counts has {len(self.counts)} layer counts for {steps} steps; give the IR-Tuning "
-                             "run of the same seed and length: --like RUN, or compare with ir")  # fmt: skip
+            raise InputError(f"random-counts has {len(self.counts)} layer counts for {steps} steps; give --like RUN "
+                             "with an IR-Tuning run of the same seed and length, or compare with ir")  # fmt: skip
 
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
+        """Draw as many layers as IR-Tuning chose at this step."""
         return draw(rng, self.count, min(self.counts[step], self.count))
 
     def size(self, count: int) -> int:
-        return min(count, max(self.counts, default=count - int(MIDDLE[0] * count)))  # without counts, IR-Tuning's most
+        """Return the largest of the counts, or without counts the most layers that IR-Tuning can choose."""
+        return min(count, max(self.counts, default=count - int(MIDDLE[0] * count)))
 
 
 @dataclass
@@ -118,25 +118,30 @@ class ImportanceSparseTuning(ShareStrategy):
     limits = ShareStrategy.limits | {"every": (1, math.inf), "trials": (1, math.inf)}
 
     def size(self, count: int) -> int:
+        """Return the share of `count` layers, rounded down, at least 1."""
         return max(1, int(self.share * count))
 
     def begin(self, count: int, steps: int | None) -> None:
+        """Start with importance 0 for every layer."""
         super().begin(count, steps)
         self.values = np.zeros(count)
 
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
+        """Draw layers at random. Those that were suppressed without harm are less likely."""
         return draw(rng, self.count, self.size(self.count), 1 / (1 + np.exp(self.values)))
 
     def probe_due(self, step: int) -> bool:
+        """Return whether this is one of every `every` steps, the first one excluded."""
         return step > 0 and step % self.every == 0
 
     def probe(self, losses_without: LossesWithout, rng: np.random.Generator) -> None:
+        """Update the importance of layers from the losses with random halves of the layers suppressed."""
         half, halves, p = max(1, self.count // 2), [], 1 / (1 + np.exp(-self.values))
         while len(halves) < min(self.trials, math.comb(self.count, half)):
             drawn = draw(rng, self.count, half, p)
             if drawn not in halves:
                 halves.append(drawn)
         rewards = np.exp(-np.array(losses_without(halves, self.factor)))
-        if np.isfinite(rewards).all():  # else the batch was skipped, and there is nothing to learn from it
+        if np.isfinite(rewards).all():  # a loss that is not finite says nothing about layers
             for layers, reward in zip(halves, rewards - rewards.mean(), strict=True):
                 self.values[layers] += reward * (p * (1 - p))[layers] * self.step_size

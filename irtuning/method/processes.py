@@ -1,4 +1,4 @@
-"""What the processes that train one model together (torchrun, accelerate launch) share and agree on."""
+"""Helpers for several processes that train one model together, started by torchrun or accelerate launch."""
 
 import os
 from collections.abc import Callable
@@ -11,9 +11,8 @@ if TYPE_CHECKING:
 
 
 def world_size() -> int:
-    """Return how many processes train together. Before they are connected, what their launcher says."""
+    """Return the number of processes that train together. Before they connect, it is what their launcher states."""
     from torch import distributed
-
     connected = distributed.is_available() and distributed.is_initialized()
     return distributed.get_world_size() if connected else int(os.environ.get("WORLD_SIZE", "1"))
 
@@ -24,7 +23,7 @@ def is_first() -> bool:
 
 
 def refuse_sharding(fsdp: object = None, deepspeed: object = None, devices: int = 1) -> None:
-    """Raise InputError for FSDP, DeepSpeed (asked for by argument or by `accelerate launch`) and DataParallel."""
+    """Raise InputError if FSDP, DeepSpeed or DataParallel is asked for, by argument or by `accelerate launch`."""
     for name, asked in (("FSDP", fsdp), ("DeepSpeed", deepspeed), ("DataParallel", devices > 1)):
         if asked or os.environ.get(f"ACCELERATE_USE_{name.upper()}", "").lower() in ("true", "1"):
             raise InputError(f"{name} cannot train layer by layer: it divides or copies the layers, so they cannot "
@@ -32,7 +31,7 @@ def refuse_sharding(fsdp: object = None, deepspeed: object = None, devices: int 
 
 
 def examples_each(batch_size: int, accumulation: int) -> int:
-    """Return the number of examples in a micro-batch of each process. Raise InputError if they cannot be even."""
+    """Return how many examples each process has in a micro-batch. InputError if the batch cannot be divided evenly."""
     shares = accumulation * world_size()
     if batch_size % shares or not batch_size:
         raise InputError(f"batch_size {batch_size} cannot be shared by {world_size()} processes with accumulation "
@@ -44,17 +43,15 @@ def summed(values: "Tensor") -> "Tensor":
     """Return the sum of a tensor over all processes, on the same device."""
     if world_size() > 1:
         from torch.distributed import all_reduce
-
         all_reduce(values := values.clone())
     return values
 
 
 def from_first(make: Callable[[], object]) -> object:
-    """Return in every process what `make` returns in the first one, which alone calls it."""
+    """Call `make` in the first process only, and return its result in every process."""
     if world_size() == 1:
         return make()
     from torch.distributed import broadcast_object_list
-
     made = [make() if is_first() else None]
     broadcast_object_list(made)
     return made[0]
@@ -64,5 +61,4 @@ def wait_for_all() -> None:
     """Wait until every process has called this function."""
     if world_size() > 1:
         from torch.distributed import barrier
-
         barrier()

@@ -1,4 +1,4 @@
-"""Strategies by name: what a method's text means, and how a strategy of one's own joins the list."""
+"""Strategies by name: how the text of a method is read, and how a user's own strategy is registered."""
 
 import copy
 import json
@@ -22,23 +22,23 @@ IN_A_FILE = re.compile(r"(.+\.py):(\w+)((?::.*)?)", re.DOTALL)  # FILE.py:Class,
 
 
 def register(kind: type[Strategy]) -> str:
-    """Add a strategy class to `METHODS` and return its name: its attribute `name`, or else the class's own name."""
+    """Add a strategy class to `METHODS` and return its name. InputError if the name is taken or malformed."""
     name = kind.__dict__.get("name") or kind.__name__
     taken = any(name == known.name and kind is not known for known in BUILT_IN)
     if taken or not re.fullmatch(r"[\w-]+", name):
-        wrong = "is a method of this package; give it another" if taken else "has more than letters, digits, - and _"
-        raise InputError(f"{kind.__name__} has the name {name!r}, which {wrong}")
+        wrong = "belongs to a method of this package" if taken else "has more than letters, digits, - and _"
+        raise InputError(f"{kind.__name__} has the name {name!r}, which {wrong}; give it another name")
     METHODS[name] = kind
     return name
 
 
 def as_strategy(spec: "str | type[Strategy] | Strategy", **options: object) -> Strategy:
-    """Return the strategy that a text, a class or an instance stands for, and register its name.
+    """Return the strategy for a text, a class or an instance, and register its name. InputError if there is none.
 
     Args:
         spec: a name with options, `ir:variant=exact:splits=2`; a class in a file, `FILE.py:Class:option=value`; a
             subclass of `Strategy`; or an instance of one, which is copied.
-        options: defaults for the options that the text does not set; for an instance they replace its own.
+        options: values for options that the text does not set; for an instance they replace its own values.
     """
     if isinstance(spec, str):
         kind, options = _read(spec, options)
@@ -53,13 +53,13 @@ def as_strategy(spec: "str | type[Strategy] | Strategy", **options: object) -> S
 
 
 def _read(text: str, options: dict) -> tuple[type[Strategy], dict]:
-    """Return the class that a text names, and its options. A Python file is run, as a script of the user's own."""
+    """Return the class that a text names, and its options. If the text names a Python file, that file is run."""
     name, *pairs = text.split(":")
     if match := IN_A_FILE.fullmatch(text):
         file, name, pairs = match[1], match[2], match[3].split(":")[1:]
-        kind = runpy.run_path(file).get(name) if Path(file).is_file() else None  # classes travel to workers by value
+        kind = runpy.run_path(file).get(name) if Path(file).is_file() else None  # workers get it by value
         if not (isinstance(kind, type) and issubclass(kind, Strategy)):
-            raise InputError(f"no file {file!r} defines a subclass of Strategy named {name!r}")
+            raise InputError(f"no file {file!r} defines a subclass of Strategy named {name!r}; check both names")
         name = register(kind)
     if name not in METHODS:
         raise unknown("method", name, METHODS)
@@ -87,9 +87,9 @@ def describe(strategy: Strategy) -> dict:
 
 
 def facts(method: str, recorded: Mapping | None = None) -> dict:
-    """Return scope, importance, keep, leads and colour of a method, as `recorded` if it is not registered here."""
+    """Return a method's scope, importance, keep, leads and colour. `recorded` is used if it is not registered here."""
     kind = METHODS.get(method.split(":")[0], Strategy)
     known = {name: getattr(kind, name) for name in ("scope", "importance", "keep", "leads", "colour")}
     if kind not in BUILT_IN:
-        known["colour"] = kind.__dict__.get("colour", "")  # not its parent's, from which it must be told apart
+        known["colour"] = kind.__dict__.get("colour", "")  # its parent's colour would hide the difference
     return known if kind is not Strategy or recorded is None else known | dict(recorded)

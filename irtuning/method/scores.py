@@ -1,4 +1,4 @@
-"""How important a layer is: by its gradient, by its weights, or by what it does to the hidden states."""
+"""Importance scores of layers, from their gradients, their weights, or their effect on the hidden states."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ def gradient_score(norms: Sequence[float], form: str = "l2") -> float:
     """Return a layer's score from the L2 norms ||g_i|| of its gradient tensors.
 
     `l2` is the norm of the layer's gradient, sqrt(sum ||g_i||^2). `reference` is what the authors' code computes,
-    sqrt(sum sqrt(||g_i||)), where a norm that is not finite counts as 1000.
+    sqrt(sum sqrt(||g_i||)), where a norm that is not finite counts as 1000. Any other form raises InputError.
 
     >>> gradient_score([3.0, 4.0]), gradient_score([4.0, 4.0], "reference")
     (5.0, 2.0)
@@ -37,11 +37,11 @@ def gradient_score(norms: Sequence[float], form: str = "l2") -> float:
 
 
 def weight_scores(model: nn.Module, candidates: CandidateLayers) -> list[float]:
-    """Return the L2 norm of each candidate's attention output projection (the authors' `weight` importance)."""
+    """Return the L2 norm of each layer's attention output projection. InputError if the weights are quantized."""
     stack = find_layers(model)
     weights = [attention_output(stack[index])[1].weight.detach() for index in candidates.indices]
     if not all(weight.is_floating_point() for weight in weights):
-        raise InputError("weight importance needs the weights themselves, and these are quantized; use quantize=none")
+        raise InputError("weight importance cannot be computed from quantized weights; use quantize=none")
     return tensor_norms(weights).tolist()
 
 
@@ -64,7 +64,7 @@ class CosineMeter:
                           for position, index in enumerate(candidates.indices)]  # fmt: skip
 
     def read(self) -> torch.Tensor | None:
-        """Return the mean over all processes, shape (candidates,), or None if a layer is not seen yet. Start anew."""
+        """Return and reset the mean similarities over all processes, shape (candidates,). None if a layer has none."""
         if len(self._seen) < self._count:
             return None
         totals, weights = summed(torch.stack([self._seen[position] for position in range(self._count)], dim=1))
@@ -72,12 +72,15 @@ class CosineMeter:
         return totals / weights
 
     def state(self) -> list:
+        """Return the sums so far as a JSON object for a checkpoint."""
         return [(position, seen.tolist()) for position, seen in self._seen.items()]
 
     def restore(self, state: list, device: torch.device) -> None:
+        """Continue from the sums in a checkpoint."""
         self._seen = {position: torch.tensor(seen, device=device) for position, seen in state}
 
     def remove(self) -> None:
+        """Remove all hooks from the model."""
         for handle in self._handles:
             handle.remove()
 
@@ -86,7 +89,7 @@ class CosineMeter:
 
     @torch.no_grad()
     def _measure(self, position: int, layer: nn.Module, args: tuple, kwargs: dict, output) -> None:
-        """Add the similarities of hidden states of shape (batch, length, width). Nothing is copied to the host."""
+        """Add the similarities of a layer's hidden states, shape (batch, length, width), without waiting."""
         if not layer.training if self._form == "token" else position in self._seen:
             return
         before = (args[0] if args else kwargs["hidden_states"]).float()
@@ -103,7 +106,7 @@ class CosineMeter:
 
 @torch.no_grad()
 def losses_without(model: nn.Module, batch: Mapping, layers: Sequence[Sequence[int]], factor: float) -> list[float]:
-    """Return the loss of a batch, dropout off, with the adapters' output in each set of layers times `factor`."""
+    """Return a batch's loss, without dropout, for each set of layers whose adapters' output is scaled by `factor`."""
 
     def suppress(module, args, kwargs, output):
         base = module.get_base_layer()(*args, **kwargs)
@@ -112,7 +115,7 @@ def losses_without(model: nn.Module, batch: Mapping, layers: Sequence[Sequence[i
     stack, was_training, losses = find_layers(model), model.training, []
     model.eval()
     for indices in layers:
-        with ExitStack() as hooks, torch.compiler.set_stance("force_eager"):  # compiled layers would not run the hooks
+        with ExitStack() as hooks, torch.compiler.set_stance("force_eager"):  # compiled layers skip hooks
             for _, module in [pair for index in indices for pair in adapter_modules(stack[index])]:
                 hooks.enter_context(module.register_forward_hook(suppress, with_kwargs=True))
             losses.append(model(**batch).loss.float())

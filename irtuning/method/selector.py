@@ -1,4 +1,4 @@
-"""Which layers learn: the cut of a list of layer scores into a low and a high part. Pure NumPy."""
+"""Choice of the layers that learn: the cut of their scores into a low and a high part. It needs only NumPy."""
 
 import math
 from collections.abc import Sequence
@@ -7,15 +7,15 @@ import numpy as np
 
 from irtuning.errors import InputError, unknown
 
-MIDDLE = (0.35, 0.65)  # the cut is looked for between these shares of the sorted layers
-REFERENCE_UNMEASURED = 1000.0  # the authors' score of a layer without a finite gradient norm
+MIDDLE = (0.35, 0.65)  # the cut is searched between these fractions of the sorted list of layers
+REFERENCE_UNMEASURED = 1000.0  # the score that the authors' code gives a layer without a finite gradient norm
 
 
 def split_scores(
     scores: Sequence[float | None], *, variant: str = "reference", splits: int = 1, keep: str = "high",
     window: tuple[int, int] | None = None, rng: np.random.Generator | None = None,
 ) -> list[int]:  # fmt: skip
-    """Choose the layers that learn from one score per layer.
+    """Choose the layers that learn from one score per layer. Invalid arguments raise InputError.
 
     With the L scores sorted ascending, `V[i] = Var(first i + 1) + Var(rest)` for i = 0..L-2 (population variances,
     not weighted by size). The cut is the smallest V within the middle of the list, indices int(0.35 L)..int(0.65 L).
@@ -25,18 +25,18 @@ def split_scores(
 
     `reference` does what the authors' public code does. A layer that is not measured counts as 1000; if none is
     measured, the scores are uniform random numbers. The index i is the first one anywhere in V with the smallest value
-    of the middle. `high` keeps sorted[i:], one layer more than the cut. `low` keeps sorted[:i], and its middle is one
-    index shorter.
+    of the middle. `high` keeps sorted[i:], one layer more than the high part. `low` keeps sorted[:i], and its
+    middle is one index shorter.
 
     Args:
         scores: one per layer, lowest layer first; None, NaN and infinities mark layers that are not measured yet.
-        variant, keep: `reference` or `exact`, and whether `high` or `low` scores learn.
+        variant, keep: `reference` or `exact`; and whether layers with `high` or with `low` scores learn.
         splits: how many times the cut is applied, each time inside the part kept before (once or twice in the paper).
-        window: first and last index of V of the first cut, both included, instead of the middle.
+        window: first and last index of V, both included, that the first cut searches instead of the middle.
         rng: random generator; `reference` needs it when no layer is measured.
 
     Returns:
-        The indices of the chosen layers, ascending, at least one. A part with fewer than 2 layers is not cut.
+        The indices of the chosen layers, ascending, at least one. A list of fewer than 2 layers is not cut.
 
     >>> split_scores([1, 1, 1, 1, 9, 9, 9, 9], variant="exact")
     [4, 5, 6, 7]
@@ -47,7 +47,7 @@ def split_scores(
         if value not in choices:
             raise unknown(kind, value, choices)
     if len(scores) == 0 or splits < 1:
-        raise InputError(f"there are {len(scores)} scores and {splits} splits; give 1 or more of each")
+        raise InputError(f"{len(scores)} scores cannot be cut {splits} times; give at least 1 score and 1 split")
     values = np.array([math.nan if score is None else score for score in scores], dtype=float)
     measured, always = np.isfinite(values), []
     if variant == "exact":
@@ -66,7 +66,7 @@ def split_scores(
 
 
 def _keep_part(order: np.ndarray, ascending: np.ndarray, variant: str, keep: str, window: tuple | None) -> np.ndarray:
-    """Return the part of `order` (layers by ascending score) on the wanted side of the best cut."""
+    """Return the layers on the kept side of the best cut. `order` lists all layers by ascending score."""
     depth = len(order)
     if depth < 2:
         return order

@@ -19,7 +19,7 @@ def batch_order(seed: int, epoch: int, lengths: Sequence[int], batch_size: int) 
     """Return the order of the examples in an epoch: random batches of similar length, a short last batch at the end.
 
     `batch_size` counts all examples of an optimizer step, over processes and micro-batches, so that a step has the same
-    examples however it is divided.
+    examples, however it is divided.
     """
     rng = np.random.default_rng([seed, epoch])
     order, lengths = rng.permutation(len(lengths)), np.asarray(lengths)
@@ -39,6 +39,7 @@ class LengthGroupedBatches(Sampler):
         self.seed, self.lengths, self.batch_size, self.epoch = seed, lengths, batch_size, 0
 
     def set_epoch(self, epoch: int) -> None:
+        """Set the epoch, which decides the order."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -51,12 +52,12 @@ class LengthGroupedBatches(Sampler):
 class LayerwiseTrainer(Trainer):
     """Trainer for classifiers whose loss is the mean cross-entropy over all examples of an optimizer step.
 
-    `class_weights` are one weight per class, shape (K,), best with mean 1 over the examples; None for 1 each.
+    `class_weights` holds one weight per class, shape (K,), preferably with mean 1 over the examples. None: all are 1.
     """
 
     def __init__(self, *args, class_weights: torch.Tensor | None = None, **kwargs):
         super().__init__(*args, **kwargs)
-        self.model_accepts_loss_kwargs = True  # so that compute_loss learns the number of examples in the step
+        self.model_accepts_loss_kwargs = True  # so that compute_loss is told the number of examples in the step
         self._class_weights, self._losses = class_weights, []
 
     def step_losses(self) -> list[float]:
@@ -68,16 +69,18 @@ class LayerwiseTrainer(Trainer):
         return list(sums.values())
 
     def step_examples(self, step: int) -> list[int]:
-        """Return the positions in the training set of the examples of an optimizer step. Steps count from 0."""
+        """Return the positions, in the training set, of the examples of one optimizer step. Steps count from 0."""
         sampler = self._get_train_sampler()
         sampler.epoch, batch = divmod(step, -(-len(sampler) // sampler.batch_size))
         return list(sampler)[batch * sampler.batch_size : (batch + 1) * sampler.batch_size]
 
     @sdpa_kernel(ATTENTION)
     def train(self, *args, **kwargs):
+        """Train as the Trainer does, without the attention kernels that are not in `ATTENTION`."""
         return super().train(*args, **kwargs)
 
     def training_step(self, *args, **kwargs) -> torch.Tensor:
+        """Process a micro-batch as the Trainer does, and keep its loss for `step_losses`."""
         loss = super().training_step(*args, **kwargs)
         self._losses.append((self.state.global_step, loss.detach().float()))
         return loss
@@ -89,7 +92,7 @@ class LayerwiseTrainer(Trainer):
         loss = torch.nn.functional.cross_entropy(outputs.logits.float(), labels, weight=weights, reduction="sum")
         loss = loss / (len(labels) if num_items_in_batch is None else num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
-            loss = loss * self.accelerator.num_processes  # it counts all processes, whose gradients are averaged
+            loss = loss * self.accelerator.num_processes  # the number covers all processes; DDP takes a mean
         return (loss, outputs) if return_outputs else loss
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler:

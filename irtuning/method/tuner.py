@@ -28,18 +28,18 @@ class LayerTuner:
             optimizer.step()
             optimizer.zero_grad()
 
-    A step may have several backward passes; divide each loss by their number for the gradient of a mean. Unscale a
-    GradScaler's gradients before `end_backward`. With DDP, pass the model inside the wrapper, make the wrapper with
+    A step may have several backward passes; divide each loss by their number to average the gradients. Unscale
+    the gradients of a GradScaler before `end_backward`. With DDP, pass the unwrapped model, create the wrapper with
     `find_unused_parameters=True`, and give all processes the same seed, so that they choose the same layers.
 
     Args:
-        model: a classifier with peft adapters; without them for a strategy whose scope is `parameters`.
+        model: a classifier with peft adapters, or without them if the strategy's scope is `parameters`.
         strategy: a text such as "ir:variant=exact", a subclass of `Strategy`, or an instance, which is copied.
-        optimizer: it must hold the parameters of all candidate layers.
-        seed, steps: the seed of the strategy's random generator, and the number of optimizer steps if it is known.
+        optimizer: it must hold the parameters of all candidate layers; otherwise InputError is raised.
+        seed, steps: seed of the strategy's random generator; number of optimizer steps, if known.
 
     Attributes:
-        strategy, layers, scores: the strategy, its `CandidateLayers`, and a score for each (None: not measured).
+        strategy, layers, scores: the strategy, its `CandidateLayers`, and the score of each (None: not measured).
         history: one dict per step: step (from 1), layers (numbers of those that learned, ascending), scores (from
             which they were chosen), learning_rate, gradient_norm (before clipping), skipped.
     """
@@ -54,22 +54,22 @@ class LayerTuner:
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         layers = zip(self.layers.indices, self.layers.parameters, strict=True)
         if missing := [index for index, layer in layers if not {*map(id, layer)} <= held]:
-            raise InputError(f"layers {missing} have parameters the optimizer does not hold, so they never learn: "
-                             "let all adapters require gradients before it is made; freeze none")  # fmt: skip
+            raise InputError(f"the optimizer lacks parameters of layers {missing}, so that they would never learn; "
+                             "create it while all adapters require gradients")  # fmt: skip
         self._identity = describe(self.strategy) | {"candidate_layers": self.layers.indices}
         self.strategy.begin(len(self.layers.indices), steps)
         self.rng = np.random.default_rng(seed)
         self.history: list[dict] = []
         importance, unmeasured = self.strategy.importance, [None] * len(self.layers.indices)
         self.scores = weight_scores(model, self.layers) if importance == "weight" else unmeasured
-        self.batch, self.passes = {}, 0  # keyword arguments of the last training forward pass, and passes of this step
-        self._chosen: list[int] | None = None  # positions among the candidates, between begin_step and end_backward
+        self.batch, self.passes = {}, 0  # inputs of the last training forward pass; number of passes in this step
+        self._chosen: list[int] | None = None  # positions of the layers that learn; None outside a step
         self._meter = CosineMeter(model, self.layers, self.strategy.score) if importance == "cosine" else None
         self._hook = model.register_forward_pre_hook(self._keep_batch, with_kwargs=True)
         let_backprop_end_early(model)
 
     def begin_step(self) -> list[int]:
-        """Choose the layers that learn at the next step, freeze the others and return the numbers of the chosen."""
+        """Let the strategy choose layers, freeze the others, and return the chosen. InputError for a bad choice."""
         step, count = len(self.history), len(self.layers.indices)
         if self.strategy.probe_due(step):
             self.strategy.probe(self._losses_without, self.rng)
@@ -90,10 +90,11 @@ class LayerTuner:
         recorded as skipped and no score changes.
 
         Args:
-            max_norm: the gradient is scaled down to this norm; None or 0 for no clipping.
+            max_norm: a gradient with a larger norm is scaled down to it; None or 0 for no clipping.
             scale: factor by which the gradient is multiplied before it is scored and clipped.
 
         Raises:
+            InputError: no step has begun, or nothing has a gradient.
             TrainingStopped: the processes chose different layers.
         """
         learning = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -126,8 +127,8 @@ class LayerTuner:
         return total
 
     def state_dict(self) -> dict:
-        """Return all that changes during training as a JSON object. Take it between two steps."""
-        batch = self.batch if self.strategy.probe_due(len(self.history)) else {}  # else nobody will look at it
+        """Return everything that changes during training as a JSON object. Call it only between two steps."""
+        batch = self.batch if self.strategy.probe_due(len(self.history)) else {}  # only a probe needs it
         return copy.deepcopy({
             "identity": self._identity, "history": self.history, "scores": self.scores,
             "generator": self.rng.bit_generator.state, "strategy": self.strategy.state(),
@@ -136,9 +137,9 @@ class LayerTuner:
         })  # fmt: skip
 
     def load_state_dict(self, state: Mapping) -> None:
-        """Continue from a `state_dict` as if never interrupted. InputError if the strategy or the layers are others."""
+        """Restore a `state_dict`, to continue as if never interrupted. InputError if the strategy or layers differ."""
         if different := differences(state["identity"], self._identity):
-            raise InputError(f"the checkpoint is another strategy's ({'; '.join(different)}): start over")
+            raise InputError(f"the checkpoint is of another strategy ({'; '.join(different)}); start a new run")
         state, device, self._chosen = copy.deepcopy(dict(state)), next(self.model.parameters()).device, None
         self.history, self.scores = state["history"], state["scores"]
         self.rng.bit_generator.state = state["generator"]
@@ -151,7 +152,7 @@ class LayerTuner:
         """Remove all hooks from the model and let all its layers require gradients again."""
         for hook in filter(None, (self._hook, self._meter)):
             hook.remove()
-        self.layers.freeze_all_but(range(len(self.layers.indices) + 1))  # the last position: those below
+        self.layers.freeze_all_but(range(len(self.layers.indices) + 1))  # and those below the candidates
 
     def _numbers(self, positions: Sequence[int]) -> list[int]:
         return [self.layers.indices[position] for position in positions]
@@ -164,12 +165,12 @@ class LayerTuner:
         if world_size() > 1:
             votes = [float(position in self._chosen) for position in range(len(self.layers.indices))]
             parts.append(summed(torch.tensor(votes, device=parts[0].device)))
-        values = torch.cat(parts).tolist()  # the only wait for the device
+        values = torch.cat(parts).tolist()  # the only synchronisation with the device
         end = len(values) - len(votes)
         counts = zip(self.layers.indices, values[end:], strict=False)
         if split := [layer for layer, count in counts if count not in (0, world_size())]:
-            raise TrainingStopped(f"the processes chose different layers, they disagree on {split}: their seeds, data "
-                                  "or versions differ; start all with the same command on the same corpus")  # fmt: skip
+            raise TrainingStopped(f"the processes chose different layers and disagree on {split}: their seeds, data or "
+                                  "versions differ; start all with the same command on the same corpus")  # fmt: skip
         return {id(p): norm for p, norm in zip(learning, values, strict=False)}, values[len(learning) : end]
 
     def _keep_batch(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -180,7 +181,7 @@ class LayerTuner:
         """Return the losses of the last training batch with each set of positions suppressed in turn."""
         if "labels" not in self.batch:
             name = self.strategy.name or type(self.strategy).__name__
-            raise InputError(f"{name} measures the model's own loss, and the last training batch has no labels: "
-                             "call model(**batch) with labels, without a loss function of your own")  # fmt: skip
+            raise InputError(f"{name} needs the model's own loss, but the last training batch had no labels; call "
+                             "model(**batch) with labels and use the loss that it returns")  # fmt: skip
         batch = {name: value for name, value in self.batch.items() if name != "num_items_in_batch"}
         return losses_without(self.model, batch, [self._numbers(positions) for positions in sets], factor)

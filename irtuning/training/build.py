@@ -1,4 +1,4 @@
-"""From a prepared run to what it trains with: tokenizer, model, encoded examples and Trainer, made in a fixed order."""
+"""Construction of what a prepared run trains with: tokenizer, model, examples and Trainer, in a fixed order."""
 
 import copy
 import tempfile
@@ -28,7 +28,7 @@ from irtuning.training.speed import accelerate
 
 @dataclass
 class Split:
-    """Revisions, their encoded examples in another order, and the position of each revision's example, shape (n,)."""
+    """A split's revisions, their encoded examples in another order, and each revision's position in it, shape (n,)."""
     revisions: Sequence[Revision]
     examples: list[dict]
     order: np.ndarray
@@ -37,17 +37,17 @@ class Split:
 class TrainingBar(ProgressCallback):
     """Progress bar of the training steps alone: no bars of evaluations, no printed numbers."""
     def on_log(self, *args, **kwargs):
-        """Print nothing, and for an evaluation show nothing."""
+        """Print nothing. It also replaces the method that shows a bar for evaluations."""
 
     on_prediction_step = on_log
 
 
 def build(prepared: Prepared, *, progress, callbacks, report_to, output, save_every) -> tuple[ResumableTrainer, dict]:
-    """Return the Trainer of a run, and by name the `Split` it trains on and those that are scored. See `train`."""
+    """Return a run's Trainer and, by name, the `Split` it trains on and those it scores. Arguments: see `train`."""
     config, corpus = prepared.config, prepared.corpus
     if prepared.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    set_seed(config.seed)  # the random numbers, and so the results, depend on the order from here on
+    set_seed(config.seed)  # from here on, the order of the calls decides the random numbers and the results
     tokenizer = load_tokenizer(prepared.source)
     model = _model(prepared, tokenizer)
     revisions = {"train": corpus.train_part(config.train_share, config.seed), "validation": corpus.validation}
@@ -60,23 +60,23 @@ def build(prepared: Prepared, *, progress, callbacks, report_to, output, save_ev
     identity = config.to_dict() | {"corpus_checksum": corpus.checksum, "processes": world_size()} | versions()
     checkpoints = Checkpoints(unfinished_folder(output), identity) if output and save_every else None
     def scores(prediction) -> dict[str, float]:
-        outputs = prediction.predictions  # logits, shape (n, K), the first of a model's outputs
+        outputs = prediction.predictions  # the logits, shape (n, K), are a model's first output
         logits = np.asarray(outputs[0] if isinstance(outputs, tuple) else outputs, dtype=np.float64)
         trainer.probabilities = special.softmax(logits, axis=1)  # of the last evaluation
         values = score(prediction.label_ids, trainer.probabilities, corpus.labels)
         return {name: value for name, value in values.items() if name != "per_class"}
-    eights = 8 if "compile" in (config.speed or ()) else None  # else chance lengths would be compiled again
+    eights = 8 if "compile" in (config.speed or ()) else None  # otherwise every new length would be compiled
     trainer = ResumableTrainer(
         model, _arguments(prepared, checkpoints, progress, report_to), train_dataset=splits["train"].examples,
         eval_dataset=splits["validation"].examples, compute_metrics=scores, class_weights=weights,
         data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=eights),
-        callbacks=[clock, layerwise, *callbacks],  # the clock first: the choice of layers is a part of a step's time
+        callbacks=[clock, layerwise, *callbacks],  # the clock is first, to time the choice of layers too
         checkpoints=checkpoints, layerwise=layerwise, progress=clock)  # fmt: skip
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
             callback.logging_dir = f"{output or 'runs/unsaved'}.tensorboard"
     trainer.remove_callback(PrinterCallback)
-    if progress and trainer.pop_callback(ProgressCallback):  # not in a notebook, which has a table of its own
+    if progress and trainer.pop_callback(ProgressCallback):  # a notebook has its own table instead
         trainer.add_callback(TrainingBar)
     return trainer, splits
 
@@ -84,12 +84,12 @@ def build(prepared: Prepared, *, progress, callbacks, report_to, output, save_ev
 def _model(prepared: Prepared, tokenizer) -> torch.nn.Module:
     config, adapted = prepared.config, prepared.strategy.scope == "adapters"
     if not adapted and config.quantize != "none":
-        raise InputError(f"method {config.method!r} tunes all weights, which {config.quantize} cannot hold")
+        raise InputError(f"method {config.method!r} tunes all weights; it needs quantize=none, not {config.quantize}")
     loading = {"precision": config.precision, "quantize": config.quantize}
     model = load_classifier(prepared.source, prepared.corpus.labels, tokenizer, **loading)
     limit = context_length(model, tokenizer)
     if config.max_length > limit:
-        raise InputError(f"max_length {config.max_length} is beyond {config.model}'s context of {limit} tokens")
+        raise InputError(f"max_length is {config.max_length}, but {config.model} has a context of {limit} tokens")
     model.config.use_cache = False
     given = {name: getattr(config, name) for name in (*ADAPTER_SETTINGS, "checkpointing")}
     model = adapted_classifier(model, config.adapter if adapted else None, freeze_head=config.head == "frozen", **given)
@@ -99,7 +99,7 @@ def _model(prepared: Prepared, tokenizer) -> torch.nn.Module:
 
 def _arguments(prepared: Prepared, checkpoints: Checkpoints | None, progress: bool, report_to) -> TrainingArguments:
     config, on_gpu = prepared.config, prepared.device == "cuda"
-    folder = checkpoints.new if checkpoints else f"{tempfile.gettempdir()}/irtuning-unused"  # it must be given
+    folder = checkpoints.new if checkpoints else f"{tempfile.gettempdir()}/irtuning-unused"  # the argument is required
     arguments = TrainingArguments(
         str(folder), seed=config.seed, max_steps=config.max_steps, gradient_accumulation_steps=config.accumulation,
         per_device_train_batch_size=examples_each(config.batch_size, config.accumulation),
@@ -107,17 +107,17 @@ def _arguments(prepared: Prepared, checkpoints: Checkpoints | None, progress: bo
         warmup_steps=config.warmup_steps, weight_decay=config.weight_decay, bf16=config.precision == "bf16",
         use_cpu=not on_gpu, dataloader_pin_memory=on_gpu, label_names=["labels"],
         ddp_backend="gloo" if world_size() > 1 and not on_gpu else None,
-        ddp_find_unused_parameters=True,  # the layers that are frozen at this step
+        ddp_find_unused_parameters=True,  # those of layers that are frozen at this step
         eval_strategy="steps", eval_steps=config.eval_every, save_strategy="no",
         logging_strategy="steps" if report_to else "no", logging_steps=1, report_to=list(report_to) or "none",
-        logging_nan_inf_filter=False,  # it would wait for the device at every micro-batch
+        logging_nan_inf_filter=False,  # the filter would wait for the device at every micro-batch
         run_name=f"{config.method} {config.corpus} seed {config.seed}", disable_tqdm=not progress)  # fmt: skip
-    arguments._n_gpu = min(1, arguments.n_gpu)  # the Trainer would spread the batch over all GPUs of a process
+    arguments._n_gpu = min(1, arguments.n_gpu)  # otherwise the Trainer would spread a batch over all GPUs
     return arguments
 
 
 def _encoded(revisions: Sequence[Revision], prepared: Prepared, tokenizer, by_length: bool) -> Split:
-    """Return a split's examples, sorted by length if it is scored, so that little is padded."""
+    """Return a split with encoded examples. If it is scored, they are sorted by length, which saves padding."""
     labels, config = prepared.corpus.labels, prepared.config
     ids = encode(revisions, tokenizer, labels, config.form, config.max_length)
     indices = sorted(range(len(ids)), key=lambda i: len(ids[i])) if by_length else range(len(ids))

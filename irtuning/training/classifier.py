@@ -1,4 +1,4 @@
-"""A trained classifier for use: load a saved run, give it pairs of texts, get intentions with probabilities."""
+"""A trained classifier: load a saved run, and predict the intentions of revisions with their probabilities."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from irtuning.corpora.base import Revision
 from irtuning.corpora.reading import read_rows, require
 from irtuning.errors import InputError
-from irtuning.models.adapters import no_rename_warning  # this module also makes the bottleneck known to peft
+from irtuning.models.adapters import no_rename_warning  # importing it registers the bottleneck with peft
 from irtuning.models.loading import load_classifier, resolve
 from irtuning.models.prompts import encode
 from irtuning.training.prepare import available_device
@@ -23,7 +23,7 @@ from irtuning.training.record import read_record
 
 @dataclass(frozen=True)
 class Prediction:
-    """The likeliest intention, and every label's probability in label order."""
+    """The most probable intention, and the probability of every label in label order."""
     intention: str
     probabilities: dict[str, float]
 
@@ -62,16 +62,16 @@ class RevisionClassifier:
             return cls(model.to(available_device()), tokenizer, labels, config["form"], config["max_length"])
         except InputError:
             raise
-        except Exception as error:  # of many kinds, from the libraries that read the files
+        except Exception as error:  # the libraries that read the files raise many kinds
             raise InputError(f"{folder} cannot be loaded: {error!r}; train the run again") from error
 
     def predict(self, pairs: Iterable[tuple[str, str] | Revision], batch_size: int = 64) -> list[Prediction]:
-        """Return the predicted intention of each (before, after) pair, in order. One of the two may be empty."""
+        """Predict the intention of each (before, after) pair, in order. InputError if both texts of one are empty."""
         revisions = [p if isinstance(p, Revision) else Revision(str(i), p[0], p[1], "") for i, p in enumerate(pairs)]
         if empty := [i for i, r in enumerate(revisions) if not r.before.strip() and not r.after.strip()]:
-            raise InputError(f"pairs {empty[:3]} have two empty sides; nothing was revised")
+            raise InputError(f"both texts of pairs {empty[:3]} are empty; give at least one text in each pair")
         ids = encode(revisions, self.tokenizer, self.labels, self.form, self.max_length)
-        order, predictions = sorted(range(len(ids)), key=lambda i: len(ids[i])), {}  # by length: little padding
+        order, predictions = sorted(range(len(ids)), key=lambda i: len(ids[i])), {}  # like lengths need little padding
         for start in range(0, len(order), batch_size):
             positions = order[start : start + batch_size]
             batch = self.tokenizer.pad({"input_ids": [ids[i] for i in positions]}, return_tensors="pt")
@@ -84,7 +84,7 @@ class RevisionClassifier:
 
 
 def read_pairs(file: str) -> list[tuple[str, str]]:
-    """Return the before and after texts in a table (CSV, JSON Lines, xlsx), or on standard input (`-`: JSON Lines)."""
+    """Read (before, after) pairs from a table file, or JSON Lines from standard input (`-`). InputError if it fails."""
     if file != "-":
         rows = read_rows(Path(file))
         require(rows, ("before", "after"))

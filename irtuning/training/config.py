@@ -20,29 +20,29 @@ AT_LEAST = {"rank": 1, "width": 1, "batch_size": 1, "accumulation": 1, "max_leng
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """Everything that decides the result of a run. None stands for the model's own setting until `complete`."""
+    """All settings that decide the result of a run. None stands for the model's own value, which `complete` puts in."""
     corpus: str = "synthetic"
-    label_set: str | None = None  # fine or coarse; None for the corpus's own choice
-    split: str | None = None  # published or folds; None for the corpus's own choice
+    label_set: str | None = None  # fine or coarse; None: the corpus decides
+    split: str | None = None  # published or folds; None: the corpus decides
     fold: int = 0
     before: str = "before"  # before, after, label and group name the columns of the user's own file
     after: str = "after"
     label: str = "label"
     group: str | None = None
     model: str = "mini"
-    form: str | None = None  # of the input: pair, instruction, marked or instruction-marked
+    form: str | None = None  # form of the input: pair, instruction, marked or instruction-marked
     adapter: str = "lora"
     rank: int | None = None
     alpha: int | None = None
     dropout: float | None = None
-    width: int | None = None  # of the bottleneck
+    width: int | None = None  # width of the bottleneck adapter
     target_modules: tuple[str, ...] | None = None
     method: str = "ir"
-    share: float | None = None  # of the layers, for methods with a budget; None for the method's own
-    counts: tuple[int, ...] | None = None  # layers that learn at each step, for random-counts
+    share: float | None = None  # share of layers that learn, for methods with a budget; None: the method's own
+    counts: tuple[int, ...] | None = None  # number of layers that learn at each step, for random-counts
     seed: int = 171
     epochs: float | None = None
-    max_steps: int | None = None  # replaces epochs
+    max_steps: int | None = None  # number of optimizer steps, instead of epochs
     batch_size: int | None = None  # examples in an optimizer step
     accumulation: int = 1  # micro-batches in a step, each of batch_size / accumulation examples
     learning_rate: float | None = None
@@ -57,14 +57,14 @@ class RunConfig:
     quantize: str = "none"
     checkpointing: bool = False
     speed: tuple[str, ...] | None = None  # see `irtuning.training.speed`
-    activation_budget: float = 1.0  # share of the activations that compiled layers keep; they recompute the others
-    train_share: float = 1.0  # of the training examples, the same share of every class
-    device: str = "auto"  # the GPU if there is one; or cpu
+    activation_budget: float = 1.0  # share of activations that compiled layers keep; they recompute the rest
+    train_share: float = 1.0  # share of the training examples that is used, the same in every class
+    device: str = "auto"  # auto: the GPU if there is one; or cpu
     score_test: bool = False
 
     @classmethod
     def of(cls, given: Mapping[str, object]) -> "RunConfig":
-        """Return the configuration with the given settings. A text such as `"1e-3"` is read as its field's type."""
+        """Return the configuration with these settings, texts such as `"1e-3"` converted. InputError if one is bad."""
         kinds = {f.name: f.type for f in dataclasses.fields(cls)}
         if wrong := [name for name in given if name not in kinds]:
             raise unknown("setting", wrong[0], kinds)
@@ -75,10 +75,10 @@ class RunConfig:
         return cls(**given)
 
     def complete(self, source: ModelSource, examples: int | None, full_parameters: bool, device: str) -> "RunConfig":
-        """Return the configuration with the model's own settings in place of None. One InputError has all problems.
+        """Return the configuration with the model's own settings in place of None. One InputError lists all problems.
 
-        Without the number of training examples the number of steps stays unknown, unless max_steps is set. The device
-        decides the precision. `full_parameters` tells whether the layers' own weights learn, with a rate of their own.
+        `examples` is the number of training examples; without it, only max_steps tells the number of steps. The device
+        decides the precision. `full_parameters` says that the layers' own weights learn, at a learning rate for them.
         """
         own = source.settings | {"precision": "fp32" if device == "cpu" else "bf16"}
         own["learning_rate"] = own["full_learning_rate" if full_parameters else "learning_rate"]
@@ -116,7 +116,7 @@ class RunConfig:
 
 
 def parse_settings(texts: list[str]) -> dict[str, str]:
-    """Return the settings that texts such as `rank=8` give."""
+    """Return the settings in texts such as `rank=8`. InputError if a text is not of this form."""
     for text in (text for text in texts if "=" not in text):
         near = difflib.get_close_matches(text, [f.name for f in dataclasses.fields(RunConfig)], n=1)
         raise InputError(f"{text!r} is not name=value{f', such as {near[0]}=...' if near else ''}")

@@ -10,8 +10,8 @@ from sklearn.utils.class_weight import compute_class_weight
 def score(gold: Sequence[int], probabilities: np.ndarray, labels: Sequence[str]) -> dict:
     """Return the scores of class probabilities, shape (n, K), against gold class indices, shape (n,).
 
-    AUPRC is the mean over the classes of the average precision. A class that is neither in the gold indices nor in the
-    predictions counts zero in every macro average.
+    AUPRC is the mean over the classes of the average precision. A class that occurs neither in the gold indices nor
+    in the predictions counts as zero in every macro average.
     """
     gold, predicted, classes = np.asarray(gold), probabilities.argmax(1), range(len(labels))
     *rates, support = precision_recall_fscore_support(gold, predicted, labels=list(classes), zero_division=0)
@@ -24,5 +24,5 @@ def score(gold: Sequence[int], probabilities: np.ndarray, labels: Sequence[str])
 
 
 def balanced_weights(gold: Sequence[str], labels: Sequence[str]) -> np.ndarray:
-    """Return n / (K n_k) for each class k that has n_k of the n examples, shape (K,)."""
+    """Return the weight n / (K n_k) of each class k, which has n_k of the n examples, shape (K,)."""
     return compute_class_weight("balanced", classes=np.array(labels), y=list(gold))

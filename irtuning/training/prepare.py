@@ -16,17 +16,17 @@ from irtuning.training.config import RunConfig
 @dataclasses.dataclass(frozen=True)
 class Prepared:
     """Everything that a run needs before its model is loaded, made by `prepare`."""
-    config: RunConfig  # completed and checked
+    config: RunConfig  # complete and checked
     corpus: Corpus | None  # None if nothing is to be trained
-    strategy: Strategy  # with its budget of layers
-    source: ModelSource  # of the model
+    strategy: Strategy  # with its budget of layers set
+    source: ModelSource  # where the model comes from
     device: str  # cuda or cpu
 
     def predicted_memory(self, **changes: object) -> MemoryPrediction:
-        """Return the predicted peak memory on a GPU, also with changed settings such as `accumulation=4`."""
+        """Predict the peak GPU memory, also with changes such as `accumulation=4`. InputError for quantized weights."""
         run = dataclasses.replace(self.config, **changes)
         if run.quantize != "none":
-            raise InputError(f"quantize is {run.quantize!r}: its memory cannot be predicted; use none or measure it")
+            raise InputError(f"quantize is {run.quantize!r}, whose memory cannot be predicted; use none, or measure it")
         names = (*ADAPTER_SETTINGS, "checkpointing", "accumulation", "precision")
         options = {name: value for name in names if (value := getattr(run, name)) is not None}
         return predict_memory(run.model, self.strategy, run.adapter, run.batch_size, run.max_length, **options)
@@ -40,23 +40,23 @@ def prepare(
 
     Args:
         config, corpus, data_dir, settings: see `irtuning.training.run.train`.
-        strategy: the strategy that the configuration's method names, if this process may not know the name.
-        load: whether to load a corpus that is not given. Without it, only max_steps tells the number of steps.
-        on_device: `cuda` or `cpu`, to prepare for another machine than this one.
+        strategy: the strategy that the configuration's method names, in case this process does not know the name.
+        load: whether to load a corpus that is not given. Without a corpus, only max_steps tells the number of steps.
+        on_device: `cuda` or `cpu`, to prepare a run for another machine.
     """
     loaded = isinstance(corpus, Corpus)
     if config is None:
         named = {"corpus": corpus.name, "fold": corpus.fold} if loaded else {"corpus": corpus} if corpus else {}
         strategy, config = strategy or settings.get("method"), RunConfig.of(settings | named)
     elif settings or isinstance(corpus, str):
-        raise InputError(f"beside a config nothing else is read: put {', '.join(settings) or 'corpus'} into it")
+        raise InputError(f"settings beside config are not read; put {', '.join(settings) or 'corpus'} into the config")
     elif loaded and (corpus.name, corpus.fold) != (Path(config.corpus).stem, config.fold):
         says = f"the config says {config.corpus}, fold {config.fold}"
-        raise InputError(f"the corpus is {corpus.name}, fold {corpus.fold}, and {says}")
+        raise InputError(f"the corpus is {corpus.name}, fold {corpus.fold}, but {says}; make them agree")
     given = strategy or config.method
     budget = {name: value for name in ("share", "counts") if (value := getattr(config, name)) is not None}
     if refused := sorted(set(budget) - {field.name for field in dataclasses.fields(as_strategy(given))}):
-        raise InputError(f"method {config.method!r} takes no {', '.join(refused)}")
+        raise InputError(f"method {config.method!r} takes no {', '.join(refused)}; leave it out")
     strategy = as_strategy(given, **budget)
     if config.method.split(":")[0] not in METHODS:  # FILE.py:Class
         config = dataclasses.replace(config, method=method_text(as_strategy(config.method)))
@@ -69,12 +69,12 @@ def prepare(
 
 
 def available_device(wanted: str = "auto") -> str:
-    """Return `cuda` if there is a GPU and it is `wanted` (not `cpu`), else `cpu`."""
+    """Return `cuda` if this machine has a GPU and `wanted` is not `cpu`, otherwise `cpu`."""
     import torch
     return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def corpus_of(config: RunConfig, data_dir: str | Path | None = None) -> Corpus:
-    """Return the corpus that a configuration names."""
+    """Load the corpus that a configuration names."""
     columns = {name: getattr(config, name) for name in ("before", "after", "label", "group")}
     return load_corpus(config.corpus, data_dir, config.fold, labels=config.label_set, split=config.split, **columns)

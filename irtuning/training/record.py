@@ -1,4 +1,4 @@
-"""The record of a run: one JSON file that is written completely or not at all, with where and how the run was made."""
+"""The record of a run: one JSON file, written completely or not at all, that also says how the run was made."""
 
 import datetime
 import importlib.metadata
@@ -27,7 +27,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file to a temporary name beside it, then rename it. After an InputError an older file is as it was."""
+    """Write a file under a temporary name and rename it. If that fails, InputError is raised and an old file stays."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,18 +40,18 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_record(folder: Path, record: Mapping) -> None:
-    """Write `folder/record.json`."""
+    """Write the record of a run to `folder/record.json`."""
     write_text(folder / RECORD, json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def finite(row: dict) -> dict:
-    """Return the row with None in place of numbers that are not finite, which JSON does not have."""
+    """Return the row with None in place of numbers that are not finite, because JSON cannot hold them."""
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
 def has_record(folder: Path) -> bool:
-    """Return whether a folder holds a record, complete or not."""
-    return os.path.exists(Path(folder) / RECORD)  # unlike Path.exists, False for a folder that may not be read
+    """Return whether a folder holds a record, sound or damaged."""
+    return os.path.exists(Path(folder) / RECORD)  # Path.exists raises if the folder may not be read
 
 
 def read_record(folder: Path) -> dict:
@@ -72,9 +72,9 @@ def read_record(folder: Path) -> dict:
 
 @contextmanager
 def new_folder(folder: Path, within: Path | None = None) -> Iterator[Path]:
-    """Yield a temporary folder, `within` another one or beside `folder`, which becomes `folder` at the end.
+    """Yield a temporary folder, inside `within` or beside `folder`, that is renamed to `folder` at the end.
 
-    An InputError says that `folder` is not empty or cannot be made. Another error removes the temporary folder.
+    InputError: `folder` is not empty or cannot be written. If the body fails, the temporary folder is removed.
     """
     folder = Path(folder)
     try:
@@ -82,7 +82,7 @@ def new_folder(folder: Path, within: Path | None = None) -> Iterator[Path]:
         if folder.exists():
             if not folder.is_dir() or any(folder.iterdir()):
                 raise InputError(f"{folder} holds something that is not this run; give an empty or new folder")
-            folder.rmdir()  # a mount, a link or the current folder cannot be replaced: better to know before training
+            folder.rmdir()  # fails before training if it cannot be replaced, such as a mount or a link
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=within or folder.parent))
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}; give another folder") from None
@@ -95,12 +95,12 @@ def new_folder(folder: Path, within: Path | None = None) -> Iterator[Path]:
         temporary.chmod(0o755)
         os.replace(temporary, folder)
     except OSError as error:
-        problem = f"{temporary} is complete and cannot be renamed to {folder}: {error.strerror}; move it by hand"
+        problem = f"{temporary} is complete but cannot be renamed to {folder}: {error.strerror}; move it by hand"
         raise InputError(problem) from None
 
 
 def provenance(device: str = "auto") -> dict:
-    """Return date, versions, commit, device (`cpu` if a GPU is not used) and peak memory, without path or host name."""
+    """Return date, versions, commit, hardware and peak memory, without paths or host names. `device` is auto or cpu."""
     import torch
     gpu, threads = torch.cuda.is_available() and device != "cpu", torch.get_num_threads()
     try:
@@ -131,7 +131,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Return the commit of the checkout that holds this package, `-dirty` after changes, or None outside a checkout."""
+    """Return the commit of this package's Git checkout, with `-dirty` if files changed, or None outside a checkout."""
     root = Path(__file__).resolve().parents[2]
     describe = ["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     command = ["git", f"--git-dir={root}/.git", f"--work-tree={root}", *describe]

@@ -28,17 +28,17 @@ FORMAT, IDENTITY, TENSORS = 2, "identity.json", "tensors.safetensors"
 
 
 def unfinished_folder(output: Path) -> Path:
-    """Return the folder that holds a run's work until it is finished, `.NAME.unfinished` beside its output."""
+    """Return the folder for a run's unfinished work: `.NAME.unfinished` beside its output."""
     return output.parent / f".{output.name}.unfinished"
 
 
 @contextmanager
 def unfinished(output: Path) -> Iterator[Path]:
-    """Lock the folder of a run's unfinished work and yield it. After an error it stays if a part of it is complete."""
+    """Lock and yield the folder for a run's unfinished work; checkpoints stay after an error. InputError if in use."""
     folder, finished = unfinished_folder(output), False
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "lock", timeout=0)  # the lock ends with the process, however that ends
+        lock = FileLock(folder / "lock", timeout=0)  # freed when the process ends, even if it is killed
         lock.acquire()
     except Timeout:
         raise InputError(f"another process is training in {folder}; wait for it, or give another output") from None
@@ -62,16 +62,16 @@ def _remove_half_written(folder: Path) -> None:
 
 
 class Checkpoints:
-    """The checkpoints of one run, as `folder/checkpoint-STEP`, with all that must stay the same for it to resume.
+    """The checkpoints of one run, `folder/checkpoint-STEP`, each with the settings that a resumed run must share.
 
-    Each is written to `folder/new` and then renamed, so that a process killed at any moment leaves complete ones only.
+    Each is written to `folder/new` and then renamed, so that a process killed at any moment leaves only complete ones.
     """
     def __init__(self, folder: Path, identity: Mapping[str, object]):
         self.folder, self.new = folder, folder / "new"
-        self.identity = json.loads(json.dumps({"format": FORMAT, **identity}))  # as it is read from a file
+        self.identity = json.loads(json.dumps({"format": FORMAT, **identity}))  # as JSON reads it back
 
     def publish(self, step: int) -> None:
-        """Give the complete checkpoint in `new` its final name, and remove older ones."""
+        """Give the complete checkpoint in `new` its final name, then remove the older ones."""
         older, written = list(self.folder.glob("checkpoint-*")), self.new / f"checkpoint-{step}"
         (written / IDENTITY).write_text(json.dumps(self.identity, indent=1) + "\n", encoding="utf-8")
         os.rename(written, self.folder / written.name)
@@ -79,13 +79,13 @@ class Checkpoints:
             shutil.rmtree(checkpoint)
 
     def newest(self) -> Path | None:
-        """Return the newest checkpoint, or None. Raise InputError if it is another run's or another version's."""
+        """Return the newest checkpoint, or None. InputError if it belongs to another run or another version."""
         if not (steps := [int(path.name.rpartition("-")[2]) for path in self.folder.glob("checkpoint-*")]):
             return None
         checkpoint = self.folder / f"checkpoint-{max(steps)}"
         try:
             recorded = json.loads((checkpoint / IDENTITY).read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # of an older version
+        except (OSError, ValueError):  # written by an older version
             recorded = {}
         if different := differences(recorded, self.identity):
             raise InputError(f"{self.folder} holds unfinished work of another run ({'; '.join(different)}); give "
@@ -100,51 +100,55 @@ class Progress(TrainerCallback, ExportableState):
     """
     def __init__(self, every: int = 0):
         self.every, self.ending = every, False
-        self.starts: list[int] = []  # the step after which each process of this run began
+        self.starts: list[int] = []  # the steps after which this run began and resumed
         self.earlier = 0.0  # seconds of training in the processes before this one
         self.seconds: list[float] = []  # of each optimizer step, without evaluation
 
     def state(self) -> dict:
-        """Return what a checkpoint holds."""
+        """Return the state that a checkpoint stores."""
         spent = self.earlier + (time.perf_counter() - self._began if self.starts else 0.0)
         return {"args": {}, "attributes": {"starts": self.starts, "earlier": spent, "seconds": self.seconds}}
 
     def on_train_begin(self, args, state, control, **kwargs):
+        """Restore the state of a checkpoint, and note at which step this process begins."""
         if state.global_step:
             vars(self).update(state.stateful_callbacks[type(self).__name__]["attributes"])
         self.starts, self._began = [*self.starts, state.global_step], time.perf_counter()
 
     def on_step_begin(self, args, state, control, **kwargs):
+        """Start the clock of the step."""
         self._started = time.perf_counter()
 
     def on_step_end(self, args, state, control, **kwargs):
+        """Record the time of the step, and ask for the evaluation or the checkpoint that is due."""
         self.seconds.append(time.perf_counter() - self._started)
-        if world_size() > 1:  # a launcher signals all processes, and each may notice in another step
+        if world_size() > 1:  # a launcher signals all processes, but each may notice it at another step
             self.ending = bool(summed(torch.tensor([float(self.ending)], device=args.device)).item())
         if state.global_step >= state.max_steps:
             control.should_evaluate = True
-        elif self.every:  # after the last step the run itself is written
+        elif self.every:  # not after the last step, when the run itself is saved
             control.should_save |= self.ending or state.global_step % self.every == 0
 
     def on_evaluate(self, args, state, control, **kwargs):
+        """Ask for a checkpoint if SIGTERM came during the evaluation."""
         control.should_save |= self.ending and state.global_step < state.max_steps
 
 
 class ResumableTrainer(LayerwiseTrainer):
-    """Trainer that writes complete checkpoints of what learns and continues from them exactly.
+    """Trainer that writes checkpoints of the trainable weights and resumes from them exactly.
 
-    A checkpoint holds the Trainer's own files (optimizer, schedule, random generators, its state with that of the
-    callbacks) and one file of tensors: the weights that learn and the losses of the steps. The seed makes the base
-    model again. Without `checkpoints`, whose `new` must be `args.output_dir`, nothing is saved.
+    A checkpoint holds the Trainer's own files (optimizer, schedule, random generators, state of Trainer and callbacks)
+    and a file with the trainable weights and the losses of the steps. The base model is made again from the seed.
+    Without `checkpoints` nothing is saved; with them, `checkpoints.new` must be `args.output_dir`.
     """
     def __init__(self, *args, checkpoints: Checkpoints | None, layerwise: LayerwiseTuning, progress: Progress, **named):
         super().__init__(*args, **named)
         self.checkpoints, self.layerwise, self.progress, self._earlier = checkpoints, layerwise, progress, []
 
     def train_or_resume(self) -> None:
-        """Train from the newest checkpoint, or from the beginning. SIGTERM ends it after a step and a checkpoint."""
+        """Train from the newest checkpoint or from the start. SIGTERM ends it after the step, with a checkpoint."""
         newest, before = self.checkpoints and from_first(self.checkpoints.newest), None
-        if self.checkpoints and threading.current_thread() is threading.main_thread():  # others cannot set handlers
+        if self.checkpoints and threading.current_thread() is threading.main_thread():  # only it may set handlers
             before = signal.signal(signal.SIGTERM, lambda *_: setattr(self.progress, "ending", True))
         try:
             self.train(resume_from_checkpoint=str(newest) if newest else None)
@@ -153,11 +157,12 @@ class ResumableTrainer(LayerwiseTrainer):
                 signal.signal(signal.SIGTERM, before)
 
     def train(self, *args, **kwargs):
+        """Train as the parent class does, with the shortcuts of `few_walks`."""
         with few_walks(self):
             return super().train(*args, **kwargs)
 
     def log(self, logs, *args, **kwargs) -> None:
-        """Log also how many layers learned in the last step, and the scores they were chosen from, by layer."""
+        """Log also how many layers learned in the last step, and the score of each layer before it."""
         if "loss" in logs and self.layerwise.history:
             last = self.layerwise.history[-1]
             scores = zip(self.layerwise.layers.indices, last["scores"] or (), strict=False)
@@ -166,10 +171,11 @@ class ResumableTrainer(LayerwiseTrainer):
         super().log(logs, *args, **kwargs)
 
     def step_losses(self) -> list[float]:
+        """Return the training loss of each optimizer step, including those before the checkpoint."""
         return self._earlier + super().step_losses()
 
     def save_model(self, output_dir=None, _internal_call=False) -> None:
-        """Write the weights that learn and the losses. Every process adds its losses, the first one writes."""
+        """Write the trainable weights and the losses. Losses are gathered from all processes; the first one writes."""
         learning = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
         named = self.model.named_parameters()
         tensors = {f"weight.{name}": p.detach().contiguous() for name, p in named if id(p) in learning}
@@ -188,11 +194,11 @@ class ResumableTrainer(LayerwiseTrainer):
         from_first(lambda: shutil.rmtree(self.checkpoints.new, ignore_errors=True))
         try:
             super()._save_checkpoint(model, trial)
-            wait_for_all()  # every process writes its random generators' state
+            wait_for_all()  # every process writes the state of its random generators
             from_first(lambda: self.checkpoints.publish(step))
-        except (OSError, RuntimeError, SafetensorError) as error:  # torch.save: RuntimeError on a full disk
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch.save raises RuntimeError if the disk is full
             shutil.rmtree(self.checkpoints.new, ignore_errors=True)
-            raise InputError(f"no checkpoint can be written at step {step}: {error}; free some space and start again, "
-                             "then the run resumes from its last checkpoint") from error  # fmt: skip
+            raise InputError(f"the checkpoint of step {step} cannot be written: {error}; free space and start again, "
+                             "and the run resumes from its last checkpoint") from error  # fmt: skip
         if self.progress.ending:
             raise SystemExit(128 + signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""One run from its configuration to its record: read if it is finished, resumed if it was interrupted."""
+"""One training run, from its configuration to its record. An interrupted run is resumed, a finished one is read."""
 
 import time
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ CURVE = ("loss", "macro_f1", "auprc", "accuracy", "macro_precision", "macro_reca
 
 @dataclass
 class Run:
-    """A finished run: its record and its folder, None if it was not saved. A notebook shows its curve."""
+    """A finished run: its record and its folder (None if it was not saved). A notebook displays its curve."""
     record: dict = field(repr=False)
     folder: Path | None = None
     config = property(lambda self: self.record["run"]["config"], doc="The completed configuration.")
@@ -50,20 +50,20 @@ def train(
     """Fine-tune a classifier of revision intentions and return its run.
 
     Args:
-        config: the configuration, or what `prepare` made of it; or give its fields as keywords, in `settings`:
+        config: a configuration, or the result of `prepare`. Without it, give the settings as keywords:
             `train(corpus="synthetic", method="ir")`. `method` may be a name, a subclass of `Strategy` or an instance.
-        corpus, data_dir: a loaded corpus, the one that `config` names; or without `config` a name. Folder of its files.
-        output: folder for record, adapter with head, and tokenizer; it appears when the run is finished. A folder that
-            holds this very run is read, and a run that was interrupted resumes exactly.
+        corpus, data_dir: a loaded corpus, or without `config` also the name of one; and the folder of its files.
+        output: folder for record, adapter with head, and tokenizer, made when the run is finished. If it already holds
+            the same run, that is read. An interrupted run is resumed exactly.
         save_every: steps between two checkpoints of a run with an `output`. None: at each evaluation. 0: never.
-        report_to: trackers by the Trainer's names. They receive losses, scores, the number of layers that learn and
-            every layer's score. `tensorboard` writes to TENSORBOARD_LOGGING_DIR or beside `output`.
+        report_to: names of trackers that the Trainer knows. They get losses, scores, the number of layers that learn
+            and the score of every layer. `tensorboard` writes to TENSORBOARD_LOGGING_DIR or beside `output`.
         progress, callbacks: whether to show a progress bar; further callbacks of the Trainer, called last.
 
     Raises:
-        InputError: something cannot work. It is raised before training starts, and nothing is overwritten.
+        InputError: a setting cannot work. It is raised before training starts, and nothing is overwritten.
         TrainingStopped: the gradient was not finite for several steps, or the GPU is out of memory.
-        SystemExit: 143, after SIGTERM and a checkpoint.
+        SystemExit: with code 143, when SIGTERM came and a checkpoint was saved.
     """
     if (save_every or 0) < 0:
         raise InputError(f"save_every is {save_every}; give a number of steps, or 0 for no checkpoints")
@@ -84,7 +84,7 @@ def train(
 
 
 def finished_run(folder: Path, prepared: Prepared) -> dict:
-    """Return the record in a folder. Raise InputError, with the differences, if it is not that of the prepared run."""
+    """Return the record in a folder. If it belongs to another run, InputError lists the differences."""
     record = read_record(folder)
     different = differences(record["run"]["config"], prepared.config.to_dict())
     if record["run"]["corpus_checksum"] != prepared.corpus.checksum:
@@ -105,7 +105,7 @@ def _fit(prepared: Prepared, options: dict) -> tuple[dict, ResumableTrainer]:
     except TrainingStopped as error:
         ids = [splits["train"].revisions[i].id for i in trainer.step_examples(trainer.state.global_step)]
         newest = trainer.checkpoints and trainer.checkpoints.newest()
-        kept = f"; what was learned before is in {newest}" if newest else ""
+        kept = f"; the last checkpoint is {newest}" if newest else ""
         raise TrainingStopped(f"{error}: {', '.join(ids)}{kept}") from None
     seconds = {"setup": begun - started, "train": trainer.progress.earlier + time.perf_counter() - begun}
     probabilities = {"validation": trainer.probabilities[splits["validation"].order]}  # after the last step
@@ -117,7 +117,7 @@ def _fit(prepared: Prepared, options: dict) -> tuple[dict, ResumableTrainer]:
 
 
 def _fit_and_save(prepared: Prepared, options: dict) -> dict:
-    """Train in the folder of unfinished work, which becomes the run's folder at the end. Return the record."""
+    """Train in a folder for unfinished work, move the result to the run's folder, and return the record."""
     folder = options["output"]
     with unfinished(folder) as work:
         if has_record(folder):  # another process has just finished it
@@ -127,7 +127,7 @@ def _fit_and_save(prepared: Prepared, options: dict) -> dict:
             model, options = trainer.model, {}
             if prepared.strategy.scope == "adapters":
                 options, base = {"save_embedding_layers": False}, model.get_base_model()
-                # saved as the user named it: its path on this machine is of no use elsewhere
+                # save the name that the user gave, since a path on this machine is of no use elsewhere
                 base.name_or_path = base.config._name_or_path = prepared.config.model
                 for adapter in model.peft_config.values():
                     adapter.base_model_name_or_path = prepared.config.model
@@ -142,21 +142,21 @@ def _fit_and_save(prepared: Prepared, options: dict) -> dict:
 
 
 def _out_of_memory(prepared: Prepared) -> str:
-    """Return a message about a GPU that is too small, with the settings to change if they can be predicted."""
+    """Return the message that the GPU is too small, with a setting that fits if one can be predicted."""
     gpu_bytes = torch.cuda.get_device_properties(0).total_memory
     text = f"the GPU of {gpu_bytes / 2**30:.1f} GiB is out of memory"
     try:
         now, predict = prepared.config, prepared.predicted_memory
         needed, sizes = predict().peak_bytes / 2**30, (now.accumulation, now.batch_size, now.checkpointing, gpu_bytes)
         change = setting_that_fits(lambda n, again: predict(accumulation=n, checkpointing=again).peak_bytes, *sizes)
-    except Exception as error:  # whatever a model or a user's strategy raises must not hide what happened
-        return f"{text}; give more accumulation, or checkpointing=true (memory could not be predicted: {error})"
-    cure = f"set {change}" if change else "no split fits, so use a shorter max_length, a smaller model or a larger GPU"
-    return f"{text}: predicted for this run are {needed:.1f} GiB, without other processes on it; {cure}"
+    except Exception as error:  # an error of the prediction must not hide the cause
+        return f"{text}; raise accumulation or set checkpointing=true (memory could not be predicted: {error})"
+    cure = f"set {change}" if change else "no accumulation fits; use a shorter max_length, smaller model or larger GPU"
+    return f"{text}: this run needs about {needed:.1f} GiB, without other processes on the GPU; {cure}"
 
 
 def _record(prepared: Prepared, trainer: ResumableTrainer, splits, probabilities, seconds: dict[str, float]) -> dict:
-    """Return the record of a run. The class probabilities, shape (n, K), are by split."""
+    """Return the record of a run. `probabilities` holds the class probabilities of each split, shape (n, K)."""
     corpus, labels, layers = prepared.corpus, prepared.corpus.labels, trainer.layerwise.layers
     scores, predictions = {}, {}
     for split, rows in probabilities.items():

@@ -1,4 +1,4 @@
-"""Measure what choosing layers costs: IR-Tuning against a replay of the same layers, by turns in one process.
+"""Measure what choosing layers costs: IR-Tuning and a replay of the same layers take turns in one process.
 
 Run `python reports/benchmarks/choice_cost.py`; it writes reports/benchmarks/choice_cost.json.
 """
@@ -24,7 +24,7 @@ from irtuning.models.adapters import add_adapter
 from irtuning.training.record import provenance, write_text
 
 ROUNDS, STEPS, BATCH, LENGTH = 8, 12, 16, 64
-SPENT: list[float] = []  # seconds of choosing and scoring
+SPENT: list[float] = []  # seconds spent on choosing and scoring
 
 
 @dataclass
@@ -34,32 +34,35 @@ class Replay(Strategy):
     layers: tuple = ()
 
     def choose(self, step, scores, rng):
+        """Return the layers that the earlier run chose at this step."""
         return self.layers[step]
 
 
 @dataclass
 class Clocked(IRTuningStrategy):
-    """IR-Tuning that adds up the seconds in which it chooses layers and keeps scores."""
+    """IR-Tuning that records the seconds it spends on choosing layers and updating scores."""
 
     def choose(self, step, scores, rng):
+        """Choose as IR-Tuning does, timed."""
         with clock():
             return super().choose(step, scores, rng)
 
     def update(self, scores, fresh):
+        """Update as IR-Tuning does, timed."""
         with clock():
             return super().update(scores, fresh)
 
 
 @contextmanager
 def clock():
-    """Add the seconds spent inside to `SPENT`."""
+    """Append the seconds that the body takes to `SPENT`."""
     started = time.perf_counter()
     yield
     SPENT.append(time.perf_counter() - started)
 
 
 def clocked_score(*args, **kwargs):
-    """Return the score of a layer, timed."""
+    """Return the score of a layer as `gradient_score` does, timed."""
     with clock():
         return gradient_score(*args, **kwargs)
 
@@ -71,14 +74,16 @@ class StepSeconds(TrainerCallback):
         self.seconds, self.started = [], 0.0
 
     def on_step_begin(self, *args, **kwargs):
+        """Start the clock."""
         self.started = time.perf_counter()
 
     def on_step_end(self, *args, **kwargs):
+        """Record the seconds of the step."""
         self.seconds.append(time.perf_counter() - self.started)
 
 
 def train(callback: LayerwiseTuning) -> list[float]:
-    """Train a new model of 12 layers, 256 wide, and return the seconds of each step but the first two."""
+    """Train a new model with 12 layers of width 256, and return the seconds of each step but the first two."""
     set_seed(0)
     config = LlamaConfig(vocab_size=8192, hidden_size=256, intermediate_size=704, num_hidden_layers=12,
                          num_attention_heads=4, num_labels=5, pad_token_id=0)  # fmt: skip
@@ -96,6 +101,7 @@ def train(callback: LayerwiseTuning) -> list[float]:
 
 
 def main() -> None:
+    """Measure both by turns, and write the record."""
     first = IRTuning(seed=0)
     train(first)
     layers = tuple(step["layers"] for step in first.history)

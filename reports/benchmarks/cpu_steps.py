@@ -1,8 +1,8 @@
-"""Measure what a training step of `mini` costs on this machine's CPU, and what each saving in it is worth.
+"""Measure the time of a training step of `mini` on this machine's CPU, and what each saving in it is worth.
 
-Run `python reports/benchmarks/cpu_steps.py` on an idle machine (two minutes); it writes
+Run `python reports/benchmarks/cpu_steps.py` on an idle machine (two minutes). It writes
 reports/benchmarks/cpu_steps.json. Every variant undoes one saving. The variants take turns in one process, so that a
-slow minute slows all of them.
+slow minute affects all of them alike.
 """
 
 import json
@@ -35,7 +35,7 @@ METHODS = {"full": "every layer learns", "last-k": "the upper half learns", "ir"
 
 
 class threads:
-    """Context manager that sets the number of threads."""
+    """Context manager that sets the number of threads of PyTorch."""
 
     def __init__(self, count: int):
         self.count = count
@@ -48,7 +48,7 @@ class threads:
 
 
 def step_seconds(method: str, steps: int) -> list[float]:
-    """Return the seconds of each step of a run on the synthetic corpus, after warm-up and without evaluation."""
+    """Return the seconds of each step of a run on the synthetic corpus, without warm-up steps and evaluation."""
     run = train(
         corpus="synthetic", method=method, batch_size=6, max_steps=steps, eval_every=steps, progress=False
     )
@@ -56,7 +56,7 @@ def step_seconds(method: str, steps: int) -> list[float]:
 
 
 def main(steps: int = 24, turns: int = 4) -> None:
-    """Measure every variant and every method by turns."""
+    """Measure all variants and methods in turn, and write the record."""
     torch.set_num_threads(1)
     seconds: dict[str, list[float]] = {name: [] for name in [*VARIANTS, *METHODS.values()]}
     for _ in range(turns):

@@ -1,9 +1,9 @@
 """Measure step time and peak memory of 7B and 8B shapes with random weights, one training run for each case.
 
-Run `python reports/benchmarks/large_shapes.py --cases core` on a machine with a GPU. Each case writes its row to
-reports/benchmarks/large_shapes_SHAPE.json as soon as it ends; a case that fails leaves its error. `--list` names the
-cases. Most cases measure a given sequence of layers. Which layers a trained model would choose, and so what it would
-save, is not measured.
+Run `python reports/benchmarks/large_shapes.py --cases core` on a machine with a GPU. When a case ends, its row,
+or its error if it fails, is written to reports/benchmarks/large_shapes_SHAPE.json. `--list` prints the cases. Most
+cases measure a given sequence of layers. Not measured is which layers a trained model would choose, and so what it
+would save.
 """
 
 import gc
@@ -37,10 +37,10 @@ from irtuning.method.strategies import Strategy
 from irtuning.method.registry import make_strategy
 from irtuning.method.trainer import LayerwiseTrainer
 
-PEAK_FLOPS = 788e12  # bf16 matrix products measured on the H200
+PEAK_FLOPS = 788e12  # measured for bf16 matrix products on the H200
 WARM, TIMED = 8, 24
 COMPILED = "uncast,compile"
-SHAPES = {  # configuration class and numbers, as the models' own config.json
+SHAPES = {  # configuration class and numbers, as in the config.json of each model
     "llama-3.1-8b": ("LlamaConfig", {"vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
                      "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 131072}),
     "mistral-7b": ("MistralConfig", {"vocab_size": 32768, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
@@ -52,7 +52,7 @@ SHAPES = {  # configuration class and numbers, as the models' own config.json
     "tiny": ("LlamaConfig", {"vocab_size": 512, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4,
              "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 1024}),
 }  # fmt: skip
-# one step on the H200: targets set before the measurement, and an earlier measurement with dropout 0.05
+# One step on the H200: targets that were set before the measurement, and an earlier measurement with dropout 0.05.
 PREDICTED = {
     "scattered": {"step_ms": 200, "peak_gib": {0.05: 33, 0.0: 30}, "measured_before": {"step_ms": 224, "peak_gib": 33.5}},
     "upper": {"step_ms": 150, "peak_gib": {0.05: 26, 0.0: 24}, "measured_before": {"step_ms": 169, "peak_gib": 26.3}},
@@ -62,7 +62,7 @@ PREDICTED = {
 
 @dataclass
 class Case:
-    """One training run; `layers` names a list made by `plan` and is not used if `method` is set."""
+    """Settings of one training run. `layers` names a list made by `plan`, which is not used if `method` is set."""
 
     name: str
     group: str
@@ -73,18 +73,18 @@ class Case:
     steps: int = WARM + TIMED
     batch: int = 16
     length: int = 256
-    spread: str = "all 256"  # or `iterater`: most prompts 90 to 160 tokens; or `padded`: the same, padded to `length`
+    spread: str = "all 256"  # `iterater`: most prompts have 90 to 160 tokens; `padded`: then padded to `length`
     callback: bool = True
     method: str | None = None
     waits: bool = False
     activation_budget: float = 1.0
     checkpointing: bool = False
-    alternating: bool = False  # the callback off and on by turns
+    alternating: bool = False  # the callback is off and on in turn
     warm: int = WARM
 
 
 def all_cases() -> list[Case]:
-    """Return every case, the most important first."""
+    """Return all cases, with the most important ones first."""
     cases = [Case(f"{layers}/compile", "core", layers) for layers in ("scattered", "upper", "all")]
     cases += [Case(f"{layers}/compile/dropout0", "core", layers, dropout=0.0) for layers in ("scattered", "upper", "all")]
     cases += [Case("all/compile/no-callback", "callback", "all", callback=False),
@@ -116,7 +116,7 @@ def all_cases() -> list[Case]:
 
 
 def plan(name: str, depth: int, steps: int) -> list[list[int]]:
-    """Return the layers that learn at each step; the numbers are for 32 layers and scale with `depth`."""
+    """Return the layers that learn at each step. The numbers are meant for 32 layers and scale with `depth`."""
     rng = np.random.default_rng(0)
     half, count = depth // 2, round(depth * 14 / 32)
     if name == "trajectory":
@@ -134,7 +134,7 @@ def plan(name: str, depth: int, steps: int) -> list[list[int]]:
 
 
 def trajectory(depth: int, steps: int) -> list[list[int]]:
-    """Return what the selector chooses at each step from made-up scores that drift, measured when a layer learns."""
+    """Return the selector's choice at each step from artificial scores that drift and are seen when a layer learns."""
     rng = np.random.default_rng(171)
     true, scores, sets = rng.normal(0, 0.5, depth), [None] * depth, []
     for _ in range(steps):
@@ -152,37 +152,42 @@ class Replay(Strategy):
     sets: list[list[int]] = field(default_factory=list)
 
     def choose(self, step, scores, rng):
+        """Return the given set of this step."""
         return self.sets[step]
 
 
 class Alternating(LayerwiseTuning):
-    """Callback that is off for four steps and on for four, by turns, in one run whose layers all learn."""
+    """Callback that is off for four steps and on for four, in turn, in one run in which all layers learn."""
 
     def on_step_begin(self, args, state, control, **kwargs):
+        """Switch the callback, and choose layers if it is on."""
         self.on = state.global_step % 8 >= 4
         args.max_grad_norm = 0.0 if self.on else self._clip
         if self.on:
             super().on_step_begin(args, state, control, **kwargs)
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        """Score and clip if the callback is on."""
         if self.on:
             super().on_pre_optimizer_step(args, state, control, **kwargs)
 
 
 class Clock(TrainerCallback):
-    """Callback that marks the beginning of each step without waiting for the device, and counts graphs and host waits."""
+    """Callback that marks when each step begins, without waiting for the device, and counts graphs and host waits."""
 
     def __init__(self, count_from: int | None):
         self.marks, self.graphs, self.count_from = [], [], count_from
         self.gpu = torch.cuda.is_available()
 
     def on_step_begin(self, args, state, control, **kwargs):
+        """Mark the beginning of a step."""
         if state.global_step == self.count_from and self.gpu:
             torch.cuda.set_sync_debug_mode("warn")
         self.graphs.append(counters["stats"]["unique_graphs"])
         self.marks.append(self._now())
 
     def on_train_end(self, args, state, control, **kwargs):
+        """Mark the end of the last step."""
         if self.gpu:
             torch.cuda.set_sync_debug_mode("default")
         self.graphs.append(counters["stats"]["unique_graphs"])
@@ -204,7 +209,7 @@ class Clock(TrainerCallback):
 
 
 class Pad:
-    """Collator that pads on the left, to the longest example (a multiple of 8) or to a given length."""
+    """Collator that pads on the left to the longest example, rounded up to a multiple of 8, or to a given length."""
 
     def __init__(self, to: int | None):
         self.to = to
@@ -244,10 +249,10 @@ def build(shape: str, case: Case) -> torch.nn.Module:
 
 
 def work(model: torch.nn.Module, layers: list[int], batch: int, length: int) -> float:
-    """Return the floating point operations of a step: the forward pass and the gradients needed by these layers.
+    """Return the floating point operations of a step: the forward pass and the gradients that these layers need.
 
-    Backprop needs the gradient of the input of every linear map above the lowest layer that learns, and within that
-    layer of all but the maps that attention begins with. It needs weight gradients of the learning adapters only.
+    Backpropagation needs the input gradient of every linear map above the lowest layer that learns and, inside that
+    layer, of all maps but those that begin attention. It needs weight gradients only for the adapters that learn.
     """
     tokens, stack = batch * length, find_layers(model)
     total = 0.0
@@ -308,7 +313,7 @@ def measure(shape: str, case: Case) -> dict:
 
 
 def turns(times: list[float]) -> list[float]:
-    """Return the median step without and with the callback; the first of four steps after a switch is left out."""
+    """Return the median step without and with the callback. The first of the four steps after a switch is left out."""
     of_turn = np.array(times[: len(times) // 8 * 8]).reshape(-1, 2, 4)[:, :, 1:]
     return [float(np.median(of_turn[:, on])) for on in (0, 1)]
 
@@ -331,13 +336,13 @@ def make_trainer(model, case: Case, vocabulary: int, callbacks: list, stack: Exi
 
 
 def attempt(shape: str, case: Case) -> dict:
-    """Return a case's row, or its error; its memory is given back in either case."""
+    """Return a row with the results of a case or its error, and free its memory."""
     row = asdict(case)
     try:
         row |= measure(shape, case)
     except (RuntimeError, ValueError, TypeError, AttributeError, ImportError, KeyError, IndexError, AssertionError) as error:
         torch.cuda.set_sync_debug_mode("default") if torch.cuda.is_available() else None
-        row["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"  # the cause stands below a compiler's first line
+        row["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"  # the cause is below the first line
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -349,23 +354,23 @@ def attempt(shape: str, case: Case) -> dict:
 
 
 def chosen(names: str) -> list[Case]:
-    """Return the cases with these names or in these groups, the most important first."""
+    """Return the cases with these names or in these groups. InputError for a name that does not exist."""
     wanted, cases = set(names.split(",")) if names else set(), all_cases()
     if unknown := wanted - {c.name for c in cases} - {c.group for c in cases}:
-        raise InputError(f"no case or group {', '.join(sorted(unknown))}; see --list")
+        raise InputError(f"there is no case or group named {', '.join(sorted(unknown))}; --list prints them all")
     return [c for c in cases if not wanted or c.name in wanted or c.group in wanted]
 
 
 def main(
     shape: str = "llama-3.1-8b",
-    cases: Annotated[str, typer.Option(help="names or groups, commas between; all where empty")] = "",
+    cases: Annotated[str, typer.Option(help="names or groups, separated by commas; if empty, all")] = "",
     seconds: Annotated[float, typer.Option(help="start no case after this many seconds")] = 1e9,
-    output: Annotated[Path | None, typer.Option(help="file instead of reports/benchmarks/large_shapes_SHAPE.json")] = None,
-    steps: Annotated[int | None, typer.Option(help="of every case, to try the script out")] = None,
-    batch: Annotated[int | None, typer.Option(help="likewise")] = None,
+    output: Annotated[Path | None, typer.Option(help="file to write instead of large_shapes_SHAPE.json")] = None,
+    steps: Annotated[int | None, typer.Option(help="steps of every case, to try the script")] = None,
+    batch: Annotated[int | None, typer.Option(help="batch of every case, to try the script")] = None,
     list_cases: Annotated[bool, typer.Option("--list")] = False,
 ) -> None:
-    """Measure cases and write each row at once; it replaces a row of the same name in the file."""
+    """Measure cases. Each row is written at once and replaces a row of the same name in the file."""
     path, started = output or REPOSITORY / "reports" / "benchmarks" / f"large_shapes_{shape}.json", time.perf_counter()
     for case in chosen(cases):
         if list_cases:
@@ -381,7 +386,7 @@ def main(
 
 
 def replaced(rows: list[dict], row: dict) -> list[dict]:
-    """Return the rows with this one instead of the earlier one of its name, whose median it keeps as `earlier_ms`."""
+    """Return the rows with `row` in place of the one of the same name. It keeps that one's median as `earlier_ms`."""
     for earlier in (r for r in rows if r["name"] == row["name"] and "step_ms" in r and "step_ms" in row):
         if earlier["cudnn_attention"] == row["cudnn_attention"]:
             row["earlier_ms"] = [*earlier.get("earlier_ms", []), earlier["step_ms"]]
@@ -389,7 +394,7 @@ def replaced(rows: list[dict], row: dict) -> list[dict]:
 
 
 def save(path: Path, shape: str, row: dict) -> None:
-    """Write a row into the file; it replaces an earlier row of its name."""
+    """Write a row into the file, in place of an earlier row of the same name."""
     record = json.loads(path.read_text()) if path.exists() else {"rows": []}
     depth = SHAPES[shape][1]["num_hidden_layers"]
     record |= {

@@ -1,15 +1,15 @@
-"""Predicted peak memory against `torch.cuda.max_memory_allocated`, setting by setting.
+"""Compare predicted peak memory with `torch.cuda.max_memory_allocated`, setting by setting.
 
     python reports/benchmarks/memory_measured.py measure memory.json
     python reports/benchmarks/memory_measured.py predict memory.json
 
 The first command needs a GPU. It trains each setting of SETTINGS for a few steps through our Trainer and callback, with
-random weights made on the GPU. The second one adds the predictions and prints the errors. The HELD_OUT settings, drawn
-with a fixed seed, are left out unless `--held-out` asks for them, which was done once, at the end. With `--shape tiny`
-the first command checks the script on a CPU, where nothing is measured.
+random weights made on the GPU. The second one adds the predictions and prints the errors. It leaves out
+the HELD_OUT settings, drawn with a fixed seed, unless `--held-out` is given. That was done once, at the end. With
+`--shape tiny` the first command only checks the script on a CPU, where it measures nothing.
 
-The layers that learn are those that the prediction assumes. At the first step all layers learn that ever will, so that
-their optimizer state exists; the peak is taken over the steps after it, in which the worst draw learns.
+The layers that learn are those that the prediction assumes. At the first step, all layers that ever learn do, so that
+their optimizer state exists. The peak is taken over the steps after it, at which the worst choice of layers learns.
 """
 
 import argparse
@@ -44,7 +44,7 @@ STEPS = 4
 
 @dataclass(frozen=True)
 class Setting:
-    """One training run to measure."""
+    """Settings of one training run to measure."""
 
     model: str
     method: str
@@ -97,26 +97,28 @@ HELD_OUT = random.Random(20251002).sample(SETTINGS, 8)
 
 
 class Scripted(Strategy):
-    """The given layers at every step but the first, at which all that will ever learn do."""
+    """Strategy with given layers at every step but the first, at which all layers that ever learn do."""
 
     def __init__(self, chosen: list[int], ever: list[int], scope: str):
         super().__init__()
         self.chosen, self.ever, self.scope = chosen, ever, scope
 
     def choose(self, step, scores, rng):
+        """Return the layers of this step."""
         return self.ever if step == 0 else self.chosen
 
 
 class ForgetFirstStep(TrainerCallback):
-    """Starts the peak anew after the first step."""
+    """Callback that resets the measured peak after the first step."""
 
     def on_step_end(self, args, state, control, **kwargs):
+        """Reset the peak if this was the first step."""
         if state.global_step == 1 and torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
 
 
 def prediction(setting: Setting):
-    """As `predict_memory` gives it for the setting."""
+    """Return the prediction of `predict_memory` for a setting."""
     values = asdict(setting)
     if values.pop("method") in ("full-ft", "lisa"):
         values.pop("dropout")
@@ -124,7 +126,7 @@ def prediction(setting: Setting):
 
 
 def make_model(setting: Setting, scope: str, device: str) -> torch.nn.Module:
-    """The classifier a run trains, with random weights made on the device."""
+    """Return the classifier that a run trains, with random weights made on the device."""
     low = not resolve(setting.model).random_weights and scope == "adapters"
     with torch.device(device), no_init_weights():
         kind = torch.bfloat16 if low else torch.float32
@@ -140,7 +142,7 @@ def make_model(setting: Setting, scope: str, device: str) -> torch.nn.Module:
 
 
 def examples(setting: Setting, vocabulary: int) -> list[dict]:
-    """Random tokens of one length; where padded, the first token of every other example is padding."""
+    """Return random tokens of one length. If padded, the first token of every other example is padding."""
     draw = random.Random(0)
     rows = []
     for number in range(setting.batch * STEPS):
@@ -151,7 +153,7 @@ def examples(setting: Setting, vocabulary: int) -> list[dict]:
 
 
 def measure(setting: Setting, device: str) -> dict:
-    """Train a few steps and read the peak; None where it ran out of memory or there is no GPU."""
+    """Train a few steps and return the peak, which is None if memory ran out or there is no GPU."""
     strategy = make_strategy(setting.method)
     strategy.min_layer = setting.min_layer
     config = load_shape(setting.model)
@@ -193,7 +195,7 @@ def measure(setting: Setting, device: str) -> dict:
 
 
 def measure_all(path: Path, settings: list[Setting]) -> None:
-    """Measure every setting, writing the record after each."""
+    """Measure every setting, and write the record after each one."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows: list[dict] = []
     for number, setting in enumerate(settings):
@@ -205,7 +207,7 @@ def measure_all(path: Path, settings: list[Setting]) -> None:
 
 
 def add_predictions(path: Path, held_out: bool) -> None:
-    """Add what we predict to a record, and print how far off it is."""
+    """Add our predictions to a record, and print their errors."""
     record = json.loads(path.read_text())
     errors = []
     for row in record["rows"]:
@@ -225,12 +227,12 @@ def add_predictions(path: Path, held_out: bool) -> None:
 
 
 def main() -> None:
-    """Read the command line."""
+    """Read the command line, and measure or predict."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("measure", "predict"))
     parser.add_argument("record", type=Path)
-    parser.add_argument("--shape", help="only this shape; tiny runs anywhere")
-    parser.add_argument("--held-out", action="store_true", help="predict the held out settings too")
+    parser.add_argument("--shape", help="measure only this shape; `tiny` runs on any machine")
+    parser.add_argument("--held-out", action="store_true", help="predict the held-out settings too")
     given = parser.parse_args()
     if given.what == "predict":
         add_predictions(given.record, given.held_out)

@@ -1,7 +1,7 @@
-"""Measure how many short runs of `mini` a machine makes in a minute with 1, 4, 8 or 12 workers, which share its GPU.
+"""Measure how many short runs of `mini` a machine makes per minute with 1, 4, 8 or 12 workers that share its GPU.
 
-Run `python reports/benchmarks/runs_at_a_time.py`; it writes each row to reports/benchmarks/runs_at_a_time.json at once.
-The start of the workers is timed separately, since they start once for a comparison of many runs.
+Run `python reports/benchmarks/runs_at_a_time.py`; rows go to reports/benchmarks/runs_at_a_time.json at once.
+The start of the workers is timed separately, because they start only once for a comparison of many runs.
 """
 
 import json
@@ -18,7 +18,7 @@ from irtuning.training.run import train
 
 
 def one_run(seed: int, steps: int) -> float:
-    """Train once and return the seconds; the first call in a worker also imports and starts CUDA."""
+    """Train once and return the seconds. The first call in a worker also imports packages and starts CUDA."""
     started = time.perf_counter()
     train(corpus=CORPUS, model="mini", seed=seed, max_steps=steps, eval_every=steps, progress=False)
     return time.perf_counter() - started
@@ -28,7 +28,7 @@ CORPUS = load_corpus("synthetic")
 
 
 def together(workers: int, seeds: list[int], steps: int) -> tuple[float, list[float]]:
-    """Return the seconds that all of these runs take together, and that each of them takes."""
+    """Return the seconds that all runs take together, and the seconds of each one."""
     started = time.perf_counter()
     each = [outcome for _, outcome in outcomes(one_run, [(seed, steps) for seed in seeds], workers=workers)]
     if failed := [outcome for outcome in each if isinstance(outcome, Exception)]:
@@ -37,7 +37,7 @@ def together(workers: int, seeds: list[int], steps: int) -> tuple[float, list[fl
 
 
 def main(workers: str = "1,4,8,12", runs: int = 24, steps: int = 60, seconds: float = 1e9) -> None:
-    """Measure each number of workers in turn, until the seconds are spent."""
+    """Measure each number of workers in turn, until `seconds` have passed."""
     path, rows, began = REPOSITORY / "reports" / "benchmarks" / "runs_at_a_time.json", [], time.perf_counter()
     for count in map(int, workers.split(",")):
         if time.perf_counter() - began > seconds:

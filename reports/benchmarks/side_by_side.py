@@ -1,8 +1,8 @@
-"""Many fine-tunings of one small model as one batch: what makes hundreds of runs affordable on one GPU.
+"""Many fine-tunings of one small model as one batch, which makes hundreds of runs affordable on one GPU.
 
-Every run has its own adapters (or its own copy of all weights), head, batch order, learning rate and clipped norm;
-nothing of a run reaches another. Runs differ from `irtuning train` in this: adapters on
-every linear map, and at a step all runs have batches of like rank in length.
+Every run has its own adapters (or its own copy of all weights), head, batch order, learning rate and clipped norm, so
+that no run affects another. The runs differ from those of `irtuning train` in two ways: every linear map has an
+adapter, and at each step the batches of all runs have the same rank in length.
 """
 
 import copy
@@ -15,12 +15,12 @@ import torch
 from irtuning.corpora.base import Corpus
 from irtuning.models.prompts import encode
 
-LENGTH, BATCH, RANK, GROUP = 160, 16, 16, 25  # GROUP: batches that are sorted by length among themselves
+LENGTH, BATCH, RANK, GROUP = 160, 16, 16, 25  # GROUP: number of batches that are sorted by length together
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One run."""
+    """Settings of one run."""
 
     corpus: Corpus
     learning_rate: float
@@ -29,7 +29,7 @@ class Plan:
 
 
 class Lora(torch.nn.Module):
-    """A frozen linear map, shared, under an adapter per run."""
+    """A frozen linear map that all runs share, with one adapter per run."""
 
     def __init__(self, linear, seeds):
         super().__init__()
@@ -40,6 +40,7 @@ class Lora(torch.nn.Module):
         self.b = torch.nn.Parameter(torch.zeros(len(seeds), RANK, wide, device=self.a.device))
 
     def forward(self, x):
+        """Return the output for x, shape (runs x batch, length, width)."""
         low = torch.bmm(x.reshape(len(self.a), -1, x.shape[-1]), self.a.to(x.dtype))
         whole = torch.nn.functional.linear(x, self.weight)
         out = torch.baddbmm(whole.view(len(self.a), -1, whole.shape[-1]), low, self.b.to(x.dtype), alpha=2.0)
@@ -47,19 +48,20 @@ class Lora(torch.nn.Module):
 
 
 class Linear(torch.nn.Module):
-    """A linear map per run."""
+    """One linear map per run."""
 
     def __init__(self, linear, seeds):
         super().__init__()
         self.weight = torch.nn.Parameter(linear.weight.detach().T.expand(len(seeds), -1, -1).contiguous())
 
     def forward(self, x):
+        """Return the output for x, shape (runs x batch, length, width)."""
         out = torch.bmm(x.reshape(len(self.weight), -1, x.shape[-1]), self.weight.to(x.dtype))
         return out.view(*x.shape[:-1], -1)
 
 
 class Norm(torch.nn.Module):
-    """A root-mean-square norm per run."""
+    """One root-mean-square norm per run."""
 
     def __init__(self, norm, seeds):
         super().__init__()
@@ -67,13 +69,14 @@ class Norm(torch.nn.Module):
         self.weight = torch.nn.Parameter(norm.weight.detach().expand(len(seeds), 1, -1).contiguous())
 
     def forward(self, x):
+        """Return x with each run's norm applied, shape (runs x batch, length, width)."""
         rows = x.float()
         rows = rows * torch.rsqrt(rows.square().mean(-1, keepdim=True) + self.epsilon)
         return (rows.view(len(self.weight), -1, x.shape[-1]) * self.weight).to(x.dtype).view(x.shape)
 
 
 class Embedding(torch.nn.Module):
-    """An embedding table per run."""
+    """One embedding table per run."""
 
     def __init__(self, table, seeds):
         super().__init__()
@@ -83,12 +86,13 @@ class Embedding(torch.nn.Module):
         )
 
     def forward(self, ids):
+        """Return the embeddings of token ids, shape (runs x batch, length)."""
         places = (ids.reshape(len(self.weight), -1) + self.first).view(ids.shape)
         return torch.nn.functional.embedding(places, self.weight.flatten(0, 1)).bfloat16()
 
 
 class Split:
-    """A split of every run: token ids (runs, examples, LENGTH), lengths and labels (runs, examples)."""
+    """One split of every run: token ids (runs, examples, LENGTH), lengths and labels (runs, examples)."""
 
     def __init__(self, plans, split, tokenizer, device):
         encoded = {
@@ -106,7 +110,7 @@ class Split:
         self.each = torch.arange(len(plans), device=device)[:, None]
 
     def batch(self, places: np.ndarray):
-        """Ids cut to the longest, lengths, labels of the examples at `places`, shape (runs, rows)."""
+        """Return ids (cut to the longest), lengths and labels of the examples at `places`, shape (runs, rows)."""
         longest = int(np.take_along_axis(self.host_lengths, places, 1).max())
         at = torch.from_numpy(places).to(self.ids.device, non_blocking=True)
         ids = self.ids[self.each, at][..., : -(-longest // 8) * 8]
@@ -114,7 +118,7 @@ class Split:
 
 
 def fine_tune(model, tokenizer, plans: list[Plan], steps: int, *, full: bool) -> list[list[str]]:
-    """Train every plan for `steps` on a copy of a causal language model; return each one's answers on validation."""
+    """Train every plan for `steps` on a copy of a causal language model. Return the answers of each on validation."""
     device = next(model.parameters()).device
     seeds, most = [p.seed for p in plans], max(len(p.corpus.labels) for p in plans)
     body = copy.deepcopy(model.model).eval().requires_grad_(False)
@@ -156,7 +160,7 @@ def _widened(body, seeds, full):
 
 
 def _drawn(seeds, draw):
-    """A tensor per run, each from its own seed."""
+    """Return a stack of one tensor per run, each drawn with the seed of the run."""
     drawn = []
     for seed in seeds:
         torch.manual_seed(seed)
@@ -165,7 +169,7 @@ def _drawn(seeds, draw):
 
 
 def _class_weights(plans, most, device):
-    """Weights of the classes, and what is added to the logits of classes a corpus does not have."""
+    """Return the class weights, and what to add to the logits to exclude classes that a corpus does not have."""
     weights, beyond = np.zeros((len(plans), most), np.float32), np.full((len(plans), most), -1e9, np.float32)
     for run, plan in enumerate(plans):
         counts = np.array([plan.corpus.counts()["train"][label] for label in plan.corpus.labels])
@@ -176,7 +180,7 @@ def _class_weights(plans, most, device):
 
 
 def _orders(plans, train, steps):
-    """Examples of every step, shape (runs, steps, BATCH): at a step all runs have batches of like rank in length."""
+    """Return the examples of all steps, shape (runs, steps, BATCH). Batches of a step have the same length rank."""
     groups, shared = -(-steps // GROUP), np.random.default_rng(0)
     ranks = [shared.permutation(GROUP) for _ in range(groups)]
     orders = []
@@ -192,7 +196,7 @@ def _orders(plans, train, steps):
 
 @torch.no_grad()
 def _adam(learning, first, second, rates, step):
-    """A step of Adam (no weight decay) over stacked parameters: per run a rate, and its gradient clipped to norm 1."""
+    """Do a step of Adam without weight decay. Each run has its own rate and has its gradient clipped to norm 1."""
     norm = torch.stack([p.grad.flatten(1).square().sum(1) for p in learning]).sum(0).sqrt()
     clip = (1 / (norm + 1e-6)).clamp(max=1)
     grown = 1 / math.sqrt(1 - 0.999**step)

@@ -1,8 +1,8 @@
-"""Milliseconds of a LoRA training step on this machine's CPU, for the three shapes that were tried.
+"""Measure the time of a LoRA training step on this machine's CPU, for the three shapes that were tried.
 
-Run `python reports/benchmarks/step_speed.py` on an idle machine; it writes reports/mini/step_speed.json. A step is
-forward, backward and Adam on a batch of 16 x 48 tokens; adapters on all layers, or on the upper half. Every setting
-has a process of its own; `avx2` forbids AVX-512 and AMX.
+Run `python reports/benchmarks/step_speed.py` on an idle machine. It writes reports/mini/step_speed.json. A step is the
+forward pass, the backward pass and Adam on a batch of 16 x 48 tokens, where all layers or the upper half learn. Every
+setting runs in its own process. `avx2` forbids AVX-512 and AMX.
 """
 
 import json
@@ -28,7 +28,7 @@ AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 
 
 def milliseconds(width: int, precision: str, layers: str) -> float:
-    """Median time of a step."""
+    """Return the median time of a step in milliseconds."""
     from transformers import LlamaConfig, LlamaForSequenceClassification
 
     torch.manual_seed(0)
@@ -60,7 +60,7 @@ def milliseconds(width: int, precision: str, layers: str) -> float:
 
 
 def main() -> None:
-    """Measure every setting and write the record."""
+    """Measure every setting, each in a process of its own, and write the record."""
     rows = []
     for instructions, more in (("all", {}), ("avx2", AVX2)):
         for width in SHAPES:

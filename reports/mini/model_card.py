@@ -1,9 +1,10 @@
-"""Write the card of `irtuning-mini` from records: table, figures, loss on the sample, attributions, README.md.
+"""Write the model card of `irtuning-mini` from records: tables, figures, loss on the sample, attributions, README.md.
 
     python reports/mini/model_card.py --data DIR --documents documents.tsv.xz
 
-Reads irtuning/mini/training.json, reports/mini/{runs,step_speed}.json, reports/benchmarks/pretraining_choices.json;
-writes reports/mini/, figures/mini/, irtuning/mini/{README.md,ATTRIBUTION.tsv,SHA256SUMS}.
+The script reads irtuning/mini/training.json, reports/mini/{runs,step_speed}.json and
+reports/benchmarks/pretraining_choices.json. It writes to reports/mini/ and figures/mini/, and it writes README.md,
+ATTRIBUTION.tsv and SHA256SUMS in irtuning/mini/.
 """
 
 import hashlib
@@ -36,17 +37,17 @@ STAMP = "mini · ArgRewrite (real), arXivEdits (real), SYNTHETIC corpus · valid
 
 
 def read(path: Path):
-    """A JSON file."""
+    """Return the content of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Return the SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def scores(data: Path) -> pd.DataFrame:
-    """One row per floor and run: row, corpus, fold, seed, macro_f1."""
+    """Return a table with one row per floor and run: row, corpus, fold, seed, macro_f1."""
     rows = []
     for part in load_parts(data):
         for floor in corpus_floors(part):
@@ -57,7 +58,7 @@ def scores(data: Path) -> pd.DataFrame:
 
 
 def difference(table: pd.DataFrame, one: str, other: str, corpus: str) -> str:
-    """Mean paired difference of two rows; its 95 % t interval over folds, or over seeds where there is one fold."""
+    """Return the mean paired difference of two rows with its 95 % t interval over folds, or over seeds of one fold."""
     unit = "fold" if table[table.corpus == corpus].fold.nunique() > 1 else "seed"
     means = [table[(table.row == row) & (table.corpus == corpus)].groupby(unit).macro_f1.mean() for row in (one, other)]
     if "floor" in other and unit == "seed":
@@ -68,7 +69,7 @@ def difference(table: pd.DataFrame, one: str, other: str, corpus: str) -> str:
 
 
 def pays_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean and spread per row and corpus, with what was chosen."""
+    """Return the mean and spread per row and corpus, with the chosen learning rate and class weights."""
     rows = []
     for name in table.row.unique():
         found = table[table.row == name]
@@ -83,7 +84,7 @@ def pays_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def devices_of(named: Iterable[tuple[str, dict]]) -> str:
-    """Which ran where, in a sentence's form."""
+    """Return a text that says which runs ran on which device."""
     places: dict[str, list[str]] = {}
     for name, meta in named:
         places.setdefault(meta["device"], []).append(name)
@@ -91,7 +92,7 @@ def devices_of(named: Iterable[tuple[str, dict]]) -> str:
 
 
 def save(name: str, stamp: str, origin: dict, table: pd.DataFrame | None = None, figure=None) -> None:
-    """Save a table or a figure and enter its origin in the manifest of its folder."""
+    """Save a table or a figure, and enter its origin into the manifest of its folder."""
     folder = FIGURES if figure else REPORTS
     if figure:
         figure.supxlabel(stamp, fontsize=6, color="0.45", x=0.01, ha="left")
@@ -105,7 +106,7 @@ def save(name: str, stamp: str, origin: dict, table: pd.DataFrame | None = None,
 
 
 def draw_pays(table: pd.DataFrame):
-    """Every run as a dot, the mean of its row as a bar, a panel per corpus."""
+    """Draw every run as a dot and the mean of its row as a bar, in a panel per corpus."""
     import matplotlib
     import seaborn
     from matplotlib.figure import Figure
@@ -126,7 +127,7 @@ def draw_pays(table: pd.DataFrame):
 
 
 def draw_curve(training: dict):
-    """Held-out loss against time."""
+    """Draw the held-out loss against time."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -143,7 +144,7 @@ def draw_curve(training: dict):
 
 
 def choices_table(blocks: list[dict], training: dict) -> pd.DataFrame:
-    """A row per variant: seconds, steps, held-out loss, mean macro F1 of the better class weighting at 1e-3."""
+    """Return a row per variant: seconds, tokens, held-out loss, mean macro F1 at 1e-3 of the better class weighting."""
     rows = []
     for block in blocks:
         block = {"recipe": training["recipe"], "bits_per_byte": training["bits_per_byte"]} | block  # of `mini` itself
@@ -162,7 +163,7 @@ def choices_table(blocks: list[dict], training: dict) -> pd.DataFrame:
 
 
 def attributions(documents: Path) -> str:
-    """One line per article, abstract or book: source, document, licence, title, attribution."""
+    """Return one line per article, abstract or book: source, document, licence, title, attribution."""
     with lzma.open(documents, "rt", encoding="utf-8") as stream:
         table = pd.read_csv(stream, sep="\t", quoting=3, keep_default_na=False)
     whole = table.source.isin(["europepmc", "acl-anthology"])
@@ -172,13 +173,13 @@ def attributions(documents: Path) -> str:
 
 
 def write_checksums() -> None:
-    """Checksums of everything in the model's folder."""
+    """Write the checksums of all other files in the model's folder."""
     paths = sorted(p for p in MINI.iterdir() if p.name != "SHA256SUMS")
     write_text(MINI / "SHA256SUMS", "".join(f"{digest(p)}  {p.name}\n" for p in paths))
 
 
 def sample_loss() -> dict:
-    """Held-out loss on the sample of our own writing that the tests read."""
+    """Return the loss on the sample text, which is our own and which the tests read too."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(MINI, dtype="float32")
@@ -186,67 +187,76 @@ def sample_loss() -> dict:
     return {"bits_per_byte": bits_per_byte(model, load_tokenizer(resolve("mini")), text), "meta": provenance()}
 
 
-def main(
-    data: Annotated[Path, typer.Option(help="Folder of the published corpora.")],
-    documents: Annotated[Path, typer.Option(help="documents.tsv.xz of the pre-training text.")],
-) -> None:
-    """Write everything that the card says, then the card."""
-    training, runs = read(MINI / "training.json"), read(REPORTS / "runs.json")
-    write_text(MINI / "ATTRIBUTION.tsv", attributions(documents))
-    write_text(REPORTS / "sample.json", json.dumps(sample_loss(), indent=1) + "\n")
-    table = scores(data)
-    devices = ", ".join(sorted({meta["device"] for meta in runs["meta"].values()}))
-    stamp = f"{STAMP} · seeds 1, 2, 3 · {STEPS} steps · {devices}"
-    origin = {"runs.json": digest(REPORTS / "runs.json")}
-    pays = pays_table(table)
-    save("pays", stamp, origin, table=pays)
-    save("pays", stamp, origin, figure=draw_pays(table))
-    choices = choices_table(read(REPOSITORY / "reports/benchmarks/pretraining_choices.json"), training)
-    curve_origin = {"training.json": digest(MINI / "training.json")}
-    save(
-        "curve",
-        f"mini · held-out plain text (real) · {training['meta']['device']}",
-        curve_origin,
-        figure=draw_curve(training),
-    )
+def speed_table() -> pd.DataFrame:
+    """Return the milliseconds of a training step by width and layers (rows), precision and instructions (columns)."""
     speed = pd.DataFrame(read(REPORTS / "step_speed.json")["rows"])
     speed = speed.pivot_table(index=["width", "layers"], columns=["precision", "instructions"], values="milliseconds")
-    speed.columns = [
-        f"{precision}, {'AVX2 only' if kind == 'avx2' else 'all instructions'}" for precision, kind in speed
-    ]
-    long = [b for b in read(REPOSITORY / "reports/benchmarks/pretraining_choices.json") if "seconds" in b]
-    long = [(f"{b['variant']} of {b['seconds']:.0f} s", b["meta"]) for b in long] + [("mini", training["meta"])]
+    names = {"avx2": "AVX2 only", "all": "all instructions"}
+    speed.columns = [f"{precision}, {names[kind]}" for precision, kind in speed]
+    return speed.round(0).astype(int)
+
+
+def differences(table: pd.DataFrame) -> str:
+    """Return one line per corpus for each difference that the card states."""
     versus = [(f"{kind} on mini", other) for kind in ("LoRA", "full fine-tuning")
               for other in ("edit-aware floor", f"{kind} on random weights")]  # fmt: skip
-    apart = [
+    return "\n".join(
         f"- {row} against {other}, {title}: {difference(table, row, other, corpus)}"
         for row, other in versus for corpus, title in CORPORA.items()
-    ]  # fmt: skip
-    missing = [row for row in ROWS if row not in set(table.row)]
-    text = (Path(__file__).parent / "model_card.md").read_text(encoding="utf-8")
+    )  # fmt: skip
+
+
+def training_values(training: dict) -> dict[str, str]:
+    """Return what the card says about the pre-training, by the names in its template."""
     points = [p for p in training["curve"] if "bits_per_byte" in p]
-    values = {
+    return {
         "parameters": f"{training['parameters']:,}",
         "megabytes": f"{(MINI / 'model.safetensors').stat().st_size / 1e6:.1f}",
         "bits_per_byte": f"{training['bits_per_byte']:.4f}",
-        "sample_bits": f"{read(REPORTS / 'sample.json')['bits_per_byte']:.4f}",
         "documents": f"{training['documents']:,}",
         "plain_tokens": f"{training['tokens']['plain']:,}",
         "pair_tokens": f"{training['tokens']['pairs']:,}",
         "seen_tokens": f"{points[-1]['tokens']:,}",
         "seconds": f"{points[-1]['seconds']:.0f}",
         "device": training["meta"]["device"],
-        "row_devices": devices_of(runs["meta"].items()),
-        "choice_devices": devices_of(long),
         "torch": training["meta"]["versions"]["torch"],
         "transformers": training["meta"]["versions"]["transformers"],
         "recipe": "\n".join(f"| {name} | {value} |" for name, value in training["recipe"].items()),
-        "curve": "\n".join(f"| {p['step']:,} | {p['tokens']:,} | {p['seconds']:.0f} | {p['loss']:.3f} | {p['bits_per_byte']:.3f} |" for p in points),
-        "choices": markdown(choices).strip(),
+        "curve": "\n".join(f"| {p['step']:,} | {p['tokens']:,} | {p['seconds']:.0f} | {p['loss']:.3f} "
+                           f"| {p['bits_per_byte']:.3f} |" for p in points),
+    }  # fmt: skip
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Folder of the published corpora.")],
+    documents: Annotated[Path, typer.Option(help="documents.tsv.xz of the pre-training text.")],
+) -> None:
+    """Write the tables, figures and files that the card refers to, and then the card."""
+    training, runs = read(MINI / "training.json"), read(REPORTS / "runs.json")
+    write_text(MINI / "ATTRIBUTION.tsv", attributions(documents))
+    write_text(REPORTS / "sample.json", json.dumps(sample_loss(), indent=1) + "\n")
+    table = scores(data)
+    devices = ", ".join(sorted({meta["device"] for meta in runs["meta"].values()}))
+    stamp = f"{STAMP} · seeds 1, 2, 3 · {STEPS} steps · {devices}"
+    origin, curve_origin = ({path.name: digest(path)} for path in (REPORTS / "runs.json", MINI / "training.json"))
+    pays = pays_table(table)
+    save("pays", stamp, origin, table=pays)
+    save("pays", stamp, origin, figure=draw_pays(table))
+    line = f"mini · held-out plain text (real) · {training['meta']['device']}"
+    save("curve", line, curve_origin, figure=draw_curve(training))
+    choices = read(REPOSITORY / "reports/benchmarks/pretraining_choices.json")
+    long = [(f"{b['variant']} of {b['seconds']:.0f} s", b["meta"]) for b in choices if "seconds" in b]
+    missing = [row for row in ROWS if row not in set(table.row)]
+    text = (Path(__file__).parent / "model_card.md").read_text(encoding="utf-8")
+    values = training_values(training) | {
+        "sample_bits": f"{read(REPORTS / 'sample.json')['bits_per_byte']:.4f}",
+        "row_devices": devices_of(runs["meta"].items()),
+        "choice_devices": devices_of([*long, ("mini", training["meta"])]),
+        "choices": markdown(choices_table(choices, training)).strip(),
         "pays": markdown(pays).strip(),
-        "differences": "\n".join(apart),
+        "differences": differences(table),
         "missing": f"Not run yet: {', '.join(missing)}." if missing else "",
-        "speed": markdown(speed.round(0).astype(int)).strip(),
+        "speed": markdown(speed_table()).strip(),
         "speed_device": read(REPORTS / "step_speed.json")["meta"]["device"],
         "steps": str(STEPS), "choice_steps": str(CHOICE_STEPS), "batch": str(BATCH), "rank": str(RANK),
     }  # fmt: skip
@@ -254,7 +264,7 @@ def main(
         text = text.replace(f"{{{name}}}", value)
     write_text(MINI / "README.md", text)
     write_checksums()
-    typer.echo(pays.to_string() + "\n" + "\n".join(apart))
+    typer.echo(pays.to_string() + "\n" + values["differences"])
 
 
 if __name__ == "__main__":

@@ -19,19 +19,19 @@ from irtuning.errors import InputError
 from irtuning.training.record import new_folder, write_text
 
 logger = logging.getLogger("irtuning.mini")
-FRESH_PASSES = 4  # passes over the text with new edits each; a longer training sees the same pairs again
+FRESH_PASSES = 4  # passes over the text, each with new edits; longer training repeats these pairs
 DEFAULTS = " ".join(f"{name}={value}" for name, value in asdict(Recipe()).items())
 
 
 def main(
     texts: Annotated[
-        list[Path], typer.Argument(help="Plain UTF-8 or .xz: one paragraph a line, a blank line between documents.")
+        list[Path], typer.Argument(help="Plain UTF-8 or .xz: one paragraph per line, a blank line between documents.")
     ],
     output: Annotated[Path, typer.Option(help="New folder for weights, tokenizer and training.json.")],
     held_out: Annotated[
-        list[Path] | None, typer.Option(help="Text to score, repeatable; every 100th document where absent.")
+        list[Path] | None, typer.Option(help="Text to score (repeatable). Without it, every 100th document is scored.")
     ] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help=f"name=value, repeatable: {DEFAULTS}")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help=f"name=value, repeatable. Default: {DEFAULTS}")] = None,
 ) -> None:
     """Pre-train a small causal language model from scratch on plain text and on edited pairs made from it.
 
@@ -53,14 +53,14 @@ def main(
         files = [*texts, *(held_out or [])]
         record["texts"] = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
         write_text(folder / "training.json", json.dumps(record, indent=1) + "\n")
-    logger.info("%s is written; held-out bits per byte: %s", output, record["bits_per_byte"])
+    logger.info("wrote %s; held-out bits per byte: %s", output, record["bits_per_byte"])
 
 
 def pretrain(documents: list[str], scored: list[str], recipe: Recipe, folder: Path) -> dict:
     """Make a tokenizer and a model from `documents`, write both to `folder`, and return the record of the training.
 
     Raises:
-        InputError: the text is shorter than one context, `folder` has no room, or the loss is not finite.
+        InputError: the text is shorter than one context, the disk is full, or the loss is not finite.
     """
     import torch
     from pretrain_model import bits_per_byte, fit, make_model
@@ -71,18 +71,18 @@ def pretrain(documents: list[str], scored: list[str], recipe: Recipe, folder: Pa
     tokenizer = make_tokenizer(documents, recipe.vocabulary, recipe.context)
     plain = encode_documents(documents, tokenizer)
     if len(plain) <= recipe.context:
-        raise InputError(f"the text has {len(plain)} tokens, less than one context of {recipe.context}; give more text")
+        raise InputError(f"the text has {len(plain)} tokens, but one context has {recipe.context}; give more text")
     torch.manual_seed(recipe.seed)
     model = make_model(recipe, len(tokenizer)).to("cuda" if torch.cuda.is_available() else "cpu")
     parameters = sum(p.numel() for p in model.parameters())
     if (free := shutil.disk_usage(folder).free) < (needed := 2 * parameters + 2**24):
-        raise InputError(f"{free:,} bytes free for {folder.parent}, about {needed:,} needed; free some space")
+        raise InputError(f"{folder.parent} has {free:,} bytes free, but about {needed:,} are needed; free some space")
     pairs = None
     if wanted := int(recipe.pairs * recipe.steps * recipe.batch_tokens):
         wanted = max(recipe.context + 1, min(wanted, FRESH_PASSES * len(plain)))
         pairs = encode_pairs(documents, tokenizer, wanted, seed=recipe.seed, tail=recipe.tail)
     curve = fit(model, recipe, plain, pairs, (lambda: bits_per_byte(model, tokenizer, scored)) if scored else None)
-    model.bfloat16()  # as it will be read; scored in float32 below
+    model.bfloat16()  # as it is saved; it is scored in float32 below
     try:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""The small language model, its loss and its training."""
+"""The small language model, its loss, and its pre-training."""
 
 import math
 import time
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-WINDOW = 480  # tokens of a document that are scored together for the held-out loss
+WINDOW = 480  # tokens that are scored together for the held-out loss
 PAD, BEGIN, END = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Shape of the model, mix of the text, length and rate of training."""
+    """Settings of pre-training: the shape of the model, the mix of text, and the length and rate of training."""
 
     vocabulary: int = 8192
     layers: int = 12
@@ -31,7 +31,7 @@ class Recipe:
     head_width: int = 32
     context: int = 512
     pairs: float = 0.5  # share of the tokens that belong to edited pairs
-    tail: bool = True  # whether a pair is followed by what was changed
+    tail: bool = True  # whether a tail after a pair lists what was changed
     steps: int = 9000
     batch_tokens: int = 98304
     learning_rate: float = 3e-3
@@ -44,7 +44,7 @@ class Recipe:
         """Return a recipe from texts such as `{"width": "128"}`.
 
         Raises:
-            InputError: a name is unknown, or a value cannot be read or used.
+            InputError: a name is unknown, or a value is invalid.
         """
         kinds = {f.name: f.type for f in fields(cls)}
         for name in given:
@@ -64,13 +64,13 @@ class Recipe:
             if not 0 <= getattr(self, name) <= most:
                 problems.append(f"{name} is {getattr(self, name)}, give 0 to {most}")
         if self.head_width < 2 or self.head_width % 2 or self.width % self.head_width:
-            problems.append(f"width {self.width} is not a multiple of head_width {self.head_width}, an even number")
+            problems.append(f"width {self.width} is not a multiple of head_width {self.head_width}, which must be even")
         if problems:
             raise InputError("; ".join(problems))
 
 
 def make_model(recipe: Recipe, vocabulary: int) -> "PreTrainedModel":
-    """Return a Llama of the recipe's shape with random weights; input and output embeddings are shared."""
+    """Return a Llama model of the recipe's shape with random weights. Input and output share their embeddings."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     return LlamaForCausalLM(
@@ -99,7 +99,7 @@ def _cross_entropy(hidden: "torch.Tensor", table: "torch.Tensor", targets: "torc
 def bits_per_byte(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", documents: Sequence[str], begin: int = BEGIN
 ) -> float:
-    """Return the held-out loss in bits for each byte of UTF-8; documents are read in windows of 480 tokens.
+    """Return the held-out loss in bits per byte of UTF-8. Documents are read in windows of 480 tokens.
 
     Each window stands after the token `begin`, as each document did when the model was pre-trained.
     """
@@ -112,13 +112,13 @@ def bits_per_byte(
     windows.sort(key=len)
     nats, training = 0.0, model.training
     model.eval()
-    with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # lengths vary
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # each length would be compiled
         for i in range(0, len(windows), 32):
             part = windows[i : i + 32]
             rows = torch.full((len(part), len(part[-1])), -100, device=device)
             for row, ids in zip(rows, part, strict=True):
                 row[: len(ids)] = torch.tensor(ids)
-            logits = model(rows.clamp(min=PAD)).logits  # padding is on the right, where no text sees it
+            logits = model(rows.clamp(min=PAD)).logits  # padding is on the right, where attention does not see it
             nats += torch.nn.functional.cross_entropy(
                 logits[:, :-1].flatten(0, 1).float(), rows[:, 1:].flatten(), reduction="sum"
             ).item()
@@ -127,7 +127,7 @@ def bits_per_byte(
 
 
 def learning_rate_share(step: int, recipe: Recipe) -> float:
-    """Return the share of the learning rate at a step: it rises over the warm-up, then falls to zero, both linearly."""
+    """Return the share of the learning rate at a step. It rises linearly during warm-up, then falls linearly to 0."""
     rise = max(1, round(recipe.warmup * recipe.steps))
     return min((step + 1) / rise, (recipe.steps - step) / max(1, recipe.steps - rise))
 
@@ -135,11 +135,11 @@ def learning_rate_share(step: int, recipe: Recipe) -> float:
 def fit(
     model: "PreTrainedModel", recipe: Recipe, documents: np.ndarray, pairs: np.ndarray | None, held_out=None
 ) -> list[dict]:
-    """Train the model in place and return the curve: step, tokens, seconds, loss, held-out bits per byte.
+    """Train the model in place and return its curve: step, tokens, seconds, loss and held-out bits per byte.
 
     Args:
         documents, pairs: token ids of both kinds of text.
-        held_out: function without arguments that returns the held-out loss; it is called ten times.
+        held_out: function without arguments that returns the held-out loss. It is called ten times.
 
     Raises:
         InputError: the loss is not finite.

@@ -1,10 +1,9 @@
-"""Pairs of a text and its edited copy, made from plain text. They teach a small model to compare two texts.
+"""Pairs of a text and an edited copy, made from plain text. They teach a small model to compare two texts.
 
-The edits have no intention: they know nothing of why a writer would make them. A pair is one string with the
-model's own marks, in the classifier's form (`<s> before <sep> after </s>`) or under headings. After the end mark
-comes a tail, which tells what a reader of the pair should find: which side was the source (`<before>` or `<after>`),
-and what was deleted and inserted at each position (`<del> words <ins> words`). The tail of a text without a
-counterpart is the sentence that follows it in its document.
+The edits are random and express no intention of a writer. A pair is one string with the model's own marks, in the
+classifier's form (`<s> before <sep> after </s>`) or under headings. After the end mark comes a tail with the answer:
+which side was the source (`<before>` or `<after>`), and which words were deleted and inserted at each position
+(`<del> words <ins> words`). If a text has no other side, its tail is the sentence that follows it in its document.
 """
 
 import random
@@ -18,13 +17,13 @@ from irtuning.corpora.diff import word_diff
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<sep>", *EDIT_MARKS, "<del>", "<ins>", "<before>", "<after>")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z“\"])")
-MOST_WORDS = 60  # of a passage
-MOST_LISTED = 30  # words of a tail
+MOST_WORDS = 60  # in a passage
+MOST_LISTED = 30  # words listed for one edit in a tail
 STRAIGHT = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "–": "-"})
 SPACED = re.compile(r"\s*([.,;:!?()\"“”])\s*")
 
 Words = list[str]
-SWAPS = {  # closed-class words and what a writer may put in their place
+SWAPS = {  # closed-class words and the words that may replace them
     word: [other for other in group.split() if other != word]
     for group in (
         "a an the this that these those",
@@ -55,7 +54,7 @@ JOINTS = (", and", ", but", ", so", ";", ", because", ", while", ", which means 
 
 @dataclass
 class WordSource:
-    """Words that edits draw on, gathered from documents: followers of each word, names, and numbers."""
+    """Words for edits to insert, gathered from documents: the followers of each word, names, and numbers."""
 
     followers: dict[str, Words] = field(default_factory=dict)
     names: Words = field(default_factory=lambda: ["Smith"])
@@ -63,7 +62,7 @@ class WordSource:
 
     @classmethod
     def of(cls, documents: Sequence[str], most: int = 24) -> "WordSource":
-        """Gather words from documents; at most `most` followers of a word are kept."""
+        """Gather words from documents. At most `most` followers of each word are kept."""
         source = cls()
         for document in documents:
             words = document.split()
@@ -78,7 +77,7 @@ class WordSource:
         return source
 
     def follow(self, previous: str, rng: random.Random) -> str:
-        """Return a word that was seen after `previous`, or else after a common word."""
+        """Return a word that was seen after `previous`, or if there is none, after `the`."""
         return rng.choice(self.followers.get(previous) or self.followers.get("the") or ["one"])
 
 
@@ -125,7 +124,7 @@ def _open(words: Words, at: int, rng: random.Random, source: WordSource) -> Word
 
 
 def _join_or_split(words: Words, at: int, rng: random.Random, source: WordSource) -> Words:
-    """Join two sentences, or split one."""
+    """Join two sentences, or split one at a comma."""
     ends = [i for i, word in enumerate(words[:-1]) if word[-1] in ".!?"]
     commas = [i for i, word in enumerate(words[:-2]) if word[-1] in ",;"]
     if ends:
@@ -139,7 +138,7 @@ def _join_or_split(words: Words, at: int, rng: random.Random, source: WordSource
 
 
 def _fact(words: Words, at: int, rng: random.Random, source: WordSource) -> Words:
-    """Put in another number or name."""
+    """Replace a number or a name by another one."""
     facts = [i for i, word in enumerate(words) if word[0].isdigit() or (i and word[0].isupper())]
     if not facts:
         return _replace(words, at, rng, source)
@@ -179,7 +178,7 @@ def _misspell(words: Words, at: int, rng: random.Random, source: WordSource) -> 
 
 
 def _inflect(words: Words, at: int, rng: random.Random, source: WordSource) -> Words:
-    """Change an ending, such as that of number or tense."""
+    """Change the ending of a word, such as the one for number or tense."""
     at = rng.choice([i for i, word in enumerate(words) if word.isalpha() and len(word) > 3] or [at])
     word = words[at]
     stem = re.sub(r"(ing|ed|es|s|ly)$", "", word) if len(word) > 5 else word.removesuffix("s")
@@ -187,14 +186,14 @@ def _inflect(words: Words, at: int, rng: random.Random, source: WordSource) -> W
     return [*words[:at], new, *words[at + 1 :]]
 
 
-EDITS: dict[Callable[[Words, int, random.Random, WordSource], Words], int] = {  # and how often, in relation
+EDITS: dict[Callable[[Words, int, random.Random, WordSource], Words], int] = {  # with relative frequencies
     _drop: 4, _insert: 3, _replace: 5, _swap: 4, _inflect: 3, _misspell: 3, _punctuate: 3, _move: 2, _double: 1,
     _open: 1, _join_or_split: 2, _fact: 1, _case: 1,
 }  # fmt: skip
 
 
 def edited(text: str, others: Sequence[str], rng: random.Random, source: WordSource) -> str:
-    """Return a copy of `text` with one to six edits; some insert words of one of the `others`, or all of it."""
+    """Return a copy of `text` with one to six edits. Some of them insert a part or all of one of the `others`."""
     words = text.split()
     for _ in range(rng.choice((1, 1, 1, 1, 2, 2, 3, 4, 6))):
         at = rng.randrange(len(words))
@@ -212,7 +211,7 @@ def edited(text: str, others: Sequence[str], rng: random.Random, source: WordSou
 
 
 def pairs_of(document: str, rng: random.Random, source: WordSource, *, tail: bool = True) -> Iterator[str]:
-    """Yield one pair for each passage of a document, as a string with marks; without `tail` it ends at `</s>`."""
+    """Yield one pair for each passage of a document, as a string with marks. Without `tail` it ends at `</s>`."""
     sentences = [s for line in document.splitlines() if line for s in SENTENCE_END.split(line)]
     at = 0
     while at < len(sentences):
@@ -224,7 +223,7 @@ def pairs_of(document: str, rng: random.Random, source: WordSource, *, tail: boo
 
 
 def _written(passage: str, rest: Sequence[str], rng: random.Random, source: WordSource, tail: bool) -> str:
-    """Return a passage as a pair: with one side empty, without an edit, or edited, in one of the forms."""
+    """Return a passage as a pair in one of the forms: with an empty side, unchanged, or edited."""
     kind = rng.random()
     if kind < 0.25:
         sides = _styled([passage, rest[0] if rest and len(rest[0].split()) <= MOST_WORDS else ""], rng)
@@ -241,7 +240,7 @@ def _written(passage: str, rest: Sequence[str], rng: random.Random, source: Word
             hunks.append((old, new))
             spans.append(((i, i + len(old)) if old else None, (k, k + len(new)) if new else None))
         i, k = i + len(old), k + len(new)
-    if hunks and rng.random() < 0.3:  # one edit marked, and only that one listed
+    if hunks and rng.random() < 0.3:  # mark one edit, and list only that one
         which = rng.randrange(len(hunks))
         before, after = Revision("", before, after, "", "", *spans[which]).texts()
         hunks = [hunks[which]]
@@ -257,7 +256,7 @@ def _listed(words: Words) -> str:
 
 
 def _styled(texts: Sequence[str], rng: random.Random) -> list[str]:
-    """Return the texts with typographic or straight quotes, and perhaps with spaces around punctuation."""
+    """Return the texts, perhaps with straight quotes, and perhaps with spaces around punctuation."""
     if rng.random() < 0.5:
         texts = [text.translate(STRAIGHT) for text in texts]
     if rng.random() < 0.25:

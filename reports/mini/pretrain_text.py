@@ -1,4 +1,4 @@
-"""Token ids of plain text: reading of documents, the tokenizer made from them, and rows for training."""
+"""Token ids of plain text: reading documents, making a tokenizer from them, and drawing rows for training."""
 
 import lzma
 import os
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-SOURCE_DOCUMENTS = 600  # edits draw words from so many documents; every worker gets a copy
+SOURCE_DOCUMENTS = 600  # number of documents whose words edits use; each worker gets a copy
 BEGIN = SPECIAL.index("<s>")
 
 
 def read_documents(paths: Sequence[Path]) -> list[str]:
-    """Read the documents of text files: one paragraph a line, a blank line between documents.
+    """Read the documents in text files: one paragraph per line, a blank line between documents.
 
     Raises:
-        InputError: a file cannot be read, is not UTF-8 or is a damaged archive, or there is no text.
+        InputError: a file cannot be read, is not UTF-8 or is damaged, or there is no text.
     """
     documents = []
     for path in map(Path, paths):
@@ -34,15 +34,15 @@ def read_documents(paths: Sequence[Path]) -> list[str]:
         except UnicodeDecodeError as error:
             raise InputError(f"{path} is not UTF-8 text at byte {error.start:,}; convert it first") from None
         except (OSError, lzma.LZMAError, EOFError) as error:
-            raise InputError(f"{path} cannot be read: {error}") from None
+            raise InputError(f"{path} cannot be read: {error}; give another file") from None
         documents += [part.strip() for part in text.replace("\r\n", "\n").split("\n\n") if part.strip()]
     if not documents:
-        raise InputError(f"no text in {', '.join(map(str, paths)) or 'no file at all'}; give files with text")
+        raise InputError(f"no text in {', '.join(map(str, paths)) or 'an empty list of files'}; give files with text")
     return documents
 
 
 def make_tokenizer(documents: Sequence[str], size: int, context: int) -> "PreTrainedTokenizerBase":
-    """Train a byte-level BPE, which keeps any Unicode text, on up to 30 MB; it joins pairs as the classifier does."""
+    """Train a byte-level BPE tokenizer on up to 30 MB. It encodes any Unicode text, and pairs like the classifier."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -72,17 +72,17 @@ def make_tokenizer(documents: Sequence[str], size: int, context: int) -> "PreTra
 
 
 def encode_documents(documents: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> np.ndarray:
-    """Return all documents as one row of token ids, each after a begin mark."""
+    """Return all documents as one row of token ids, with a begin mark before each."""
     return _encode([[f"<s>{document}" for document in part] for part in _chunks(documents)], tokenizer)
 
 
 def encode_pairs(
     documents: Sequence[str], tokenizer: "PreTrainedTokenizerBase", tokens: int, *, seed: int = 0, tail: bool = True
 ) -> np.ndarray:
-    """Return at least `tokens` token ids of edited pairs, in as many passes over the documents as that takes.
+    """Return at least `tokens` token ids of edited pairs, from as many passes over the documents as needed.
 
     Raises:
-        InputError: no document has a sentence from which a pair can be made.
+        InputError: no document has a sentence that can become a pair.
     """
     source = WordSource.of(random.Random(seed).sample(documents, min(len(documents), SOURCE_DOCUMENTS)))
     rows, found, passes = [], 0, 0
@@ -92,17 +92,17 @@ def encode_pairs(
         passes += 1
         found += len(rows[-1])
         if not len(rows[-1]):
-            raise InputError("the text has no sentence of 3 to 60 words to make pairs from; give more text, or pairs=0")
+            raise InputError("no sentence has the 3 to 60 words that a pair needs; give more text, or pairs=0")
     return np.concatenate(rows)
 
 
 def _chunks(documents: Sequence[str]) -> Iterator[Sequence[str]]:
-    size = -(-len(documents) // (4 * (os.cpu_count() or 1)))  # four for each core
+    size = -(-len(documents) // (4 * (os.cpu_count() or 1)))  # four parts per core
     return (documents[i : i + size] for i in range(0, len(documents), size))
 
 
 def _encode(parts, tokenizer, source: WordSource | None = None, tail: bool = True) -> np.ndarray:
-    """Return the token ids of every part's texts, or with a source of its pairs; all cores work at once."""
+    """Return the token ids of all parts, or with a `source` of pairs made from them. All cores work in parallel."""
     from joblib import Parallel, delayed
 
     inner = tokenizer.backend_tokenizer.to_str()
@@ -122,7 +122,7 @@ def _encode_part(part, tokenizer: str, source: WordSource | None, tail: bool) ->
 
 
 class Rows:
-    """Rows of `length` tokens, each with a begin mark, drawn from one long row; a pass draws every part once."""
+    """Rows of `length` tokens with a begin mark, drawn at random from one long row. One pass draws every part once."""
 
     def __init__(self, ids: np.ndarray, length: int, device: str, whole: bool, seed: int):
         import torch

@@ -1,9 +1,9 @@
-"""Pre-train candidates for `irtuning-mini` for equal time, and fine-tune each to choose among them.
+"""Pre-train candidates for `irtuning-mini` for the same time, and fine-tune each one to choose among them.
 
     python reports/mini/pretraining_choices.py TEXT --held-out TEXT --data DIR --variants tail128,tail256
 
-Needs a GPU. The LoRA fine-tunings of a candidate (corpora x folds x class weights) run as one batch and are scored on
-validation parts. Writes reports/benchmarks/pretraining_choices.json, one block for each variant.
+This needs a GPU. All LoRA fine-tunings of a candidate (corpora x folds x class weights) run as one batch and are
+scored on the validation parts. Each variant becomes one block of reports/benchmarks/pretraining_choices.json.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ MIXES = {"plain": {"pairs": 0.0, "tail": False}, "pairs": {"tail": False}, "tail
 
 
 def fine_tuned(model, tokenizer, parts) -> list[dict]:
-    """Validation macro F1 of LoRA on every part, with both class weightings."""
+    """Fine-tune with LoRA on every part, with and without class weights, and return the validation macro F1."""
     plans = [Plan(part, 1e-3, weights, 0) for part in parts for weights in ("none", "balanced")]
     rows = []
     for plan, found in zip(plans, fine_tune(model, tokenizer, plans, STEPS, full=False), strict=True):
@@ -43,7 +43,7 @@ def fine_tuned(model, tokenizer, parts) -> list[dict]:
 
 
 def steps_in(seconds: float, recipe: Recipe, vocabulary: int, plain, pairs) -> int:
-    """How many steps of a recipe fit into the time, once it is compiled."""
+    """Return how many steps of a recipe, once compiled, fit into this many seconds."""
     model = make_model(recipe, vocabulary).cuda()
     fit(model, dataclasses.replace(recipe, steps=40), plain, pairs)
     started = time.perf_counter()
@@ -56,11 +56,11 @@ def main(
     held_out: Annotated[Path, typer.Option()],
     data: Annotated[Path, typer.Option(help="Folder of the published corpora.")],
     variants: Annotated[str, typer.Option(help="Mix and width, such as plain192,tail128.")] = "tail128,tail192,tail256",
-    seconds: Annotated[float, typer.Option(help="Of pre-training, compilation not counted.")] = 42,
-    batch_tokens: Annotated[int, typer.Option(help="Tokens of a step.")] = 49152,
+    seconds: Annotated[float, typer.Option(help="Time of pre-training, without compilation.")] = 42,
+    batch_tokens: Annotated[int, typer.Option(help="Tokens in a step.")] = 49152,
     output: Annotated[Path, typer.Option()] = REPOSITORY / "reports" / "benchmarks" / "pretraining_choices.json",
 ) -> None:
-    """Pre-train each variant for equal time and fine-tune it."""
+    """Pre-train every variant for the same time, and fine-tune it."""
     base = Recipe(batch_tokens=batch_tokens)
     documents, scored = read_documents(texts), read_documents([held_out])
     tokenizer = make_tokenizer(documents, base.vocabulary, base.context)

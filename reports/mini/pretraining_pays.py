@@ -1,10 +1,10 @@
-"""Fine-tune `irtuning-mini` and the same shape with random weights, to see whether the pre-training matters.
+"""Fine-tune `irtuning-mini` and the same model with random weights, to see whether pre-training matters.
 
     python reports/mini/pretraining_pays.py --data DIR
 
-Needs a GPU and writes reports/mini/runs.json, of which `model_card.py` makes the table. Only validation parts are read:
-ArgRewrite (5 folds), arXivEdits and the synthetic corpus. For each row, learning rate and class weights are chosen
-from one grid, with seed 0, on some of the parts and with fewer steps. The table has seeds 1 to 3.
+This needs a GPU. It writes reports/mini/runs.json, from which `model_card.py` makes a table. Only validation is read:
+ArgRewrite (5 folds), arXivEdits and the synthetic corpus. Learning rate and class weights of each row are chosen
+from one grid with seed 0, on some of the parts and with fewer steps. The table uses seeds 1 to 3.
 """
 
 import itertools
@@ -42,7 +42,7 @@ app = typer.Typer(add_completion=False)
 
 
 def load_parts(data: Path) -> list:
-    """The five folds of ArgRewrite, arXivEdits, the synthetic corpus."""
+    """Return the five folds of ArgRewrite, then arXivEdits and the synthetic corpus."""
     from joblib import Parallel, delayed
 
     names = [("argrewrite", fold) for fold in range(5)] + [("arxivedits", 0), ("synthetic", 0)]
@@ -50,7 +50,7 @@ def load_parts(data: Path) -> list:
 
 
 def language_model(name: str):
-    """`mini`, or its shape with weights from a fixed seed."""
+    """Return `mini`, or a model of its shape with random weights from a fixed seed."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     path = resolve("mini").path
@@ -61,7 +61,7 @@ def language_model(name: str):
 
 
 def scored(row: str, phase: str, plans: list[Plan], answers: list) -> list[dict]:
-    """A record of each run."""
+    """Return a record of each run, with its scores and answers."""
     records = []
     for plan, found in zip(plans, answers, strict=True):
         corpus = plan.corpus
@@ -77,7 +77,7 @@ def scored(row: str, phase: str, plans: list[Plan], answers: list) -> list[dict]
 
 
 def mean_over_corpora(records: list[dict]) -> float:
-    """Mean macro F1, each corpus counting once."""
+    """Return the mean macro F1, in which every corpus counts once."""
     names = {r["corpus"] for r in records}
     means = [[r["macro_f1"] for r in records if r["corpus"] == name] for name in names]
     return sum(sum(m) / len(m) for m in means) / len(means)
@@ -85,7 +85,7 @@ def mean_over_corpora(records: list[dict]) -> float:
 
 @app.command()
 def run(data: Data, output: Annotated[Path, typer.Option()] = REPORTS / "runs.json") -> None:
-    """Fine-tune every row; each row is saved as it ends, and what is saved is not run again."""
+    """Fine-tune every row. A row is saved when it ends, and saved rows are not run again."""
     parts, tokenizer = load_parts(data), load_tokenizer(resolve("mini"))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     done = json.loads(output.read_text()) if output.exists() else {"records": [], "meta": {}}

@@ -2,9 +2,9 @@
 
 Run `python reports/synthetic/generate.py` to write that file again. Each revision is drawn from a template of
 `grammar.toml`, which fixes the kind of edit and the writer's intention, and is filled with words of its split. The
-three splits share no template and no content word (people, things, places, names, adjectives, verbs). They do share
-the kinds of edit and the closed-class words (articles, pronouns, connectives, number words, weekdays). So a score on
-test measures reading, not memory.
+three splits share no template and no content word (people, things, places, names, adjectives, verbs). They share only
+the kinds of edit and the closed-class words (articles, pronouns, connectives, number words, weekdays). A score on test
+therefore measures reading, not memory.
 """
 
 import csv
@@ -38,11 +38,11 @@ SLOT = re.compile(r"\{([a-z])(\d)")
 
 
 class Word(str):
-    """A content word with the forms a template may ask for; regular English only."""
+    """A content word with the forms that a template may ask for. It knows regular English forms only."""
 
     @property
     def s(self) -> "Word":
-        """Plural of a noun, third person of a verb."""
+        """The plural of a noun or the third person of a verb."""
         if re.search("[^aeiou]y$", self):
             return Word(self[:-1] + "ies")
         return Word(self + ("es" if self.endswith(("s", "x", "sh", "ch")) else "s"))
@@ -51,41 +51,41 @@ class Word(str):
 
     @property
     def ed(self) -> "Word":
-        """Past and past participle."""
+        """The past tense and the past participle of a verb."""
         if re.search("[^aeiou]y$", self):
             return Word(self[:-1] + "ied")
         return Word(self + ("d" if self.endswith("e") else "ed"))
 
     @property
     def article(self) -> str:
-        """The indefinite article before it."""
+        """The indefinite article that belongs before the word."""
         return "an" if self[0] in "aeiou" and not self.startswith("us") else "a"
 
     @property
     def wrong_article(self) -> str:
-        """The other indefinite article."""
+        """The indefinite article that is wrong before the word."""
         return "a" if self.article == "an" else "an"
 
     @property
     def misspelt(self) -> str:
-        """The word with two neighbouring letters swapped, the first two from its middle that differ."""
+        """The word with two neighbouring letters swapped: the first two from its middle on that differ."""
         middle = len(self) // 2
         at = next((i for i in [*range(middle, len(self) - 1), *range(middle)] if self[i] != self[i + 1]), 0)
         return self[:at] + self[at + 1] + self[at] + self[at + 2 :]
 
     @property
     def digits(self) -> str:
-        """A number word in figures."""
+        """The digits of a number word."""
         return str(NUMBERS.index(self))
 
     @property
     def left(self) -> "Word":
-        """First half of a pair."""
+        """The first half of a pair."""
         return Word(self.split(":")[0])
 
     @property
     def right(self) -> "Word":
-        """Second half of a pair."""
+        """The second half of a pair."""
         return Word(self.split(":")[1])
 
 
@@ -100,13 +100,13 @@ class Kind:
 
 
 def generate(noise: float = 0.03, seed: int = 0) -> list[dict]:
-    """Return the 1,600 / 200 / 200 rows of the corpus, with the five intentions of ITERATER equally often.
+    """Return the 1,600 / 200 / 200 rows of the corpus, in which ITERATER's five intentions are equally frequent.
 
-    `noise` is the share of labels in every split, at most 0.05, that another label replaces at random. A row holds
+    `noise` is the share of labels in every split (at most 0.05) that are replaced by another label. A row holds
     id, split, before, after, intention, template, kind, and `true_intention`, which is the intention before the noise.
     """
     if not 0 <= noise <= MOST_NOISE:
-        raise ValueError(f"noise is {noise}; it is a share of the labels from 0 to {MOST_NOISE}")
+        raise ValueError(f"noise is {noise}; give a share of the labels from 0 to {MOST_NOISE}")
     return [row for split in SIZES for row in _split(split, noise, seed)]
 
 
@@ -117,7 +117,7 @@ def kinds() -> tuple[Kind, ...]:
 
 
 def _parse(intention: str, text: str) -> list[Kind]:
-    """Return the kinds in the block of one intention. A kind is a heading with its templates indented below it."""
+    """Return the kinds of edit in one intention's block: headings, each with its templates indented below it."""
     found = []
     for heading, body in re.findall(r"^(\S.*)\n((?: +.*\n)+)", text, flags=re.MULTILINE):
         lines = [line.strip() for line in body.splitlines()]
@@ -127,7 +127,7 @@ def _parse(intention: str, text: str) -> list[Kind]:
 
 
 def _split(split: str, noise: float, seed: int) -> list[dict]:
-    """Return one split: as many rows of each intention, its kinds in turn, shuffled, then the noise."""
+    """Return one split: equally many rows of each intention, its kinds in turn, shuffled, and then with noise."""
     generator = random.Random(f"{split} {seed}")
     share, seen, drawn = SIZES[split] // len(LABELS), set(), []
     for label in LABELS:
@@ -139,7 +139,7 @@ def _split(split: str, noise: float, seed: int) -> list[dict]:
 
 
 def _row(split: str, number: int, drawn: dict, noisy: bool, generator: random.Random) -> dict:
-    """Return the row of a draw; a noisy one gets another intention than its true one."""
+    """Return the row of a draw. A noisy row gets an intention that is not its true one."""
     others = [label for label in LABELS if label != drawn["true_intention"]]
     intention = generator.choice(others) if noisy else drawn["true_intention"]
     texts = {"before": drawn["before"], "after": drawn["after"], "intention": intention}
@@ -147,7 +147,7 @@ def _row(split: str, number: int, drawn: dict, noisy: bool, generator: random.Ra
 
 
 def _draw_new(kind: Kind, split: str, generator: random.Random, seen: set) -> dict:
-    """Return a draw of the kind whose two sides differ and are new, and add them to `seen`."""
+    """Draw until the two sides differ and are new. Return the draw and add its sides to `seen`."""
     while True:
         row = _draw(kind, split, generator)
         if row["before"] != row["after"] and (row["before"], row["after"]) not in seen:
@@ -156,10 +156,10 @@ def _draw_new(kind: Kind, split: str, generator: random.Random, seen: set) -> di
 
 
 def _draw(kind: Kind, split: str, generator: random.Random) -> dict:
-    """Return both sides of a template with its alternatives and words chosen at random."""
+    """Return both sides of a random template of the kind, with random alternatives and words."""
     template = generator.choice(kind.templates[split])
     text = template
-    for name in PHRASES:  # one choice per phrase, so that it reads the same wherever the template repeats it
+    for name in PHRASES:  # one choice per phrase, since a template may repeat it
         if f"<{name}>" in text:
             text = text.replace(f"<{name}>", _choose(PHRASES[name], generator))
     text = _choose(text, generator)
@@ -173,14 +173,14 @@ def _draw(kind: Kind, split: str, generator: random.Random) -> dict:
 
 
 def _choose(text: str, generator: random.Random) -> str:
-    """Return the text with one of each `(x/y)` chosen, the innermost first."""
+    """Return the text with one alternative of each `(x/y)` chosen, the innermost first."""
     while CHOICE.search(text):
         text = CHOICE.sub(lambda found: generator.choice(found[1].split("/")), text, count=1)
     return text
 
 
 def _words(text: str, split: str, generator: random.Random) -> dict[str, Word]:
-    """Return a different word of the right type for each slot of the text."""
+    """Return a word of the right type for each slot of the text. No two slots get the same word."""
     slots = sorted(set(SLOT.findall(text)))
     words = {}
     for letter in sorted({letter for letter, _ in slots}):

@@ -44,7 +44,7 @@ def test_a_profile_is_opened_by_its_name_and_says_what_was_changed_and_what_is_w
         assert all("methods" in options for options in comparisons(name, PROFILES["study"]["methods"]))
     for name, changes, message in (
         ("quik", {}, "did you mean 'quick'"), ("quick", {"seed": 1}, "did you mean 'seeds'"),
-        ("quick", {"seeds": "x"}, 'seeds="x" does not have the type of 2'),
+        ("quick", {"seeds": "x"}, 'seeds="x" must have the same type as 2'),
         ("quick", {"settings": {"label_set": "coarse"}}, "unknown label set"),  # the synthetic corpus has one
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):

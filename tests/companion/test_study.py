@@ -1,23 +1,15 @@
 """The plan's rules on hand-made records: who is better, not worse, faster, smaller; what a mistake and a run cost."""
 
-import re
-
-import nbformat
 import numpy as np
 import pandas
 import pytest
 from records import predicted_run
 
-from irtuning.analysis.figures.memory import predicted_and_measured, step_engines
 from irtuning.analysis.figures.runs import comparison_forest, score_by_size, score_comparison
-from irtuning.analysis.tables import models_of, runs_table
+from irtuning.analysis.tables import models_of
 from irtuning.companion import study
-from irtuning.companion.benchmarks import error_summary, measured_on, measurement, prediction_errors, saving, step_table
-from irtuning.companion.experiments import Companion
-from irtuning.companion.paths import notebook_path
 from irtuning.companion.profiles import VARIANT
 from irtuning.errors import InputError
-from irtuning.memory.predict import predict_memory
 
 ALIKE = dict.fromkeys(("ir", "full", "rst", "ist", "lisa-adapters", "last-k", "random-counts"), 0.6)  # how often each is right
 
@@ -140,85 +132,3 @@ def test_the_upper_half_saves_a_share_and_mistakes_are_shares_of_the_intention()
     half = study.mistakes(records[:2] + [record("full", 1.0, 1)])  # every_run tells what nobody gets right
     assert half.every_run.tolist() == [0, 0, 0]
     assert set(zip(half.intention, half.predicted, strict=True)) == {("a", "b"), ("b", "c"), ("c", "a")}
-
-
-def test_the_reports_sentences_hold_in_the_committed_records():
-    """Notebook 5's prose names no number; what it says of them is this."""
-    companion = Companion("study", ["argrewrite", "arxivedits"])
-    headline, own, sizes, rates = (companion.experiment(n, of="study").records for n in ("methods", "own-budget", "sizes", "rates"))
-    first = study.primary_comparisons(headline).set_index(["corpus", "against"])
-    assert list(first[first.p_holm < 0.05].index) == [("arxivedits", "ist")] and (first.difference.xs("ist", level=1) > 0).all()
-    means = runs_table(headline + own, "test").groupby(["corpus", "method"])[["macro_f1", "layer_share"]].mean()
-    assert (means.layer_share.xs("ist", level=1) < means.layer_share.xs("ir", level=1) / 2).all()
-    floors = companion.experiment("methods", of="study").floors
-    linear = pandas.DataFrame(floors).query("split == 'test' and name == 'edit-aware'").groupby("corpus").macro_f1.mean()
-    assert means.macro_f1["arxivedits"].max() < linear["arxivedits"]
-    assert runs_table(headline, "test").groupby(["corpus", "method"]).macro_f1.mean()["argrewrite"].min() > linear["argrewrite"]
-    assert study.memory_differences(headline).share.between(-0.1, 0, inclusive="neither").all()
-    assert study.size_differences(sizes).iloc[-1].low < 0 < study.size_differences(sizes).iloc[-1].high
-    assert len({r["run"]["config"]["max_steps"] for r in headline + sizes}) == 1
-    rate = {r["run"]["config"]["method"]: r["run"]["config"]["learning_rate"] for r in headline}
-    assert rate["full"] == 2 * rate["ir"] and sum(value == 0.002 for value in rate.values()) > len(rate) / 2
-    beside = study.rate_differences(rates).loc["argrewrite"]
-    assert len(beside.columns) == 3 and (beside.replace("≥ ", "", regex=True).astype(int).abs() < 5).all(axis=None)
-    assert study.rate_differences(rates).loc[("arxivedits", "training")].str.startswith("≥").any()
-    reached = study.convergence_differences(headline).query("loss == 'training' and unit == 'steps'").set_index("corpus")
-    assert 0 < reached.reached["argrewrite"] < 1 and reached.reached["arxivedits"] == 0 and (reached.difference > 0).all()
-    secondary = study.secondary_differences(own).set_index(["corpus", "against"])
-    assert set(secondary.index.get_level_values(1)) == {"rst", "lisa", "lisa-adapters"} and (secondary.difference > 0).all()
-    assert (secondary.loc["arxivedits"].low > 0).all() and (first.drop(index="ist", level=1).p_holm > 0.05).all()
-    few = runs_table(own, "test").groupby("method").layer_share.mean()
-    assert few[["rst", "lisa", "lisa-adapters"]].tolist() == pytest.approx([1 / 6] * 3)
-    peaks = study.peak_memory(headline)
-    saved = 1 - peaks / peaks.loc["full"]
-    assert (saved.loc["random-counts"] / saved.loc["ir"]).between(0.9, 1.1).all() and (saved.loc["last-k"] > 3 * saved.loc["ir"]).all()
-    assert ((first.detectable / first.difference) ** 2 > 10).mean() > 0.5
-    assert not study.size_differences(sizes).iloc[:-1].low.gt(0).any()
-    ours = study.non_inferiority(headline).set_index(["method", "corpus"]).non_inferior
-    assert list(ours[ours].index) == [("last-k:share=0.5", "argrewrite")]
-    ends = [[point["loss"] for point in r["train"]["validation"]] for r in headline if r["run"]["config"]["method"] == "full"]
-    assert np.mean([min(losses) < losses[-1] for losses in ends]) > 0.5
-    found = study.mistakes(headline)
-    assert found[found.intention.isin(["General Content Development", "Warrant/Reasoning/Backing"])].every_run.min() > 0.2
-    cells = nbformat.read(notebook_path("05_the_study"), 4).cells
-    prose = "".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    rows = re.findall(r"\| (argrewrite|arxivedits) \| ([^|]*) \| ([^|]*) \|", prose)
-    assert len(rows) == 5 and set(rows) <= set(zip(found.corpus, found.intention, found.predicted, strict=True))
-
-
-def test_predictions_are_within_what_was_promised_on_settings_left_alone_too():
-    record, origin = measurement("memory_measured")
-    table = prediction_errors(record)
-    summary = error_summary(table)
-    assert len(table) == 30 and summary.settings.to_dict() == {"seen": 22, "held out": 8}
-    assert summary.median_percent.max() <= 3 and summary.worst_percent.max() <= 8
-    assert len(origin["memory_measured.json"]) == 64 and "measured on one NVIDIA" in measured_on(record)
-    axis = predicted_and_measured(table).axes[0]
-    assert sum(len(line.get_xdata()) for line in axis.lines[:8]) == 30
-    row = record["rows"][-1]  # another version of a library may keep a little more
-    assert predict_memory(**row["setting"]).peak_bytes == pytest.approx(row["predicted"]["peak_bytes"], rel=0.01)
-
-
-def test_steps_at_8b_have_one_row_for_each_setting_and_every_method_and_adapter_was_measured():
-    record, _ = measurement("large_shapes_llama-3.1-8b")
-    table = step_table(record)
-    assert not table.duplicated(["layers", "engine", "dropout"]).any()
-    assert tuple(table.iloc[0][["engine", "layers"]]) == ("plain", "all 32 layers")
-    time, memory = saving(table, "14, none below 16", "uncast, compile", 0.05)
-    rows = {row["name"]: row for row in record["rows"]}
-    assert time == pytest.approx(1 - rows["upper/compile"]["step_ms"] / rows["all/compile"]["step_ms"])
-    assert memory == pytest.approx(1 - rows["upper/compile"]["peak_gib"] / rows["all/compile"]["peak_gib"])
-    compiled = table[(table.engine == "uncast, compile") & (table.dropout == 0.05)].set_index("layers").step_ms
-    for layers, name in (("14 scattered", "scattered/compile"), ("all 32 layers", "all/compile"), ("the last 14", "last14/compile")):
-        assert compiled[layers] == rows[name]["step_ms"]  # not one of another question, such as `fixed/compile`
-    assert {"the last 14", "the last 16", "200 chosen sets"} <= set(table.layers) and table.step_ms.max() < 1000  # no longer batch
-    plain, compiled = step_engines(table).axes[0].containers
-    assert [bar.get_width() for bar in compiled] == [rows[f"{name}/compile"]["step_ms"] for name in ("all", "scattered", "upper")]
-    assert plain[0].get_width() == rows["all/plain"]["step_ms"]
-    cases = [row for row in record["rows"] if not row.get("error") and (row["method"] or row["group"] in ("adapters", "reach"))]
-    assert {"full", "ir", "ir-weight", "ir-cosine", "rst", "ist", "lisa-adapters", "last-k", "middle-k"} <= {row["method"] for row in cases}
-    assert {row["adapter"] for row in cases} == {"lora", "bottleneck", "dora"} and {row["length"] for row in cases} == {256, 2048, 8192}
-    ist = next(row for row in cases if row["method"] == "ist")
-    assert ist["step_ms_mean"] > 1.2 * ist["step_ms"]  # it measures layers between steps
-    again = [row["step_ms"] / row["earlier_ms"][0] - 1 for row in record["rows"] if row.get("earlier_ms")]
-    assert len(again) == 20 and 0 < max(map(abs, again)) < 0.06  # two cards of one kind

@@ -141,7 +141,7 @@ def test_a_record_made_on_a_gpu_is_read_where_there_is_none(tmp_path):
 def test_a_cluster_that_cannot_be_used_is_named(cluster, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setattr("irtuning.training.record._version", lambda package: "0.1")  # here; workers have their own
-        with pytest.raises(InputError, match=r"worker tcp://\S+ has irtuning [\d.]+, this process 0\.1; install the"):
+        with pytest.raises(InputError, match=r"worker tcp://\S+ has irtuning [\d.]+, this process has 0\.1; install"):
             list(outcomes(truediv, [(1, 1)], scheduler=cluster.scheduler_address))
     assert workers.CONNECT_SECONDS <= 10
     monkeypatch.setattr(workers, "CONNECT_SECONDS", 1)
@@ -153,17 +153,17 @@ def test_a_cluster_that_cannot_be_used_is_named(cluster, monkeypatch, tmp_path):
         list(outcomes(truediv, [(1, 1)], scheduler="nonsense:"))
     monkeypatch.setattr(workers, "WORKER_SECONDS", 1)
     with LocalCluster(n_workers=0, **IN_THIS_PROCESS) as empty:
-        with pytest.raises(InputError, match="has had no worker for 1 s; start some"):
+        with pytest.raises(InputError, match="has had no worker for 1 s; start workers"):
             list(outcomes(truediv, [(1, 1)], scheduler=empty.scheduler_address))
     with LocalCluster(n_workers=1, threads_per_worker=2, **IN_THIS_PROCESS) as wide:
-        with pytest.raises(InputError, match="has 2 threads, .* share their random numbers"):
+        with pytest.raises(InputError, match="has 2 threads, .* share random numbers"):
             list(outcomes(truediv, [(1, 1)], scheduler=wide.scheduler_address))
         assert wide.scheduler.allowed_failures == 3, "other users' calls are repeated as before"
     with LocalCluster(n_workers=1, threads_per_worker=1, **IN_THIS_PROCESS) as leaving:
         ending = outcomes(process_number, [()] * 9, scheduler=leaving.scheduler_address)
         next(ending)
         leaving.close()
-        with pytest.raises(InputError, match="is gone; recorded runs are kept"):
+        with pytest.raises(InputError, match="is gone; .* recorded runs are kept"):
             list(ending)
 
 

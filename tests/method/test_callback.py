@@ -197,7 +197,7 @@ def test_what_cannot_be_is_refused(tmp_path):
         (IRTuning(), {"watch": LayerwiseTuning("rst")}, "two layerwise callbacks"),
         (IRTuning(), {"model": make_classifier()}, "wrap the model with peft"),
         (LayerwiseTuning("lisa"), {}, "without peft"),
-        (IRTuning(), {"model": frozen}, r"layers \[1\] have parameters the optimizer does not hold"),
+        (IRTuning(), {"model": frozen}, r"the optimizer lacks parameters of layers \[1\]"),
     ):
         with pytest.raises(InputError, match=message):
             run(tmp_path, callback, **settings)
@@ -224,7 +224,7 @@ def test_what_a_cosine_saw_goes_on_where_the_model_is_and_quantized_weights_have
     assert meter.read().device.type == "meta"
     weight = model.base_model.model.model.layers[0].self_attn.o_proj.weight
     weight.requires_grad_(False).data = weight.data.to(torch.uint8)  # as bitsandbytes packs it
-    with pytest.raises(InputError, match="these are quantized"):
+    with pytest.raises(InputError, match="from quantized weights"):
         weight_scores(model, candidate_layers(model))
 
 
@@ -304,5 +304,5 @@ def test_ours_learns_among_the_upper_layers_and_leaves_none_out_for_long(tmp_pat
     run(tmp_path, callback)
     assert {layer for layers in chosen(callback) for layer in layers} == {2, 3}
     for spec in ("ir-upper:floor=1.0", "ir-upper:horizon=0", "ir-upper:refresh_every=5"):
-        with pytest.raises(InputError, match="give [01] or more"):
+        with pytest.raises(InputError, match="give (1 or more|a value from 0)"):
             make_strategy(spec)

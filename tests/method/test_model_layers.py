@@ -24,7 +24,10 @@ def test_every_architecture(architecture, adapter):
     assert len(table) == 4 and table.parameters.sum() == inside and table.parameters.nunique() == 1
     candidates = candidate_layers(wrapped)
     assert len(weight_scores(wrapped, candidates)) == 4
+    for parameter in wrapped.parameters():
+        parameter.grad = torch.ones_like(parameter)
     candidates.freeze_all_but([1])
+    assert all((p.grad is None) == (not p.requires_grad) for group in candidates.parameters for p in group)
     moving = {n for n, p in wrapped.named_parameters() if p.requires_grad}
     assert all(".1." in n or "modules_to_save" in n for n in moving) and any("modules_to_save" in n for n in moving)
 

@@ -167,9 +167,9 @@ def test_a_run_whose_splits_share_writers_says_so_in_its_record_and_stamp(own_co
 
 def test_objects_show_themselves_and_what_a_config_says_and_what_is_used_are_one():
     corpus = load_corpus("synthetic")
-    says = "the corpus is synthetic, fold 0, and the config says"
+    says = "the corpus is synthetic, fold 0, but the config says"
     for config, settings, message in (
-        (RunConfig(), {"method": "rst"}, "put method into it"), (None, {"lr": 1}, "lr"),
+        (RunConfig(), {"method": "rst"}, "put method into the config"), (None, {"lr": 1}, "lr"),
         (RunConfig(corpus="iterater"), {}, f"{says} iterater, fold 0"),
         (RunConfig(fold=2), {}, f"{says} synthetic, fold 2"),
     ):  # fmt: skip
@@ -185,7 +185,7 @@ def test_objects_show_themselves_and_what_a_config_says_and_what_is_used_are_one
     ({"method": "irr"}, "unknown method"), ({"method": "random-counts"}, "--like RUN"),
     ({"method": "ir:min_layer=11"}, "a split needs 2 or more"), ({"method": int}, "is not a method"),
     ({"method": "absent.py:Mine"}, "no file 'absent.py'"), ({"target_modules": ("absent",)}, "cannot be put on"),
-    ({"max_length": 4096}, "beyond tiny-random's context of 512"), ({"clip": float("inf")}, "clip is inf"),
+    ({"max_length": 4096}, "tiny-random has a context of 512"), ({"clip": float("inf")}, "clip is inf"),
     ({"quantize": "8bit", "method": "full-ft"}, "tunes all weights"), ({"fold": 7}, "fold must be 0 to 4"),
     ({"method": "full", "share": 0.5}, "takes no share"), ({"method": "ist:every=0"}, "give 1 or more"),
 ])  # fmt: skip
@@ -221,11 +221,11 @@ def test_a_gpu_that_is_too_small_gets_a_setting_that_fits(monkeypatch, method, b
             monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
             raise torch.OutOfMemoryError
 
-    advice = r"predicted for this run are .* set accumulation=\d+ \(predicted 1"
+    advice = r"this run needs about .* set accumulation=\d+ \(predicted 1"
     if broken:
         fail = Mock(side_effect=AttributeError("broken"))
         monkeypatch.setattr("irtuning.method.strategies.IRTuningStrategy.worst_case", fail)
-        advice = r"give more accumulation, or checkpointing=true \(memory could not be predicted: broken\)"
+        advice = r"raise accumulation or set checkpointing=true \(memory could not be predicted: broken\)"
     options = {"corpus": "synthetic", "model": "mini", "batch_size": 64, "max_steps": 1, "max_length": 512}
     with pytest.raises(TrainingStopped, match=f"GPU of 2.0 GiB is out of memory[:;] {advice}"):
         train(progress=False, callbacks=[Full()], method=method, **options)

@@ -48,7 +48,7 @@ def test_a_saved_run_predicts_what_it_was_scored_on(runs, own_corpus, name):
     for prediction, row in zip(predictions, recorded, strict=True):
         assert list(prediction.probabilities.values()) == pytest.approx(row["probabilities"], abs=1e-4)
     assert classifier.predict([]) == []
-    with pytest.raises(InputError, match="two empty sides"):
+    with pytest.raises(InputError, match=r"both texts of pairs \[.*\] are empty"):
         classifier.predict([("", " ")])
 
 

@@ -17,7 +17,7 @@ def label_counts(counts: pandas.DataFrame, title: str) -> Figure:
 
 @styled
 def edit_sizes(sizes: pandas.DataFrame, title: str) -> Figure:
-    """Draw box plots (median, quartiles, 5 to 95 %) of each column of numbers by intention, from a row per revision."""
+    """Draw a box plot (median, quartiles, 5 to 95 %) per intention for each column of numbers of a `size_table`."""
     labels, options = list(sizes.intention.cat.categories), {"whis": (5, 95), "showfliers": False, "widths": 0.6}
     figure, axes = canvas(DOUBLE, 0.24 * len(labels) + 1.1, columns=sizes.shape[1] - 1, sharey=True)
     for axis, column, colour in zip(axes, sizes.columns[1:], seaborn.color_palette("colorblind"), strict=False):

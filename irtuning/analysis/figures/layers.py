@@ -38,7 +38,7 @@ def layer_importance(record: dict) -> Figure:
 
 @styled
 def layer_shares(records: Sequence[dict]) -> Figure:
-    """Draw the share of steps in which each layer learned, mean over runs, and each run's largest distance from it."""
+    """Draw the share of steps in which each layer learned (mean over runs), and each run's largest gap to that mean."""
     table, single = layer_frequency(records), pandas.concat([layer_frequency([record]) for record in records])
     gaps = single.sub(table.loc[single.index].to_numpy()).abs().max(axis=1)
     figure, (axis, side) = canvas(DOUBLE, 0.24 * len(table) + 1.1, columns=2, sharey=True, width_ratios=[5, 1])
@@ -53,7 +53,7 @@ def layer_shares(records: Sequence[dict]) -> Figure:
 
 @styled
 def score_bands(record: dict) -> Figure:
-    """Draw the distribution of the layers' scores over the steps of a run with the cut, and how many layers learn."""
+    """Draw the distribution of a run's layer scores at each step with the cut, and the number of layers that learn."""
     table, colour = score_spread(record), run_colour(record)
     figure, (above, below) = canvas(DOUBLE, 3.6, rows=2, sharex=True, height_ratios=[2.4, 1])
     above.fill_between(table.index, table["min"], table["max"], color="0.88", lw=0, label="lowest to highest")
@@ -71,10 +71,10 @@ def score_bands(record: dict) -> Figure:
 def cut_figure(scores: Sequence[float], variant: str = "reference") -> Figure:
     """Draw the cut of a list of scores: the sorted scores above, and V of every possible cut below.
 
-    InputError is raised for fewer than two scores, or one that is not known.
+    InputError is raised for fewer than two scores, and for scores that are not known.
     """
     if len(scores) < 2 or any(score is None or score != score for score in scores):
-        raise InputError("the cut is drawn of two or more scores, all of them known")
+        raise InputError("a figure of the cut needs two or more scores, all of them known")
     order = np.argsort(scores, kind="stable")  # equal scores in the order of layers, as in the selector
     depth, ascending = len(scores), np.asarray(scores, dtype=float)[order]
     kept, variances = np.isin(order, split_scores(scores, variant=variant)), cut_variances(ascending)

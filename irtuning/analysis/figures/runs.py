@@ -158,7 +158,7 @@ def run_curve(record: dict) -> Figure:
 
 
 def _rows(figure: Figure, names: Sequence[str], name: str) -> Figure:
-    """Name the rows of a figure from top to bottom, and the numbers of all its panels."""
+    """Label the rows of a figure from top to bottom, and the horizontal axis of all its panels."""
     for axis in figure.axes:
         axis.set(xlabel=name)
         axis.grid(axis="x", alpha=0.3)

@@ -18,11 +18,11 @@ STYLE = {
     "font.size": 8, "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
     "figure.dpi": 150, "savefig.dpi": 200, "svg.hashsalt": "irtuning",
 }  # fmt: skip
-styled = matplotlib.rc_context(STYLE)  # decorator of a function that draws in this style, whatever the caller's is
+styled = matplotlib.rc_context(STYLE)  # decorator: the function draws in this style, whatever the caller's style is
 
 
 def method_colour(method: str, recorded: Mapping | None = None) -> tuple:
-    """Return the colour of a method's text or a run's title: a stated or recorded one, or one made from its name."""
+    """Return the colour for a method's text or a run's title: its own, the recorded one, or one from its name."""
     name = method.split(",")[0].split(":")[0]
     hue = zlib.crc32(name.encode()) % 360 / 360
     return matplotlib.colors.to_rgb(facts(name, recorded)["colour"] or colorsys.hls_to_rgb(hue, 0.4, 0.35))
@@ -59,7 +59,7 @@ def corpus_panels(table: pandas.DataFrame, height: float, per_corpus: int = 1, *
 
 
 def heat_map(axis, table: pandas.DataFrame, form: str, name: str, xlabel="", **options) -> None:
-    """Draw a table as a heat map, with its numbers if there is room for them, and `name` beside the colours."""
+    """Draw a table as a heat map, with its numbers if there is room for them, and `name` beside the colour bar."""
     numbers = {"annot": table.shape[1] <= 16, "fmt": form, "annot_kws": {"size": 6}}
     options = {"cmap": "Blues", "xticklabels": max(1, table.shape[1] // 20), "yticklabels": True} | numbers | options
     seaborn.heatmap(table, ax=axis, cbar_kws={"label": name, "pad": 0.01}, **options)

@@ -21,7 +21,7 @@ sys.exit(failed)
 
 
 def test_every_script_imports():
-    scripts = sorted(map(str, (REPOSITORY / "reports").rglob("*.py")))
+    scripts = sorted(str(p) for p in (REPOSITORY / "reports").rglob("*.py") if not p.name.startswith("test_"))
     assert len(scripts) > 8
     run = subprocess.run([sys.executable, "-c", IMPORT_ALL, *scripts], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

@@ -1,0 +1,57 @@
+"""What the report of the study says in words holds in its committed records."""
+
+import re
+
+import nbformat
+import numpy as np
+import pandas
+import pytest
+
+from irtuning.analysis.tables import runs_table
+from irtuning.companion import study
+from irtuning.companion.experiments import Companion
+from irtuning.companion.paths import notebook_path
+
+
+def test_the_reports_sentences_hold_in_the_committed_records():
+    """Notebook 5's prose names no number; what it says of them is this."""
+    companion = Companion("study", ["argrewrite", "arxivedits"])
+    headline, own, sizes, rates = (companion.experiment(n, of="study").records for n in ("methods", "own-budget", "sizes", "rates"))
+    first = study.primary_comparisons(headline).set_index(["corpus", "against"])
+    assert list(first[first.p_holm < 0.05].index) == [("arxivedits", "ist")] and (first.difference.xs("ist", level=1) > 0).all()
+    means = runs_table(headline + own, "test").groupby(["corpus", "method"])[["macro_f1", "layer_share"]].mean()
+    assert (means.layer_share.xs("ist", level=1) < means.layer_share.xs("ir", level=1) / 2).all()
+    floors = companion.experiment("methods", of="study").floors
+    linear = pandas.DataFrame(floors).query("split == 'test' and name == 'edit-aware'").groupby("corpus").macro_f1.mean()
+    assert means.macro_f1["arxivedits"].max() < linear["arxivedits"]
+    assert runs_table(headline, "test").groupby(["corpus", "method"]).macro_f1.mean()["argrewrite"].min() > linear["argrewrite"]
+    assert study.memory_differences(headline).share.between(-0.1, 0, inclusive="neither").all()
+    assert study.size_differences(sizes).iloc[-1].low < 0 < study.size_differences(sizes).iloc[-1].high
+    assert len({r["run"]["config"]["max_steps"] for r in headline + sizes}) == 1
+    rate = {r["run"]["config"]["method"]: r["run"]["config"]["learning_rate"] for r in headline}
+    assert rate["full"] == 2 * rate["ir"] and sum(value == 0.002 for value in rate.values()) > len(rate) / 2
+    beside = study.rate_differences(rates).loc["argrewrite"]
+    assert len(beside.columns) == 3 and (beside.replace("≥ ", "", regex=True).astype(int).abs() < 5).all(axis=None)
+    assert study.rate_differences(rates).loc[("arxivedits", "training")].str.startswith("≥").any()
+    reached = study.convergence_differences(headline).query("loss == 'training' and unit == 'steps'").set_index("corpus")
+    assert 0 < reached.reached["argrewrite"] < 1 and reached.reached["arxivedits"] == 0 and (reached.difference > 0).all()
+    secondary = study.secondary_differences(own).set_index(["corpus", "against"])
+    assert set(secondary.index.get_level_values(1)) == {"rst", "lisa", "lisa-adapters"} and (secondary.difference > 0).all()
+    assert (secondary.loc["arxivedits"].low > 0).all() and (first.drop(index="ist", level=1).p_holm > 0.05).all()
+    few = runs_table(own, "test").groupby("method").layer_share.mean()
+    assert few[["rst", "lisa", "lisa-adapters"]].tolist() == pytest.approx([1 / 6] * 3)
+    peaks = study.peak_memory(headline)
+    saved = 1 - peaks / peaks.loc["full"]
+    assert (saved.loc["random-counts"] / saved.loc["ir"]).between(0.9, 1.1).all() and (saved.loc["last-k"] > 3 * saved.loc["ir"]).all()
+    assert ((first.detectable / first.difference) ** 2 > 10).mean() > 0.5
+    assert not study.size_differences(sizes).iloc[:-1].low.gt(0).any()
+    ours = study.non_inferiority(headline).set_index(["method", "corpus"]).non_inferior
+    assert list(ours[ours].index) == [("last-k:share=0.5", "argrewrite")]
+    ends = [[point["loss"] for point in r["train"]["validation"]] for r in headline if r["run"]["config"]["method"] == "full"]
+    assert np.mean([min(losses) < losses[-1] for losses in ends]) > 0.5
+    found = study.mistakes(headline)
+    assert found[found.intention.isin(["General Content Development", "Warrant/Reasoning/Backing"])].every_run.min() > 0.2
+    cells = nbformat.read(notebook_path("05_the_study"), 4).cells
+    prose = "".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    rows = re.findall(r"\| (argrewrite|arxivedits) \| ([^|]*) \| ([^|]*) \|", prose)
+    assert len(rows) == 5 and set(rows) <= set(zip(found.corpus, found.intention, found.predicted, strict=True))
