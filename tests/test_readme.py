@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from irtuning.cli import app
+from irtuning.corpora.sources import CORPORA
 from irtuning.method.registry import METHODS
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -53,10 +54,10 @@ def use(text, folder):
 
 @pytest.fixture
 def empty_folder(tmp_path, monkeypatch):
-    """An empty working folder; strategies that a section registers are forgotten afterwards."""
+    """An empty working folder; strategies and corpora that a section registers are forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    with mock.patch.dict(METHODS):
+    with mock.patch.dict(METHODS), mock.patch.dict(CORPORA):
         yield tmp_path
 
 

@@ -183,7 +183,7 @@ class Companion:
         settings = self.settings | ({} if self.max_steps is None else {"max_steps": self.max_steps})
         corpora = [name for name in self.corpora if self.corpus_of[experiment] in ("", name)]
         for model, corpus in ((model, corpus) for model in self.models for corpus in corpora):
-            # a corpus in its published split has one fold, and gets as many runs as the others
+            # the only split of a corpus gets as many runs as the folds of others
             one_fold = has_fixed_splits(corpus, settings.get("split"))
             folds, seeds = ([0], self.seeds * len(self.folds)) if one_fold else (self.folds, self.seeds)
             for options in comparisons(experiment, self.methods):

@@ -116,7 +116,7 @@ def run_name(config: RunConfig) -> str:
 
 
 def corpus_floors(corpus: Corpus, splits: Sequence[str] = ("validation",)) -> list[dict]:
-    """Return the scores of both floors on each split, then the human ceiling if the corpus has one. They are cached."""
+    """Return the scores of both floors on each split, then those of the human ceiling. Each corpus is scored once."""
     from irtuning.analysis.ceiling import human_ceiling
     from irtuning.corpora.floors import edit_aware_floor, operation_floor
     key = corpus.checksum, corpus.fold, *splits

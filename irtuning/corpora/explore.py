@@ -81,7 +81,7 @@ def cue_table(corpus: Corpus, top: int = 5) -> pandas.DataFrame:
 
 
 def corpora_table(loaded: Sequence[Corpus] = ()) -> pandas.DataFrame:
-    """Return a row per named corpus: labels, splits, licence, home, how to get it, and its size where it is loaded."""
+    """Return a row per named corpus: its labels, splits, licence, home, how to get it, and its size if it is loaded."""
     here, rows = {corpus.name: corpus for corpus in loaded}, {}
     for name, source in CORPORA.items():
         corpus = here.get(name)

@@ -34,6 +34,8 @@ def load_iterater(folder: Path | None, fold: int = 0, labels: str | None = None,
     parts = [COLUMNS.revisions(rows, f"iterater_{name}", names) for name, rows in tables.items()]
     if folder and (folder / ANNOTATORS).is_file():
         parts = [_with_annotators(part, *found) for part, found in zip(parts, _annotated(folder), strict=True)]
+        if not any("annotators" in r.extra for part in parts for r in part):
+            raise InputError(f"{folder / ANNOTATORS} has none of these edits; get it again, or move it away")
     dropped = Counter(r.intention for part in parts for r in part if r.intention == OTHERS)
     parts = [[r for r in part if r.intention != OTHERS] for part in parts]
     corpus = Corpus("iterater", ITERATER_LABELS, *parts, dropped=dict(dropped))

@@ -55,8 +55,8 @@ CORPORA = {
     "iterater": CorpusSource(
         load=iterater.load_iterater, labels=tabular.ITERATER_LABELS, splits=("folds", "published"),
         patterns=("train.json", "train.jsonl", "dev.json", "test.json"), annotators=iterater.ANNOTATORS,
-        licence="Apache-2.0", home="https://github.com/vipulraheja/IteraTeR (commit 4bddaa4f90e9, dataset/)",
-        hub=iterater.HUB,
+        licence="Apache-2.0",
+        home="https://github.com/vipulraheja/IteraTeR (commit 4bddaa4f90e9, dataset/)", hub=iterater.HUB,
         url="https://raw.githubusercontent.com/vipulraheja/IteraTeR/4bddaa4f90e9ba041cf468625bc253a93437776e/"
         "dataset/human_sent_level.zip",
         archive_sha256="5dd5a673e897db58195417a451cdde135179f98f07131eb9b5e722aa1f8bc982",

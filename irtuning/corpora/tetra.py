@@ -82,7 +82,7 @@ def _paragraphs(path: Path) -> Iterator[list[Unit]]:
         content = content.replace(FAULT, REPAIR)
     try:
         root = ElementTree.fromstring(content)
-    except (ElementTree.ParseError, ValueError) as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # LookupError: an unknown encoding
         raise InputError(f"{path} is not well-formed XML: {error}; get the published file again") from error
     for section in root:
         units = [[]]

@@ -174,7 +174,7 @@ def held_out(out: Out = REPORTS) -> None:
 def figure(out: Out = REPORTS) -> None:
     """Draw the picture and write the tables as Markdown, from the tables in the folder."""
     from irtuning.analysis.figures.style import to_image
-    tables = {name: pandas.read_csv(out / f"{name}.csv", keep_default_na=False)
+    tables = {name: pandas.read_csv(out / f"{name}.csv", na_filter=name == "floors")
               for name in ("forms", "headline", "floors") if (out / f"{name}.csv").exists()}  # fmt: skip
     write_bytes(out / "forms.png", to_image(drawn(tables)))
     write_text(out / "forms.md", "\n".join(sections(tables)))
@@ -204,41 +204,46 @@ def sections(tables: dict[str, pandas.DataFrame]) -> Iterator[str]:
         yield markdown(chosen(tables["forms"]).round(3).reset_index().set_index("model"))
     if "floors" in tables:
         yield "## Floors, and how well people agree\n"
-        yield markdown(tables["floors"].set_index("corpus").map(lambda x: round(x, 3) if isinstance(x, float) else x))
+        yield markdown(tables["floors"].round(3).set_index("corpus"))
 
 
 def drawn(tables: dict[str, pandas.DataFrame]):
     """The picture: a row of axes for each table, a column for each corpus, a point for each run, floors and ceiling."""
-    from irtuning.analysis.figures.style import DOUBLE, canvas, legend_above, method_colour, styled
+    from irtuning.analysis.figures.style import DOUBLE, canvas, styled
     shown = {name: tables[name] for name in ("forms", "headline") if name in tables}
     corpora = list(dict.fromkeys(corpus for table in shown.values() for corpus in table.corpus))
+    colours = {"none": "#0173B2", "balanced": "#DE8F05", "full": "#0173B2", "ir": "#029E73"}
+    bounds = tables.get("floors", pandas.DataFrame(columns=["corpus", "name", "macro_f1", "low", "high"]))
+    line_of = dict(zip(dict.fromkeys(bounds.name), ("0.6 :", "0.3 --", "0.3 -", "0.6 -"), strict=False))
 
     @styled
     def draw():
-        made, axes = canvas(DOUBLE, 2.9 * len(shown), len(shown), len(corpora), squeeze=False)
+        sizes = [table.groupby(["model", "form", "method"]).ngroups + 2 for table in shown.values()]
+        options = {"squeeze": False, "sharey": "row", "gridspec_kw": {"height_ratios": sizes}}
+        made, axes = canvas(DOUBLE, 1.2 * len(shown) + 0.26 * sum(sizes), len(shown), len(corpora), **options)
         for row, (name, table) in zip(axes, shown.items(), strict=True):
+            by = ["model", "form"] if name == "forms" else ["model", "form", "method"]
+            labels = list(dict.fromkeys(table[by].agg("\n".join, axis=1)))
             for axis, corpus in zip(row, corpora, strict=True):
                 part = table[table.corpus == corpus]
-                by = ["model", "form"] if name == "forms" else ["model", "method"]
-                colour = "class_weights" if name == "forms" else "method"
-                labels = list(dict.fromkeys(part[by].agg(" ".join, axis=1)))
-                for value, group in part.groupby(colour, sort=False):
-                    at = group[by].agg(" ".join, axis=1).map(labels.index)
-                    shift = 0.15 * (value == "balanced")
-                    label = f"class weights: {value}" if name == "forms" else value
-                    axis.plot(at + shift, group.macro_f1, "o", ms=3, alpha=0.8, label=label, color=method_colour(value))
-                bounds = tables.get("floors", part.head(0).assign(name=[]))
-                for bound in bounds[bounds.corpus == corpus].itertuples():
-                    if bound.low != "" and bound.low == bound.low:
-                        axis.axhspan(float(bound.low), float(bound.high), color="0.9", zorder=0)
-                    axis.axhline(bound.macro_f1, color="0.5", lw=0.7, ls="--", zorder=1)
-                    axis.annotate(bound.name, (1, bound.macro_f1), xycoords=("axes fraction", "data"), fontsize=5,
-                                  ha="right", va="bottom", color="0.3")  # fmt: skip
-                axis.set_xticks(range(len(labels)), labels, rotation=90, fontsize=6)
-                axis.set(title=f"{corpus}" if len(part) else "", ylabel="macro F1" if corpus == corpora[0] else "")
+                for bound in bounds[(bounds.corpus == corpus) & (len(part) > 0)].itertuples():
+                    grey, style = line_of[bound.name].split()
+                    axis.axvspan(bound.low, bound.high, color="0.92", zorder=0)  # NaN for a floor draws nothing
+                    axis.axvline(bound.macro_f1, color=grey, lw=0.9, ls=style, zorder=1, label=bound.name)
+                for value, group in part.groupby("class_weights" if name == "forms" else "method", sort=False):
+                    at = group[by].agg("\n".join, axis=1).map(labels.index) + 0.25 * (value == "balanced")
+                    label, colour = (f"class weights: {value}" if name == "forms" else value), colours[value]
+                    axis.plot(group.macro_f1, at, "o", ms=3, alpha=0.7, mew=0, label=label, color=colour)
+                    means = group.macro_f1.groupby(at).mean()
+                    axis.plot(means, means.index, "|", ms=9, mew=1.5, color=colour)
+                axis.set_yticks(range(len(labels)), labels, fontsize=6)
+                axis.set(title=corpus if len(part) else "", xlabel="macro F1 on validation")
                 axis.set_visible(len(part) > 0)
+            row[0].set_ylim(len(labels) - 0.4, -0.6)
+        names = {label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels())}
+        made.legend(names.values(), names.keys(), loc="outside upper center", ncols=4, fontsize=7)
         made.supxlabel("\n".join(f"{name}: {stamp(table)}" for name, table in shown.items()), fontsize=4.5)
-        return legend_above(made)
+        return made
     return draw()
 
 

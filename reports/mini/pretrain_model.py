@@ -99,7 +99,7 @@ def _cross_entropy(hidden: "torch.Tensor", table: "torch.Tensor", targets: "torc
 def bits_per_byte(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", documents: Sequence[str], begin: int = BEGIN
 ) -> float:
-    """Return the held-out loss in bits for each byte of UTF-8; documents are read in windows of 480 tokens.
+    """Return the held-out loss in bits per byte of UTF-8. Documents are read in windows of 480 tokens.
 
     Each window stands after the token `begin`, as each document did when the model was pre-trained.
     """

@@ -17,7 +17,7 @@ from unittest import mock
 import openpyxl
 import pytest
 
-from irtuning.corpora import argrewrite, sources
+from irtuning.corpora import argrewrite, sources, tetra
 from irtuning.corpora.argrewrite import COLUMNS, FINE_LABELS, read_workbook
 from irtuning.corpora.arxivedits import GOLD, read_edits
 from irtuning.corpora.base import SPLITS, Corpus, Revision
@@ -389,8 +389,10 @@ def test_import_is_light():
 ROWS = [dict(before=f"Old {i}.", after=f"New {i}, “é”.", label="abc"[i % 3], who=f"w{i // 2}") for i in range(40)]
 DRAFT = [COLUMNS, *([i, f"S {i}.", i, 0, "Evidence", "Modify", str(i)] for i in range(1, 6))]
 PAIRS = [{"0": PAIR | {GOLD: {"0": EDIT}}}]
+REVISED = '<doc><title><text>A “b”.</text><edit type="style" crr="New">Old</edit><text>text.</text></title></doc>'
 WHOLE = dict.fromkeys(("own.csv", "own.jsonl", "own.xlsx"), (lambda path: write_table(path, ROWS), load_corpus)) | {
     "train.json": (lambda path: write_jsonl(path, PAIRS), lambda path: list(read_edits(path))),
+    "P01-0001-A.xml": (lambda path: path.write_text(REVISED), lambda path: list(tetra.read_edits(path))),
     "Annotation_2018argrewrite_1.xlsx": (lambda p: write_book(p, Old_Draft=DRAFT, New_Draft=DRAFT), read_workbook),
 }
 

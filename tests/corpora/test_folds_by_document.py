@@ -1,5 +1,6 @@
 """ITERATER, arXivEdits and TETRA in folds by document: every row against an independent reading, and damaged files."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -131,7 +132,7 @@ def test_the_human_ceiling_is_that_of_an_independent_calculation(real_data, fold
     assert majority.macro_f1 == pytest.approx(macro_f1(ITERATER_LABELS, *zip(*others, strict=True)))
 
 
-def small_iterater(folder: Path, validation: str = "dev", archive: bool = True) -> Path:
+def small_iterater(folder: Path, validation: str = "dev") -> Path:
     """Write an ITERATER of 22 rows a split, the last ones labelled others, with three annotators."""
     folder.mkdir(parents=True)
     edits = defaultdict(list)
@@ -144,12 +145,15 @@ def small_iterater(folder: Path, validation: str = "dev", archive: bool = True) 
             edits[name, row["doc_id"]].append(given)
     documents = [({"dev": "dev", validation: "dev"}.get(name, name), {"doc_id": document, "revision_depth": 1, "edit_actions": of})
                  for (name, document), of in edits.items()]  # fmt: skip
-    if archive:
-        with zipfile.ZipFile(folder / iterater.ANNOTATORS, "w") as made:
-            for name in ("train", "dev", "test"):
-                lines = [json.dumps(document) for at, document in documents if at == name]
-                made.writestr(f"human_doc_level/{name}.json", "\n".join(lines))
+    document_level(folder, documents)
     return folder
+
+
+def document_level(folder: Path, documents: list[tuple[str, dict]]) -> None:
+    with zipfile.ZipFile(folder / iterater.ANNOTATORS, "w") as made:
+        for name in ("train", "dev", "test"):
+            lines = [json.dumps(document) for at, document in documents if at == name]
+            made.writestr(f"human_doc_level/{name}.json", "\n".join(lines))
 
 
 @pytest.mark.parametrize("validation", ["dev", "validation"])
@@ -194,6 +198,7 @@ BAD_FOLDERS = [
     (lambda f: (f / "test.json").write_text((f / "test.json").read_text().replace('"style"', '"styl"')),
      "unknown label in .*test.json, line 4: 'styl'; did you mean 'style'"),
     (lambda f: cut_short(f, iterater.ANNOTATORS), r"human_doc_level.zip cannot be read .*move it away to do without"),
+    (lambda f: document_level(f, []), "human_doc_level.zip has none of these edits"),
     (lambda f: shutil.copy(f / "train.json", f / iterater.ANNOTATORS), r"human_doc_level.zip cannot be read"),
 ]  # fmt: skip
 
@@ -277,6 +282,7 @@ BAD_XML = [
     ("P01-0001-A.xml", "<doc><abstract><b>a</b></abstract></doc>", "unknown element 'b'; 'abstract' holds text and edit"),
     ("P01-0001-A.xml", '<doc><title><edit crr="b">a</edit></title></doc>', "edit 1: it needs `type` and `crr`, got {'crr'"),
     ("P01-0001-A.xml", '<doc><title><edit type="style" crr=""/></title></doc>', "edit 1: it changes nothing"),
+    ("P01-0001-A.xml", '<?xml version="1.0" encoding="odd"?><doc/>', "not well-formed XML: unknown encoding"),
     ("notes.xml", "<doc/>", "the file name must be a paper and an editor"),
 ]
 
@@ -302,3 +308,6 @@ def test_only_the_known_fault_of_tetra_is_repaired_and_only_in_the_published_fil
 def test_the_published_files_have_the_stated_checksum(real_data, name):
     source = CORPORA[name]
     assert source.digest(real_data / name) == source.checksum and "folds" in source.splits
+    if source.archive_sha256:
+        archive = (real_data / name / source.url.rsplit("/", 1)[1]).read_bytes()
+        assert hashlib.sha256(archive).hexdigest() == source.archive_sha256

@@ -32,9 +32,13 @@ forms.app(["figure", "--out", sys.argv[1]])
 
 
 @pytest.fixture
-def small(monkeypatch, own_corpus):
+def small(monkeypatch, tmp_path):
     """The script with one tiny model, one seed and one small corpus, whose settings are returned."""
-    corpus = {name: own_corpus[name] for name in ("corpus", "before", "after", "label", "group")}
+    sides = [(f"car {i} stops", f"red car {i} stops", "add") for i in range(60)]
+    rows = [(*(side if i % 3 else (side[1], side[0], "drop")), f"w{i // 3}") for i, side in enumerate(sides)]
+    names = ["before", "after", "label", "group"]
+    pandas.DataFrame(rows, columns=names).to_csv(tmp_path / "own.csv", index=False)
+    corpus = {"corpus": str(tmp_path / "own.csv"), "group": "group"}
     for name, value in (SMALL | {"CORPORA": dict.fromkeys(forms.CORPORA, (corpus,))}).items():
         monkeypatch.setattr(forms, name, value)
     return corpus
