@@ -274,8 +274,8 @@ def test_own_folder_keeps_its_splits(tmp_path):
 
 
 def test_null_and_nan_are_an_empty_side_but_no_group_and_rows_know_their_line(tmp_path):
-    missing = [{"before": None, "after": "b", "label": "a"}, {"before": float("nan"), "after": "b", "label": "b"}]
-    rows = load_corpus(write_jsonl(tmp_path / "own.jsonl", missing * 10)).train
+    missing = [{"before": (None, float("nan"))[i % 2], "after": f"b {i}", "label": "ab"[i % 2]} for i in range(20)]
+    rows = load_corpus(write_jsonl(tmp_path / "own.jsonl", missing)).train
     assert {(r.before, r.operation) for r in rows} == {("", "add")}
     path = write_jsonl(tmp_path / "own.jsonl", [*own_rows(), own_rows()[0] | {"who": None}])
     with pytest.raises(InputError, match="line 25: 'who' is blank"):

@@ -6,6 +6,8 @@ import logging
 import pandas
 import pytest
 
+from irtuning.corpora.base import SPLITS
+from irtuning.corpora.leaks import leaks
 from irtuning.corpora.load import load_corpus
 from irtuning.corpora.reading import read_rows
 from irtuning.errors import InputError
@@ -20,7 +22,7 @@ READ = {  # name: (file, content, cells of the rows, what the log says)
     "prose with commas": ("a.csv", 'before,after,label\n"One, two,\nthree",x,style\n', [["One, two,\nthree", "x", "style"]], ""),
     "semicolons": ("a.csv", "before;after;label\na, b;c;style\n", [["a, b", "c", "style"]], "';' between"),
     "tabs in a .csv": ("a.csv", HEADER + "a\tb\tstyle\n", [["a", "b", "style"]], r"'\t' between"),
-    "UTF-16": ("a.csv", (HEADER + "é\t“b”\tstyle\n").encode("utf-16"), [["é", "“b”", "style"]], ""),
+    "UTF-16": ("a.csv", (HEADER + "é\t“b”\tstyle\n").encode("utf-16"), [["é", "“b”", "style"]], "between"),
     "Latin-1": ("a.csv", "before,after,label\nnaïve,Je l'ai été à Noël,style\n".encode("latin-1"),
                 [["naïve", "Je l'ai été à Noël", "style"]], "read as cp1252, such as 'naïve'"),
     "an array of objects": ("a.json", '[\n {"before": "a",\n "after": "b", "label": "x"}]', [["a", "b", "x"]], ""),
@@ -107,3 +109,27 @@ def test_all_faulty_rows_are_named_at_once_and_shortened(tmp_path):
         load_corpus(write(path, rows))
     text = str(caught.value)
     assert "line 3, 4, 21, 22, 23, 24, 25, 26 and 9 more: 'label' is blank" in text and "line 6: both sides" in text
+
+
+def test_equal_pairs_stay_together_and_leaks_are_told(tmp_path, caplog):
+    rows = [row | {"label": "ab"[n % 2] if row["before"] == "old 1" else row["label"]}
+            for n in range(4) for row in own_rows(60)]  # fmt: skip
+    path = write(tmp_path / "own.jsonl", rows)
+    for fold in range(5):
+        corpus = load_corpus(path, fold=fold)
+        parts = [{(r.before, r.after) for r in corpus.split(split)} for split in SPLITS]
+        assert sum(map(len, parts)) == len(set.union(*parts)) == 60
+    expected = {"repeated rows": 180, "pairs in several splits": 0, "pairs with two labels": 1, "groups in several splits": 0}
+    assert leaks(corpus) == expected
+    assert "180 repeated rows: " in caplog.text and "1 pairs with two labels: " in caplog.text
+    assert "in several splits" not in caplog.text
+
+
+def test_groups_and_pairs_that_given_splits_share_and_labels_alike_are_told(tmp_path, caplog):
+    [write(tmp_path / f"{split}.jsonl", own_rows(count)) for split, count in (("train", 40), ("dev", 20), ("test", 10))]
+    load_corpus(tmp_path, group="who")
+    assert "10 groups in several splits" in caplog.text and "20 pairs in several splits" in caplog.text
+    caplog.clear()
+    rows = [row | {"label": ("Style", "style ", "STYLE", "clear")[i % 4]} for i, row in enumerate(own_rows())]
+    assert load_corpus(write(tmp_path / "own.jsonl", rows)).labels == ("STYLE", "Style", "clear", "style")
+    assert "labels ['STYLE', 'Style', 'style'] differ in case" in caplog.text and caplog.text.count("WARNING") == 1
