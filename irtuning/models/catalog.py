@@ -15,6 +15,10 @@ MINI_SETTINGS = REFERENCE_SETTINGS | {
     "rank": 16, "alpha": 32, "width": 32, "learning_rate": 1e-3, "full_learning_rate": 3e-4}  # fmt: skip
 TINY_SETTINGS = MINI_SETTINGS | {"rank": 8, "alpha": 16, "width": 16, "learning_rate": 2e-3, "full_learning_rate": 1e-3}
 MINI = "mini"  # the embedded model
+OWNERS = {  # of models that the Hub once knew without an owner, by how their names begin
+    "albert": "albert", "bert": "google-bert", "camembert": "almanach", "distilbert": "distilbert",
+    "distilgpt2": "distilbert", "distilroberta": "distilbert", "gpt2": "openai-community", "roberta": "FacebookAI",
+    "t5": "google-t5", "xlm": "FacebookAI", "xlnet": "xlnet"}  # fmt: skip
 TINY_SHAPE = {"hidden_size": 64, "intermediate_size": 176, "num_attention_heads": 2, "num_key_value_heads": 2}
 # The embedded model's shape and tokenizer, with some numbers changed, and weights drawn with a fixed seed.
 RANDOM = {"mini-random": ({}, MINI_SETTINGS), "tiny-random": (TINY_SHAPE, TINY_SETTINGS)}
