@@ -1,6 +1,5 @@
 """Files read into rows that know their file and line, so that every error message can name them."""
 
-import codecs
 import csv
 import io
 import json
@@ -15,8 +14,6 @@ from typing import NamedTuple
 from irtuning.errors import InputError, brief
 
 logger = logging.getLogger(__name__)
-MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
-         codecs.BOM_UTF16_BE: "utf-16", b"": "utf-8-sig"}  # fmt: skip
 WESTERN = "cp1252"  # what Excel saves in Western Europe and America; the encoding of choice where several fit as well
 MOST_ROWS = 8  # named in one message
 DELIMITERS = ",;\t|"
@@ -65,17 +62,13 @@ def read_text(path: Path) -> str:
     """Return the text of a file without its byte order mark. An encoding other than UTF-8 is detected and logged."""
     try:
         content = path.read_bytes()
+        text = content.decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-    encoding = next(encoding for mark, encoding in MARKS.items() if content.startswith(mark))
-    try:
-        text = content.decode(encoding)
     except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        problem = f"{path}, line {line} is not {encoding.removesuffix('-sig').upper()} ({error.reason})"
-        text = _guess(content, path) if encoding == "utf-8-sig" else None
-        if text is None:
-            raise InputError(f"{problem}; save the file as UTF-8") from error
+        if (text := _guess(content, path)) is None:
+            line = content[: error.start].count(b"\n") + 1
+            raise InputError(f"{path}, line {line} is not UTF-8 ({error.reason}); save the file as UTF-8") from error
     if "\0" in text:
         raise InputError(f"{path} holds zero bytes, so it is not text or lacks its encoding's mark; save it as UTF-8")
     return text

@@ -22,7 +22,7 @@ READ = {  # name: (file, content, cells of the rows, what the log says)
     "prose with commas": ("a.csv", 'before,after,label\n"One, two,\nthree",x,style\n', [["One, two,\nthree", "x", "style"]], ""),
     "semicolons": ("a.csv", "before;after;label\na, b;c;style\n", [["a, b", "c", "style"]], "';' between"),
     "tabs in a .csv": ("a.csv", HEADER + "a\tb\tstyle\n", [["a", "b", "style"]], r"'\t' between"),
-    "UTF-16": ("a.csv", (HEADER + "é\t“b”\tstyle\n").encode("utf-16"), [["é", "“b”", "style"]], "between"),
+    "UTF-16": ("a.csv", (HEADER + "é\t“b”\tstyle\n").encode("utf-16"), [["é", "“b”", "style"]], "read as utf_16"),
     "Latin-1": ("a.csv", "before,after,label\nnaïve,Je l'ai été à Noël,style\n".encode("latin-1"),
                 [["naïve", "Je l'ai été à Noël", "style"]], "read as cp1252, such as 'naïve'"),
     "an array of objects": ("a.json", '[\n {"before": "a",\n "after": "b", "label": "x"}]', [["a", "b", "x"]], ""),
