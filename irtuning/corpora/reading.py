@@ -15,6 +15,8 @@ from irtuning.errors import InputError, brief
 
 logger = logging.getLogger(__name__)
 WESTERN = "cp1252"  # what Excel saves in Western Europe and America; the encoding of choice where several fit as well
+ENCODINGS = [WESTERN, "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp874", "cp932", "cp949",
+             "gb18030", "big5", "utf_16", "utf_32"]  # what Excel saves anywhere  # fmt: skip
 MOST_ROWS = 8  # named in one message
 DELIMITERS = ",;\t|"
 
@@ -80,7 +82,7 @@ def _guess(content: bytes, path: Path) -> str | None:
 
     text = content.decode("utf-8", errors="replace")
     strange = len(re.findall(r"[^\x00-\x7f]", text))
-    if 2 * text.count("\ufffd") < strange or not (found := list(from_bytes(content))):
+    if 2 * text.count("\ufffd") < strange or not (found := list(from_bytes(content, cp_isolation=ENCODINGS))):
         return None
     best = [match for match in found if (match.chaos, match.coherence) == (found[0].chaos, found[0].coherence)]
     match = next((match for match in best if match.encoding == WESTERN), best[0])

@@ -25,6 +25,10 @@ READ = {  # name: (file, content, cells of the rows, what the log says)
     "UTF-16": ("a.csv", (HEADER + "é\t“b”\tstyle\n").encode("utf-16"), [["é", "“b”", "style"]], "read as utf_16"),
     "Latin-1": ("a.csv", "before,after,label\nnaïve,Je l'ai été à Noël,style\n".encode("latin-1"),
                 [["naïve", "Je l'ai été à Noël", "style"]], "read as cp1252, such as 'naïve'"),
+    "few letters": ("a.csv", "before,after,label\nn°1,naïve,x\n".encode("cp1252"),
+                    [["n°1", "naïve", "x"]], "read as cp1252, such as 'n°1'"),
+    "Cyrillic": ("a.csv", ("before;after;label\n" + "Он пошёл домой.;Он идёт;x\n" * 9).encode("cp1251"),
+                 [["Он пошёл домой.", "Он идёт", "x"]] * 9, "read as cp1251, such as 'Он'"),
     "an array of objects": ("a.json", '[\n {"before": "a",\n "after": "b", "label": "x"}]', [["a", "b", "x"]], ""),
 }  # fmt: skip
 
