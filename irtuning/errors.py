@@ -23,14 +23,14 @@ def brief(value: object) -> str:
     return _SHORT.repr(value)
 
 
-def unknown(kind: str, value: object, choices: Iterable[str]) -> InputError:
-    """Return an error for an unknown name. It suggests the most similar known names.
+def unknown(kind: str, value: object, choices: Iterable[str], meant: Iterable[str] = ()) -> InputError:
+    """Return an error for an unknown name. It suggests the names that are `meant`, then the most similar ones.
 
     >>> print(unknown("method", "rts", ["full", "ir", "rst"]))
     unknown method 'rts'; did you mean 'rst'? Choose one of: full, ir, rst
     """
     choices = list(choices)
-    near = difflib.get_close_matches(str(value)[:60], choices, n=2, cutoff=0.5)
+    near = dict.fromkeys([*meant, *difflib.get_close_matches(str(value)[:60], choices, n=2, cutoff=0.5)])
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
     return InputError(f"unknown {kind} {brief(value)}{hint} Choose one of: {', '.join(choices)}")
 

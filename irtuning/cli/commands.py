@@ -2,20 +2,26 @@
 
 import dataclasses
 import json
+import logging
+import math
+import os
 import re
 from inspect import signature
 from pathlib import Path
 
 from irtuning.cli import options as opt
+from irtuning.corpora.base import Revision
+from irtuning.corpora.leaks import leaks
 from irtuning.corpora.load import has_fixed_splits, load_corpus
-from irtuning.errors import InputError, read_as
-from irtuning.memory.fit import fit_report, parse_gpu
+from irtuning.errors import InputError, brief, read_as, unknown
+from irtuning.memory.fit import fit_answer, fit_report, parse_gpu
 from irtuning.memory.predict import PARTS, predict_memory
 from irtuning.method.registry import METHODS
-from irtuning.models.loading import resolve
-from irtuning.training.config import RunConfig, parse_settings
+from irtuning.models.loading import load_shape, resolve
+from irtuning.training.config import RunConfig, allowed, comments, meant, parse_settings
 from irtuning.training.record import read_record
 
+logger = logging.getLogger(__name__)
 KINDS = {"rank": int, "alpha": int, "dropout": float, "width": int, "share": float, "accumulation": int, "labels": int,
          "precision": str, "optimizer": str, "padded": bool, "target_modules": tuple[str, ...]}  # fmt: skip
 
@@ -49,6 +55,8 @@ def corpus(
         from irtuning.comparison.runs import corpus_floors
         result["floors"] = corpus_floors(shown)
         texts += [pandas.DataFrame(result["floors"]).round(3).dropna(axis="columns").to_string(index=False)]
+    result["leaks"] = leaks(shown)
+    texts += ["\n".join(f"{count:>5} {name}" for name, count in result["leaks"].items())]
     opt.show(result, as_json, "\n\n".join(texts))
 
 
@@ -66,17 +74,26 @@ def train(
     \b
     irtuning train --corpus mine.csv --model smollm2-135m --method rst --like runs/ir --set rank=8 --output runs/rst
     """
-    from irtuning.comparison.runs import with_budget
+    from irtuning.comparison.runs import corpus_floors, with_budget
+    from irtuning.corpora.floors import simple_floors
+    from irtuning.training.prepare import prepare
     from irtuning.training.run import train as train_run
     config = with_budget(RunConfig.of(opt.run_settings(locals())), read_record(like) if like else None)
-    options = {"output": output, "data_dir": data, "save_every": save_every, "progress": not as_json}
-    run = train_run(config, report_to=report_to.replace(",", " ").split(), **options)
+    prepared = prepare(config, data_dir=data)
+    options = {"output": output, "save_every": save_every, "progress": not as_json}
+    run = train_run(prepared, report_to=report_to.replace(",", " ").split(), **options)
+    known = prepared.corpus
+    rules = vars(simple_floors(known.labels, known.train, known.validation, "validation")[0]), *corpus_floors(known)
+    floors = [{name: floor[name] for name in ("name", "macro_f1", "accuracy")} for floor in rules]
     trained = "trained:  {method} on {corpus}, fold {fold}: {model} with {adapter}, seed {seed}, {max_steps} steps"
     score = "scores:   macro F1 {macro_f1:.3f}, accuracy {accuracy:.3f} on {0}"
     scores = [score.format(split, **run.scores[split]) for split in ("validation", "test") if split in run.scores]
+    beat = ", ".join("{name} {macro_f1:.3f}".format(**floor) for floor in floors)
+    scores += [f"to beat:  macro F1 of {beat} on validation"]
     lines = [trained.format(**run.config), *scores, f"saved:    {output} (record.json has all settings and scores)",
              f'next:     irtuning predict {output} --before "He go home." --after "He goes home."']  # fmt: skip
-    opt.show({"output": str(output), "config": run.config, "scores": run.scores}, as_json, "\n".join(lines))
+    result = {"output": str(output), "config": run.config, "scores": run.scores, "floors": floors}
+    opt.show(result, as_json, "\n".join(lines))
 
 
 def compare(
@@ -109,24 +126,49 @@ def compare(
     opt.show(result, as_json, "\n\n".join(texts))
 
 
-def predict(run: opt.Run, before: opt.Before = "", after: opt.After = "", file: opt.File = None,
-            as_json: opt.Json = False) -> None:  # fmt: skip
+def predict(
+    run: opt.Run, before: opt.Before = "", after: opt.After = "", label: opt.Label = "", file: opt.File = None,
+    output: opt.Predictions = None, as_json: opt.Json = False) -> None:  # fmt: skip
     """Predict the intentions of revisions with a saved run.
 
-    With --json each line of the output is the JSON object of one revision, in the order of the input.
+    With --file, --before, --after and --label name columns. By default they are those of the corpus of the run. If the
+    file has labels, the run is scored on them, beside two simple rules that know the file's labels. With --json each
+    line of the output is the JSON object of one revision, in the order of the input.
 
     \b
     irtuning predict runs/ir --before "He go home." --after "He goes home."
-    irtuning predict runs/ir --file pairs.jsonl --json > intentions.jsonl
+    irtuning predict runs/ir --file pairs.csv --output intentions.csv
     """
-    from irtuning.training.classifier import RevisionClassifier, read_pairs
+    from irtuning.training.classifier import RevisionClassifier, read_revisions, scores_of, write_predictions
     if not (file or before or after):
         raise InputError("nothing to predict: give --before and --after, or --file (- for standard input)")
-    pairs = read_pairs(file) if file else [(before, after)]
-    for pair, prediction in zip(pairs, RevisionClassifier.load(run).predict(pairs), strict=True):
-        row = {"before": pair[0], "after": pair[1], "intention": prediction.intention}
-        shares = ", ".join(f"{label} {share:.2f}" for label, share in prediction.probabilities.items())
-        opt.show(row | {"probabilities": prediction.probabilities}, as_json, f"{prediction.intention}  ({shares})")
+    if not file and (path := next((text for text in (before, after) if os.path.isfile(text)), None)):
+        raise InputError(f"{path!r} is a file, not a text; put its revisions in a table for --file, or give its text")
+    if output and output.suffix.lower() not in (".csv", ".jsonl"):
+        raise InputError(f"cannot write {output}: its name must end in .csv or .jsonl")
+    columns, config = {"before": before, "after": after, "label": label}, read_record(run)["run"]["config"]
+    revisions = read_revisions(file, config, columns) if file else [Revision("", before, after, "")]
+    classifier, rows, lines = RevisionClassifier.load(run), [], []
+    predictions = classifier.predict(revisions)
+    for r, p in zip(revisions, predictions, strict=True):
+        rows.append({"id": r.id} if file else {})
+        rows[-1] |= {"before": r.before, "after": r.after} | vars(p)
+        shares = ", ".join(f"{label} {share:.2f}" for label, share in p.probabilities.items())
+        lines.append(f"{p.intention}  ({shares})" if p.intention else p.note)
+        lines[-1] = f"{r.id}: {lines[-1]}  {brief(r.before)} -> {brief(r.after)}" if file else lines[-1]
+    scores = scores_of(predictions, revisions, classifier.labels)
+    if output:
+        write_predictions(output, rows)
+        lines = [f"{len(rows)} predictions in {output}"]
+    if scores:
+        import pandas
+        lines += ["", pandas.DataFrame(scores).round(3).to_string(index=False)]
+    if output or not as_json:
+        return opt.show({"output": str(output), "rows": len(rows), "scores": scores}, as_json, "\n".join(lines))
+    for row in rows:
+        opt.show(row, as_json)
+    if scores:
+        logger.info("scores: %s", json.dumps(scores, ensure_ascii=False))
 
 
 def reproduce(
@@ -174,23 +216,30 @@ def memory(
     import pandas
     gpu_bytes, texts = gpu and parse_gpu(gpu), parse_settings(settings or [])
     if wrong := sorted(set(texts) - set(KINDS)):
-        raise InputError(f"unknown setting {wrong[0]!r}; a memory prediction takes {', '.join(KINDS)}")
+        raise unknown("setting of a memory prediction", wrong[0], KINDS, {*meant(wrong[0])} & {*KINDS})
     asked = {"batch": batch, "length": length, "checkpointing": checkpointing, "min_layer": min_layer}
     asked |= {name: read_as(name, text, KINDS[name]) for name, text in texts.items()}
     rows = [predict_memory(model, name, adapter, **asked).to_dict() for name in (METHODS if every else [method])]
     rows = [row | fit_report(gpu_bytes, model, row["method"], adapter, **asked) for row in rows]
-    sizes, hidden = [*PARTS, "peak_bytes"], ["model", "adapter", *asked, "note", "gpu_bytes"]
+    sizes, hidden = [*PARTS, "peak_bytes"], ["model", "adapter", *asked, "note", "gpu_bytes", "fits_with_checkpointing"]
     table = pandas.DataFrame(rows, dtype=object).set_index("method").drop(columns=hidden, errors="ignore")
     table[sizes] = (table[sizes].astype(float) / 2**30).round(2)
     table = table.where(table.notna(), "none fits").rename(columns={"peak_bytes": "predicted_peak"})
     title = "{model}, batch {batch}, {length} tokens; sizes in GiB; ".format(**rows[0])
     title += "all predicted" if every else rows[0]["note"]
     result = {"model": model, "gpu_bytes": gpu_bytes, "methods": rows} if every else rows[0]
-    opt.show(result, as_json, f"{title}\n{(table if every else table.T).to_string()}")
+    texts = [f"{title}\n{(table if every else table.T).to_string()}", "Give --gpu 24GB to be told whether it fits."]
+    if gpu and every:
+        parts = {text: [row["method"] for row in rows if row["fits"] == fits]
+                 for text, fits in (("It fits with", True), ("It does not fit with", False))}  # fmt: skip
+        texts[1] = " ".join(f"{text} {', '.join(names)}." for text, names in parts.items() if names)
+    elif gpu:
+        texts[1] = fit_answer(rows[0])
+    opt.show(result, as_json, "\n".join(texts))
 
 
 def methods(as_json: opt.Json = False) -> None:
-    """List the methods with their options and defaults.
+    """List the methods with their options, defaults and allowed values.
 
     An option is written after the name, as in ir:variant=exact:splits=2. Wherever a command takes a method, it also
     takes a strategy class of your own, written as FILE.py:Class.
@@ -199,16 +248,52 @@ def methods(as_json: opt.Json = False) -> None:
     for name, kind in METHODS.items():
         options = [f"{f.name}={f.default}" for f in dataclasses.fields(kind) if f.type in (int, float, str)]
         texts[name] += f" [{' '.join(options)}]"
-    opt.show(texts, as_json)
+    width = max(map(len, texts)) + 1
+    lines = [f"{name + ':':<{width}} {text}" for name, text in texts.items()]
+    opt.show(texts, as_json, "\n".join([*lines, "", "The options:", *_options()]))
+
+
+def _options() -> list[str]:
+    """Return a line for each option of a method: its name, meaning, allowed values, and the methods that have it."""
+    lines = {}
+    for name, kind in METHODS.items():
+        meanings = comments(kind)
+        for field in dataclasses.fields(kind):
+            low, high = kind.limits.get(field.name, (0, 0))
+            values = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}" if high else ""
+            values = " or ".join(kind.forms) if field.name == "score" else values
+            meaning = f"{meanings.get(field.name, '')} ({values})" if values else meanings.get(field.name, "")
+            lines.setdefault(f"{field.name:<14} {meaning}", []).append(name)
+    return [f"{line}: {'all' if len(names) == len(METHODS) else ', '.join(names)}" for line, names in lines.items()]
+
+
+def models(as_json: opt.Json = False) -> None:
+    """List the models that have a name. Any other model is named by its Hub id (owner/name) or its local folder.
+
+    \b
+    irtuning models
+    """
+    import pandas
+    from irtuning.models.catalog import MODELS, model_names
+    rows, found = {}, "part of this package"
+    for name in model_names():
+        shape, source = load_shape(name), resolve(name)
+        sizes = {"layers": shape.num_hidden_layers, "width": shape.hidden_size, "input": source.form}
+        rows[name] = sizes | {"batch_size": source.settings["batch_size"], "weights": found}
+        if name in MODELS or source.random_weights:
+            rows[name]["weights"] = "random, for tests" if source.random_weights else source.path
+    table = pandas.DataFrame(rows).T
+    opt.show(rows, as_json, f"{table.to_string(index_names=False)}\nOr give a Hub id (owner/name) or a local folder.")
 
 
 def settings(model: opt.Model = "mini", as_json: opt.Json = False) -> None:
-    """List what --set of train and compare takes, with the values.
+    """List what --set takes, with the values and their meaning.
 
     None stands for a value that is chosen when training starts. Example: irtuning settings --model smollm2-135m.
     """
     of_model, options = resolve(model).settings, {*signature(train).parameters, "counts"}
     fields = [f for f in dataclasses.fields(RunConfig) if f.name not in options]
     values = {f.name: of_model.get(f.name, f.default) for f in fields}
-    lines = [f"{f.name:<18} {values[f.name]!s:<10} ({getattr(f.type, '__name__', f.type)})" for f in fields]
+    meanings = comments(RunConfig)
+    lines = [f"{f.name:<18} {values[f.name]!s:<8} {allowed(f.name)}: {meanings.get(f.name, '')}" for f in fields]
     opt.show(values, as_json, "\n".join(lines))

@@ -126,10 +126,11 @@ def execute(name: str, folder: Path, parameters: dict, update: bool = False) -> 
 
 
 def html_page(book, **options: bool) -> str:
-    """Return a notebook as an HTML page."""
+    """Return a notebook as an HTML page, whose tables break long addresses. Else the template hides what is wide."""
     exporter = HTMLExporter(**options)
-    exporter.log.setLevel(logging.ERROR)  # its template drops the images' alternative texts, and then warns about them
-    return exporter.from_notebook_node(book)[0]
+    exporter.log.setLevel(logging.ERROR)  # its template drops the images' alternative text and then warns of that
+    style = "<style>td { overflow-wrap: anywhere }</style></head>"
+    return exporter.from_notebook_node(book)[0].replace("</head>", style, 1)
 
 
 def summary(folders: Folders) -> str:

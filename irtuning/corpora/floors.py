@@ -38,13 +38,21 @@ def operation_floor(corpus: Corpus, split: str = "validation") -> Floor:
 
     An operation that train lacks gets the most frequent intention of all. Among equals, the earlier label is used.
     """
+    return simple_floors(corpus.labels, corpus.train, corpus.split(split), split)[1]
+
+
+def simple_floors(
+    labels: Sequence[str], train: Sequence[Revision], scored: Sequence[Revision], split: str
+) -> list[Floor]:
+    """Return the floors of two rules: the most frequent intention in train, and that of the revision's operation."""
     counts: dict[str, Counter] = {}
-    for r in corpus.train:
+    for r in train:
         counts.setdefault(r.operation, Counter())[r.intention] += 1
-    overall = max(corpus.labels, key=sum(counts.values(), Counter()).__getitem__)
-    table = {name: max(corpus.labels, key=counts[name].__getitem__) for name in sorted(counts)}
-    predictions = [table.get(r.operation, overall) for r in corpus.split(split)]
-    return _floor("operation", corpus, split, predictions, {"answers": table})
+    overall = max(labels, key=sum(counts.values(), Counter()).__getitem__)
+    table = {name: max(labels, key=counts[name].__getitem__) for name in sorted(counts)}
+    majority = _floor("majority", labels, scored, split, [overall] * len(scored), {"answer": overall})
+    predictions = [table.get(r.operation, overall) for r in scored]
+    return [majority, _floor("operation", labels, scored, split, predictions, {"answers": table})]
 
 
 def edit_aware_floor(corpus: Corpus, split: str = "validation") -> Floor:
@@ -70,7 +78,8 @@ def edit_aware_floor(corpus: Corpus, split: str = "validation") -> Floor:
     with threadpool_limits(1):  # the matrices are small, and more threads take up to 30 times as long
         models = [LogisticRegression(C=strength, **options).fit(rows, truth) for strength in REGULARISATION]
     model = max(models, key=lambda model: macro_f1(corpus.labels, expected, model.predict(validation)))
-    return _floor("edit-aware", corpus, split, model.predict(asked).tolist(), {"C": model.C, "features": rows.shape[1]})
+    facts = {"C": model.C, "features": rows.shape[1]}
+    return _floor("edit-aware", corpus.labels, corpus.split(split), split, model.predict(asked).tolist(), facts)
 
 
 def _table(revisions: Sequence[Revision]) -> pandas.DataFrame:
@@ -81,7 +90,8 @@ def _table(revisions: Sequence[Revision]) -> pandas.DataFrame:
     return pandas.DataFrame(rows).astype(dict.fromkeys(SHAPE_NAMES, np.float32))  # fits twice as fast as float64
 
 
-def _floor(name: str, corpus: Corpus, split: str, predictions: list[str], settings: Mapping[str, object]) -> Floor:
-    truth = [r.intention for r in corpus.split(split)]
+def _floor(name: str, labels: Sequence[str], scored: Sequence[Revision], split: str, predictions: list[str],
+           settings: Mapping[str, object]) -> Floor:  # fmt: skip
+    truth = [r.intention for r in scored]
     accuracy = float(np.mean([t == p for t, p in zip(truth, predictions, strict=True)]))
-    return Floor(name, split, macro_f1(corpus.labels, truth, predictions), accuracy, predictions, settings)
+    return Floor(name, split, macro_f1(labels, truth, predictions), accuracy, predictions, settings)

@@ -1,4 +1,4 @@
-"""Five fixed folds: each group is in one part only, and labels are as balanced as the groups allow."""
+"""Five fixed folds: each group is in one part only, as are equal pairs, with labels as balanced as that allows."""
 
 import random
 import warnings
@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from irtuning.corpora.base import Revision
+from irtuning.corpora.leaks import pair_of
 from irtuning.errors import InputError, brief
 
 FOLDS = 5
@@ -22,8 +23,9 @@ def assign_folds(groups: Sequence[str], labels: Sequence[str], folds: int = FOLD
     from sklearn.model_selection import StratifiedGroupKFold
     names = sorted(set(groups))
     if _most_folds(groups, labels) < folds:
-        rows = f"{len(names)} groups in {len(groups)} rows with labels {brief(dict(Counter(labels)))}"
-        raise InputError(f"{rows} cannot be split into {folds} folds; give more rows, or one file per split")
+        rows = f"{len(names)} groups in {len(groups)} rows (equal pairs count once)"
+        rows = f"{rows} with labels {brief(dict(Counter(labels)))}"
+        raise InputError(f"{rows} cannot be split in {folds} folds; give more rows, or one file per split")
     random.Random(SEED).shuffle(names)
     assigned, order = numpy.zeros(len(labels), dtype=int), {name: number for number, name in enumerate(names)}
     with warnings.catch_warnings():
@@ -64,4 +66,6 @@ def _take(rows: Sequence[Revision], folds: int, fold: int) -> tuple[list[Revisio
 
 
 def _columns(rows: Sequence[Revision]) -> tuple[list[str], list[str]]:
-    return [r.group or r.id for r in rows], [r.intention for r in rows]
+    """Return the group and the label of each row. Rows without a group that have the same texts are one group."""
+    first: dict[tuple[str, ...], str] = {}
+    return [r.group or first.setdefault(pair_of(r), r.id) for r in rows], [r.intention for r in rows]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from irtuning.corpora.base import Corpus, sharing
 from irtuning.corpora.folds import FOLDS, cut
+from irtuning.corpora.leaks import warnings_about
 from irtuning.corpora.reading import read_rows
 from irtuning.corpora.sources import CORPORA, locate
 from irtuning.corpora.tabular import Columns, read_splits
@@ -63,9 +64,12 @@ def load_corpus(
             parts = [columns.revisions(rows, split) for split, rows in read_splits(path).items()]
         else:
             parts = cut(columns.revisions(read_rows(path), path.stem), fold)
-        return Corpus(path.stem, tuple(sorted({r.intention for part in parts for r in part})), *parts, fold=fold)
+        corpus = Corpus(path.stem, tuple(sorted({r.intention for part in parts for r in part})), *parts, fold=fold)
     except InputError as error:
         raise error if name in str(error) else InputError(f"{name}: {error}") from None
+    for warning in warnings_about(corpus):
+        logger.warning("%s: %s", name, warning)
+    return corpus
 
 
 def corpus_names() -> tuple[str, ...]:

@@ -3,13 +3,22 @@
 import csv
 import io
 import json
+import logging
+import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from irtuning.errors import InputError, brief
+
+logger = logging.getLogger(__name__)
+WESTERN = "cp1252"  # what Excel saves in Western Europe and America; the encoding of choice where several fit as well
+ENCODINGS = [WESTERN, "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp874", "cp932", "cp949",
+             "gb18030", "big5", "utf_16", "utf_32"]  # what Excel saves anywhere  # fmt: skip
+MOST_ROWS = 8  # named in one message
+DELIMITERS = ",;\t|"
 
 
 class Row(NamedTuple):
@@ -34,7 +43,11 @@ class Row(NamedTuple):
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return the rows of a .csv, .tsv, .jsonl or .json (objects) or .xlsx (first sheet) file, or raise InputError."""
+    """Return the rows of a table, or raise InputError.
+
+    A table is a .csv or .tsv file, a .jsonl or .json file (an object a line, or one array of objects), a .parquet file
+    or the first sheet of an .xlsx file.
+    """
     if not (reader := READERS.get(path.suffix.lower())):
         raise InputError(f"{path}: cannot read files that end in {path.suffix!r}; give one of {', '.join(READERS)}")
     if rows := reader(path):
@@ -44,32 +57,45 @@ def read_rows(path: Path) -> list[Row]:
 
 def read_sheets(path: Path) -> dict[str, list[Row]]:
     """Return the rows of every sheet of an .xlsx workbook by title. The first row of a sheet names the columns."""
-    import pandas
-
-    options = {"sheet_name": None, "header": None, "dtype": object, "keep_default_na": False, "engine": "openpyxl"}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # openpyxl warns of unknown styles, which do not change the values
-            grids = pandas.read_excel(path, **options)
-    except Exception as err:  # a damaged workbook raises errors of zipfile, the XML parser or openpyxl
-        raise InputError(f"{path} cannot be read as an .xlsx workbook ({err!s:.200}); save it again as .xlsx") from err
-    return {t: _table(enumerate(grid.values.tolist(), 1), f"{path}, sheet {t!r}, row") for t, grid in grids.items()}
+    return {title: _sheet(path, title, grid) for title, grid in _grids(path).items()}
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a UTF-8 file, without a byte order mark."""
+    """Return the text of a file without its byte order mark. An encoding other than UTF-8 is detected and logged."""
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        content = path.read_bytes()
+        text = content.decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 (byte {error.start}: {error.reason}); save it as UTF-8") from error
+        if (text := _guess(content, path)) is None:
+            line = content[: error.start].count(b"\n") + 1
+            raise InputError(f"{path}, line {line} is not UTF-8 ({error.reason}); save the file as UTF-8") from error
+    if "\0" in text:
+        raise InputError(f"{path} holds zero bytes, so it is not text or lacks its encoding's mark; save it as UTF-8")
+    return text
+
+
+def _guess(content: bytes, path: Path) -> str | None:
+    """Return the text in the encoding that fits best, or None where none fits or the file is UTF-8 with a fault."""
+    from charset_normalizer import from_bytes
+
+    text = content.decode("utf-8", errors="replace")
+    strange = len(re.findall(r"[^\x00-\x7f]", text))
+    if 2 * text.count("\ufffd") < strange or not (found := list(from_bytes(content, cp_isolation=ENCODINGS))):
+        return None
+    best = [match for match in found if (match.chaos, match.coherence) == (found[0].chaos, found[0].coherence)]
+    match = next((match for match in best if match.encoding == WESTERN), best[0])
+    sample = re.search(r"\w*[^\x00-\x7f]\w*", str(match))
+    warning = "%s is not UTF-8 and was read as %s, such as %r; if letters are wrong, save it as UTF-8"
+    logger.warning(warning, path, match.encoding, sample and sample[0])
+    return str(match)
 
 
 def parse_object(text: str, where: str) -> dict:
     """Return the JSON object that a text holds. `where` names the text in the error message."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is not JSON: {error}") from error
     if not isinstance(value, dict):
@@ -77,32 +103,148 @@ def parse_object(text: str, where: str) -> dict:
     return value
 
 
-def require(rows: Iterable[Row], columns: Sequence[str]) -> None:
-    """Raise InputError for the first row that lacks one of the columns. A cell may be empty."""
+def require(rows: Sequence[Row], columns: Sequence[str], cure: str = "") -> None:
+    """Raise InputError for the rows that lack one of the columns. A cell may be empty."""
+    if lacking := [row for row in rows if not row.cells.keys() >= set(columns)]:
+        missing = ", ".join(repr(column) for column in columns if column not in lacking[0].cells)
+        found = f"expected {[*columns]}, found {brief([*lacking[0].cells])}"
+        raise InputError(f"{where(lacking)}: no column {missing}; {found}{cure}")
+
+
+def with_columns(rows: Iterable[Row], columns: Sequence[str]) -> list[Row]:
+    """Return the rows with these columns, whose names in the file may differ in case, spaces, hyphens and underscores.
+
+    Raise InputError for the rows that lack one.
+    """
+    made = []
     for row in rows:
-        if missing := ", ".join(repr(column) for column in columns if column not in row.cells):
-            raise InputError(f"{row.where}: no column {missing}; expected {[*columns]}, found {brief([*row.cells])}")
+        if row.cells.keys() >= {*columns}:
+            made.append(row)
+            continue
+        alike = {column: [name for name in row.cells if _bare(name) == _bare(column)] for column in columns}
+        renamed = {names[0]: c for c, names in alike.items() if c not in row.cells and len(names) == 1}
+        made.append(row._replace(cells={renamed.get(name, name): value for name, value in row.cells.items()}))
+    require(made, columns, "; rename a column, or give its name with --before, --after, --label or --group")
+    return made
 
 
-def _read_jsonl(path: Path) -> list[Row]:
-    lines = [(f"{path}, line {n}", n, text) for n, text in enumerate(read_text(path).split("\n"), start=1)]
-    return [Row(where, n, parse_object(text, where)) for where, n, text in lines if text.strip()]
+def where(rows: Sequence[Row]) -> str:
+    """Return the position of one or more rows in words, shortened if they are many."""
+    more = "".join(f", {row.line}" for row in rows[1:MOST_ROWS])
+    return f"{rows[0].where}{more}{f' and {len(rows) - MOST_ROWS} more' if len(rows) > MOST_ROWS else ''}"
 
 
-def _read_csv(path: Path, delimiter: str = ",") -> list[Row]:
-    # not through pandas, which does not say on which line of the file a row is
-    lines = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True)
+def _bare(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).casefold()
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict:
+    """Return a JSON object. JSON itself would drop the first of two values of one key."""
+    if len(made := dict(pairs)) < len(pairs):
+        raise ValueError(f"a key occurs twice among {brief([key for key, _ in pairs])}")
+    return made
+
+
+def _read_json(path: Path) -> list[Row]:
+    text, cure = read_text(path), "write each object on a line of its own, or all of them in one array"
     try:
-        return _table(((lines.line_num, cells) for cells in lines), f"{path}, line")
+        if not text.lstrip().startswith("["):
+            return rows_of_lines(text, str(path))
+        items = json.loads(text, object_pairs_hook=_unique)
+    except InputError as error:
+        raise InputError(f"{error}; {cure}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not one JSON array: {error}; {cure}") from error
+    if wrong := [n for n, item in enumerate(items, 1) if not isinstance(item, dict)]:
+        raise InputError(f"{path}, item {wrong[0]} of the array must be an object, got {brief(items[wrong[0] - 1])}")
+    return [Row(f"{path}, item {n}", n, item) for n, item in enumerate(items, 1)]
+
+
+def rows_of_lines(text: str, where: str) -> list[Row]:
+    """Return the rows of JSON Lines. Empty lines are left out."""
+    lines = [(f"{where}, line {n}", n, line) for n, line in enumerate(text.split("\n"), start=1)]
+    return [Row(here, n, parse_object(line, here)) for here, n, line in lines if line.strip()]
+
+
+def _read_parquet(path: Path) -> list[Row]:
+    from pyarrow import parquet
+
+    try:
+        rows = parquet.read_table(path).to_pylist()
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise InputError(f"{path} cannot be read as Parquet ({error!s:.200}); save it again") from error
+    return [Row(f"{path}, row {n}", n, row) for n, row in enumerate(rows, start=1)]
+
+
+def _read_csv(path: Path, usual: str = ",") -> list[Row]:
+    # not through pandas, which does not say on which line of the file a row is
+    text = read_text(path)
+    try:
+        delimiter = csv.Sniffer().sniff(text.lstrip().partition("\n")[0].strip("\r"), DELIMITERS).delimiter
+    except csv.Error:  # there is one column
+        delimiter = usual
+    if delimiter != usual:
+        logger.info("%s was read with %r between the cells", path, delimiter)
+    plain = [(n, line.split(delimiter)) for n, line in enumerate(re.split(r"\r\n|\n|\r", text), start=1)]
+    header = next((cells for _, cells in plain if any(cells)), [])
+    try:
+        numbered = list(_quoted(path, text, delimiter, plain, len(header)))
+    except InputError:  # no text of a tab-separated file needs quotation marks, so that they may be a part of the texts
+        if delimiter != "\t" or '"' in "".join(header) or any(len(c) != len(header) and any(c) for _, c in plain):
+            raise
+        logger.info("%s was read with its quotation marks as a part of the texts", path)
+        numbered = plain
+    return _table(numbered, f"{path}, line")
+
+
+def _quoted(path: Path, text: str, delimiter: str, plain: list, width: int) -> Iterator[tuple[int, list[str]]]:
+    """Yield the last line and the cells of each row, where quotation marks may enclose a text with line breaks.
+
+    A mark that nobody closed would join rows in silence. So lines that are rows by themselves (`plain`) are not joined.
+    """
+    lines, last = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), 0
+    try:
+        for cells in lines:
+            parts = [part for _, part in plain[last : lines.line_num]]
+            spaced = delimiter != "\t" and any(cell.startswith(" ") for part in parts for cell in part)  # prose
+            if len(parts) > 1 and not spaced and all(len(part) == width for part in parts):
+                problem = f"its quotation mark joins it with line {lines.line_num}, though each is a full row"
+                raise InputError(f"{path}, line {last + 1}: {problem}; double that mark, or save as .jsonl or .xlsx")
+            yield lines.line_num, cells
+            last = lines.line_num
     except csv.Error as error:
-        raise InputError(f"{path}, line {lines.line_num} is malformed: {error}; correct that line") from error
+        raise InputError(f"{path}, line {last + 1} is malformed: {error}; correct that line") from error
+
+
+def _grids(path: Path) -> dict[str, object]:
+    import pandas
+
+    options = {"sheet_name": None, "header": None, "dtype": object, "keep_default_na": False, "engine": "openpyxl"}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # openpyxl warns of unknown styles, which do not change the values
+            return pandas.read_excel(path, **options)
+    except Exception as err:  # a damaged workbook raises errors of zipfile, the XML parser or openpyxl
+        raise InputError(f"{path} cannot be read as an .xlsx workbook ({err!s:.200}); save it again as .xlsx") from err
+
+
+def _sheet(path: Path, title: str, grid) -> list[Row]:
+    return _table(enumerate(grid.values.tolist(), 1), f"{path}, sheet {title!r}, row")
+
+
+def _read_xlsx(path: Path) -> list[Row]:
+    (title, grid), *others = _grids(path).items()
+    if unread := [name for name, more in others if len(more)]:
+        logger.warning("%s: only the first sheet %r is read, not %s", path, title, brief(unread))
+    return _sheet(path, title, grid)
 
 
 def _table(numbered: Iterable[tuple[int, list]], where: str) -> list[Row]:
     """Return rows under the column names of the first row that is not empty. Empty rows are left out."""
     columns, rows = [], []
     for line, cells in numbered:
-        while cells and cells[-1] in (None, ""):
+        given = len(cells)
+        while cells and (cells[-1] is None or not str(cells[-1]).strip()):
             cells.pop()
         if not columns:
             columns = [str(cell or "").strip() for cell in cells]
@@ -111,12 +253,13 @@ def _table(numbered: Iterable[tuple[int, list]], where: str) -> list[Row]:
         elif len(cells) > len(columns):
             problem = f"has {len(cells)} cells for {len(columns)} columns {brief(columns)}"
             raise InputError(f"{where} {line} {problem}; quote a text that holds the separator")
-        elif cells:
-            rows.append(Row(f"{where} {line}", line, dict.fromkeys(columns) | dict(zip(columns, cells, strict=False))))
+        elif cells:  # a row that ends early lacks the last columns, which a reader may need
+            values = dict.fromkeys(columns[:given]) | dict(zip(columns, cells, strict=False))
+            rows.append(Row(f"{where} {line}", line, values))
     return rows
 
 
 READERS = {
-    ".csv": _read_csv, ".tsv": partial(_read_csv, delimiter="\t"), ".jsonl": _read_jsonl, ".json": _read_jsonl,
-    ".xlsx": lambda path: next(iter(read_sheets(path).values()), []),
+    ".csv": _read_csv, ".tsv": partial(_read_csv, usual="\t"), ".jsonl": _read_json, ".json": _read_json,
+    ".xlsx": _read_xlsx, ".parquet": _read_parquet,
 }  # fmt: skip

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from irtuning.corpora.base import SPLITS, Corpus, Revision
-from irtuning.corpora.reading import READERS, Row, read_rows, require
+from irtuning.corpora.reading import READERS, Row, read_rows, where, with_columns
 from irtuning.errors import InputError, unknown
 
-SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "dev", "valid"), "test": ("test",)}
+SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "dev", "valid", "val"), "test": ("test",)}
 ITERATER_LABELS = ("clarity", "fluency", "coherence", "style", "meaning-changed")
 ARGREVISION_LABELS = ("relevant", "irrelevant", "already exists", "LCE", "not LCE", "commentary")
 ARGREVISION_SEED = 171  # the paper's seed, for the shuffle and for both cuts
@@ -28,20 +28,24 @@ class Columns:
         self, rows: Sequence[Row], source: str, labels: Sequence[str] = (), dropped: str | None = None
     ) -> list[Revision]:
         """Return the revisions of the rows without those labelled `dropped`. Further cells go to `extra`."""
-        names, revisions = list(filter(None, vars(self).values())), []
-        require(rows, names)
-        for row in rows:
+        names, revisions, faults = list(filter(None, vars(self).values())), [], {}
+        for row in with_columns(rows, names):
             before, after, label, *group = (row.text(name) for name in names)
             if label == dropped:
                 continue
+            fault = None
             if not before and not after:
-                raise InputError(f"{row.where}: both sides are empty ({self.before!r}, {self.after!r}); drop the row")
-            if not all([label, *group]):
-                raise InputError(f"{row.where}: {names[3 if label else 2]!r} is blank; fill it in or drop the row")
-            if labels and label not in labels:
-                raise unknown(f"label in {row.where}:", label, labels)
+                fault = f"both sides are empty ({self.before!r}, {self.after!r}); drop the row"
+            elif not all([label, *group]):
+                fault = f"{names[3 if label else 2]!r} is blank; fill it in or drop the row"
+            elif labels and label not in labels:
+                fault = str(unknown("label", label, labels))
+            if fault:
+                faults.setdefault(fault, []).append(row)
             extra = {name: value for name, value in row.cells.items() if name not in names}
             revisions.append(Revision(f"{source}:{row.line}", before, after, label, *group, extra=extra))
+        if faults:
+            raise InputError("; ".join(f"{where(rows)}: {fault}" for fault, rows in faults.items()))
         return revisions
 
 
@@ -49,7 +53,8 @@ def read_splits(folder: Path) -> dict[str, list[Row]]:
     """Return the rows of the train, validation (or dev) and test files in a folder."""
     tables = {}
     for split, names in SPLIT_NAMES.items():
-        paths = [path for name in names for ending in READERS if (path := folder / f"{name}{ending}").is_file()]
+        endings = (path for path in sorted(folder.iterdir()) if path.suffix.lower() in READERS and path.is_file())
+        paths = [path for path in endings if path.stem.lower() in names]
         if len(paths) != 1:
             files, form = [path.name for path in paths] or "no file", f"{' or '.join(names)} + {' or '.join(READERS)}"
             raise InputError(f"{folder} holds {files} for split {split!r}; give one, named {form}")

@@ -1,7 +1,7 @@
 """Predictions of what fits a GPU: a setting, the largest batch, the lowest layer, and a change that helps."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from irtuning.errors import InputError
 from irtuning.memory.predict import predict_memory
@@ -72,7 +72,21 @@ def fit_report(gpu_bytes: int | None, model="mini", method="ir", adapter="lora",
     fits = predict_memory(model, method, adapter, **settings).peak_bytes <= usable_bytes(gpu_bytes)
     batch = largest_batch(gpu_bytes, model, method, adapter, **without_batch)
     layer = lowest_layer_that_fits(gpu_bytes, model, method, adapter, **without_layer)
-    return {"gpu_bytes": gpu_bytes, "fits": fits, "largest_batch": batch, "min_layer_needed": layer}
+    again = predict_memory(model, method, adapter, **settings | {"checkpointing": True}).peak_bytes
+    report = {"gpu_bytes": gpu_bytes, "fits": fits, "largest_batch": batch, "min_layer_needed": layer}
+    return report | {"fits_with_checkpointing": again <= usable_bytes(gpu_bytes)}
+
+
+def fit_answer(report: Mapping[str, object]) -> str:
+    """Return a sentence that tells whether a prediction with its `fit_report` fits the GPU, and else the cures."""
+    sizes = (f"{size / 2**30:.1f} GiB" for size in (report["peak_bytes"], usable_bytes(report["gpu_bytes"])))
+    text = "{} predicted, {} usable".format(*sizes)
+    if report["fits"]:
+        return f"It fits: {text}. The largest batch that fits is {report['largest_batch']}."
+    cures = [f"--batch {report['largest_batch']}"] * (report["largest_batch"] > 0)
+    cures += [f"--min-layer {report['min_layer_needed']}"] * (report["min_layer_needed"] is not None)
+    cures += ["--checkpointing"] * report["fits_with_checkpointing"]
+    return f"It does not fit: {text}. What would fit: {', or '.join(cures) or 'a smaller model, or a larger GPU'}."
 
 
 def parse_gpu(text: str) -> int:

@@ -21,7 +21,7 @@ def draw(rng: np.random.Generator, count: int, size: int, weights: np.ndarray | 
 @dataclass
 class ShareStrategy(Strategy):
     """Base class of strategies with a budget: a share of the candidate layers, at least one layer."""
-    share: float = 0.5
+    share: float = 0.5  # share of the layers that learn
     takes, limits = "share", {"share": (1e-6, 1)}
 
     def size(self, count: int) -> int:
@@ -64,7 +64,7 @@ class RandomSparseTuning(ShareStrategy):
 class LisaAdapters(RandomSparseTuning):
     """LISA's schedule with adapters, unlike the original: random layers learn, drawn anew every `every` steps."""
     share: float = 0.0  # 0 stands for LISA's own 2 layers
-    every: int = 20
+    every: int = 20  # steps between two draws
     name, colour, limits = "lisa-adapters", "#cc78bc", {"share": (0, 1), "every": (1, math.inf)}
 
     def size(self, count: int) -> int:
@@ -80,7 +80,7 @@ class Lisa(LisaAdapters):
 @dataclass
 class RandomCounts(Strategy):
     """As many random layers learn at each step as IR-Tuning chose: does the choice matter, or only the number?"""
-    counts: tuple[int, ...] = ()
+    counts: tuple[int, ...] = ()  # number of layers that learn at each step
     name, colour, takes = "random-counts", "#fbafe4", "counts"
 
     def begin(self, count: int, steps: int | None) -> None:
@@ -110,10 +110,10 @@ class ImportanceSparseTuning(ShareStrategy):
     """
 
     share: float = 0.25
-    every: int = 10
-    trials: int = 3
-    factor: float = 0.25
-    step_size: float = 10.0
+    every: int = 10  # steps between two measurements of the layers
+    trials: int = 3  # random halves of the layers in a measurement
+    factor: float = 0.25  # which the output of a suppressed layer's adapters is multiplied by
+    step_size: float = 10.0  # how fast the importance of a layer changes
     name, colour, takes, changing = "ist", "#029e73", None, ("values",)
     limits = ShareStrategy.limits | {"every": (1, math.inf), "trials": (1, math.inf)}
 

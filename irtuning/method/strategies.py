@@ -144,8 +144,8 @@ class UpperTuning(IRTuningStrategy):
 
     score: str = "l2"
     variant: str = "exact"
-    floor: float = 0.5
-    horizon: int = 10
+    floor: float = 0.5  # share of the layers, the lowest, that never learn
+    horizon: int = 10  # a layer that has not learned for so many steps learns
     name, changing = "ir-upper", ("learned",)
     limits = IRTuningStrategy.limits | {"floor": (0, 0.999), "horizon": (1, math.inf), "refresh_every": (0, 0)}
 

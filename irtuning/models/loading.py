@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from irtuning.errors import InputError, unknown
 from irtuning.models.catalog import (
-    MINI, MINI_SETTINGS, MODELS, RANDOM, REFERENCE_SETTINGS, embedded_model_path, model_names,
+    MINI, MINI_SETTINGS, MODELS, OWNERS, RANDOM, REFERENCE_SETTINGS, embedded_model_path, model_names,
 )  # fmt: skip
 from irtuning.models.gguf import dequantised, gguf_file
 
@@ -52,7 +52,9 @@ def resolve(name: str, form: str | None = None) -> ModelSource:
     is_hub_id = name.count("/") == 1 and not name.startswith((".", "/", "~")) and not path.parent.is_dir()
     if path.is_dir() or is_hub_id:
         return ModelSource(name, name, None, form or "pair", REFERENCE_SETTINGS, name)
-    raise unknown("model (neither a name, a folder, a GGUF file nor a Hub id such as owner/name)", name, model_names())
+    owner = OWNERS.get(name.split("-")[0]) if "-" in name or "gpt2" in name else None
+    kind = "model (neither a name, a folder, a GGUF file nor a Hub id such as owner/name)"
+    raise unknown(kind, name, model_names(), [f"{owner}/{name}"] if owner else [])
 
 
 def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":

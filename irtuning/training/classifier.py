@@ -2,30 +2,35 @@
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pandas
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from irtuning.corpora.base import Revision
-from irtuning.corpora.reading import read_rows, require
+from irtuning.corpora.floors import simple_floors
+from irtuning.corpora.reading import read_rows, rows_of_lines, with_columns
 from irtuning.errors import InputError
 from irtuning.models.adapters import no_rename_warning  # importing it registers the bottleneck with peft
 from irtuning.models.loading import load_classifier, resolve
 from irtuning.models.prompts import encode
+from irtuning.training.metrics import score
 from irtuning.training.prepare import available_device
-from irtuning.training.record import read_record
+from irtuning.training.record import read_record, write_text
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable intention, and the probability of every label in label order."""
-    intention: str
+    """The most probable intention and every label's probability in label order; for a pair without revision, a note."""
+    intention: str | None
     probabilities: dict[str, float]
+    note: str = ""
 
 
 class RevisionClassifier:
@@ -66,10 +71,12 @@ class RevisionClassifier:
             raise InputError(f"{folder} cannot be loaded: {error!r}; train the run again") from error
 
     def predict(self, pairs: Iterable[tuple[str, str] | Revision], batch_size: int = 64) -> list[Prediction]:
-        """Predict the intention of each (before, after) pair, in order. InputError if both texts of one are empty."""
-        revisions = [p if isinstance(p, Revision) else Revision(str(i), p[0], p[1], "") for i, p in enumerate(pairs)]
-        if empty := [i for i, r in enumerate(revisions) if not r.before.strip() and not r.after.strip()]:
-            raise InputError(f"both texts of pairs {empty[:3]} are empty; give at least one text in each pair")
+        """Return the predicted intention of each (before, after) pair, in order. One of the two may be empty.
+
+        Of a pair whose sides are equal the intention is None, since nothing was revised.
+        """
+        given = [p if isinstance(p, Revision) else Revision(str(i), p[0], p[1], "") for i, p in enumerate(pairs)]
+        revisions = [r for r in given if _changed(r)]
         ids = encode(revisions, self.tokenizer, self.labels, self.form, self.max_length)
         order, predictions = sorted(range(len(ids)), key=lambda i: len(ids[i])), {}  # like lengths need little padding
         for start in range(0, len(order), batch_size):
@@ -80,20 +87,60 @@ class RevisionClassifier:
             for position, row in zip(positions, rows, strict=True):
                 by_label = dict(zip(self.labels, row, strict=True))
                 predictions[position] = Prediction(max(by_label, key=by_label.get), by_label)
-        return [predictions[i] for i in range(len(ids))]
+        made = iter([predictions[i] for i in range(len(ids))])
+        empty = {True: "nothing was revised", False: "both sides are empty"}
+        return [next(made) if _changed(r) else Prediction(None, {}, empty[bool(r.before.strip())]) for r in given]
 
 
-def read_pairs(file: str) -> list[tuple[str, str]]:
-    """Read (before, after) pairs from a table file, or JSON Lines from standard input (`-`). InputError if it fails."""
-    if file != "-":
-        rows = read_rows(Path(file))
-        require(rows, ("before", "after"))
-        return [(row.text("before"), row.text("after")) for row in rows]
-    pairs = []
-    for number, line in ((n, line) for n, line in enumerate(sys.stdin, 1) if line.strip()):
+def _changed(revision: Revision) -> bool:
+    before, after = revision.texts()
+    return before.strip() != after.strip()
+
+
+def read_revisions(file: str, config: Mapping[str, object], columns: Mapping[str, str]) -> list[Revision]:
+    """Return the revisions in a table, or on standard input (`-`: JSON Lines), with their labels where it has them.
+
+    The columns before, after and label have the names in `columns`, or else those of a run's configuration, or else
+    their own. The identity of a row is its cell `id`, or its number.
+    """
+    rows = rows_of_lines(sys.stdin.read(), "standard input") if file == "-" else read_rows(Path(file))
+    named = {name: columns[name] or config.get(name) or name for name in ("before", "after", "label")}
+    try:
+        rows = with_columns(rows, [named["before"], named["after"]])
+    except InputError:
+        if columns["before"] or columns["after"]:
+            raise
+        named |= {"before": "before", "after": "after"}
+        rows = with_columns(rows, ["before", "after"])
+    for name in ("id", named["label"]):
         try:
-            row = json.loads(line)
-            pairs.append((str(row["before"] or ""), str(row["after"] or "")))
-        except (ValueError, KeyError, TypeError):
-            raise InputError(f'line {number} is not an object like {{"before": "...", "after": "..."}}') from None
-    return pairs
+            rows = with_columns(rows, [name])
+        except InputError:  # most files have neither
+            if name == columns["label"]:
+                raise
+    texts = ([row.text("id") or str(row.line), *(row.text(name) for name in named.values())] for row in rows)
+    return [Revision(*cells) for cells in texts]
+
+
+def scores_of(predictions: Sequence[Prediction], revisions: Sequence[Revision], labels: Sequence[str]) -> list[dict]:
+    """Return the scores of the predictions of labelled revisions, and of two rules that know these very labels.
+
+    Revisions without one of the labels or without a change are not scored. If none is left, the list is empty.
+    """
+    scored = [(r, p) for r, p in zip(revisions, predictions, strict=True) if p.intention and r.intention in labels]
+    if not scored:
+        return []
+    known = [r for r, _ in scored]
+    shares = np.array([list(p.probabilities.values()) for _, p in scored])
+    made = score([labels.index(r.intention) for r in known], shares, labels)
+    rows = [{"name": "this run"} | made, *map(vars, simple_floors(labels, known, known, "file"))]
+    names = ("macro_f1", "accuracy")
+    return [{"scores of": row["name"], "rows": len(known)} | {name: row[name] for name in names} for row in rows]
+
+
+def write_predictions(path: Path, rows: Sequence[dict]) -> None:
+    """Write predictions as JSON Lines, or as CSV with a column for each label's probability."""
+    if path.suffix.lower() == ".jsonl":
+        return write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    flat = [row | {f"p({label})": share for label, share in row["probabilities"].items()} for row in rows]
+    write_text(path, pandas.DataFrame(flat).drop(columns="probabilities").to_csv(index=False))

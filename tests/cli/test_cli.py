@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import pandas
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -14,9 +15,10 @@ from irtuning.cli import app
 from irtuning.corpora.load import corpus_names
 from irtuning.errors import InputError
 from irtuning.method.registry import METHODS
+from irtuning.models.catalog import model_names
 from irtuning.training.record import read_record
 
-COMMANDS = ("reproduce", "compare", "train", "predict", "corpus", "memory", "methods", "settings")
+COMMANDS = ("reproduce", "compare", "train", "predict", "corpus", "memory", "methods", "models", "settings")
 TINY = ("--model", "tiny-random", "--set", "max_length=32", "--max-steps", "2")
 OWN = """from irtuning.method.strategies import Strategy
 
@@ -62,8 +64,9 @@ def test_corpus_gives_name_labels_and_splits():
     labels = ["clarity", "fluency", "coherence", "style", "meaning-changed"]
     assert (shown["name"], shown["synthetic"], shown["labels"]) == ("synthetic", True, labels)
     assert shown["splits"] == {"train": 1600, "validation": 200, "test": 200}
-    names = "name labels splits counts synthetic fold licence citation checksum floors split groups shared_groups dropped"
-    assert set(shown) == {*names.split(), "ceiling", "no_ceiling"} and shown["ceiling"] == []
+    names = "name labels splits counts synthetic fold licence citation checksum floors leaks split groups shared_groups"
+    assert set(shown) == {*names.split(), "dropped", "ceiling", "no_ceiling"} and shown["ceiling"] == []
+    assert re.search(r"^ +0 pairs with two labels$", text, re.MULTILINE) and set(shown["leaks"].values()) == {0}
     assert re.search(r"^clarity +325 +37 +41$", text, re.MULTILINE) and "operation validation" in text
     assert all(name in irt("corpus", "--help") for name in corpus_names())
 
@@ -79,10 +82,14 @@ def test_corpus_tells_split_ceiling_and_shared_documents(real_data):
 
 def test_train_prints_one_object_or_a_few_lines_and_writes_the_record(saved_run, tmp_path):
     (folder, shown), record = saved_run, read_record(saved_run[0])
+    floors = shown.pop("floors")
     assert shown == {"output": str(folder), "config": record["run"]["config"], "scores": record["scores"]}
+    assert [floor["name"] for floor in floors] == ["majority", "operation", "edit-aware"]
+    assert floors[0]["accuracy"] == 37 / 200  # clarity is the most frequent label of train
     text = irt("train", *TINY, "--output", str(folder))  # it is recorded already
     assert "ir on synthetic, fold 0: tiny-random with lora, seed 171, 2 steps" in text and str(folder) in text
-    assert f"macro F1 {shown['scores']['validation']['macro_f1']:.3f}" in text and len(text.splitlines()) == 4
+    assert f"macro F1 {shown['scores']['validation']['macro_f1']:.3f}" in text and len(text.splitlines()) == 5
+    assert "to beat:  macro F1 of majority 0.062, operation 0.108, edit-aware 0.59" in text
     words = ["--method", "random-counts", "--like", str(folder), "--output", str(tmp_path / "run"), "--json"]
     like = json.loads(irt("train", *TINY, *words))
     assert like["config"]["counts"] == [len(step["layers"]) for step in record["train"]["steps"]]
@@ -96,6 +103,28 @@ def test_predict_takes_a_pair_a_file_and_standard_input(saved_run, tmp_path):
     file = irt("predict", folder, "--file", str(tmp_path / "pairs.jsonl"), "--json")
     assert file.count("\n") == 3 and file == irt("predict", folder, "--file", "-", "--json", input=lines)
     assert [sum(json.loads(r)["probabilities"].values()) for r in file.splitlines()] == pytest.approx([1] * 3, abs=1e-4)
+
+
+def test_predict_reads_the_file_of_the_run_marks_what_was_not_revised_and_scores_labels(own_corpus, tmp_path):
+    columns = [word for n in ("corpus", "before", "after", "label", "group") for word in (f"--{n}", own_corpus[n])]
+    folder = str(tmp_path / "run")
+    irt("train", *TINY, *columns, "--output", folder)
+    text = irt("predict", folder, "--file", own_corpus["corpus"])
+    assert text.startswith("1: ") and "'the red car 0 stops' -> 'the car 0 stops'" in text
+    assert re.search(r"this run +120 .*majority +120 +0.4 +0.667.*operation +120 +0.4 +0.667", text, re.DOTALL)
+    rows = ("x,He go.,He goes.,add", "y,, ,add", "z,a,a,drop", "w,a,b,other")
+    (tmp_path / "new.csv").write_text("\n".join(["ID,v 1,V2,Why", *rows]))
+    words = ["--file", str(tmp_path / "new.csv"), "--before", "v1", "--after", "v2", "--output"]
+    shown = json.loads(irt("predict", folder, *words, str(tmp_path / "out.jsonl"), "--json"))
+    irt("predict", folder, *words, str(tmp_path / "out.csv"))
+    lines, table = (tmp_path / "out.jsonl").read_text().splitlines(), pandas.read_csv(tmp_path / "out.csv")
+    assert [(row["id"], row["note"], row["intention"] is None) for row in map(json.loads, lines)] == [
+        ("x", "", False), ("y", "both sides are empty", True), ("z", "nothing was revised", True), ("w", "", False)]
+    assert table.columns.tolist() == ["id", "before", "after", "intention", "note", "p(add)", "p(drop)"]
+    assert shown["rows"] == 4 and [row["rows"] for row in shown["scores"]] == [1, 1, 1]
+    assert irt("predict", folder, "--file", "-", input='{"before": "a", "after": "a"}') == "1: nothing was revised  'a' -> 'a'\n"
+    with pytest.raises(InputError, match="no column 'text'"):
+        irt("predict", folder, *words[:2], "--before", "text")
 
 
 def test_compare_prints_a_table_of_scores(own_corpus, tmp_path):
@@ -130,7 +159,26 @@ def test_methods_and_settings_are_listed():
     assert set(shown) == set(METHODS) and " public code. [min_layer=0 score=reference " in text
     assert shown["rst"].startswith("RST: ") and shown["rst"].endswith("[min_layer=0 share=0.125]")
     assert (values := json.loads(irt("settings", "--json")))["rank"] == 16 and "seed" not in values
-    assert re.search(r"^rank +\d+ +\(int \| None\)$", irt("settings", "--model", "smollm2-135m"), re.MULTILINE)
+    assert "(1 or more): ir, ir-weight" in text and "score          form of the score" in text
+    lines = irt("settings", "--model", "smollm2-135m").splitlines()
+    assert "rank               32       a whole number, 1 or more: of the lora and dora adapters" in lines
+    assert not [line for line in (*lines, *text.splitlines()) if line.rstrip().endswith(":") and line != "The options:"]
+    assert not re.search(r"^\w+ +[(:]", text, re.MULTILINE)  # an option without a meaning
+
+
+def test_models_are_listed_and_other_spellings_are_understood():
+    shown, text = json.loads(irt("models", "--json")), irt("models")
+    assert set(shown) == set(model_names()) and shown["roberta-base"]["weights"] == "FacebookAI/roberta-base"
+    assert re.search(r"^mini +12 +256 +pair +16 +part of this package$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("gpu", "answer"), [
+    ("80GB", r"It fits: 42.6 GiB predicted, 70.3 GiB usable. The largest batch that fits is \d+."),
+    ("24GB", "It does not fit: 42.6 GiB predicted, 20.7 GiB usable. What would fit: --batch 3, or --min-layer 26, or .*"),
+    ("8GB", "It does not fit: .* What would fit: a smaller model, or a larger GPU."),
+])  # fmt: skip
+def test_memory_answers_whether_it_fits(gpu, answer):
+    assert re.fullmatch(answer, irt("memory", "--model", "llama-3.1-8b", "--gpu", gpu).splitlines()[-1])
 
 
 def test_reproduce_hands_its_options_on(monkeypatch, tmp_path):
@@ -150,6 +198,13 @@ def test_reproduce_hands_its_options_on(monkeypatch, tmp_path):
     (["compare", "--folds", "a"], "folds='a' cannot be read"), (["reproduce", "--set", "folds=a"], "is not JSON"),
     (["compare", "--methods", "random-counts"], "add ir to the methods"),
     (["predict", "absent", "--after", "x"], "no run in absent"),
+    (["predict", "absent", "--before", __file__, "--after", "x"], "is a file, not a text"),
+    (["predict", "absent", "--after", "x", "--output", "a.xls"], "must end in .csv or .jsonl"),
+    (["train", "--set", "lr=1e-3", "--output", "X"], "did you mean 'learning_rate'?"),
+    (["train", "--set", "bs", "--output", "X"], "such as batch_size=..."),
+    (["memory", "--set", "r=8"], "did you mean 'rank'?"),
+    (["train", "--model", "bert-base-uncased", "--output", "X"], "did you mean 'google-bert/bert-base-uncased'"),
+    (["train", "--model", "gpt2", "--output", "X"], "did you mean 'openai-community/gpt2'?"),
     (["reproduce", "--profile", "quikc"], "did you mean 'quick'"),
     (["reproduce", "--output", "/proc/none"], "cannot write to"), (["reproduce", "--data", "/no"], "is not a folder"),
 ], ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "")  # fmt: skip

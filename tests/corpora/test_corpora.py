@@ -236,7 +236,7 @@ def test_own_folder_keeps_its_splits(tmp_path):
     with pytest.raises(InputError, match="fixed splits, so fold 2 does not exist"):
         load_corpus(tmp_path, fold=2)
     write_jsonl(tmp_path / "validation.jsonl", own_rows(4))
-    with pytest.raises(InputError, match="holds .'validation.jsonl', 'dev.jsonl'. for split 'validation'; give one"):
+    with pytest.raises(InputError, match="holds .'dev.jsonl', 'validation.jsonl'. for split 'validation'; give one"):
         load_corpus(tmp_path)
     [(tmp_path / f"{name}.jsonl").unlink() for name in ("test", "dev")]
     with pytest.raises(InputError, match="no file for split 'test'; give one, named test . .csv or .tsv"):
@@ -244,15 +244,15 @@ def test_own_folder_keeps_its_splits(tmp_path):
 
 
 def test_null_and_nan_are_an_empty_side_but_no_group_and_rows_know_their_line(tmp_path):
-    missing = [{"before": None, "after": "b", "label": "a"}, {"before": float("nan"), "after": "b", "label": "b"}]
-    rows = load_corpus(write_jsonl(tmp_path / "own.jsonl", missing * 10)).train
+    missing = [{"before": (None, float("nan"))[i % 2], "after": f"b {i}", "label": "ab"[i % 2]} for i in range(20)]
+    rows = load_corpus(write_jsonl(tmp_path / "own.jsonl", missing)).train
     assert {(r.before, r.operation) for r in rows} == {("", "add")}
     path = write_jsonl(tmp_path / "own.jsonl", [*own_rows(), own_rows()[0] | {"who": None}])
     with pytest.raises(InputError, match="line 25: 'who' is blank"):
         load_corpus(path, group="who")
     (tmp_path / "own.csv").write_text('a,b\n"x\ny",1\n\n2\n', encoding="utf-8")
     rows = [(row.line, dict(row.cells)) for row in read_rows(tmp_path / "own.csv")]
-    assert rows == [(3, {"a": "x\ny", "b": "1"}), (5, {"a": "2", "b": None})]
+    assert rows == [(3, {"a": "x\ny", "b": "1"}), (5, {"a": "2"})]
     with pytest.raises(InputError, match="absent.csv cannot be read: .*"):
         read_rows(tmp_path / "absent.csv")
 
@@ -262,7 +262,6 @@ BAD_FILES = {
     "missing column": ("a.csv", b"before,text,label\na,b,c\n", "no column 'after'; expected .*found .'before', "),
     "blank label": ("a.csv", b"before,after,label\na,b,x\na,b, \n", "a.csv, line 3: 'label' is blank; fill it in"),
     "empty sides": ("a.csv", b"before,after,label\n , ,x\n", "a.csv, line 2: both sides are empty"),
-    "not UTF-8": ("a.csv", b"before,after,label\nna\xefve,b,x\n", "is not UTF-8 .byte 21"),
     "long row": ("a.csv", b"before,after,label\na,b,x,y\n", "line 2 has 4 cells for 3 columns"),
     "same name twice": ("a.csv", b"before,after,before\na,b,c\n", "occur twice"),
     "other ending": ("a.docx", b"", "cannot read files that end in '.docx'; give one of .csv"),

@@ -48,8 +48,8 @@ def test_a_saved_run_predicts_what_it_was_scored_on(runs, own_corpus, name):
     for prediction, row in zip(predictions, recorded, strict=True):
         assert list(prediction.probabilities.values()) == pytest.approx(row["probabilities"], abs=1e-4)
     assert classifier.predict([]) == []
-    with pytest.raises(InputError, match=r"both texts of pairs \[.*\] are empty"):
-        classifier.predict([("", " ")])
+    notes = [(p.intention is None, p.note) for p in classifier.predict([("", " "), ("a", "a "), ("a", "")])]
+    assert notes == [(True, "both sides are empty"), (True, "nothing was revised"), (False, "")]
 
 
 def lose_the_head(path):
