@@ -25,7 +25,7 @@ def assign_folds(groups: Sequence[str], labels: Sequence[str], folds: int = FOLD
     if _most_folds(groups, labels) < folds:
         rows = f"{len(names)} groups in {len(groups)} rows (equal pairs count once)"
         rows = f"{rows} with labels {brief(dict(Counter(labels)))}"
-        raise InputError(f"{rows} cannot be split in {folds} folds; give more rows, or one file per split")
+        raise InputError(f"{rows} cannot be split into {folds} folds; give more rows, or one file per split")
     random.Random(SEED).shuffle(names)
     assigned, order = numpy.zeros(len(labels), dtype=int), {name: number for number, name in enumerate(names)}
     with warnings.catch_warnings():

@@ -159,7 +159,7 @@ def test_methods_and_settings_are_listed():
     assert set(shown) == set(METHODS) and " public code. [min_layer=0 score=reference " in text
     assert shown["rst"].startswith("RST: ") and shown["rst"].endswith("[min_layer=0 share=0.125]")
     assert (values := json.loads(irt("settings", "--json")))["rank"] == 16 and "seed" not in values
-    assert "(1 or more): ir, ir-weight" in text and "score          form of the score" in text
+    assert "(1 or more): ir, ir-weight" in text and "score          formula of the score" in text
     lines = irt("settings", "--model", "smollm2-135m").splitlines()
     assert "rank               32       a whole number, 1 or more: of the lora and dora adapters" in lines
     assert not [line for line in (*lines, *text.splitlines()) if line.rstrip().endswith(":") and line != "The options:"]

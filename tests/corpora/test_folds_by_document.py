@@ -196,7 +196,7 @@ BAD_FOLDERS = [
     (lambda f: (f / "test.json").unlink(), r"holds no file for split 'test'"),
     (lambda f: (f / "train.json").write_text((f / "dev.json").read_text()), r"does not hold the published release of"),
     (lambda f: (f / "test.json").write_text((f / "test.json").read_text().replace('"style"', '"styl"')),
-     "unknown label in .*test.json, line 4: 'styl'; did you mean 'style'"),
+     r"test.json, line 4, 9, 14, 19: unknown label 'styl'; did you mean 'style'"),
     (lambda f: cut_short(f, iterater.ANNOTATORS), r"human_doc_level.zip cannot be read .*move it away to do without"),
     (lambda f: document_level(f, []), "human_doc_level.zip has none of these edits"),
     (lambda f: shutil.copy(f / "train.json", f / iterater.ANNOTATORS), r"human_doc_level.zip cannot be read"),
