@@ -15,7 +15,7 @@ from irtuning.corpora.base import Revision
 from irtuning.errors import InputError
 from irtuning.memory.predict import ADAPTER_SETTINGS
 from irtuning.method.callback import LayerwiseTuning
-from irtuning.method.processes import examples_each, world_size
+from irtuning.method.processes import world_size
 from irtuning.models.adapters import adapted_classifier
 from irtuning.models.loading import context_length, load_classifier, load_tokenizer
 from irtuning.models.prompts import encode
@@ -79,6 +79,15 @@ def build(prepared: Prepared, *, progress, callbacks, report_to, output, save_ev
     if progress and trainer.pop_callback(ProgressCallback):  # not in a notebook, which has a table of its own
         trainer.add_callback(TrainingBar)
     return trainer, splits
+
+
+def examples_each(batch_size: int, accumulation: int) -> int:
+    """Return the number of examples in a micro-batch of each process. Raise InputError if they cannot be even."""
+    shares = accumulation * world_size()
+    if batch_size % shares or not batch_size:
+        raise InputError(f"batch_size {batch_size} cannot be shared by {world_size()} processes with accumulation "
+                         f"{accumulation}; give a multiple of {shares}")  # fmt: skip
+    return batch_size // shares
 
 
 def _model(prepared: Prepared, tokenizer) -> torch.nn.Module:

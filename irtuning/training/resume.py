@@ -168,6 +168,12 @@ class ResumableTrainer(LayerwiseTrainer):
     def step_losses(self) -> list[float]:
         return self._earlier + super().step_losses()
 
+    def step_examples(self, step: int) -> list[int]:
+        """Return the positions in the training set of the examples of an optimizer step. Steps count from 0."""
+        sampler = self._get_train_sampler()
+        sampler.epoch, batch = divmod(step, -(-len(sampler) // sampler.batch_size))
+        return list(sampler)[batch * sampler.batch_size : (batch + 1) * sampler.batch_size]
+
     def save_model(self, output_dir=None, _internal_call=False) -> None:
         """Write the weights that learn and the losses. Every process adds its losses, the first one writes."""
         learning = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
