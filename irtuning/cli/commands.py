@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import re
 from inspect import signature
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from irtuning.corpora.load import load_corpus
 from irtuning.errors import InputError, read_as
 from irtuning.memory.fit import fit_report, parse_gpu
 from irtuning.memory.predict import PARTS, predict_memory
-from irtuning.method.registry import METHODS
+from irtuning.method.registry import METHODS, facts
 from irtuning.models.loading import resolve
 from irtuning.training.config import RunConfig, parse_settings
 from irtuning.training.record import read_record
@@ -56,12 +55,14 @@ def train(
     \b
     irtuning train --corpus mine.csv --model smollm2-135m --method rst --like runs/ir --set rank=8 --output runs/rst
     """
+    config = RunConfig.of(opt.run_settings(locals()))  # before the imports, which take seconds
     from irtuning.comparison.runs import with_budget
     from irtuning.training.run import train as train_run
-    config = with_budget(RunConfig.of(opt.run_settings(locals())), read_record(like) if like else None)
+    config = with_budget(config, read_record(like) if like else None)
     options = {"output": output, "data_dir": data, "save_every": save_every, "progress": not as_json}
     run = train_run(config, report_to=report_to.replace(",", " ").split(), **options)
-    trained = "trained:  {method} on {corpus}, fold {fold}: {model} with {adapter}, seed {seed}, {max_steps} steps"
+    adapted = " with {adapter}" * (facts(run.config["method"])["scope"] == "adapters")
+    trained = f"trained:  {{method}} on {{corpus}}, fold {{fold}}: {{model}}{adapted}, seed {{seed}}, {{max_steps}} steps"
     score = "scores:   macro F1 {macro_f1:.3f}, accuracy {accuracy:.3f} on {0}"
     scores = [score.format(split, **run.scores[split]) for split in ("validation", "test") if split in run.scores]
     lines = [trained.format(**run.config), *scores, f"saved:    {output} (record.json has all settings and scores)",
@@ -83,13 +84,13 @@ def compare(
     \b
     irtuning compare --corpus argrewrite --data DIR --methods ir,ir:variant=exact,mine.py:Mine --folds 0,1,2,3,4
     """
+    options = opt.run_settings(locals())
+    RunConfig.of(options)
     from irtuning.analysis.tables import summary_table
     from irtuning.comparison.runs import run_comparison
-    options = opt.run_settings(locals())
     output = output or Path("runs") / f"{Path(corpus).stem}-{Path(model).name}-{adapter}"
-    texts = [text for text in re.split(r"\s*,(?!\s*\d)\s*", methods.strip()) if text]  # 3,5 is one value of an option
     records, floors = run_comparison(
-        texts, seeds=seeds, folds=[read_as("folds", fold, int) for fold in folds.split(",")], budget=budget,
+        opt.method_texts(methods), seeds=seeds, folds=[read_as("folds", fold, int) for fold in folds.split(",")], budget=budget,
         workers=workers, scheduler=scheduler, data_dir=data, output=output, progress=not as_json, **options)
     result, texts = {"output": str(output)}, []
     for split in ("validation", "test") if score_test else ("validation",):

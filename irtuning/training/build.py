@@ -35,11 +35,15 @@ class Split:
 
 
 class TrainingBar(ProgressCallback):
-    """Progress bar of the training steps alone: no bars of evaluations, no printed numbers."""
+    """Progress bar of the training steps with the last score: no bars of evaluations, no printed numbers."""
     def on_log(self, *args, **kwargs):
-        """Print nothing, and for an evaluation show nothing."""
+        """Print nothing, and for an evaluation show no bar of its own."""
 
     on_prediction_step = on_log
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        if state.is_world_process_zero:
+            self.training_bar.set_postfix_str(f"macro F1 {metrics['eval_macro_f1']:.3f}")
 
 
 def build(prepared: Prepared, *, progress, callbacks, report_to, output, save_every) -> tuple[ResumableTrainer, dict]:

@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from irtuning.corpora.base import Revision
 from irtuning.corpora.reading import read_rows, require
-from irtuning.errors import InputError
+from irtuning.errors import InputError, brief
 from irtuning.models.adapters import no_rename_warning  # this module also makes the bottleneck known to peft
 from irtuning.models.loading import load_classifier, resolve
 from irtuning.models.prompts import encode
@@ -67,6 +67,10 @@ class RevisionClassifier:
 
     def predict(self, pairs: Iterable[tuple[str, str] | Revision], batch_size: int = 64) -> list[Prediction]:
         """Return the predicted intention of each (before, after) pair, in order. One of the two may be empty."""
+        pairs = list(pairs)
+        for pair in (pair for pair in pairs if not isinstance(pair, Revision)):
+            if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+                raise InputError(f"{brief(pair)} is no pair: give a list of (before, after), both texts, one may be ''")
         revisions = [p if isinstance(p, Revision) else Revision(str(i), p[0], p[1], "") for i, p in enumerate(pairs)]
         if empty := [i for i, r in enumerate(revisions) if not r.before.strip() and not r.after.strip()]:
             raise InputError(f"pairs {empty[:3]} have two empty sides; nothing was revised")

@@ -88,6 +88,7 @@ class RunConfig:
         problems += [f"{n} is {now[n]}, give {c} or more" for n, c in AT_LEAST.items() if now.get(n, c) < c]
         possible = {("learning_rate", "a number above 0 and below 1"): 0 < config.learning_rate < 1,
                     ("epochs", "more than 0"): config.max_steps is not None or config.epochs > 0,
+                    ("seed", "less than 2**32"): config.seed < 2**32,
                     ("dropout", "0 or more and below 1"): 0 <= config.dropout < 1,
                     ("train_share", "more than 0, at most 1"): 0 < config.train_share <= 1}  # fmt: skip
         problems += [f"{name} is {now[name]}, give {text}" for (name, text), good in possible.items() if not good]
@@ -101,7 +102,9 @@ class RunConfig:
         steps = config.max_steps or (examples and int(config.epochs * -(-examples // config.batch_size)))
         if steps is None:
             return config
-        warmup = steps // 10 if config.warmup_steps is None else config.warmup_steps
+        warmup = config.warmup_steps  # of the model, at most a tenth of the steps, unless it is given
+        if self.warmup_steps is None:
+            warmup = min(steps // 10, steps if warmup is None else warmup)
         if warmup >= steps:
             problem = f"warm-up of {warmup} steps is as long as the run ({steps} steps)"
             raise InputError(f"{problem}, so the learning rate never reaches its value; lower warmup_steps")

@@ -1,6 +1,7 @@
 """Exact resume: the folder of a run's unfinished work, its checkpoints, and how training continues from them."""
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -24,6 +25,7 @@ from irtuning.method.trainer import LayerwiseTrainer
 from irtuning.training.record import has_record
 from irtuning.training.speed import few_walks
 
+logger = logging.getLogger(__name__)
 FORMAT, IDENTITY, TENSORS = 2, "identity.json", "tensors.safetensors"
 
 
@@ -96,10 +98,10 @@ class Checkpoints:
 class Progress(TrainerCallback, ExportableState):
     """Callback that times the steps, evaluates after the last one, and asks for checkpoints.
 
-    A checkpoint is due every `every` steps, and once when the process receives SIGTERM.
+    A checkpoint is due every `every` steps, and once when the process receives SIGTERM or Ctrl-C.
     """
     def __init__(self, every: int = 0):
-        self.every, self.ending = every, False
+        self.every, self.ending, self.interrupted = every, False, False
         self.starts: list[int] = []  # the step after which each process of this run began
         self.earlier = 0.0  # seconds of training in the processes before this one
         self.seconds: list[float] = []  # of each optimizer step, without evaluation
@@ -142,15 +144,26 @@ class ResumableTrainer(LayerwiseTrainer):
         self.checkpoints, self.layerwise, self.progress, self._earlier = checkpoints, layerwise, progress, []
 
     def train_or_resume(self) -> None:
-        """Train from the newest checkpoint, or from the beginning. SIGTERM ends it after a step and a checkpoint."""
-        newest, before = self.checkpoints and from_first(self.checkpoints.newest), None
+        """Train from the newest checkpoint, or from the beginning.
+
+        SIGTERM or Ctrl-C ends it after a step and a checkpoint. A second Ctrl-C ends it at once.
+        """
+        newest, before = self.checkpoints and from_first(self.checkpoints.newest), {}
+        if newest:
+            logger.info("resuming after step %s of %d", newest.name.rpartition("-")[2], self.args.max_steps)
+        def end(number: int, frame: object) -> None:
+            if self.progress.interrupted and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            self.progress.ending, self.progress.interrupted = True, number == signal.SIGINT
         if self.checkpoints and threading.current_thread() is threading.main_thread():  # others cannot set handlers
-            before = signal.signal(signal.SIGTERM, lambda *_: setattr(self.progress, "ending", True))
+            before = {signal.SIGTERM: signal.signal(signal.SIGTERM, end)}
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not in a worker, whose parent decides
+                before[signal.SIGINT] = signal.signal(signal.SIGINT, end)
         try:
             self.train(resume_from_checkpoint=str(newest) if newest else None)
         finally:
-            if before is not None:
-                signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def train(self, *args, **kwargs):
         with few_walks(self):
@@ -201,4 +214,5 @@ class ResumableTrainer(LayerwiseTrainer):
             raise InputError(f"no checkpoint can be written at step {step}: {error}; free some space and start again, "
                              "then the run resumes from its last checkpoint") from error  # fmt: skip
         if self.progress.ending:
-            raise SystemExit(128 + signal.SIGTERM)
+            logger.warning("ended after step %d, which is saved; repeat the command to go on", step)
+            raise KeyboardInterrupt if self.progress.interrupted else SystemExit(128 + signal.SIGTERM)

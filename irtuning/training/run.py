@@ -64,6 +64,7 @@ def train(
         InputError: something cannot work. It is raised before training starts, and nothing is overwritten.
         TrainingStopped: the gradient was not finite for several steps, or the GPU is out of memory.
         SystemExit: 143, after SIGTERM and a checkpoint.
+        KeyboardInterrupt: after Ctrl-C and a checkpoint. The same call goes on from there.
     """
     if (save_every or 0) < 0:
         raise InputError(f"save_every is {save_every}; give a number of steps, or 0 for no checkpoints")
