@@ -25,6 +25,7 @@ from irtuning.comparison.workers import cores
 from irtuning.corpora.sources import locate
 from irtuning.errors import InputError
 from irtuning.memory.predict import highest_peaks, memory_table
+from irtuning.method.registry import METHODS
 from irtuning.training.prepare import prepare
 from irtuning.training.record import RECORD, provenance, write_text
 
@@ -110,10 +111,13 @@ def check(companion: Companion) -> None:
     except NoSuchKernel:
         raise InputError(f"no Jupyter kernel named python3; {cure}") from None
     if os.path.isabs(program) and program != sys.executable:  # Jupyter replaces a bare `python` by this one
-        found = subprocess.run([program, "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True)
-        if found.stdout.strip() != sys.prefix:
+        try:
+            prefix = subprocess.check_output([program, "-c", "import sys; print(sys.prefix)"], text=True).strip()
+        except (OSError, subprocess.SubprocessError):
+            prefix = None  # it is gone
+        if prefix != sys.prefix:
             raise InputError(f"the Jupyter kernel named python3 is another environment's, {program}; {cure}")
-    memory_table("llama-3.1-8b")  # notebook 3 predicts the memory of every method, also of one that was added
+    memory_table("llama-3.1-8b", methods=METHODS)  # notebook 3 predicts the memory of every method, also of one that was added
 
 
 def execute(name: str, folder: Path, parameters: dict, update: bool = False) -> float:

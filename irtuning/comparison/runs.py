@@ -76,8 +76,9 @@ def run_comparison(
     with tqdm(total=len(runs), desc=f"{runs[0].corpus} on {runs[0].model}, runs", **options) as bar:
         def advance(run: RunConfig, outcome: dict | Exception) -> None:
             bar.update()
-            score = "failed" if isinstance(outcome, Exception) else f"{outcome['scores']['validation']['macro_f1']:.3f}"
-            bar.set_postfix_str(f"last: {run.method} seed {run.seed} macro F1 {score}".replace("macro F1 f", "f"))
+            failed = isinstance(outcome, Exception)
+            score = "failed" if failed else f"macro F1 {outcome['scores']['validation']['macro_f1']:.3f}"
+            bar.set_postfix_str(f"{run.method}, seed {run.seed}: {score}")
         try:
             return _make(runs, strategies, corpora, budget, output, workers, scheduler, advance), floors
         except KeyboardInterrupt:

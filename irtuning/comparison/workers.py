@@ -77,8 +77,8 @@ def _processes(count: int) -> Iterator[tuple]:
         pool, since = _IDLE[threads, gpu].pop() if _IDLE[threads, gpu] else (None, float("-inf"))
         if time.monotonic() - since > IDLE_SECONDS / 2:  # a pool whose process has ended can miss the next one's death
             environment = {"OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": gpu}
-            ignore = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}  # Ctrl-C ends it from here
-            pool = ProcessPoolExecutor(1, timeout=IDLE_SECONDS, env=environment, **ignore)
+            options = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}  # Ctrl-C is for us
+            pool = ProcessPoolExecutor(1, timeout=IDLE_SECONDS, env=environment, **options)
         future = pool.submit(function, *item)
         busy[future] = pool, gpu
         return future

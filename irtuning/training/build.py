@@ -36,6 +36,12 @@ class Split:
 
 class TrainingBar(ProgressCallback):
     """Progress bar of the training steps with the last score: no bars of evaluations, no printed numbers."""
+    def on_train_begin(self, args, state, control, **kwargs):
+        super().on_train_begin(args, state, control, **kwargs)
+        self.current_step = state.global_step
+        if state.is_world_process_zero and state.global_step:  # so that the time left is right after a resume
+            self.training_bar.n = self.training_bar.initial = state.global_step
+
     def on_log(self, *args, **kwargs):
         """Print nothing, and for an evaluation show no bar of its own."""
 

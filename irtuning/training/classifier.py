@@ -69,7 +69,7 @@ class RevisionClassifier:
         """Return the predicted intention of each (before, after) pair, in order. One of the two may be empty."""
         pairs = list(pairs)
         for pair in (pair for pair in pairs if not isinstance(pair, Revision)):
-            if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            if not (isinstance(pair, (tuple, list)) and [isinstance(text, str) for text in pair] == [True, True]):
                 raise InputError(f"{brief(pair)} is no pair: give a list of (before, after), both texts, one may be ''")
         revisions = [p if isinstance(p, Revision) else Revision(str(i), p[0], p[1], "") for i, p in enumerate(pairs)]
         if empty := [i for i, r in enumerate(revisions) if not r.before.strip() and not r.after.strip()]:
