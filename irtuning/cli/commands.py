@@ -61,11 +61,12 @@ def train(
     config = with_budget(config, read_record(like) if like else None)
     options = {"output": output, "data_dir": data, "save_every": save_every, "progress": not as_json}
     run = train_run(config, report_to=report_to.replace(",", " ").split(), **options)
-    adapted = " with {adapter}" * (facts(run.config["method"])["scope"] == "adapters")
-    trained = f"trained:  {{method}} on {{corpus}}, fold {{fold}}: {{model}}{adapted}, seed {{seed}}, {{max_steps}} steps"
+    adapted = f" with {run.config['adapter']}" if facts(run.config["method"])["scope"] == "adapters" else ""
+    trained = "trained:  {method} on {corpus}, fold {fold}: {model}{0}, seed {seed}, {max_steps} steps"
     score = "scores:   macro F1 {macro_f1:.3f}, accuracy {accuracy:.3f} on {0}"
     scores = [score.format(split, **run.scores[split]) for split in ("validation", "test") if split in run.scores]
-    lines = [trained.format(**run.config), *scores, f"saved:    {output} (record.json has all settings and scores)",
+    lines = [trained.format(adapted, **run.config), *scores,
+             f"saved:    {output} (record.json has all settings and scores)",
              f'next:     irtuning predict {output} --before "He go home." --after "He goes home."']  # fmt: skip
     opt.show({"output": str(output), "config": run.config, "scores": run.scores}, as_json, "\n".join(lines))
 
@@ -90,8 +91,9 @@ def compare(
     from irtuning.comparison.runs import run_comparison
     output = output or Path("runs") / f"{Path(corpus).stem}-{Path(model).name}-{adapter}"
     records, floors = run_comparison(
-        opt.method_texts(methods), seeds=seeds, folds=[read_as("folds", fold, int) for fold in folds.split(",")], budget=budget,
-        workers=workers, scheduler=scheduler, data_dir=data, output=output, progress=not as_json, **options)
+        opt.method_texts(methods), seeds=seeds, folds=[read_as("folds", fold, int) for fold in folds.split(",")],
+        budget=budget, workers=workers, scheduler=scheduler, data_dir=data, output=output, progress=not as_json,
+        **options)
     result, texts = {"output": str(output)}, []
     for split in ("validation", "test") if score_test else ("validation",):
         table = summary_table(records, floors if split == "validation" else (), split=split)
@@ -162,7 +164,6 @@ def memory(
     \b
     irtuning memory --model llama-3.1-8b --method last-k --set share=0.25 --batch 16 --length 256 --gpu 24GB
     """
-    import pandas
     gpu_bytes, texts = gpu and parse_gpu(gpu), parse_settings(settings or [])
     if wrong := sorted(set(texts) - set(KINDS)):
         raise InputError(f"unknown setting {wrong[0]!r}; a memory prediction takes {', '.join(KINDS)}")
@@ -170,6 +171,7 @@ def memory(
     asked |= {name: read_as(name, text, KINDS[name]) for name, text in texts.items()}
     rows = [predict_memory(model, name, adapter, **asked).to_dict() for name in (METHODS if every else [method])]
     rows = [row | fit_report(gpu_bytes, model, row["method"], adapter, **asked) for row in rows]
+    import pandas
     sizes, hidden = [*PARTS, "peak_bytes"], ["model", "adapter", *asked, "note", "gpu_bytes"]
     table = pandas.DataFrame(rows, dtype=object).set_index("method").drop(columns=hidden, errors="ignore")
     table[sizes] = (table[sizes].astype(float) / 2**30).round(2)

@@ -112,12 +112,12 @@ def check(companion: Companion) -> None:
         raise InputError(f"no Jupyter kernel named python3; {cure}") from None
     if os.path.isabs(program) and program != sys.executable:  # Jupyter replaces a bare `python` by this one
         try:
-            prefix = subprocess.check_output([program, "-c", "import sys; print(sys.prefix)"], text=True).strip()
+            prefix = subprocess.check_output([program, "-c", "import sys; print(sys.prefix)"], text=True)
         except (OSError, subprocess.SubprocessError):
-            prefix = None  # it is gone
-        if prefix != sys.prefix:
+            prefix = ""  # it is gone
+        if prefix.strip() != sys.prefix:
             raise InputError(f"the Jupyter kernel named python3 is another environment's, {program}; {cure}")
-    memory_table("llama-3.1-8b", methods=METHODS)  # notebook 3 predicts the memory of every method, also of one that was added
+    memory_table("llama-3.1-8b", methods=METHODS)  # notebook 3 predicts it for every method, also for a new one
 
 
 def execute(name: str, folder: Path, parameters: dict, update: bool = False) -> float:

@@ -82,7 +82,7 @@ def run_comparison(
         try:
             return _make(runs, strategies, corpora, budget, output, workers, scheduler, advance), floors
         except KeyboardInterrupt:
-            kept = "recorded runs are kept, repeat the command to go on" if output else "nothing was kept without output"
+            kept = "recorded runs are kept, repeat the command to go on" if output else "without output none is kept"
             logging.getLogger(__name__).warning("interrupted after %d of %d runs; %s", bar.n, len(runs), kept)
             raise
 

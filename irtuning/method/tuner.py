@@ -103,7 +103,7 @@ class LayerTuner:
             raise InputError("no step to end: call begin_step() and loss.backward() before end_backward(), and "
                              "optimizer.step() and zero_grad() after it")  # fmt: skip
         if type(self.strategy).probe is not Strategy.probe and "labels" not in self.batch:
-            raise InputError(f"{method_text(self.strategy)} measures the model's own loss, and the batch has no labels: "
+            raise InputError(f"{method_text(self.strategy)} measures the model's own loss, and a batch has no labels: "
                              "call model(**batch) with labels, no label smoothing and no loss of your own")  # fmt: skip
         norms, similarities = self._read(learning)
         total = scale * math.sqrt(sum(norm * norm for norm in norms.values()))
