@@ -16,7 +16,7 @@ from irtuning.corpora.load import has_fixed_splits, load_corpus
 from irtuning.errors import InputError, brief, read_as, unknown
 from irtuning.memory.fit import fit_answer, fit_report, parse_gpu
 from irtuning.memory.predict import PARTS, predict_memory
-from irtuning.method.registry import METHODS
+from irtuning.method.registry import METHODS, facts
 from irtuning.models.loading import load_shape, resolve
 from irtuning.training.config import RunConfig, allowed, comments, meant, parse_settings
 from irtuning.training.record import read_record
@@ -74,23 +74,25 @@ def train(
     \b
     irtuning train --corpus mine.csv --model smollm2-135m --method rst --like runs/ir --set rank=8 --output runs/rst
     """
+    config = RunConfig.of(opt.run_settings(locals()))  # before the imports, which take seconds
     from irtuning.comparison.runs import corpus_floors, with_budget
     from irtuning.corpora.floors import simple_floors
     from irtuning.training.prepare import prepare
     from irtuning.training.run import train as train_run
-    config = with_budget(RunConfig.of(opt.run_settings(locals())), read_record(like) if like else None)
-    prepared = prepare(config, data_dir=data)
+    prepared = prepare(with_budget(config, read_record(like) if like else None), data_dir=data)
     options = {"output": output, "save_every": save_every, "progress": not as_json}
     run = train_run(prepared, report_to=report_to.replace(",", " ").split(), **options)
     known = prepared.corpus
     rules = vars(simple_floors(known.labels, known.train, known.validation, "validation")[0]), *corpus_floors(known)
     floors = [{name: floor[name] for name in ("name", "macro_f1", "accuracy")} for floor in rules]
-    trained = "trained:  {method} on {corpus}, fold {fold}: {model} with {adapter}, seed {seed}, {max_steps} steps"
+    adapted = f" with {run.config['adapter']}" if facts(run.config["method"])["scope"] == "adapters" else ""
+    trained = "trained:  {method} on {corpus}, fold {fold}: {model}{0}, seed {seed}, {max_steps} steps"
     score = "scores:   macro F1 {macro_f1:.3f}, accuracy {accuracy:.3f} on {0}"
     scores = [score.format(split, **run.scores[split]) for split in ("validation", "test") if split in run.scores]
     beat = ", ".join("{name} {macro_f1:.3f}".format(**floor) for floor in floors)
     scores += [f"to beat:  macro F1 of {beat} on validation"]
-    lines = [trained.format(**run.config), *scores, f"saved:    {output} (record.json has all settings and scores)",
+    lines = [trained.format(adapted, **run.config), *scores,
+             f"saved:    {output} (record.json has all settings and scores)",
              f'next:     irtuning predict {output} --before "He go home." --after "He goes home."']  # fmt: skip
     result = {"output": str(output), "config": run.config, "scores": run.scores, "floors": floors}
     opt.show(result, as_json, "\n".join(lines))
@@ -110,14 +112,15 @@ def compare(
     \b
     irtuning compare --corpus argrewrite --data DIR --methods ir,ir:variant=exact,mine.py:Mine --folds 0,1,2,3,4
     """
+    options = opt.run_settings(locals())
+    RunConfig.of(options)
     from irtuning.analysis.tables import summary_table
     from irtuning.comparison.runs import run_comparison
-    options = opt.run_settings(locals())
     output = output or Path("runs") / f"{Path(corpus).stem}-{Path(model).name}-{adapter}"
-    texts = [text for text in re.split(r"\s*,(?!\s*\d)\s*", methods.strip()) if text]  # 3,5 is one value of an option
     records, floors = run_comparison(
-        texts, seeds=seeds, folds=[read_as("folds", fold, int) for fold in folds.split(",")], budget=budget,
-        workers=workers, scheduler=scheduler, data_dir=data, output=output, progress=not as_json, **options)
+        opt.method_texts(methods), seeds=seeds, folds=[read_as("folds", fold, int) for fold in folds.split(",")],
+        budget=budget, workers=workers, scheduler=scheduler, data_dir=data, output=output, progress=not as_json,
+        **options)
     result, texts = {"output": str(output)}, []
     for split in ("validation", "test") if score_test else ("validation",):
         table = summary_table(records, floors if split == "validation" else (), split=split)
@@ -213,7 +216,6 @@ def memory(
     \b
     irtuning memory --model llama-3.1-8b --method last-k --set share=0.25 --batch 16 --length 256 --gpu 24GB
     """
-    import pandas
     gpu_bytes, texts = gpu and parse_gpu(gpu), parse_settings(settings or [])
     if wrong := sorted(set(texts) - set(KINDS)):
         raise unknown("setting of a memory prediction", wrong[0], KINDS, {*meant(wrong[0])} & {*KINDS})
@@ -221,6 +223,7 @@ def memory(
     asked |= {name: read_as(name, text, KINDS[name]) for name, text in texts.items()}
     rows = [predict_memory(model, name, adapter, **asked).to_dict() for name in (METHODS if every else [method])]
     rows = [row | fit_report(gpu_bytes, model, row["method"], adapter, **asked) for row in rows]
+    import pandas
     sizes, hidden = [*PARTS, "peak_bytes"], ["model", "adapter", *asked, "note", "gpu_bytes", "fits_with_checkpointing"]
     table = pandas.DataFrame(rows, dtype=object).set_index("method").drop(columns=hidden, errors="ignore")
     table[sizes] = (table[sizes].astype(float) / 2**30).round(2)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,8 @@ import typer
 from irtuning.corpora.load import corpus_names
 from irtuning.errors import InputError
 from irtuning.method.processes import is_first
+from irtuning.method.registry import as_strategy
+from irtuning.models.loading import resolve
 from irtuning.training.config import RunConfig, parse_settings
 
 
@@ -69,10 +72,18 @@ Json = _option(bool, "Print JSON instead of text.", "--json")
 def run_settings(options: dict) -> dict:
     """Return the fields of `RunConfig` among the options of a command, and those that its --set changes."""
     given = {f.name: options[f.name] for f in dataclasses.fields(RunConfig) if f.name in options}
+    resolve(given["model"])  # what is unknown is told before torch is imported, which takes seconds
+    for method in method_texts(options["methods"]) if "methods" in options else [options["method"]]:
+        as_strategy(method)
     texts = parse_settings(options["settings"] or [])
     if twice := sorted(set(texts) & set(given)):
         raise InputError(f"{twice[0]} is given with --set, but there is an option --{twice[0].replace('_', '-')}")
     return given | texts
+
+
+def method_texts(text: str) -> list[str]:
+    """Return the methods that a text names with commas between them. In `3,5` the comma is part of an option."""
+    return [method for method in re.split(r"\s*,(?!\s*\d)\s*", text.strip()) if method]
 
 
 def show(result: dict, as_json: bool, text: str | None = None) -> None:

@@ -4,13 +4,15 @@ import json
 import logging
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 import nbformat
 import papermill
-from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter, MarkdownExporter
 from nbconvert.preprocessors import ClearMetadataPreprocessor, TagRemovePreprocessor
@@ -22,7 +24,8 @@ from irtuning.companion.profiles import GPU_GIB, RUN_BY_US, missing, profile_par
 from irtuning.comparison.workers import cores
 from irtuning.corpora.sources import locate
 from irtuning.errors import InputError
-from irtuning.memory.predict import highest_peaks
+from irtuning.memory.predict import highest_peaks, memory_table
+from irtuning.method.registry import METHODS
 from irtuning.training.prepare import prepare
 from irtuning.training.record import RECORD, provenance, write_text
 
@@ -102,8 +105,19 @@ def check(companion: Companion) -> None:
         notebook_path(name)
     for corpus in REAL_CORPORA if companion.data and companion.profile.startswith("quick") else []:
         locate(corpus, companion.data)
-    if "python3" not in KernelSpecManager().find_kernel_specs():
-        raise InputError("no Jupyter kernel named python3; run `python -m ipykernel install --sys-prefix`")
+    cure = "run `python -m ipykernel install --sys-prefix`"
+    try:
+        program = KernelSpecManager().get_kernel_spec("python3").argv[0]
+    except NoSuchKernel:
+        raise InputError(f"no Jupyter kernel named python3; {cure}") from None
+    if os.path.isabs(program) and program != sys.executable:  # Jupyter replaces a bare `python` by this one
+        try:
+            prefix = subprocess.check_output([program, "-c", "import sys; print(sys.prefix)"], text=True)
+        except (OSError, subprocess.SubprocessError):
+            prefix = ""  # it is gone
+        if prefix.strip() != sys.prefix:
+            raise InputError(f"the Jupyter kernel named python3 is another environment's, {program}; {cure}")
+    memory_table("llama-3.1-8b", methods=METHODS)  # notebook 3 predicts it for every method, also for a new one
 
 
 def execute(name: str, folder: Path, parameters: dict, update: bool = False) -> float:

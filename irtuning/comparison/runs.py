@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -73,7 +74,17 @@ def run_comparison(
     workers = 1 if world_size() > 1 else workers or (cores() if many else 1)
     options = {"disable": not (progress and is_first()), "file": sys.stdout if in_notebook() else sys.stderr}
     with tqdm(total=len(runs), desc=f"{runs[0].corpus} on {runs[0].model}, runs", **options) as bar:
-        return _make(runs, strategies, corpora, budget, output, workers, scheduler, bar.update), floors
+        def advance(run: RunConfig, outcome: dict | Exception) -> None:
+            bar.update()
+            failed = isinstance(outcome, Exception)
+            score = "failed" if failed else f"macro F1 {outcome['scores']['validation']['macro_f1']:.3f}"
+            bar.set_postfix_str(f"{run.method}, seed {run.seed}: {score}")
+        try:
+            return _make(runs, strategies, corpora, budget, output, workers, scheduler, advance), floors
+        except KeyboardInterrupt:
+            kept = "recorded runs are kept, repeat the command to go on" if output else "without output none is kept"
+            logging.getLogger(__name__).warning("interrupted after %d of %d runs; %s", bar.n, len(runs), kept)
+            raise
 
 
 def planned_runs(
@@ -154,7 +165,7 @@ def _make(runs, strategies, corpora, budget, output, workers, scheduler, advance
         configs = [with_budget(runs[i], leaders.get((runs[i].fold, runs[i].seed)), budget) for i in stage]
         work = [(c, corpora[c.fold], strategies[c.method], output and Path(output) / run_name(c)) for c in configs]
         for index, outcome in _outcomes(work, workers, scheduler):
-            advance()
+            advance(configs[index], outcome)
             if isinstance(outcome, Exception):
                 failed[run_name(configs[index])] = outcome
             else:

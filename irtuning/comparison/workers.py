@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -76,7 +77,8 @@ def _processes(count: int) -> Iterator[tuple]:
         pool, since = _IDLE[threads, gpu].pop() if _IDLE[threads, gpu] else (None, float("-inf"))
         if time.monotonic() - since > IDLE_SECONDS / 2:  # if a pool's process ended, the next death can go unseen
             environment = {"OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": gpu}
-            pool = ProcessPoolExecutor(1, timeout=IDLE_SECONDS, env=environment)
+            options = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}  # Ctrl-C is for us
+            pool = ProcessPoolExecutor(1, timeout=IDLE_SECONDS, env=environment, **options)
         future = pool.submit(function, *item)
         busy[future] = pool, gpu
         return future

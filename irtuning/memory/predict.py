@@ -73,7 +73,6 @@ def predict_memory(
     Raises:
         InputError: the model's configuration cannot be found offline, or a setting is invalid.
     """
-    from irtuning.memory.estimate import Setting, bytes_by_part, layers_that_learn
     own, strategy = resolve(model).settings, as_strategy(method)
     name = method if isinstance(method, str) else method_text(strategy)
     if share is not None and "share" not in {field.name for field in fields(strategy)}:
@@ -81,6 +80,8 @@ def predict_memory(
     strategy = as_strategy(method, **({} if share is None else {"share": share}))
     batch, length = own["batch_size"] if batch is None else batch, own["max_length"] if length is None else length
     _check(batch, length, accumulation, min_layer, precision, optimizer, labels, options)
+    from irtuning.memory.estimate import Setting, bytes_by_part, layers_that_learn  # imports torch
+
     strategy.min_layer = max(strategy.min_layer, min_layer)
     adapter = adapter if strategy.scope == "adapters" else None
     values = {key: options.get(key, own.get(key)) for key in ADAPTER_SETTINGS} if adapter else {}

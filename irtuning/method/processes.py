@@ -30,15 +30,6 @@ def refuse_sharding(fsdp: object = None, deepspeed: object = None, devices: int 
                              "be frozen step by step; use DDP (torchrun), or CUDA_VISIBLE_DEVICES=0")  # fmt: skip
 
 
-def examples_each(batch_size: int, accumulation: int) -> int:
-    """Return how many examples each process has in a micro-batch. InputError if the batch cannot be divided evenly."""
-    shares = accumulation * world_size()
-    if batch_size % shares or not batch_size:
-        raise InputError(f"batch_size {batch_size} cannot be shared by {world_size()} processes with accumulation "
-                         f"{accumulation}; give a multiple of {shares}")  # fmt: skip
-    return batch_size // shares
-
-
 def summed(values: "Tensor") -> "Tensor":
     """Return the sum of a tensor over all processes, on the same device."""
     if world_size() > 1:

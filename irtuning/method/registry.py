@@ -49,6 +49,7 @@ def as_strategy(spec: "str | type[Strategy] | Strategy", **options: object) -> S
     register(kind)
     strategy = kind(**options) if isinstance(spec, type) else copy.deepcopy(spec)
     vars(strategy).update(options)
+    strategy.__post_init__()
     return strategy
 
 

@@ -11,6 +11,7 @@ from irtuning.errors import InputError, unknown
 from irtuning.method.selector import MIDDLE, split_scores
 
 Scores = Sequence[float | None]
+CHOICES = {"importance": (None, "gradient", "weight", "cosine"), "scope": ("adapters", "parameters")}
 LossesWithout = Callable[[list[list[int]], float], list[float]]  # (sets of positions, suppressing factor) -> losses
 
 
@@ -36,6 +37,9 @@ class Strategy:
     limits: ClassVar[dict[str, tuple[float, float]]] = {}  # the lowest and the highest valid value of an option
 
     def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            if (value := getattr(self, name)) not in choices:
+                raise unknown(f"{name} of {type(self).__name__}", value, map(str, choices))
         for name, (low, high) in self.limits.items():
             if not low <= getattr(self, name) <= high:
                 valid = f"a value from {low} to {high}" if high < math.inf else f"{low} or more"
@@ -126,6 +130,7 @@ class IRTuningStrategy(Strategy):
 class WeightTuning(IRTuningStrategy):
     """IR-Tuning by the weight norm of each layer's attention output projection: one choice of layers per run."""
     name, importance, forms, shift = "ir-weight", "weight", ("reference",), 1
+    limits = IRTuningStrategy.limits | {"smoothing": (0, 0)}  # the weights are measured once
 
 
 class CosineTuning(IRTuningStrategy):

@@ -68,12 +68,6 @@ class LayerwiseTrainer(Trainer):
             sums[step] = sums.get(step, 0.0) + value
         return list(sums.values())
 
-    def step_examples(self, step: int) -> list[int]:
-        """Return the positions, in the training set, of the examples of one optimizer step. Steps count from 0."""
-        sampler = self._get_train_sampler()
-        sampler.epoch, batch = divmod(step, -(-len(sampler) // sampler.batch_size))
-        return list(sampler)[batch * sampler.batch_size : (batch + 1) * sampler.batch_size]
-
     @sdpa_kernel(ATTENTION)
     def train(self, *args, **kwargs):
         """Train as the Trainer does, without the attention kernels that are not in `ATTENTION`."""
@@ -89,7 +83,8 @@ class LayerwiseTrainer(Trainer):
         """Return the weighted cross-entropy of the micro-batch, divided by the number of examples in the step."""
         outputs, labels, weights = model(**inputs), inputs["labels"], self._class_weights
         weights = None if weights is None else weights.to(outputs.logits.device)
-        loss = torch.nn.functional.cross_entropy(outputs.logits.float(), labels, weight=weights, reduction="sum")
+        options = {"weight": weights, "label_smoothing": self.args.label_smoothing_factor, "reduction": "sum"}
+        loss = torch.nn.functional.cross_entropy(outputs.logits.float(), labels, **options)
         loss = loss / (len(labels) if num_items_in_batch is None else num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # the number covers all processes; DDP takes a mean

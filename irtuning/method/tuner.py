@@ -12,7 +12,7 @@ from torch import nn
 from irtuning.errors import InputError, TrainingStopped, brief, differences
 from irtuning.method.layers import candidate_layers, let_backprop_end_early
 from irtuning.method.processes import summed, world_size
-from irtuning.method.registry import as_strategy, describe
+from irtuning.method.registry import as_strategy, describe, method_text
 from irtuning.method.scores import CosineMeter, gradient_score, losses_without, tensor_norms, weight_scores
 from irtuning.method.strategies import Strategy
 
@@ -62,18 +62,20 @@ class LayerTuner:
         self.history: list[dict] = []
         importance, unmeasured = self.strategy.importance, [None] * len(self.layers.indices)
         self.scores = weight_scores(model, self.layers) if importance == "weight" else unmeasured
-        self.batch, self.passes = {}, 0  # inputs of the last training forward pass; number of passes in this step
+        self.batch = {}  # inputs of the last training forward pass
+        self._weights = []  # the gradient of each backward pass of this step with respect to the model's own loss
+        self._required = [(p, p.requires_grad) for part in (*self.layers.parameters, self.layers.below) for p in part]
         self._chosen: list[int] | None = None  # positions of the layers that learn; None outside a step
         self._meter = CosineMeter(model, self.layers, self.strategy.score) if importance == "cosine" else None
-        self._hook = model.register_forward_pre_hook(self._keep_batch, with_kwargs=True)
         let_backprop_end_early(model)
+        self._hook = model.register_forward_hook(self._keep_batch, with_kwargs=True)
 
     def begin_step(self) -> list[int]:
         """Let the strategy choose layers, freeze the others, and return the chosen. InputError for a bad choice."""
         step, count = len(self.history), len(self.layers.indices)
         if self.strategy.probe_due(step):
             self.strategy.probe(self._losses_without, self.rng)
-        self.batch, self.passes = {}, 0
+        self.batch, self._weights = {}, []
         chosen = self.strategy.choose(step, self.scores, self.rng)
         self._chosen = [position for position in range(count) if chosen is not None and position in list(chosen)]
         if chosen is None or list(chosen) != self._chosen:
@@ -101,6 +103,9 @@ class LayerTuner:
         if self._chosen is None or not learning:
             raise InputError("no step to end: call begin_step() and loss.backward() before end_backward(), and "
                              "optimizer.step() and zero_grad() after it")  # fmt: skip
+        if type(self.strategy).probe is not Strategy.probe and "labels" not in self.batch:
+            raise InputError(f"{method_text(self.strategy)} measures the model's own loss, and a batch has no labels: "
+                             "call model(**batch) with labels, no label smoothing and no loss of your own")  # fmt: skip
         norms, similarities = self._read(learning)
         total = scale * math.sqrt(sum(norm * norm for norm in norms.values()))
         finite, layers, self._chosen = math.isfinite(total), self._numbers(self._chosen), None
@@ -126,6 +131,16 @@ class LayerTuner:
             torch._foreach_mul_([p.grad for p in learning], scale)
         return total
 
+    def mean_scale(self, unit: float = 1.0) -> float:
+        """Return the `scale` for `end_backward` that makes the step's loss a mean; `unit` is a GradScaler's factor.
+
+        A Trainer may sum the micro-batches' losses, since it expects a model to divide by the examples of the step. A
+        sequence classifier's own loss is a mean over the micro-batch. What the backward passes gave to it tells.
+        """
+        is_mean = "SequenceClass" in (getattr(self.model, "loss_type", None) or "")
+        is_cut = is_mean and len(self._weights) * world_size() > 1
+        return 1 / max(1.0, sum(weight.item() for weight in self._weights) / unit) if is_cut else 1.0
+
     def state_dict(self) -> dict:
         """Return everything that changes during training as a JSON object. Call it only between two steps."""
         batch = self.batch if self.strategy.probe_due(len(self.history)) else {}  # only a probe needs it
@@ -149,10 +164,11 @@ class LayerTuner:
         self.batch = {name: torch.tensor(value, device=device) for name, value in state["batch"].items()}
 
     def detach(self) -> None:
-        """Remove all hooks from the model and let all its layers require gradients again."""
+        """Remove all hooks from the model, and let its layers require gradients as before."""
         for hook in filter(None, (self._hook, self._meter)):
             hook.remove()
-        self.layers.freeze_all_but(range(len(self.layers.indices) + 1))  # and those below the candidates
+        for parameter, required in self._required:
+            parameter.requires_grad_(required)
 
     def _numbers(self, positions: Sequence[int]) -> list[int]:
         return [self.layers.indices[position] for position in positions]
@@ -173,15 +189,13 @@ class LayerTuner:
                                   "versions differ; start all with the same command on the same corpus")  # fmt: skip
         return {id(p): norm for p, norm in zip(learning, values, strict=False)}, values[len(learning) : end]
 
-    def _keep_batch(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+    def _keep_batch(self, module: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
         if module.training and torch.is_grad_enabled():
-            self.batch, self.passes = dict(kwargs), self.passes + 1
+            self.batch = dict(kwargs)
+            if (loss := getattr(output, "loss", None)) is not None and loss.requires_grad:
+                loss.register_hook(self._weights.append)
 
     def _losses_without(self, sets: list[list[int]], factor: float) -> list[float]:
         """Return the losses of the last training batch with each set of positions suppressed in turn."""
-        if "labels" not in self.batch:
-            name = self.strategy.name or type(self.strategy).__name__
-            raise InputError(f"{name} needs the model's own loss, but the last training batch had no labels; call "
-                             "model(**batch) with labels and use the loss that it returns")  # fmt: skip
         batch = {name: value for name, value in self.batch.items() if name != "num_items_in_batch"}
         return losses_without(self.model, batch, [self._numbers(positions) for positions in sets], factor)

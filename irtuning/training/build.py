@@ -15,7 +15,7 @@ from irtuning.corpora.base import Revision
 from irtuning.errors import InputError
 from irtuning.memory.predict import ADAPTER_SETTINGS
 from irtuning.method.callback import LayerwiseTuning
-from irtuning.method.processes import examples_each, world_size
+from irtuning.method.processes import world_size
 from irtuning.models.adapters import adapted_classifier
 from irtuning.models.loading import context_length, load_classifier, load_tokenizer
 from irtuning.models.prompts import encode
@@ -35,11 +35,21 @@ class Split:
 
 
 class TrainingBar(ProgressCallback):
-    """Progress bar of the training steps alone: no bars of evaluations, no printed numbers."""
+    """Progress bar of the training steps with the last score: no bars of evaluations, no printed numbers."""
+    def on_train_begin(self, args, state, control, **kwargs):
+        super().on_train_begin(args, state, control, **kwargs)
+        self.current_step = state.global_step
+        if state.is_world_process_zero and state.global_step:  # so that the time left is right after a resume
+            self.training_bar.n = self.training_bar.initial = state.global_step
+
     def on_log(self, *args, **kwargs):
-        """Print nothing. It also replaces the method that shows a bar for evaluations."""
+        """Print nothing, and for an evaluation show no bar of its own."""
 
     on_prediction_step = on_log
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        if state.is_world_process_zero:
+            self.training_bar.set_postfix_str(f"macro F1 {metrics['eval_macro_f1']:.3f}")
 
 
 def build(prepared: Prepared, *, progress, callbacks, report_to, output, save_every) -> tuple[ResumableTrainer, dict]:
@@ -79,6 +89,15 @@ def build(prepared: Prepared, *, progress, callbacks, report_to, output, save_ev
     if progress and trainer.pop_callback(ProgressCallback):  # a notebook has its own table instead
         trainer.add_callback(TrainingBar)
     return trainer, splits
+
+
+def examples_each(batch_size: int, accumulation: int) -> int:
+    """Return the number of examples in a micro-batch of each process. Raise InputError if they cannot be even."""
+    shares = accumulation * world_size()
+    if batch_size % shares or not batch_size:
+        raise InputError(f"batch_size {batch_size} cannot be shared by {world_size()} processes with accumulation "
+                         f"{accumulation}; give a multiple of {shares}")  # fmt: skip
+    return batch_size // shares
 
 
 def _model(prepared: Prepared, tokenizer) -> torch.nn.Module:

@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from irtuning.corpora.base import Revision
 from irtuning.corpora.floors import simple_floors
 from irtuning.corpora.reading import read_rows, rows_of_lines, with_columns
-from irtuning.errors import InputError
+from irtuning.errors import InputError, brief
 from irtuning.models.adapters import no_rename_warning  # importing it registers the bottleneck with peft
 from irtuning.models.loading import load_classifier, resolve
 from irtuning.models.prompts import encode
@@ -75,6 +75,10 @@ class RevisionClassifier:
 
         Of a pair whose sides are equal the intention is None, since nothing was revised.
         """
+        pairs = list(pairs)
+        for pair in (pair for pair in pairs if not isinstance(pair, Revision)):
+            if not (isinstance(pair, (tuple, list)) and [isinstance(text, str) for text in pair] == [True, True]):
+                raise InputError(f"{brief(pair)} is no pair; give a list of (before, after), two texts each")
         given = [p if isinstance(p, Revision) else Revision(str(i), p[0], p[1], "") for i, p in enumerate(pairs)]
         revisions = [r for r in given if _changed(r)]
         ids = encode(revisions, self.tokenizer, self.labels, self.form, self.max_length)

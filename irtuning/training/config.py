@@ -101,7 +101,7 @@ class RunConfig:
         problems += [f"{n} is {now[n]}, give {c} or more" for n, c in AT_LEAST.items() if now.get(n, c) < c]
         possible = {"learning_rate": 0 < config.learning_rate < 1, "dropout": 0 <= config.dropout < 1,
                     "epochs": config.max_steps is not None or config.epochs > 0,
-                    "train_share": 0 < config.train_share <= 1}  # fmt: skip
+                    "seed": config.seed < 2**32, "train_share": 0 < config.train_share <= 1}  # fmt: skip
         problems += [f"{name} is {now[name]}, give {RANGES[name]}" for name, good in possible.items() if not good]
         if config.accumulation > 0 and config.batch_size % config.accumulation:
             problems.append(f"batch_size {config.batch_size} is not a multiple of accumulation {config.accumulation}")
@@ -113,7 +113,9 @@ class RunConfig:
         steps = config.max_steps or (examples and int(config.epochs * -(-examples // config.batch_size)))
         if steps is None:
             return config
-        warmup = steps // 10 if config.warmup_steps is None else config.warmup_steps
+        warmup = config.warmup_steps  # of the model, at most a tenth of the steps, unless it is given
+        if self.warmup_steps is None:
+            warmup = min(steps // 10, steps if warmup is None else warmup)
         if warmup >= steps:
             problem = f"warm-up of {warmup} steps is as long as the run ({steps} steps)"
             raise InputError(f"{problem}, so the learning rate never reaches its value; lower warmup_steps")

@@ -1,6 +1,7 @@
 """Exact resume: the folder of a run's unfinished work, its checkpoints, and how training continues from them."""
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -24,6 +25,7 @@ from irtuning.method.trainer import LayerwiseTrainer
 from irtuning.training.record import has_record
 from irtuning.training.speed import few_walks
 
+logger = logging.getLogger(__name__)
 FORMAT, IDENTITY, TENSORS = 2, "identity.json", "tensors.safetensors"
 
 
@@ -96,10 +98,10 @@ class Checkpoints:
 class Progress(TrainerCallback, ExportableState):
     """Callback that times the steps, evaluates after the last one, and asks for checkpoints.
 
-    A checkpoint is due every `every` steps, and once when the process receives SIGTERM.
+    A checkpoint is due every `every` steps, and once when the process receives SIGTERM or Ctrl-C.
     """
     def __init__(self, every: int = 0):
-        self.every, self.ending = every, False
+        self.every, self.ending, self.interrupted = every, False, False
         self.starts: list[int] = []  # the steps after which this run began and resumed
         self.earlier = 0.0  # seconds of training in the processes before this one
         self.seconds: list[float] = []  # of each optimizer step, without evaluation
@@ -146,15 +148,26 @@ class ResumableTrainer(LayerwiseTrainer):
         self.checkpoints, self.layerwise, self.progress, self._earlier = checkpoints, layerwise, progress, []
 
     def train_or_resume(self) -> None:
-        """Train from the newest checkpoint or from the start. SIGTERM ends it after the step, with a checkpoint."""
-        newest, before = self.checkpoints and from_first(self.checkpoints.newest), None
-        if self.checkpoints and threading.current_thread() is threading.main_thread():  # only it may set handlers
-            before = signal.signal(signal.SIGTERM, lambda *_: setattr(self.progress, "ending", True))
+        """Train from the newest checkpoint, or from the beginning.
+
+        SIGTERM or Ctrl-C ends it after a step and a checkpoint. A second Ctrl-C ends it at once.
+        """
+        newest, before = self.checkpoints and from_first(self.checkpoints.newest), {}
+        if newest:
+            logger.info("resuming after step %s of %d", newest.name.rpartition("-")[2], self.args.max_steps)
+        def end(number: int, frame: object) -> None:
+            if self.progress.interrupted and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            self.progress.ending, self.progress.interrupted = True, number == signal.SIGINT
+        if self.checkpoints and threading.current_thread() is threading.main_thread():  # others cannot set handlers
+            before = {signal.SIGTERM: signal.signal(signal.SIGTERM, end)}
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not in a worker, whose parent decides
+                before[signal.SIGINT] = signal.signal(signal.SIGINT, end)
         try:
             self.train(resume_from_checkpoint=str(newest) if newest else None)
         finally:
-            if before is not None:
-                signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def train(self, *args, **kwargs):
         """Train as the parent class does, with the shortcuts of `few_walks`."""
@@ -173,6 +186,12 @@ class ResumableTrainer(LayerwiseTrainer):
     def step_losses(self) -> list[float]:
         """Return the training loss of each optimizer step, including those before the checkpoint."""
         return self._earlier + super().step_losses()
+
+    def step_examples(self, step: int) -> list[int]:
+        """Return the positions in the training set of the examples of an optimizer step. Steps count from 0."""
+        sampler = self._get_train_sampler()
+        sampler.epoch, batch = divmod(step, -(-len(sampler) // sampler.batch_size))
+        return list(sampler)[batch * sampler.batch_size : (batch + 1) * sampler.batch_size]
 
     def save_model(self, output_dir=None, _internal_call=False) -> None:
         """Write the trainable weights and the losses. Losses are gathered from all processes; the first one writes."""
@@ -201,4 +220,5 @@ class ResumableTrainer(LayerwiseTrainer):
             raise InputError(f"the checkpoint of step {step} cannot be written: {error}; free space and start again, "
                              "and the run resumes from its last checkpoint") from error  # fmt: skip
         if self.progress.ending:
-            raise SystemExit(128 + signal.SIGTERM)
+            logger.warning("ended after step %d, which is saved; repeat the command to go on", step)
+            raise KeyboardInterrupt if self.progress.interrupted else SystemExit(128 + signal.SIGTERM)

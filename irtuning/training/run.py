@@ -15,9 +15,9 @@ from irtuning.corpora.base import SPLITS, Corpus
 from irtuning.errors import InputError, TrainingStopped, differences, unknown
 from irtuning.memory.fit import setting_that_fits
 from irtuning.method.layers import find_layers
-from irtuning.method.processes import examples_each, is_first, refuse_sharding, wait_for_all, world_size
+from irtuning.method.processes import is_first, refuse_sharding, wait_for_all, world_size
 from irtuning.method.registry import facts
-from irtuning.training.build import build
+from irtuning.training.build import build, examples_each
 from irtuning.training.config import RunConfig
 from irtuning.training.metrics import score
 from irtuning.training.prepare import Prepared, prepare
@@ -64,6 +64,7 @@ def train(
         InputError: a setting cannot work. It is raised before training starts, and nothing is overwritten.
         TrainingStopped: the gradient was not finite for several steps, or the GPU is out of memory.
         SystemExit: with code 143, when SIGTERM came and a checkpoint was saved.
+        KeyboardInterrupt: Ctrl-C came and a checkpoint was saved; the same call resumes from it.
     """
     if (save_every or 0) < 0:
         raise InputError(f"save_every is {save_every}; give a number of steps, or 0 for no checkpoints")

@@ -91,6 +91,8 @@ def test_train_prints_one_object_or_a_few_lines_and_writes_the_record(saved_run,
     assert f"macro F1 {shown['scores']['validation']['macro_f1']:.3f}" in text and len(text.splitlines()) == 5
     assert "to beat:  macro F1 of majority 0.062, operation 0.108, edit-aware 0.59" in text
     words = ["--method", "random-counts", "--like", str(folder), "--output", str(tmp_path / "run"), "--json"]
+    plain = irt("train", *TINY, "--method", "full-ft", "--output", str(tmp_path / "full"))
+    assert "full-ft on synthetic, fold 0: tiny-random, seed 171" in plain and "lora" not in plain
     like = json.loads(irt("train", *TINY, *words))
     assert like["config"]["counts"] == [len(step["layers"]) for step in record["train"]["steps"]]
 
@@ -217,8 +219,13 @@ def test_bad_input_is_told_before_anything_is_written(arguments, message, tmp_pa
 def test_an_error_is_one_line_and_names_are_imported_when_they_are_needed():
     made = subprocess.run([sys.executable, "-m", "irtuning", "corpus", "synthetik"], capture_output=True, text=True)
     assert (made.returncode, made.stdout) == (2, "") and re.fullmatch("error: unknown corpus 'synth.*\n", made.stderr)
-    code = "import irtuning.cli, sys; print({'torch', 'transformers', 'pandas', 'sklearn'} & {*sys.modules} or [])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+    heavy = "print({'torch', 'transformers', 'pandas', 'sklearn'} & {*sys.modules} or [])"
+    unknown = [["train", "--output", "X", "--method", "irr"], ["compare", "--methods", "full,irr"],
+               ["memory", "--method", "irr"], ["train", "--output", "X", "--model", "minni"]]  # fmt: skip
+    for words in ([], *unknown):  # they are told before the imports, which take seconds
+        code = f"import irtuning.cli, sys\nsys.argv[1:] = {words}\ntry: {words} and irtuning.cli.main()\nfinally: {heavy}"
+        made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert made.stdout == "[]\n" and ("unknown m" in made.stderr or "did you mean 'mini'" in made.stderr) == bool(words)
     assert dir(irtuning) == irtuning.__all__
     assert all(getattr(irtuning, name) is not None for name in irtuning.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

@@ -1,9 +1,11 @@
 """Tests of the command that reproduces a profile: checks beforehand, execution of a notebook, report and times."""
 
 import json
+from unittest.mock import Mock
 
 import nbformat
 import pytest
+from jupyter_client.kernelspec import NoSuchKernel
 
 from irtuning.companion import reproduce as reproduction
 from irtuning.companion.benchmarks import measurement
@@ -11,6 +13,9 @@ from irtuning.companion.experiments import Companion
 from irtuning.companion.paths import NOTEBOOKS, REPOSITORY, Folders
 from irtuning.companion.profiles import PROFILES, missing, profile_parameters
 from irtuning.errors import InputError
+from irtuning.method import registry
+from irtuning.method.strategies import Strategy
+from irtuning.training.record import write_text
 
 V4 = nbformat.v4
 
@@ -22,13 +27,40 @@ def test_what_is_missing_is_named_before_anything_runs(tmp_path, monkeypatch):
     if missing(profile_parameters("paper")):
         with pytest.raises(InputError, match=r"profile paper cannot run here: .*argrevision.* --dry-run"):
             reproduction.reproduce("paper", output=tmp_path / "out")
-    monkeypatch.setattr("jupyter_client.kernelspec.KernelSpecManager.find_kernel_specs", lambda self: {})
+    other, kernel = tmp_path / "python", tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"
+    other.write_text("#!/bin/sh\necho /another/environment\n")
+    other.chmod(0o755)
+    write_text(kernel, json.dumps({"argv": [str(other), "-m", "ipykernel_launcher"], "display_name": "Python 3"}))
+    with monkeypatch.context() as patch:
+        patch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+        with pytest.raises(InputError, match=f"named python3 is another environment's, {other}; run `python -m ipyk"):
+            reproduction.reproduce("quick", output=tmp_path / "out")
+        other.unlink()
+        with pytest.raises(InputError, match="named python3 is another environment's"):
+            reproduction.reproduce("quick", output=tmp_path / "out")
+    missing_kernel = Mock(side_effect=NoSuchKernel("python3"))
+    monkeypatch.setattr("jupyter_client.kernelspec.KernelSpecManager.get_kernel_spec", missing_kernel)
     with pytest.raises(InputError, match="no Jupyter kernel named python3; run"):
         reproduction.reproduce("quick", output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
     for options in ({"profile": "study"}, {"changes": {"seeds": 1}}, {"output": "elsewhere"}):
         with pytest.raises(InputError, match="update_notebooks needs the quick profile"):
             reproduction.reproduce(**options, update_notebooks=True)
+
+
+def test_a_method_that_was_added_is_predicted_before_anything_runs(monkeypatch):
+    """Notebook 3 predicts the memory of every method."""
+    class Added(Strategy):
+        def choose(self, step, scores, rng):
+            return [step % 2]
+
+    monkeypatch.setattr(registry, "METHODS", METHODS := dict(registry.METHODS))
+    monkeypatch.setattr(reproduction, "METHODS", METHODS)
+    registry.register(Added)
+    reproduction.check(Companion.open("quick"))
+    Added.worst_case = lambda self, count: ([count], [count])
+    with pytest.raises(IndexError):
+        reproduction.check(Companion.open("quick"))
 
 
 def test_a_dry_run_lists_the_runs_and_predicts_minutes_where_the_speed_is_known():

@@ -1,5 +1,6 @@
 """Comparisons: budgets, what is recorded already, what is interrupted, and methods of the user's own."""
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +28,8 @@ class FirstLayers(ShareStrategy):
         return list(range(self.size(self.count)))
 
 
-def test_compare_shares_budgets_skips_what_is_there_and_goes_on_after_a_stop(own_corpus, tmp_path, monkeypatch):
+def test_compare_shares_budgets_skips_what_is_there_and_goes_on_after_a_stop(
+    own_corpus, tmp_path, monkeypatch, caplog, capfd):
     original, calls = runs.train, []
 
     def stop_at_third(prepared, **options):
@@ -40,7 +42,9 @@ def test_compare_shares_budgets_skips_what_is_there_and_goes_on_after_a_stop(own
     options = {"seeds": [1], "output": tmp_path, "progress": False, "max_steps": 4, "workers": 1} | own_corpus
     methods = ["rst", FirstLayers, "random-counts", "ir"]
     with pytest.raises(KeyboardInterrupt):
-        compare(methods, **options)
+        compare(methods, **options | {"progress": True})
+    assert "interrupted after 2 of 4 runs; recorded runs are kept, repeat the command to go on" in caplog.text
+    assert re.search(r"2/4 \[\d+:\d+<\d+:\d+.*, rst, seed 1: macro F1 0\.\d{3}\]", capfd.readouterr().err)
     written = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/record.json")}
     assert len(written) == 2
     table = compare(methods, **options)

@@ -82,6 +82,10 @@ def test_processes_live_on_while_they_are_sure_to_share_the_threads_and_take_the
     assert sorted(gpu for _, (gpu, _) in outcomes(environment, [()] * 2, workers=3)) == ["3", "5"]
 
 
+def test_a_process_leaves_ctrl_c_to_this_one():
+    assert list(outcomes(signal.getsignal, [(signal.SIGINT,)], workers=1)) == [(0, signal.SIG_IGN)]
+
+
 def test_a_process_that_is_told_to_end_makes_its_call_again(tmp_path):
     made = dict(outcomes(ended, [(tmp_path, number) for number in range(3)], workers=2))
     assert made == {0: 0, 1: 1, 2: 2} and len(list(tmp_path.glob("1-*"))) == 2

@@ -38,10 +38,12 @@ def make_model(checkpointing=False, **settings):
 
 def make_trainer(tmp_path, callback, trainer_class=LayerwiseTrainer, model=None, watch=None, examples=None, **settings):
     """A trainer of 8 steps of 12 examples, dropout 0."""
-    settings = {"per_device_train_batch_size": 12, "learning_rate": 1e-2, "max_grad_norm": 1.0} | settings
-    arguments = TrainingArguments(str(tmp_path), max_steps=STEPS, report_to="none", save_strategy="no", disable_tqdm=True,
-                                  logging_steps=1, use_cpu=True, seed=3, **settings)  # fmt: skip
-    return trainer_class(model or make_model(), arguments, train_dataset=examples or make_examples(),
+    settings = {"per_device_train_batch_size": 12, "learning_rate": 1e-2, "max_grad_norm": 1.0,
+                "max_steps": STEPS, "save_strategy": "no"} | settings  # fmt: skip
+    arguments = TrainingArguments(str(tmp_path), report_to="none", disable_tqdm=True, logging_steps=1, use_cpu=True,
+                                  seed=3, **settings)  # fmt: skip
+    examples = examples or make_examples()
+    return trainer_class(model or make_model(), arguments, train_dataset=examples, eval_dataset=examples[:12],
                          data_collator=collate, callbacks=[c for c in (callback, watch) if c is not None])  # fmt: skip
 
 
@@ -149,19 +151,113 @@ def test_micro_batches_count_every_example_the_same(tmp_path, trainer_class, cou
     assert norms(one) == pytest.approx(norms(three), rel=1e-3)
 
 
-def test_an_interrupted_run_leaves_clipping_as_it_was(tmp_path):
-    class Stop(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs):
-            if state.global_step == 2:
-                raise KeyboardInterrupt
+class Scaled(Trainer):
+    """As with fp16 on a GPU: the loss is scaled up, and the gradient down before it is read."""
 
-    callback, stop = IRTuning(), Stop()
-    trainer = make_trainer(tmp_path, callback, watch=stop, max_grad_norm=0.5)
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+
+
+def says(scaled):
+    return type(f"Says{scaled}", (Trainer,), {"loss_is_scaled_for_ga": scaled})
+
+
+@pytest.mark.parametrize(("trainer_class", "settings"), [
+    (Trainer, {"label_smoothing_factor": 0.1}), (LayerwiseTrainer, {"label_smoothing_factor": 0.1}), (says(False), {}),
+    (says(True), {"label_smoothing_factor": 0.1}), (Scaled, {}), (Scaled, {"label_smoothing_factor": 0.1}),
+    (Trainer, {"bf16": True}),
+], ids=str)  # fmt: skip
+def test_options_of_the_trainer_leave_the_gradient_a_mean(tmp_path, trainer_class, settings):
+    """8 x 1 = 2 x 4, whatever makes the loss and whoever divides it; and 8 x 1 is what the Trainer has by itself."""
+    found, examples = [], make_examples(8)
+    for batch, accumulation in ((8, 1), (2, 4)):
+        run(tmp_path, callback := IRTuning(refresh_every=1), trainer_class, examples=examples,
+            per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation, **settings)  # fmt: skip
+        found.append(callback)
+    alone = run(tmp_path, None, trainer_class, examples=examples, **settings)
+    exact = 0.05 if "bf16" in settings else 1e-3
+    first = next(row["grad_norm"] for row in alone.state.log_history)
+    assert norms(found[0])[0] == pytest.approx(float(first), rel=exact) and norms(found[0])[0] > 0.1
+    assert norms(found[0])[:3] == pytest.approx(norms(found[1])[:3], rel=exact)
+
+
+def test_smoothed_losses_and_losses_of_ones_own_are_refused_to_ist_in_its_first_step(tmp_path):
+    for trainer_class, settings in ((Trainer, {"label_smoothing_factor": 0.1}),
+                                    (functools.partial(Trainer, compute_loss_func=own_loss), {})):  # fmt: skip
+        trainer = make_trainer(tmp_path, LayerwiseTuning("ist"), trainer_class, **settings)
+        with pytest.raises(InputError, match="ist measures the model's own loss.* no label smoothing"):
+            trainer.train()
+        assert trainer.state.global_step == 0
+    smooth, plain = (run(tmp_path, LayerwiseTuning("ist:every=2"), label_smoothing_factor=f) for f in (0.1, 0.0))
+    assert losses(smooth)[0] > losses(plain)[0]  # our trainer smooths its own loss and leaves the model's
+
+
+def test_noise_the_best_model_and_a_continued_run(tmp_path):
+    """The noise of NEFTune, the best checkpoint at the end, and a run that Ctrl-C ended and a new Trainer continued."""
+    kept = {"neftune_noise_alpha": 5.0, "load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 2,
+            "save_strategy": "steps", "save_steps": 2}  # fmt: skip
+    whole, examples = IRTuning(), make_examples()
+    first = run(tmp_path / "1", whole, Trainer, examples=examples, **kept)
+    assert all(p.requires_grad for n, p in first.model.named_parameters() if "lora_" in n or "modules_to_save" in n)
+    assert not [m for m in first.model.modules() if m._forward_hooks]
+    best, stop = first.state.best_model_checkpoint, EndIn(KeyboardInterrupt())
+    stop.step = 5
     with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "2", IRTuning(), Trainer, watch=stop, examples=examples, **kept)
+    ended = make_trainer(tmp_path / "2", again := IRTuning(), Trainer, examples=examples, **kept)
+    ended.train(resume_from_checkpoint=True)
+    assert again.history == whole.history and ended.state.best_model_checkpoint[-1] == best[-1]
+    for one, two in zip(first.model.parameters(), ended.model.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+class EndIn(TrainerCallback):
+    """Ends the training in a step, once: by an exception, or by asking the Trainer to stop."""
+
+    step = 3
+
+    def __init__(self, way):
+        self.way = way
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        if state.global_step == self.step - 1 and (way := self.way):
+            self.way = None
+            if way == "stop":
+                control.should_training_stop = True
+            else:
+                raise way
+
+
+OUT_OF_MEMORY = RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+
+
+@pytest.mark.parametrize("way", [KeyboardInterrupt(), SystemExit(1), ValueError("no"), OUT_OF_MEMORY, "stop"], ids=repr)
+def test_however_training_ends_model_and_arguments_are_as_before(tmp_path, way):
+    model, callback, watch = make_model(), IRTuning(min_layer=1), Watch()
+    model.base_model.model.model.layers[0].requires_grad_(False)  # by the user: it stays so
+    learns, hooks = [p.requires_grad for p in model.parameters()], [len(m._forward_hooks) for m in model.modules()]
+    retried = way is OUT_OF_MEMORY
+    trainer = make_trainer(tmp_path, callback, Trainer, model, watch, max_grad_norm=0.5, auto_find_batch_size=retried)
+    trainer.add_callback(EndIn(way))
+    if way == "stop" or retried:
         trainer.train()
-    trainer.remove_callback(stop)
-    trainer.train()
-    assert callback._clip == 0.5 == trainer.args.max_grad_norm and len(callback.history) == STEPS
+        assert len(callback.history) == (STEPS if retried else 3)
+    else:
+        with pytest.raises(type(way)):
+            trainer.train()
+    assert trainer.args.max_grad_norm == 0.5 and trainer._train_batch_size == (10 if retried else 12)
+    assert [p.requires_grad for p in model.parameters()] == learns
+    assert [len(m._forward_hooks) for m in model.modules()] == hooks
+    trainer.train()  # the same trainer goes on, and so does another with the same model
+    assert len(callback.history) == STEPS
+    other = run(tmp_path, again := IRTuning(min_layer=1), Trainer, model)
+    assert len(again.history) == STEPS
+    other.remove_callback(again)
+    before = [p.detach().clone() for p in model.parameters()]
+    other.train()
+    moved = [not torch.equal(one, two) for one, two in zip(before, model.parameters(), strict=True)]
+    assert [m for m, learning in zip(moved, learns, strict=True) if learning].count(False) == 0
 
 
 def test_clipping_is_done_by_the_callback_and_changes_neither_scores_nor_choice(tmp_path):

@@ -17,8 +17,8 @@ from transformers import TrainerCallback
 
 from irtuning import InputError, RunConfig, train
 from irtuning.errors import TrainingStopped
-from irtuning.method.processes import examples_each
 from irtuning.method.selector import cut_variances
+from irtuning.training.build import examples_each
 from irtuning.training.record import read_record
 
 REFERENCE = Path(__file__).parent / "reference_trajectory.json"

@@ -9,7 +9,7 @@ from conftest import collate, make_classifier, make_examples
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainingArguments
 
-from irtuning import InputError, LayerTuner, LayerwiseTuning, add_adapter
+from irtuning import InputError, IRTuning, LayerTuner, LayerwiseTuning, add_adapter, make_strategy
 from irtuning.method import registry
 from irtuning.method.baselines import RandomCounts
 from irtuning.method.strategies import Strategy
@@ -109,12 +109,33 @@ def test_a_class_or_an_instance_is_a_strategy_and_its_layers_alone_learn(strateg
     assert any("modules_to_save" in n for n in moved)
 
 
-@pytest.mark.parametrize("positions", [[4], [2, 1], None])
+@pytest.mark.parametrize("positions", [[4], [2, 1], None, [-1], [3, 1, 1], [99]])
 def test_positions_that_cannot_be_are_refused_with_the_strategys_name(positions):
     tuner = make_tuner(Given)
     tuner.strategy.positions = positions
     with pytest.raises(InputError, match=r"Given.choose returned .*from 0 to 3 in ascending order"):
         tuner.begin_step()
+
+
+def test_a_strategy_of_ones_own_needs_only_choose_and_what_it_says_of_itself_is_checked():
+    class Best(Strategy):
+        importance = "gradient"
+
+        def choose(self, step, scores, rng):
+            return sorted(sorted(range(self.count), key=lambda i: (scores[i] is not None, scores[i]))[-2:] if step else [0, 1])
+
+    tuner = make_tuner(Best)
+    loop(tuner, BATCHES[:3])
+    assert all(score > 0 for score in tuner.scores[:2]) and tuner.history[1]["scores"][0] != tuner.scores[0]
+    for name, value in (("importance", "gradients"), ("scope", "adapter")):
+        with pytest.raises(InputError, match=f"unknown {name} of Wrong '{value}'; did you mean '{value[:7]}"):
+            make_tuner(type("Wrong", (Best,), {name: value}))
+    with pytest.raises(InputError, match="share is 5; give"):
+        make_strategy(make_strategy("rst"), share=5)
+    with pytest.raises(InputError, match="smoothing is 0.5; give 0 or more, at most 0"):
+        make_strategy("ir-weight:smoothing=0.5")
+    shown = [repr(it) for it in (IRTuning(variant="exact"), LayerwiseTuning("rst"), make_strategy("last-k"))]
+    assert shown == ["IRTuning('ir:variant=exact')", "LayerwiseTuning('rst')", "LastLayers(min_layer=0, share=0.5)"]
 
 
 @pytest.mark.parametrize("method", ["ir", "ist:every=5", "lisa-adapters:every=4", "ir-cosine", "ir-upper:horizon=3"])
@@ -136,12 +157,11 @@ def test_a_state_continues_as_if_never_interrupted(method):
 
 
 def test_a_strategy_that_needs_labels_or_the_length_of_the_run_asks_for_it():
-    tuner = make_tuner("ist:every=1")
+    tuner = make_tuner("ist")
     tuner.begin_step()
     tuner.model(**{name: value for name, value in BATCHES[0].items() if name != "labels"}).logits.sum().backward()
-    tuner.end_backward()
-    with pytest.raises(InputError, match=r"ist needs .* no labels; call model\(\*\*batch\) with labels"):
-        tuner.begin_step()
+    with pytest.raises(InputError, match=r"ist measures .* no labels: call model\(\*\*batch\) with labels"):
+        tuner.end_backward()  # at the first step, though the losses are needed after the tenth
     with pytest.raises(InputError, match="random-counts has 3 layer counts for None steps"):
         make_tuner(RandomCounts(counts=(1, 2, 3)))
     layers, _ = loop(make_tuner(RandomCounts(counts=(1, 2, 3)), steps=3), BATCHES[:3])
@@ -156,7 +176,6 @@ def test_several_backward_passes_or_a_scale_make_the_same_step():
         for part in range(parts):
             rows = slice(part * SIZE // parts, (part + 1) * SIZE // parts)
             (tuner.model(**{n: v[rows] for n, v in batch.items()}).loss * factor).backward()
-        assert tuner.passes == parts
         norm = tuner.end_backward(max_norm=0.5, scale=scale)
         assert norm > 0.5 and total_norm(tuner) == pytest.approx(0.5, rel=1e-4)
     for max_norm in (None, 1e6):  # neither is a reason to change the gradient

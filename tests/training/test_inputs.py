@@ -102,7 +102,7 @@ def test_settings_are_read_as_their_fields_type_and_can_be_keys():
     ({"warmup_steps": 20}, "as long as the run"), ({"batch_size": 0}, "batch_size is 0"),
     ({"accumulation": 3}, "not a multiple"), ({"accumulation": 0}, "accumulation is 0"),
     ({"learning_rate": 0.0}, "learning_rate is 0.0"), ({"head": "cold"}, "head is 'cold'"),
-    ({"epochs": float("inf")}, "epochs is inf"),
+    ({"epochs": float("inf")}, "epochs is inf"), ({"seed": 2**32}, r"seed is 4294967296, give less than 2\*\*32"),
     ({"dropout": 1.0, "clip": -1.0}, "clip is -1.0.*dropout is 1.0"),
     ({"speed": "fast"}, f"speed is 'fast', give some of {', '.join(ACCELERATIONS)}"),
     ({"speed": "compile", "activation_budget": "1.5"}, "activation_budget is 1.5, give 0"),
@@ -116,11 +116,14 @@ def test_bad_settings_are_refused_all_at_once(given, message):
 
 def test_defaults_belong_to_the_model():
     large = RunConfig(model="llama-3.1-8b").complete(resolve("llama-3.1-8b"), 3000, False, "cuda")
-    assert (large.rank, large.alpha, large.learning_rate, large.warmup_steps) == (32, 64, 2e-4, 100)
+    assert (large.rank, large.alpha, large.learning_rate, large.warmup_steps) == (32, 64, 2e-4, 75)
     assert (large.batch_size, large.max_length, large.form, large.eval_every) == (16, 256, "instruction", 10)
     assert large.max_steps == 4 * 188
     tiny = RunConfig(max_steps=50).complete(resolve("tiny-random"), 3000, False, "cpu")
     assert (tiny.warmup_steps, tiny.precision, tiny.form) == (5, "fp32", "pair")
+    for steps, given, warmup in ((4, None, 0), (500, None, 50), (5000, None, 100), (500, 300, 300)):
+        config = RunConfig(model="roberta-base", max_steps=steps, warmup_steps=given)
+        assert config.complete(resolve("roberta-base"), 3000, False, "cpu").warmup_steps == warmup
 
 
 def test_models_resolve_to_pinned_revisions():

@@ -20,7 +20,7 @@ from irtuning.comparison.runs import run_comparison
 from irtuning.errors import TrainingStopped
 from irtuning.method.registry import METHODS
 from irtuning.training.record import read_record
-from irtuning.training.resume import unfinished
+from irtuning.training.resume import ResumableTrainer, unfinished
 
 BLOCKS = ("run", "train", "scores", "predictions")
 SHORT = {"max_steps": 14, "batch_size": 16, "eval_every": 4}  # 6 steps an epoch
@@ -137,29 +137,38 @@ def went_on(settings, folder, *callbacks):
     return train(RunConfig.of(settings), output=folder, save_every=EVERY, progress=False, callbacks=callbacks).record
 
 
-def interrupted(settings, folder, number=signal.SIGINT, moment="step"):
-    """Train until a signal comes at step 9; return the folder of the unfinished work."""
+TWICE = (signal.SIGINT, signal.SIGINT)  # a second Ctrl-C ends at once
+
+
+def interrupted(settings, folder, signals=TWICE, moment="step"):
+    """Train until signals come at step 9; return the folder of the unfinished work."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that a shell started in the background ignores it
-    with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit) as raised:
-        went_on(settings, folder, At(lambda: signal.raise_signal(number), moment, 9))
+    with pytest.raises(KeyboardInterrupt if signals[0] == signal.SIGINT else SystemExit) as raised:
+        went_on(settings, folder, At(lambda: [signal.raise_signal(number) for number in signals], moment, 9))
     assert raised.type is KeyboardInterrupt or raised.value.code == 143
     return folder.parent / f".{folder.name}.unfinished"
 
 
-@pytest.mark.parametrize(("method", "settings", "number", "moment", "start"), [
-    ("ir-cosine", {"eval_every": 2}, signal.SIGINT, "step", 8),  # its next scores come from the evaluation before
-    ("ir:smoothing=0.5:refresh_every=4", {"accumulation": 4, "head": "frozen"}, signal.SIGINT, "step", 8),
-    ("ist:every=4", {"adapter": "dora"}, signal.SIGINT, "step", 8),  # it probes the batch before the checkpoint
-    ("ir-weight", {"class_weights": "balanced", "eval_every": 1}, signal.SIGINT, "step", 8),
-    ("rst", {"adapter": "bottleneck"}, signal.SIGINT, "step", 8), ("full-ft", {}, signal.SIGINT, "step", 8),
+@pytest.mark.parametrize(("method", "settings", "signals", "moment", "start"), [
+    ("ir-cosine", {"eval_every": 2}, TWICE, "step", 8),  # its next scores come from the evaluation before
+    ("ir:smoothing=0.5:refresh_every=4", {"accumulation": 4, "head": "frozen"}, TWICE, "step", 8),
+    ("ist:every=4", {"adapter": "dora"}, TWICE, "step", 8),  # it probes the batch before the checkpoint
+    ("ir-weight", {"class_weights": "balanced", "eval_every": 1}, TWICE, "step", 8),
+    ("rst", {"adapter": "bottleneck"}, TWICE, "step", 8), ("full-ft", {}, TWICE, "step", 8),
     # asked to end, it saves and says so
-    ("ir", {"eval_every": 3}, signal.SIGTERM, "step", 10), ("ir", {"eval_every": 3}, signal.SIGTERM, "evaluation", 9),
+    *(("ir", {"eval_every": 3}, [number], moment, start) for number in (signal.SIGTERM, signal.SIGINT)
+      for moment, start in (("step", 10), ("evaluation", 9))),
 ])  # fmt: skip
-def test_every_part_of_the_state_is_in_the_checkpoint(own_corpus, tmp_path, method, settings, number, moment, start):
+def test_every_part_of_the_state_is_in_the_checkpoint(
+    own_corpus, tmp_path, caplog, method, settings, signals, moment, start):
     settings, before = own_corpus | SHORT | {"method": method} | settings, signal.getsignal(signal.SIGTERM)
-    interrupted(settings, tmp_path / "run", number, moment)
-    assert signal.getsignal(signal.SIGTERM) is before
+    interrupted(settings, tmp_path / "run", signals, moment)
+    assert signal.getsignal(signal.SIGTERM) is before and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    said = f"ended after step {start}, which is saved; repeat the command to go on"
+    assert (said in caplog.text) == (signals is not TWICE)
+    caplog.set_level("INFO")
     record = went_on(settings, tmp_path / "run")
+    assert f"resuming after step {start} of 14" in caplog.text
     assert record["meta"]["starts"] == [0, start] and len(record["meta"]["step_seconds"]) == 14
     assert blocks(record) == blocks(train(RunConfig.of(settings), progress=False).record)
 
@@ -253,7 +262,7 @@ def test_the_examples_of_a_step_are_those_it_takes(tmp_path):
     trainer = resumable(tmp_path, LayerwiseTuning("full"), Seen, examples=examples, per_device_train_batch_size=3)
     trainer.train()
     for step, rows in taken.items():
-        assert rows == [examples[i]["input_ids"][:4] for i in trainer.step_examples(step)]
+        assert rows == [examples[i]["input_ids"][:4] for i in ResumableTrainer.step_examples(trainer, step)]
 
 
 @pytest.mark.parametrize("restore", [False, True], ids=["", "restored by the Trainer"])

@@ -76,11 +76,13 @@ def test_the_same_command_gives_the_same_record_and_another_seed_another(own_cor
     assert losses(one)[0] != losses(other)[0] and one.layers != other.layers
 
 
-def test_a_model_learns_and_shows_one_bar_without_numbers(own_corpus, capfd):
+def test_a_model_learns_and_shows_one_bar_with_its_last_score(own_corpus, capfd):
     run = train(**own_corpus | {"max_steps": 60, "method": "full"})
     printed = capfd.readouterr()
     assert run.scores["validation"]["macro_f1"] > 0.9 and not printed.out
     assert "60/60" in printed.err and "{" not in printed.err and printed.err.count("| 0/60") == 1
+    shown = f"macro F1 {run.scores['validation']['macro_f1']:.3f}]"
+    assert shown in printed.err.splitlines()[-1].split("60/60")[-1] and "<00:" in printed.err  # and the time left
 
 
 @pytest.mark.parametrize("kind", ["class", "instance", "file"])
