@@ -49,6 +49,10 @@ def add_adapter(model: nn.Module, adapter: str | PeftConfig, **settings: object)
             adapted = get_peft_model(model, config)
     except ValueError as error:  # peft found no module of such a name
         raise InputError(f"adapter {adapter!r} cannot be put on {type(model).__name__}: {error}") from None
+    if getattr(adapter, "target_modules", adapter) is None:  # peft chose, as LNTuning the last norm behind the layers
+        inside = {id(p) for p in find_layers(adapted).parameters()}
+        for parameter in (p for _, module in adapter_modules(adapted) for p in module.parameters()):
+            parameter.requires_grad_(parameter.requires_grad and id(parameter) in inside)
     candidate_layers(adapted)
     return adapted
 

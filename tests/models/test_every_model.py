@@ -1,5 +1,7 @@
 """Every sequence classifier of transformers trains, and predicts the same when it is loaded again, or is refused."""
 
+import re
+
 import pytest
 import torch
 import transformers
@@ -55,8 +57,9 @@ def test_a_model_trains_and_is_equal_after_reload_or_is_refused(name, adapter, t
         optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.5)
         tuner = LayerTuner(model, "ir" if adapter else "lisa", optimizer)
     except InputError as refusal:
-        assert name in REFUSED
-        return refusal.match(REFUSED[name]) if hasattr(refusal, "match") else None
+        assert re.search(REFUSED.get(name, "^not refused$"), str(refusal)), refusal
+        return
+    assert name not in REFUSED or not adapter
     layers, first = find_layers(model), outside(model)
     for _ in range(2):
         before = [[p.detach().clone() for p in layer.parameters()] for layer in layers]
@@ -92,7 +95,7 @@ def test_what_else_can_learn_in_a_layer_is_frozen_with_it_and_a_configuration_ma
     model = add_adapter(build("bert"), LoraConfig(target_modules=["query"], bias="all", inference_mode=True,
                                                   modules_to_save=["output.LayerNorm"]))  # fmt: skip
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
-    tuner = LayerTuner(model, "last-k:k=1", optimizer)
+    tuner = LayerTuner(model, "last-k:share=0.25", optimizer)
     assert tuner.begin_step() == [3]
     for layer in list(find_layers(model))[:3]:
         assert not [n for n, p in layer.named_parameters() if p.requires_grad]
