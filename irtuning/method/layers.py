@@ -36,9 +36,10 @@ def find_layers(model: nn.Module) -> nn.ModuleList:
     InputError says if there is none, or two as in an encoder-decoder.
     """
     config, kind = getattr(model, "config", None), type(model).__name__
-    depth = getattr(config.get_text_config() if config else None, "num_hidden_layers", None)
     if getattr(config, "is_encoder_decoder", False):
         raise InputError(f"{kind} is an encoder-decoder with two stacks; use a decoder or an encoder")
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config  # it may be inside another
+    depth = getattr(config, "num_hidden_layers", None)
     lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)
              and len(module) == (depth or len(module)) and len({*map(type, module)}) == 1}  # fmt: skip
     outer = [name for name in lists if not any(name.startswith(other + ".") for other in lists)]
@@ -73,7 +74,7 @@ def _learnable(layer: nn.Module) -> list[nn.Parameter]:
 
 
 def _refuse_strays(model: nn.Module, stack: nn.ModuleList, layers: list[list[nn.Parameter]]) -> None:
-    """Raise InputError if what can learn belongs to several layers, or to another list of layers or adapter outside."""
+    """Raise InputError if what can learn belongs to several layers, or lies in adapters or lists outside."""
     names, inside = {id(p): name for name, p in model.named_parameters()}, [id(p) for layer in layers for p in layer]
     if shared := [names[key] for key, count in Counter(inside).items() if count > 1]:
         raise InputError(f"{shared[0]} is shared by several layers, so it cannot be frozen with one of them; use "

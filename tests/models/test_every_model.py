@@ -23,6 +23,7 @@ NOT_BUILT = {
     "axk1", "deepseek_v2", "deepseek_v3", "gemma3", "luke", "mistral4", "modernvbert", "perceiver", "qwen3_5",
     "qwen3_next", "t5gemma", "t5gemma2", "ultravbert",
 }  # fmt: skip
+MORE = {"gptj": {"rotary_dim": 8}, "xmod": {"default_language": "en_XX"}}
 REFUSED = {  # by name, and the reason
     "albert": "no transformer stack", "bart": "encoder-decoder", "bigbird_pegasus": "encoder-decoder",
     "flaubert": "one list of layers|no attention block", "mbart": "encoder-decoder", "mt5": "encoder-decoder",
@@ -33,7 +34,10 @@ REFUSED = {  # by name, and the reason
 
 def build(name, seed=0):
     transformers.set_seed(seed)
-    return AutoModelForSequenceClassification.from_config(AutoConfig.for_model(name, **SIZES))
+    sizes = SIZES | MORE.get(name, {})
+    if getattr(AutoConfig.for_model(name, **sizes), "num_key_value_heads", None) not in (None, 2):
+        sizes |= {"num_key_value_heads": 2}
+    return AutoModelForSequenceClassification.from_config(AutoConfig.for_model(name, **sizes))
 
 
 def names():
