@@ -83,7 +83,7 @@ def _refuse_strays(model: nn.Module, stack: nn.ModuleList, layers: list[list[nn.
     if stray := [names[id(p)] for module in (*lists, *(module for _, module in adapter_modules(model)))
                  for p in module.parameters() if p.requires_grad and id(p) not in inside]:  # fmt: skip
         raise InputError(f"{stray[0]} can learn and is outside the {len(stack)} layers, so it would learn at every "
-                         "step; choose target_modules inside the layers, or a model with one list of layers")  # fmt: skip
+                         "step; choose target_modules inside the layers, or one list of layers")  # fmt: skip
 
 
 def adapter_modules(layer: nn.Module) -> Iterator[tuple[str, nn.Module]]:

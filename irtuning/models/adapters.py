@@ -109,7 +109,7 @@ def adaptable_modules(model: nn.Module) -> list[str]:
     """
     paths = {module: name for name, module in model.named_modules()}
     return [f"{paths[layer]}.{name}" for layer in find_layers(model) for name, _ in linear_modules(layer)
-            if name != attention_output(layer)[0] and not name.endswith("gate_proj")]  # fmt: skip
+            if name != attention_output(layer)[0] and not name.endswith(("gate_proj", "router"))]  # fmt: skip
 
 
 def describe_layers(model: nn.Module) -> pandas.DataFrame:

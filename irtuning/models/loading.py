@@ -137,7 +137,7 @@ def load_classifier(
     rows = getattr(model.get_input_embeddings(), "num_embeddings", None)
     if rows and tokenizer.pad_token_id >= rows:
         raise InputError(f"the padding token of {source.name!r} is number {tokenizer.pad_token_id}, beyond its {rows} "
-                         "embeddings; set pad_token in tokenizer_config.json to a token that the model knows")  # fmt: skip
+                         "embeddings; set pad_token in tokenizer_config.json to one it knows")  # fmt: skip
     return model
 
 
@@ -162,7 +162,8 @@ def position_limit(model: "PreTrainedModel") -> int | None:
     """Return how many tokens the model has positions for, None if any number. RoBERTa leaves its first two unused."""
     limits = [getattr(model.config.get_text_config(), "max_position_embeddings", None)]
     limits += [module.num_embeddings - module.padding_idx - 1 for name, module in model.named_modules()
-               if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None]  # fmt: skip
+               if name.endswith("position_embeddings")
+               and getattr(module, "padding_idx", None) is not None]  # fmt: skip
     return min(filter(None, limits), default=None)
 
 

@@ -20,13 +20,14 @@ USUAL = ("bert", "deberta-v2", "distilbert", "electra", "gpt2", "llama", "modern
 NOT_BUILT = {
     "cohere_compass_text", "funnel", "gpt_neo", "hunyuan_v1_dense", "hunyuan_v1_moe", "layoutlmv2", "ministral",
     "nemotron", "plbart", "reformer", "squeezebert", "xlnet", "zamba", "zamba2",
-    "axk1", "deepseek_v2", "deepseek_v3", "gemma3", "luke", "mistral4", "modernvbert", "perceiver", "qwen3_5",
+    "layoutlmv3", "lilt", "axk1", "deepseek_v2", "deepseek_v3", "gemma3", "luke", "mistral4", "modernvbert", "perceiver", "qwen3_5",
     "qwen3_next", "t5gemma", "t5gemma2", "ultravbert",
 }  # fmt: skip
-MORE = {"gptj": {"rotary_dim": 8}, "xmod": {"default_language": "en_XX"}}
+MORE = {"helium": {"head_dim": 16}, "gptj": {"rotary_dim": 8}, "xmod": {"default_language": "en_XX"}}
 REFUSED = {  # by name, and the reason
     "albert": "no transformer stack", "bart": "encoder-decoder", "bigbird_pegasus": "encoder-decoder",
     "flaubert": "one list of layers|no attention block", "mbart": "encoder-decoder", "mt5": "encoder-decoder",
+    "fnet": "no attention block", "ibert": "cannot be put on", "jamba": "no attention block",
     "mvp": "encoder-decoder", "t5": "encoder-decoder", "umt5": "encoder-decoder",
     "xlm": "one list of layers|no attention block",
 }  # fmt: skip
@@ -34,7 +35,7 @@ REFUSED = {  # by name, and the reason
 
 def build(name, seed=0):
     transformers.set_seed(seed)
-    sizes = SIZES | MORE.get(name, {})
+    sizes = SIZES | {"use_cache": False} | MORE.get(name, {})
     if getattr(AutoConfig.for_model(name, **sizes), "num_key_value_heads", None) not in (None, 2):
         sizes |= {"num_key_value_heads": 2}
     return AutoModelForSequenceClassification.from_config(AutoConfig.for_model(name, **sizes))
