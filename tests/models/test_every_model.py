@@ -1,6 +1,7 @@
 """Every sequence classifier of transformers trains, and predicts the same when it is loaded again, or is refused."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 
 from irtuning import InputError, LayerTuner, add_adapter, find_layers
 from irtuning.models.adapters import no_rename_warning
+from irtuning.models.loading import load_classifier, resolve
 
 SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4,
          "num_attention_heads": 2, "pad_token_id": 0, "num_labels": 3}  # fmt: skip
@@ -107,3 +109,19 @@ def test_what_else_can_learn_in_a_layer_is_frozen_with_it_and_a_configuration_ma
     assert any("classifier.modules_to_save" in n for n in outside(model))
     with pytest.raises(InputError, match="outside the 4 layers"):
         add_adapter(build("bert"), LoraConfig(target_modules=["query", "word_embeddings"]))
+
+
+def test_a_masked_lm_gets_a_new_pooler_and_a_finished_head_is_drawn_anew(tmp_path):
+    tokenizer, config = SimpleNamespace(pad_token_id=0), AutoConfig.for_model("bert", **SIZES)
+    transformers.AutoModelForMaskedLM.from_config(config).save_pretrained(tmp_path / "masked")
+    model = load_classifier(resolve(str(tmp_path / "masked")), ["a", "b"], tokenizer)
+    assert any("pooler" in name for name in outside(add_adapter(model, "lora", r=2)))
+    old = build("bert")
+    old.save_pretrained(tmp_path / "finished")
+    for labels in (["a", "b", "c"], ["a", "b"]):
+        new = load_classifier(resolve(str(tmp_path / "finished")), labels, tokenizer)
+        assert len(new.classifier.weight) == len(labels)
+        assert torch.equal(new.bert.pooler.dense.weight, old.bert.pooler.dense.weight)
+        assert not torch.equal(new.classifier.weight, old.classifier.weight)
+    with pytest.raises(InputError, match="beyond its 64 embeddings"):
+        load_classifier(resolve(str(tmp_path / "finished")), labels, SimpleNamespace(pad_token_id=64))
