@@ -13,7 +13,7 @@ _HOMES = {
     "Corpus": "corpora.base", "IRTuning": "method.callback", "InputError": "errors", "LayerTuner": "method.tuner",
     "LayerwiseTrainer": "method.trainer", "LayerwiseTuning": "method.callback", "Revision": "corpora.base",
     "RevisionClassifier": "training.classifier", "Run": "training.run", "RunConfig": "training.config",
-    "add_adapter": "models.adapters", "compare": "comparison.runs", "describe_layers": "method.layers",
+    "add_adapter": "models.adapters", "compare": "comparison.runs", "describe_layers": "models.adapters",
     "embedded_model_path": "models.catalog", "find_layers": "method.layers", "largest_batch": "memory.fit",
     "load_corpus": "corpora.load", "lowest_layer_that_fits": "memory.fit", "make_strategy": "method.registry",
     "memory_table": "memory.predict", "predict_memory": "memory.predict", "split_scores": "method.selector",

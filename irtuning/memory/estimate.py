@@ -15,7 +15,7 @@ from irtuning.memory.tracing import ACTIVATIONS, BLOCK, GRADIENTS, TEMPORARY, Se
 from irtuning.method.layers import candidate_layers, find_layers, let_backprop_end_early
 from irtuning.method.strategies import Strategy
 from irtuning.models.adapters import adapted_classifier
-from irtuning.models.loading import load_shape, resolve, with_depth
+from irtuning.models.loading import load_shape, position_limit, resolve, with_depth
 
 LIBRARY_BYTES = 2 * 32 * 2**20  # cuBLAS's workspace on Hopper GPUs, one for the forward and one for the autograd thread
 # The kinds of traced layers, from bottom to top. Backpropagation ends at the lowest adapter that learns, or at the
@@ -108,12 +108,12 @@ def trace_layers(setting: Setting, depth: int, chosen: list[int]) -> tuple[np.nd
         can learn, and how many tensors can learn. Then the segments, labelled as by `trace_step`.
     """
     config = load_shape(setting.model, setting.labels)
-    if setting.length > (limit := getattr(config, "max_position_embeddings", None) or setting.length):
-        raise InputError(f"length is {setting.length}, but {setting.model} has a context of {limit} tokens")
     low = setting.precision == "bf16" and not resolve(setting.model).random_weights
     kind = torch.bfloat16 if low else torch.float32
     with torch.device("meta"):
         model = AutoModelForSequenceClassification.from_config(with_depth(config, depth), dtype=kind)
+        if setting.length > (limit := position_limit(model) or setting.length):
+            raise InputError(f"length {setting.length} is beyond {setting.model}'s context of {limit} tokens")
         model = adapted_classifier(model, setting.adapter, checkpointing=setting.checkpointing, **dict(setting.options))
     layers = find_layers(model)
     inside = {id(t) for t in _tensors(layers)}

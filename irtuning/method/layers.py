@@ -1,9 +1,9 @@
 """The layers of any Hugging Face classifier, and the parameters in each layer that can learn."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import pandas
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers.pytorch_utils import Conv1D  # GPT-2's linear map
@@ -36,9 +36,10 @@ def find_layers(model: nn.Module) -> nn.ModuleList:
     InputError says if there is none, or two as in an encoder-decoder.
     """
     config, kind = getattr(model, "config", None), type(model).__name__
-    depth = getattr(config, "num_hidden_layers", None)
     if getattr(config, "is_encoder_decoder", False):
         raise InputError(f"{kind} is an encoder-decoder with two stacks; use a decoder or an encoder")
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config  # it may be inside another
+    depth = getattr(config, "num_hidden_layers", None)
     lists = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)
              and len(module) == (depth or len(module)) and len({*map(type, module)}) == 1}  # fmt: skip
     outer = [name for name in lists if not any(name.startswith(other + ".") for other in lists)]
@@ -50,15 +51,39 @@ def find_layers(model: nn.Module) -> nn.ModuleList:
 
 def candidate_layers(model: nn.Module, min_layer: int = 0) -> CandidateLayers:
     """Return the layers from `min_layer` on that can learn: those with adapters, or all if the model has none."""
-    stack, adapted = find_layers(model), hasattr(model, "peft_config")
-    layers = [adapter_parameters(layer) if adapted else list(layer.parameters()) for layer in stack]
+    stack, adapted = find_layers(model), has_adapters(model)
+    layers = [_learnable(layer) if adapted else list(layer.parameters()) for layer in stack]
     if not any(layers):
-        kind = type(next(iter(model.peft_config.values()))).__name__
-        raise InputError(f"the adapters ({kind}) match no module inside the {len(stack)} layers; check target_modules")
+        raise InputError(f"the adapters match no module inside the {len(stack)} layers; check target_modules")
+    _refuse_strays(model, stack, layers)
     allowed = [i for i, parameters in enumerate(layers) if parameters and i >= min_layer]
     if len(allowed) < 2:
         raise InputError(f"{len(allowed)} of {len(stack)} layers with min_layer {min_layer}; a split needs 2 or more")
     return CandidateLayers(allowed, [layers[i] for i in allowed], [p for layer in layers[:min_layer] for p in layer])
+
+
+def has_adapters(model: nn.Module) -> bool:
+    """Return whether the model, or a part of it such as the encoder, is wrapped by peft."""
+    return any(hasattr(module, "peft_config") for module in model.modules())
+
+
+def _learnable(layer: nn.Module) -> list[nn.Parameter]:
+    """Return the adapters of a layer and what else in it requires a gradient, such as biases, each once."""
+    others = (p for p in layer.parameters() if p.requires_grad)
+    return list({id(p): p for p in (*adapter_parameters(layer), *others)}.values())
+
+
+def _refuse_strays(model: nn.Module, stack: nn.ModuleList, layers: list[list[nn.Parameter]]) -> None:
+    """Raise InputError if what can learn belongs to several layers, or lies in adapters or lists outside."""
+    names, inside = {id(p): name for name, p in model.named_parameters()}, [id(p) for layer in layers for p in layer]
+    if shared := [names[key] for key, count in Counter(inside).items() if count > 1]:
+        raise InputError(f"{shared[0]} is shared by several layers, so it cannot be frozen with one of them; use "
+                         "an adapter that shares no weights between layers")  # fmt: skip
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == len(stack)]
+    if stray := [names[id(p)] for module in (*lists, *(module for _, module in adapter_modules(model)))
+                 for p in module.parameters() if p.requires_grad and id(p) not in inside]:  # fmt: skip
+        raise InputError(f"{stray[0]} can learn and is outside the {len(stack)} layers, so it would learn at every "
+                         "step; choose target_modules inside the layers, or one list of layers")  # fmt: skip
 
 
 def adapter_modules(layer: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -94,32 +119,11 @@ def attention_output(layer: nn.Module) -> tuple[str, nn.Module]:
     raise InputError(f"no attention block with a linear map in {type(layer).__name__}; looked for a child named *att*")
 
 
-def adaptable_modules(model: nn.Module) -> list[str]:
-    """Return the full names of the modules that get an adapter: all linear maps but attention output and gate.
-
-    On Llama, Mistral and Qwen these are the authors' five: q_proj, k_proj, v_proj, up_proj, down_proj.
-    """
-    paths = {module: name for name, module in model.named_modules()}
-    return [f"{paths[layer]}.{name}" for layer in find_layers(model) for name, _ in linear_modules(layer)
-            if name != attention_output(layer)[0] and not name.endswith("gate_proj")]  # fmt: skip
-
-
-def describe_layers(model: nn.Module) -> pandas.DataFrame:
-    """Return a table of what can learn in each layer, one row per layer, to be checked before training."""
-    paths, rows = {module: name for name, module in model.named_modules()}, []
-    for index, layer in enumerate(find_layers(model)):
-        names = [name for name, _ in adapter_modules(layer)]
-        learning = adapter_parameters(layer) if names else layer.parameters()
-        rows.append({"layer": index, "path": paths[layer], "class": type(layer).__name__,
-                     "adapters": ", ".join(names) or "none", "attention_output": attention_output(layer)[0],
-                     "parameters": sum(p.numel() for p in learning)})  # fmt: skip
-    return pandas.DataFrame(rows).set_index("layer")
-
-
 def let_backprop_end_early(model: nn.Module) -> None:
     """Let backpropagation end at the lowest layer that learns, also with gradient checkpointing."""
     # Checkpointing makes the embeddings' output require a gradient, so that every frozen layer is in the backward pass.
     # Only the reentrant kind needs that.
     checkpoint = getattr(find_layers(model)[0], "_gradient_checkpointing_func", None)
     if not getattr(checkpoint, "keywords", {}).get("use_reentrant"):
-        model.disable_input_require_grads()
+        for module in filter(lambda module: hasattr(module, "disable_input_require_grads"), [*model.modules()]):
+            module.disable_input_require_grads()

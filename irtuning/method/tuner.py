@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from irtuning.errors import InputError, TrainingStopped, brief, differences
-from irtuning.method.layers import candidate_layers, let_backprop_end_early
+from irtuning.method.layers import candidate_layers, has_adapters, let_backprop_end_early
 from irtuning.method.processes import summed, world_size
 from irtuning.method.registry import as_strategy, describe, method_text
 from irtuning.method.scores import CosineMeter, gradient_score, losses_without, tensor_norms, weight_scores
@@ -47,7 +47,7 @@ class LayerTuner:
     def __init__(self, model: nn.Module, strategy: str | type[Strategy] | Strategy, optimizer: torch.optim.Optimizer,
                  seed: int = 171, steps: int | None = None):  # fmt: skip
         self.model, self.strategy, self.optimizer = model, as_strategy(strategy), optimizer
-        if (self.strategy.scope == "adapters") != hasattr(model, "peft_config"):
+        if (self.strategy.scope == "adapters") != has_adapters(model):
             cure = {"adapters": "wrap the model with peft first", "parameters": "pass a model without peft"}
             raise InputError(f"{type(self.strategy).__name__} tunes {self.strategy.scope}: {cure[self.strategy.scope]}")
         self.layers = candidate_layers(model, self.strategy.min_layer)

@@ -1,18 +1,23 @@
 """Adapters: LoRA, DoRA and other peft tuners, and the paper's parallel bottleneck, written as a peft tuner."""
 
+import copy
 import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import pandas
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import nn
+from transformers import PreTrainedModel
 
 from irtuning.errors import InputError, unknown
-from irtuning.method.layers import adaptable_modules, candidate_layers
+from irtuning.method.layers import (
+    adapter_modules, adapter_parameters, attention_output, candidate_layers, find_layers, linear_modules,
+)  # fmt: skip
 from irtuning.models.loading import checkpoint_layers
 
 ADAPTERS = ("lora", "dora", "bottleneck")
@@ -31,14 +36,33 @@ def add_adapter(model: nn.Module, adapter: str | PeftConfig, **settings: object)
     Raises:
         InputError: the adapter is unknown, or it matches no module inside the layers.
     """
-    config = adapter if isinstance(adapter, PeftConfig) else _config(adapter, model, **settings)
+    config = copy.deepcopy(adapter) if isinstance(adapter, PeftConfig) else _config(adapter, model, **settings)
+    config.inference_mode = False  # as peft writes it into a saved adapter
+    if isinstance(model, PreTrainedModel):
+        config.task_type = TaskType.SEQ_CLS  # else the head would be frozen and not saved
+    if hasattr(config, "modules_to_save"):
+        known = ("classifier", "score") if config.task_type == TaskType.SEQ_CLS else ()  # peft adds these by itself
+        fresh = [name for name in new_modules(model) if not name.endswith(known)]
+        config.modules_to_save = [*dict.fromkeys([*(config.modules_to_save or []), *fresh])] or None
     try:
         with no_rename_warning():
             adapted = get_peft_model(model, config)
     except ValueError as error:  # peft found no module of such a name
         raise InputError(f"adapter {adapter!r} cannot be put on {type(model).__name__}: {error}") from None
+    if getattr(adapter, "target_modules", adapter) is None:  # peft chose, as LNTuning the last norm behind the layers
+        inside = {id(p) for p in find_layers(adapted).parameters()}
+        for parameter in (p for _, module in adapter_modules(adapted) for p in module.parameters()):
+            parameter.requires_grad_(parameter.requires_grad and id(parameter) in inside)
     candidate_layers(adapted)
     return adapted
+
+
+def new_modules(model: nn.Module) -> list[str]:
+    """Return the names of the modules that a checkpoint without a head does not fill: the head, and a new pooler."""
+    stack = find_layers(model)
+    body = {name for name, child in model.named_children() if any(module is stack for module in child.modules())}
+    head = [name for name, child in model.named_children() if name not in body and [*child.parameters()]]
+    return [*head, *getattr(model, "lacking", [])]
 
 
 def adapted_classifier(
@@ -51,13 +75,13 @@ def adapted_classifier(
         checkpointing: whether activations are computed again in the backward pass instead of being kept.
         freeze_head: whether the classification head keeps its first values.
     """
-    head = {name for name, _ in model.named_children()} - {model.base_model_prefix}
+    head = new_modules(model)
     if adapter is not None:
         model = add_adapter(model, adapter, **settings)
     if checkpointing:  # after the adapter: else peft adds a hook, and backpropagation always runs to the lowest layer
         checkpoint_layers(model)
     for name, parameter in model.named_parameters():
-        if freeze_head and head & set(name.split(".")):
+        if freeze_head and any(f".{module}." in f".{name}" for module in head):
             parameter.requires_grad_(False)
         elif parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -76,6 +100,28 @@ def _config(adapter: str, model, rank=None, r=32, alpha=64, dropout=0.05, width=
         return BottleneckConfig(**common, width=width)
     sizes = {"r": r if rank is None else rank, "lora_alpha": alpha, "lora_dropout": dropout}
     return LoraConfig(**common, **sizes, use_dora=adapter == "dora")
+
+
+def adaptable_modules(model: nn.Module) -> list[str]:
+    """Return the full names of the modules that get an adapter: all linear maps but attention output and gate.
+
+    On Llama, Mistral and Qwen these are the authors' five: q_proj, k_proj, v_proj, up_proj, down_proj.
+    """
+    paths = {module: name for name, module in model.named_modules()}
+    return [f"{paths[layer]}.{name}" for layer in find_layers(model) for name, _ in linear_modules(layer)
+            if name != attention_output(layer)[0] and not name.endswith(("gate_proj", "router"))]  # fmt: skip
+
+
+def describe_layers(model: nn.Module) -> pandas.DataFrame:
+    """Return a table of what can learn in each layer, one row per layer, to be checked before training."""
+    paths, rows = {module: name for name, module in model.named_modules()}, []
+    for index, layer in enumerate(find_layers(model)):
+        names = [name for name, _ in adapter_modules(layer)]
+        learning = adapter_parameters(layer) if names else layer.parameters()
+        rows.append({"layer": index, "path": paths[layer], "class": type(layer).__name__,
+                     "adapters": ", ".join(names) or "none", "attention_output": attention_output(layer)[0],
+                     "parameters": sum(p.numel() for p in learning)})  # fmt: skip
+    return pandas.DataFrame(rows).set_index("layer")
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Loading of classifiers, tokenizers and shapes by a name of the catalogue, a Hub id or a local folder."""
 
 import copy
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -69,7 +70,8 @@ def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.unk_token
     if tokenizer.pad_token is None:
-        raise InputError(f"the tokenizer of {source.name!r} has no special token to pad with; give it a pad_token")
+        raise InputError(f"the tokenizer of {source.name!r} has no special token to pad with; set pad_token in its "
+                         "tokenizer_config.json")  # fmt: skip
     return tokenizer
 
 
@@ -89,7 +91,8 @@ def load_shape(model: str, labels: int = 9) -> "PreTrainedConfig":
     cure = f"; choose one of: {', '.join(model_names())}; or give a local folder with its config.json"
     with _reading(source, f"the shape of model {model!r} is not known offline", cure):
         config = AutoConfig.from_pretrained(source.path, local_files_only=True, trust_remote_code=False, **more)
-    config.pad_token_id = 0 if config.pad_token_id is None else config.pad_token_id
+    for settings in (config, config.get_text_config()):
+        settings.pad_token_id = 0 if settings.pad_token_id is None else settings.pad_token_id
     return config
 
 
@@ -136,18 +139,49 @@ def load_classifier(
         at_end.callback(logging.set_verbosity, logging.get_verbosity())
         logging.set_verbosity_error()  # the report says that the head is new; other missing weights are an error below
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            source.path, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **options)
-    if missing := sorted(name for name in report["missing_keys"] if name.startswith(f"{model.base_model_prefix}.")):
-        raise InputError(f"{source.name!r} lacks {len(missing)} of its weights, {missing[0]} the first; get it again")
-    model.config.pad_token_id = tokenizer.pad_token_id
+            source.path, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
+            ignore_mismatched_sizes=True, **options)  # a head over other labels; other mismatches are an error below
+    _renew_head(model, source, report)
+    for settings in (model.config, model.config.get_text_config()):  # the text's may be inside the model's
+        settings.pad_token_id = tokenizer.pad_token_id
+    rows = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    if rows and tokenizer.pad_token_id >= rows:
+        raise InputError(f"the padding token of {source.name!r} is number {tokenizer.pad_token_id}, beyond its {rows} "
+                         "embeddings; set pad_token in tokenizer_config.json to one it knows")  # fmt: skip
     if getattr(model.config, "rope_parameters", None) is None:
         tokenizer.padding_side = "right"  # the model counts positions from the first token of a row, padding included
     return model
 
 
+def _renew_head(model: "PreTrainedModel", source: ModelSource, report: dict) -> None:
+    """Give the head random weights, also where the checkpoint has one. Name a pooler that it lacks in `lacking`."""
+    body = f"{model.base_model_prefix}."
+    missing = sorted(name for name in report["missing_keys"] if name.startswith(body))
+    missing += sorted(name for name, *_ in report["mismatched_keys"] if name.startswith(body))
+    poolers = {name.rpartition(".")[0] for name in missing if re.match(r"\w*pool", name.removeprefix(body))}
+    if damaged := [name for name in missing if name.rpartition(".")[0] not in poolers]:
+        raise InputError(f"{source.name!r} lacks {len(damaged)} of its weights, {damaged[0]} the first; get it again")
+    model.lacking = sorted(poolers)
+    for name, child in model.named_children():
+        loaded = {key for key, _ in child.named_parameters(name)} - report["missing_keys"]
+        if f"{name}." != body and loaded - {key for key, *_ in report["mismatched_keys"]}:
+            for item in (*child.parameters(), *child.modules()):
+                item._is_hf_initialized = False
+            child.apply(model._init_weights)
+
+
+def position_limit(model: "PreTrainedModel") -> int | None:
+    """Return how many tokens the model has positions for, None if any number. RoBERTa leaves its first two unused."""
+    limits = [getattr(model.config.get_text_config(), "max_position_embeddings", None)]
+    limits += [module.num_embeddings - module.padding_idx - 1 for name, module in model.named_modules()
+               if name.endswith("position_embeddings")
+               and getattr(module, "padding_idx", None) is not None]  # fmt: skip
+    return min(filter(None, limits), default=None)
+
+
 def context_length(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> int:
     """Return how many tokens the model can read: the lower of what its configuration and its tokenizer say."""
-    return min(getattr(model.config, "max_position_embeddings", None) or 10**9, tokenizer.model_max_length)
+    return min(position_limit(model) or 10**9, tokenizer.model_max_length)
 
 
 def checkpoint_layers(model: "PreTrainedModel") -> None:

@@ -6,8 +6,9 @@ from conftest import ARCHITECTURES, make_classifier
 from peft import IA3Config, LNTuningConfig, LoHaConfig, PeftModel, PrefixTuningConfig, VeraConfig
 
 from irtuning import InputError, add_adapter, describe_layers, find_layers
-from irtuning.method.layers import adaptable_modules, candidate_layers
+from irtuning.method.layers import candidate_layers
 from irtuning.method.scores import weight_scores
+from irtuning.models.adapters import adaptable_modules
 
 FIVE = ["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"]
 
