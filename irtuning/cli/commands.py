@@ -265,7 +265,7 @@ def _options() -> list[str]:
             low, high = kind.limits.get(field.name, (0, 0))
             values = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}" if high else ""
             values = " or ".join(kind.forms) if field.name == "score" else values
-            meaning = f"{meanings.get(field.name, '')} ({values})" if values else meanings.get(field.name, "")
+            meaning = meanings.get(field.name, "see its class") + (f" ({values})" if values else "")
             lines.setdefault(f"{field.name:<14} {meaning}", []).append(name)
     return [f"{line}: {'all' if len(names) == len(METHODS) else ', '.join(names)}" for line, names in lines.items()]
 

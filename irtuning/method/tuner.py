@@ -138,8 +138,9 @@ class LayerTuner:
         sequence classifier's own loss is a mean over the micro-batch. What the backward passes gave to it tells.
         """
         is_mean = "SequenceClass" in (getattr(self.model, "loss_type", None) or "")
-        is_cut = is_mean and len(self._weights) * world_size() > 1
-        return 1 / max(1.0, sum(weight.item() for weight in self._weights) / unit) if is_cut else 1.0
+        weights = [weight for weight in self._weights if weight is not None]  # DDP gives None for a loss not used
+        is_cut = is_mean and len(weights) * world_size() > 1
+        return 1 / max(1.0, sum(weight.item() for weight in weights) / unit) if is_cut else 1.0
 
     def state_dict(self) -> dict:
         """Return everything that changes during training as a JSON object. Call it only between two steps."""

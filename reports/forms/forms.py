@@ -176,6 +176,12 @@ def figure(out: Out = REPORTS) -> None:
     from irtuning.analysis.figures.style import to_image
     tables = {name: pandas.read_csv(out / f"{name}.csv", na_filter=name == "floors")
               for name in ("forms", "headline", "floors") if (out / f"{name}.csv").exists()}  # fmt: skip
+    order = [*CORPORA["headline"], *MODELS, *FORMS, *WEIGHTS, *METHODS]  # rows were written as their runs ended
+    order = [name["corpus"] if isinstance(name, dict) else name for name in order]
+    for name in {"forms", "headline"} & {*tables}:
+        by = ["corpus", "model", "form", "class_weights", "method", "seed"]
+        tables[name] = tables[name].sort_values(by, key=lambda column: column.map(lambda x: order.index(x))
+                                                if column.name != "seed" else column)  # fmt: skip
     write_bytes(out / "forms.png", to_image(drawn(tables)))
     write_text(out / "forms.md", "\n".join(sections(tables)))
 
@@ -184,7 +190,27 @@ def stamp(table: pandas.DataFrame) -> str:
     """What a table was made with: models by what they are, steps, seeds, devices, versions."""
     titles = ", ".join(resolve(name).title for name in sorted(set(table.model)))
     several = [", ".join(map(str, sorted(set(table[name])))) for name in ("steps", "seed", "device", "versions")]
+    several[-1] = several[-1].removeprefix("irtuning None, ")  # these runs used the source tree, not an installed copy
     return "validation parts of fold 0 · {} · steps {} · seeds {} · {} · {}".format(titles, *several)
+
+
+def from_pair(table: pandas.DataFrame) -> tuple[pandas.DataFrame, pandas.DataFrame]:
+    """The difference of each form from `pair` in macro F1, paired by seed, and its standard error over seeds."""
+    scores = table.pivot_table(index=["model", "class_weights", "seed"], columns="form", values="macro_f1")
+    less = scores.sub(scores["pair"], axis=0).drop(columns="pair").groupby(["model", "class_weights"], sort=False)
+    return less.mean(), less.sem()
+
+
+def decisions(table: pandas.DataFrame) -> Iterator[str]:
+    """A sentence on each model's form: the best one if it beats `pair` by over two standard errors, else `pair`."""
+    means, errors = from_pair(table)
+    for model in sorted(set(table.model)):
+        mean, error = means.loc[model, "none"], errors.loc[model, "none"]
+        best = mean.idxmax()
+        form = best if mean[best] > 2 * error[best] else "pair"
+        assert resolve(model).form == form, f"the catalogue has another form for {model}"
+        yield f"The catalogue's form for {model} is `{form}`: without class weights `{best}` differs from `pair` by " \
+              f"{mean[best]:+.3f}, and two standard errors are {2 * error[best]:.3f}."
 
 
 def sections(tables: dict[str, pandas.DataFrame]) -> Iterator[str]:
@@ -200,6 +226,11 @@ def sections(tables: dict[str, pandas.DataFrame]) -> Iterator[str]:
         yield f"## {name}.csv\n\n{stamp(table)}\n"
         yield markdown(pandas.Series(texts).rename_axis(means.index.names).unstack("corpus", sort=False))
     if "forms" in tables:
+        yield "Difference from `pair` in macro F1, mean of the corpora, with its standard error over three seeds:\n"
+        means, errors = from_pair(tables["forms"])
+        yield markdown(means.map("{:+.3f}".format) + " ± " + errors.map("{:.3f}".format))
+        yield from (f"- {sentence}" for sentence in decisions(tables["forms"]))
+        yield ""
         yield "Best by mean macro F1 over corpora and seeds:\n"
         yield markdown(chosen(tables["forms"]).round(3).reset_index().set_index("model"))
     if "floors" in tables:
@@ -218,11 +249,11 @@ def drawn(tables: dict[str, pandas.DataFrame]):
 
     @styled
     def draw():
-        sizes = [table.groupby(["model", "form", "method"]).ngroups + 2 for table in shown.values()]
+        sizes = [table.groupby(["model", "form", *["class_weights"] * (name == "headline"), "method"]).ngroups + 2 for name, table in shown.items()]
         options = {"squeeze": False, "sharey": "row", "gridspec_kw": {"height_ratios": sizes}}
         made, axes = canvas(DOUBLE, 1.2 * len(shown) + 0.26 * sum(sizes), len(shown), len(corpora), **options)
         for row, (name, table) in zip(axes, shown.items(), strict=True):
-            by = ["model", "form"] if name == "forms" else ["model", "form", "method"]
+            by = ["model", "form"] if name == "forms" else ["model", "class_weights", "method"]
             labels = list(dict.fromkeys(table[by].agg("\n".join, axis=1)))
             for axis, corpus in zip(row, corpora, strict=True):
                 part = table[table.corpus == corpus]

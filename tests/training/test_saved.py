@@ -51,7 +51,7 @@ def test_a_saved_run_predicts_what_it_was_scored_on(runs, own_corpus, name):
     notes = [(p.intention is None, p.note) for p in classifier.predict([("", " "), ("a", "a "), ("a", "")])]
     assert notes == [(True, "both sides are empty"), (True, "nothing was revised"), (False, "")]
     for wrong in ([(None, "x")], (None, "x"), ("He go.", "He goes."), [("x",)], [("x", 1)]):
-        with pytest.raises(InputError, match=r"is no pair: give a list of \(before, after\)"):
+        with pytest.raises(InputError, match=r"is no pair; give a list of \(before, after\)"):
             classifier.predict(wrong)
 
 

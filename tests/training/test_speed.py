@@ -119,7 +119,7 @@ def test_a_smaller_budget_keeps_less_for_backprop_and_one_that_torch_cannot_weig
             model(**pad(make_examples(4)))
     assert sum(kept[1]) < 0.8 * sum(kept[0])
     monkeypatch.setattr("torch.utils.flop_counter.sdpa_flop_count", as_in_2_11)
-    with pytest.raises(InputError, match="0.5, and this torch cannot weigh"):
+    with pytest.raises(InputError, match="0.5, but this torch cannot weigh"):
         accelerate_lora(0.5)
     accelerate_lora(0.5, num_key_value_heads=4)
     with pytest.raises(InputError, match="speed is 'fast'"):
