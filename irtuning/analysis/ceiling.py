@@ -20,7 +20,6 @@ ANOTHER, MAJORITY = "annotator against another", "annotator against the others' 
 @dataclass(frozen=True)
 class Ceiling:
     """Agreement of annotators on one split: macro F1 over the corpus's labels, and the share of equal labels."""
-
     name: str
     split: str
     macro_f1: float

@@ -154,8 +154,7 @@ def predict(
     classifier, rows, lines = RevisionClassifier.load(run), [], []
     predictions = classifier.predict(revisions)
     for r, p in zip(revisions, predictions, strict=True):
-        rows.append({"id": r.id} if file else {})
-        rows[-1] |= {"before": r.before, "after": r.after} | vars(p)
+        rows.append(({"id": r.id} if file else {}) | {"before": r.before, "after": r.after} | vars(p))
         shares = ", ".join(f"{label} {share:.2f}" for label, share in p.probabilities.items())
         lines.append(f"{p.intention}  ({shares})" if p.intention else p.note)
         lines[-1] = f"{r.id}: {lines[-1]}  {brief(r.before)} -> {brief(r.after)}" if file else lines[-1]
@@ -271,20 +270,16 @@ def _options() -> list[str]:
 
 
 def models(as_json: opt.Json = False) -> None:
-    """List the models that have a name. Any other model is named by its Hub id (owner/name) or its local folder.
-
-    \b
-    irtuning models
-    """
+    """List the models that have a name. Any other model is named by its Hub id (owner/name) or its local folder."""
     import pandas
     from irtuning.models.catalog import MODELS, model_names
-    rows, found = {}, "part of this package"
+    rows = {}
     for name in model_names():
         shape, source = load_shape(name), resolve(name)
-        sizes = {"layers": shape.num_hidden_layers, "width": shape.hidden_size, "input": source.form}
-        rows[name] = sizes | {"batch_size": source.settings["batch_size"], "weights": found}
-        if name in MODELS or source.random_weights:
-            rows[name]["weights"] = "random, for tests" if source.random_weights else source.path
+        weights = "random, for tests" if source.random_weights else "part of this package"
+        rows[name] = {"layers": shape.num_hidden_layers, "width": shape.hidden_size, "input": source.form,
+                      "batch_size": source.settings["batch_size"],
+                      "weights": source.path if name in MODELS else weights}  # fmt: skip
     table = pandas.DataFrame(rows).T
     opt.show(rows, as_json, f"{table.to_string(index_names=False)}\nOr give a Hub id (owner/name) or a local folder.")
 

@@ -75,7 +75,6 @@ class Experiment:
 @dataclass
 class Companion:
     """Corpora, experiments, figures and tables of one profile. See `profiles.PROFILES` for its parameters."""
-
     profile: str  # it names the folders and appears in every stamp
     corpora: Sequence[str]
     data: str | None = None  # folder of the corpora's files

@@ -5,7 +5,7 @@ from transformers import TrainerCallback
 
 from irtuning.analysis.figures.layers import layer_importance
 from irtuning.analysis.figures.style import to_image
-from irtuning.comparison.progress import in_notebook
+from irtuning.comparison.runs import in_notebook
 from irtuning.errors import InputError
 from irtuning.method.layers import find_layers
 
@@ -15,7 +15,6 @@ class LiveLayers(TrainerCallback):
 
     Outside a notebook only the last picture is drawn. `image` holds the newest one as PNG.
     """
-
     def __init__(self, every: int = 5):
         if every < 1:
             raise InputError(f"every is {every}; give 1 step or more")

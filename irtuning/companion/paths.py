@@ -19,7 +19,6 @@ def notebook_path(name: str) -> Path:
 
 class Folders:
     """Folders for a profile's figures, reports and recorded runs, in `output` or else in the repository."""
-
     def __init__(self, profile: str, output: str | Path | None = None):
         self.profile, root = profile, Path(output or REPOSITORY)
         self.figures, self.reports, self.runs = (root / kind / profile for kind in ("figures", "reports", "runs"))

@@ -87,7 +87,6 @@ def comparisons(experiment: str, methods: Sequence[str]) -> list[dict]:
 def missing(parameters: Mapping) -> list[str]:
     """Return a sentence for each thing that a profile needs and this machine lacks, without loading anything."""
     import torch
-
     files = [name for name in parameters["corpora"] if name in CORPORA and CORPORA[name].patterns]
     absent = [name for name in files if find(name, parameters["data"]) is None]
     problems = [f"corpus {name} is not on this machine; it comes from {CORPORA[name].home}" for name in absent]

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -110,13 +109,9 @@ def check(companion: Companion) -> None:
         program = KernelSpecManager().get_kernel_spec("python3").argv[0]
     except NoSuchKernel:
         raise InputError(f"no Jupyter kernel named python3; {cure}") from None
-    if os.path.isabs(program) and program != sys.executable:  # Jupyter replaces a bare `python` by this one
-        try:
-            prefix = subprocess.check_output([program, "-c", "import sys; print(sys.prefix)"], text=True)
-        except (OSError, subprocess.SubprocessError):
-            prefix = ""  # it is gone
-        if prefix.strip() != sys.prefix:
-            raise InputError(f"the Jupyter kernel named python3 is another environment's, {program}; {cure}")
+    # Jupyter replaces a bare `python` by this one
+    if os.path.isabs(program) and Path(program).parent != Path(sys.executable).parent:
+        raise InputError(f"the Jupyter kernel named python3 is another environment's, {program}; {cure}")
     memory_table("llama-3.1-8b", methods=METHODS)  # notebook 3 predicts it for every method, also for a new one
 
 

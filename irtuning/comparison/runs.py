@@ -13,7 +13,6 @@ import pandas
 from tqdm import tqdm
 
 from irtuning.analysis.tables import mean_share, summary_table
-from irtuning.comparison.progress import in_notebook
 from irtuning.comparison.workers import cores, outcomes
 from irtuning.corpora.base import Corpus
 from irtuning.errors import InputError
@@ -118,6 +117,11 @@ def takes_budget(config: RunConfig, budget: str = "equal") -> bool:
     """Return whether a run's budget depends on how many layers the leading method used."""
     takes, own = as_strategy(config.method).takes, config.share is not None or ":share=" in config.method
     return takes == "counts" or (takes == "share" and budget == "equal" and not own)
+
+
+def in_notebook() -> bool:
+    """Return whether this process is a Jupyter kernel, which shows standard error like a warning."""
+    return type(getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()).__name__ == "ZMQInteractiveShell"
 
 
 def run_name(config: RunConfig) -> str:

@@ -20,7 +20,6 @@ EDIT_MARKS = ("<edit>", "</edit>")
 @dataclass(frozen=True, slots=True)
 class Revision:
     """Text before and after a change, with the writer's intention."""
-
     id: str  # occurs once in a corpus
     before: str  # "" where the writer only added
     after: str  # "" where the writer only deleted
@@ -48,7 +47,6 @@ class Revision:
 @dataclass(frozen=True, repr=False)
 class Corpus:
     """Corpus in three splits, with its labels in index order. InputError is raised where it cannot be used."""
-
     name: str
     labels: tuple[str, ...]
     train: list[Revision]

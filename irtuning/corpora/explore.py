@@ -85,12 +85,10 @@ def corpora_table(loaded: Sequence[Corpus] = ()) -> pandas.DataFrame:
     here, rows = {corpus.name: corpus for corpus in loaded}, {}
     for name, source in CORPORA.items():
         corpus = here.get(name)
-        size = "not loaded"
-        if corpus:
-            size = f"{sum(len(corpus.split(split)) for split in SPLITS)}{sharing(corpus.shared_groups)}"
-        rows[name] = {"labels": ", ".join(corpus.labels if corpus else source.labels), "revisions": size}
-        rows[name] |= {"splits": " or ".join(source.splits)}  # the default first
-        rows[name] |= {"licence": source.licence, "home": source.home, "how to get it": _way(name, source)}
+        size = corpus and f"{sum(len(corpus.split(split)) for split in SPLITS)}{sharing(corpus.shared_groups)}"
+        labels = ", ".join(corpus.labels if corpus else source.labels)
+        rows[name] = {"labels": labels, "revisions": size or "not loaded", "splits": " or ".join(source.splits),
+                      "licence": source.licence, "home": source.home, "how to get it": _way(name, source)}  # fmt: skip
     return pandas.DataFrame(rows).T.rename_axis("corpus")
 
 

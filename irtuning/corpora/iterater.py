@@ -85,7 +85,6 @@ def _with_annotators(rows: list[Revision], where: str, documents: list[dict]) ->
 
 def _hub_rows(split: str) -> list[Row]:
     from datasets import load_dataset
-
     try:
         examples = load_dataset(HUB, split=split)
     except Exception as error:  # the Hub's client raises many classes of error

@@ -13,17 +13,15 @@ def pair_of(revision: Revision) -> tuple[str, ...]:
 
 def leaks(corpus: Corpus) -> dict[str, int]:
     """Return how many rows repeat a pair, and how many pairs and groups are in several splits or have two labels."""
-    splits, labels, groups, count = defaultdict(set), defaultdict(set), defaultdict(set), 0
+    splits, labels, count = defaultdict(set), defaultdict(set), 0
     for split in SPLITS:
         for revision in corpus.split(split):
             pair, count = pair_of(revision), count + 1
             splits[pair].add(split)
             labels[pair].add(revision.intention)
-            groups[revision.group].add(split)
-    groups.pop("", None)
-    several = {"pairs in several splits": splits, "pairs with two labels": labels, "groups in several splits": groups}
+    several = {"pairs in several splits": splits, "pairs with two labels": labels}
     counts = {name: sum(len(values) > 1 for values in of.values()) for name, of in several.items()}
-    return {"repeated rows": count - len(splits)} | counts
+    return {"repeated rows": count - len(splits)} | counts | {"groups in several splits": corpus.shared_groups}
 
 
 def warnings_about(corpus: Corpus) -> list[str]:

@@ -65,13 +65,6 @@ def fitting_text(hunks: Sequence[Hunk], fits: Callable[[str], bool]) -> str:
 
 
 def _distances(edited: Sequence[bool]) -> list[int]:
-    """Return how many words lie between each word and the next edited one; without any edit, its position."""
-    if not any(edited):
-        return list(range(len(edited)))
-    distances = [len(edited)] * len(edited)
-    for step in (range(len(edited)), reversed(range(len(edited)))):
-        since = len(edited)
-        for i in step:
-            since = 0 if edited[i] else since + 1
-            distances[i] = min(distances[i], since)
-    return distances
+    """Return how many words each word is away from the nearest edited one; without any edit, its position."""
+    edits = [i for i, is_edited in enumerate(edited) if is_edited]
+    return [min((abs(i - j) for j in edits), default=i) for i in range(len(edited))]

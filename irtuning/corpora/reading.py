@@ -23,7 +23,6 @@ DELIMITERS = ",;\t|"
 
 class Row(NamedTuple):
     """One row of a table: its position in words, its line or row number (from 1), and its cells by column name."""
-
     where: str
     line: int
     cells: Mapping[str, object]
@@ -57,7 +56,7 @@ def read_rows(path: Path) -> list[Row]:
 
 def read_sheets(path: Path) -> dict[str, list[Row]]:
     """Return the rows of every sheet of an .xlsx workbook by title. The first row of a sheet names the columns."""
-    return {title: _sheet(path, title, grid) for title, grid in _grids(path).items()}
+    return {title: _table(grid, f"{path}, sheet {title!r}, row") for title, grid in _grids(path).items()}
 
 
 def read_text(path: Path) -> str:
@@ -79,7 +78,6 @@ def read_text(path: Path) -> str:
 def _guess(content: bytes, path: Path) -> str | None:
     """Return the text in the encoding that fits best, or None where none fits or the file is UTF-8 with a fault."""
     from charset_normalizer import from_bytes
-
     text = content.decode("utf-8", errors="replace")
     strange = len(re.findall(r"[^\x00-\x7f]", text))
     if 2 * text.count("\ufffd") < strange or not (found := list(from_bytes(content, cp_isolation=ENCODINGS))):
@@ -168,7 +166,6 @@ def rows_of_lines(text: str, where: str) -> list[Row]:
 
 def _read_parquet(path: Path) -> list[Row]:
     from pyarrow import parquet
-
     try:
         rows = parquet.read_table(path).to_pylist()
     except (OSError, ValueError, NotImplementedError) as error:
@@ -216,27 +213,23 @@ def _quoted(path: Path, text: str, delimiter: str, plain: list, width: int) -> I
         raise InputError(f"{path}, line {last + 1} is malformed: {error}; correct that line") from error
 
 
-def _grids(path: Path) -> dict[str, object]:
+def _grids(path: Path) -> dict[str, list[tuple[int, list]]]:
     import pandas
-
     options = {"sheet_name": None, "header": None, "dtype": object, "keep_default_na": False, "engine": "openpyxl"}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # openpyxl warns of unknown styles, which do not change the values
-            return pandas.read_excel(path, **options)
+            grids = pandas.read_excel(path, **options)
+            return {title: list(enumerate(grid.values.tolist(), 1)) for title, grid in grids.items()}
     except Exception as err:  # a damaged workbook raises errors of zipfile, the XML parser or openpyxl
         raise InputError(f"{path} cannot be read as an .xlsx workbook ({err!s:.200}); save it again as .xlsx") from err
-
-
-def _sheet(path: Path, title: str, grid) -> list[Row]:
-    return _table(enumerate(grid.values.tolist(), 1), f"{path}, sheet {title!r}, row")
 
 
 def _read_xlsx(path: Path) -> list[Row]:
     (title, grid), *others = _grids(path).items()
     if unread := [name for name, more in others if len(more)]:
         logger.warning("%s: only the first sheet %r is read, not %s", path, title, brief(unread))
-    return _sheet(path, title, grid)
+    return _table(grid, f"{path}, sheet {title!r}, row")
 
 
 def _table(numbered: Iterable[tuple[int, list]], where: str) -> list[Row]:

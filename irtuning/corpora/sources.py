@@ -18,7 +18,6 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, kw_only=True)
 class CorpusSource:
     """Everything that a named corpus states, in one row of `CORPORA`. Only `load`, `labels` and `home` are required."""
-
     load: Callable[..., Corpus]  # of its folder or None, the fold, the label set or None; with two splits also `split`
     labels: tuple[str, ...]  # the default label set, in index order
     home: str  # where people get it
@@ -126,7 +125,6 @@ def locate(name: str, data_dir: str | Path | None = None) -> Path | None:
     """Return the folder of a corpus, downloaded once if it is not on this machine.
 
     It is None where the corpus needs no folder, or is to be read from the Hub because its download failed.
-
     InputError says what to do where the corpus cannot be found or downloaded, or is not what was published.
     """
     folder, source = find(name, data_dir), CORPORA[name]
@@ -146,7 +144,6 @@ def locate(name: str, data_dir: str | Path | None = None) -> Path | None:
 
 def _download(name: str, source: CorpusSource) -> Path:
     import pooch
-
     cache = Path(pooch.os_cache("irtuning")) / f"{name}-{hashlib.sha256(source.url.encode()).hexdigest()[:12]}"
     for path in map(Path, source.patterns if source.url.endswith("/") else ()):
         pooch.retrieve(source.url + path.as_posix(), None, path.name, cache / path.parent)

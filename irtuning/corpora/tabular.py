@@ -18,15 +18,12 @@ SYNTHETIC_FILE = Path(__file__).with_name("synthetic.csv")  # written by reports
 @dataclass(frozen=True)
 class Columns:
     """Names of the columns that hold the parts of a revision. `group` is None where the rows have no groups."""
-
     before: str = "before"
     after: str = "after"
     label: str = "label"
     group: str | None = None
 
-    def revisions(
-        self, rows: Sequence[Row], source: str, labels: Sequence[str] = (), dropped: str | None = None
-    ) -> list[Revision]:
+    def revisions(self, rows: Sequence[Row], source: str, labels=(), dropped: str | None = None) -> list[Revision]:
         """Return the revisions of the rows without those labelled `dropped`. Further cells go to `extra`."""
         names, revisions, faults = list(filter(None, vars(self).values())), [], {}
         for row in with_columns(rows, names):
@@ -69,7 +66,6 @@ def load_argrevision(path: Path, fold: int = 0, labels: str | None = None) -> Co
     """
     from numpy.random import RandomState
     from sklearn.model_selection import train_test_split
-
     file = next(filter(Path.is_file, (path, path / "argrevision.csv", path / "argrevision.xlsx")))
     columns = Columns("old_sentences", "new_sentences", "purpose_labels")
     revisions = columns.revisions(read_rows(file), "argrevision", ARGREVISION_LABELS, dropped="claim")

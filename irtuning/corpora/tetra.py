@@ -37,7 +37,6 @@ ABBREVIATIONS = ("al.", "cf.", "e.g.", "i.e.", "vs.", "Eq.", "Fig.", "Sec.", "Ta
 
 class Unit(NamedTuple):
     """One unchanged word, which is on both sides, or all words of one edit. `number` is the edit's in its file."""
-
     before: list[str]
     after: list[str]
     labels: str = ""
@@ -104,13 +103,8 @@ def _paragraphs(path: Path) -> Iterator[list[Unit]]:
 
 def _is_start(paragraph: list[Unit], i: int) -> bool:
     """Return whether a sentence starts at a unit on both sides. The first unit of a paragraph starts one."""
-    if i == 0:
-        return True
     last, unit = paragraph[i - 1], paragraph[i]
-    ends = all(side and _ends(side[-1]) for side in (last.before, last.after))
+    words = [side[-1].lstrip('"“([') if side else "" for side in (last.before, last.after)]
+    ends = all(word not in ABBREVIATIONS and SENTENCE_END.fullmatch(word) for word in words)
     heads = [side[0] for side in (unit.before, unit.after) if side]
-    return all(word == BREAK_WORD for word in heads) or (ends and all(map(SENTENCE_START.match, heads)))
-
-
-def _ends(word: str) -> bool:
-    return word.lstrip('"“([') not in ABBREVIATIONS and bool(SENTENCE_END.fullmatch(word))
+    return i == 0 or all(word == BREAK_WORD for word in heads) or (ends and all(map(SENTENCE_START.match, heads)))

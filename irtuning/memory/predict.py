@@ -81,7 +81,6 @@ def predict_memory(
     batch, length = own["batch_size"] if batch is None else batch, own["max_length"] if length is None else length
     _check(batch, length, accumulation, min_layer, precision, optimizer, labels, options)
     from irtuning.memory.estimate import Setting, bytes_by_part, layers_that_learn  # imports torch
-
     strategy.min_layer = max(strategy.min_layer, min_layer)
     adapter = adapter if strategy.scope == "adapters" else None
     values = {key: options.get(key, own.get(key)) for key in ADAPTER_SETTINGS} if adapter else {}

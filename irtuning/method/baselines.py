@@ -108,7 +108,6 @@ class ImportanceSparseTuning(ShareStrategy):
     exp(-loss) minus the mean over the 3. A suppressed layer's importance gains reward * p (1 - p) * 10, where
     p = sigmoid(importance). Source: the behaviour of the authors' baseline.
     """
-
     share: float = 0.25
     every: int = 10  # steps between two measurements of the layers
     trials: int = 3  # random halves of the layers in a measurement

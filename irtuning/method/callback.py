@@ -26,7 +26,6 @@ class LayerwiseTuning(TrainerCallback, ExportableState):
         strategy: a text such as "ir:variant=exact", a subclass of `Strategy`, an instance, or a dict from `describe`.
         seed: seed of the strategy's random generator; None for the Trainer's seed.
     """
-
     bad_steps = 5  # so many skipped steps in a row end the training
 
     def __init__(self, strategy: str | type[Strategy] | Strategy | Mapping, seed: int | None = None):
@@ -78,7 +77,6 @@ class LayerwiseTuning(TrainerCallback, ExportableState):
 
 class IRTuning(LayerwiseTuning):
     """IR-Tuning as a callback, as the authors' code does it. The options are those of `IRTuningStrategy`."""
-
     def __init__(self, seed: int | None = None, *, strategy: Mapping | None = None, **options):
         super().__init__(strategy or IRTuningStrategy(**options), seed)  # a checkpoint gives the strategy as a dict
 

@@ -14,7 +14,6 @@ from irtuning.errors import InputError
 @dataclass(frozen=True)
 class CandidateLayers:
     """The layers that a strategy may choose from."""
-
     indices: list[int]  # their numbers in the stack, ascending, from 0
     parameters: list[list[nn.Parameter]]  # those of each layer that can learn
     below: list[nn.Parameter]  # those of the layers under the lowest one allowed, which never learn

@@ -53,7 +53,6 @@ class CosineMeter:
     the cosine is taken at each position. It looks only at the first forward pass since the last reading, which after
     an evaluation is an evaluation batch.
     """
-
     def __init__(self, model: nn.Module, candidates: CandidateLayers, form: str = "token"):
         if form not in ("token", "reference"):
             raise unknown("cosine form", form, ("token", "reference"))
@@ -107,7 +106,6 @@ class CosineMeter:
 @torch.no_grad()
 def losses_without(model: nn.Module, batch: Mapping, layers: Sequence[Sequence[int]], factor: float) -> list[float]:
     """Return a batch's loss, without dropout, for each set of layers whose adapters' output is scaled by `factor`."""
-
     def suppress(module, args, kwargs, output):
         base = module.get_base_layer()(*args, **kwargs)
         return base + factor * (output - base)

@@ -22,7 +22,6 @@ class Strategy:
     A strategy counts the candidate layers from 0 (the lowest) to `count - 1` and returns positions in that range. A
     subclass usually defines `choose` alone. Its class attributes tell the rest of the package how to treat it.
     """
-
     min_layer: int = 0  # no layer below this one learns, so backpropagation ends there
     name: ClassVar[str] = ""  # in commands, records, tables and figures; if empty, the name of the class
     colour: ClassVar[str] = ""  # in figures, as `#rrggbb`; if empty, it is derived from the name
@@ -146,7 +145,6 @@ class UpperTuning(IRTuningStrategy):
     that is not chosen keeps its old score. Here the lowest share `floor` of the layers never learns, and a layer that
     has not learned for `horizon` steps learns again, whatever its score.
     """
-
     score: str = "l2"
     variant: str = "exact"
     floor: float = 0.5  # share of the layers, the lowest, that never learn

@@ -34,7 +34,6 @@ def batch_order(seed: int, epoch: int, lengths: Sequence[int], batch_size: int) 
 
 class LengthGroupedBatches(Sampler):
     """Sampler that yields examples in the order of `batch_order`. The Trainer calls `set_epoch`."""
-
     def __init__(self, seed: int, lengths: Sequence[int], batch_size: int):
         self.seed, self.lengths, self.batch_size, self.epoch = seed, lengths, batch_size, 0
 
@@ -54,7 +53,6 @@ class LayerwiseTrainer(Trainer):
 
     `class_weights` holds one weight per class, shape (K,), preferably with mean 1 over the examples. None: all are 1.
     """
-
     def __init__(self, *args, class_weights: torch.Tensor | None = None, **kwargs):
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = True  # so that compute_loss is told the number of examples in the step

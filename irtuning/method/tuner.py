@@ -43,7 +43,6 @@ class LayerTuner:
         history: one dict per step: step (from 1), layers (numbers of those that learned, ascending), scores (from
             which they were chosen), learning_rate, gradient_norm (before clipping), skipped.
     """
-
     def __init__(self, model: nn.Module, strategy: str | type[Strategy] | Strategy, optimizer: torch.optim.Optimizer,
                  seed: int = 171, steps: int | None = None):  # fmt: skip
         self.model, self.strategy, self.optimizer = model, as_strategy(strategy), optimizer

@@ -127,7 +127,6 @@ def describe_layers(model: nn.Module) -> pandas.DataFrame:
 @dataclass
 class BottleneckConfig(PeftConfig):
     """Settings of the parallel bottleneck y = Wx + scaling * up(tanh(down(x))), where `up` starts at zero."""
-
     target_modules: list[str] | None = None
     modules_to_save: list[str] | None = None
     width: int = 256  # units between down and up
@@ -137,7 +136,6 @@ class BottleneckConfig(PeftConfig):
 
 class BottleneckLayer(nn.Module, BaseTunerLayer):
     """Linear map with a bottleneck beside it. Neither of the bottleneck's two maps has a bias."""
-
     adapter_layer_names = ("bottleneck_down", "bottleneck_up")
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, config: BottleneckConfig):
@@ -170,7 +168,6 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):
 
 class BottleneckModel(BaseTuner):
     """Tuner that puts a `BottleneckLayer` in the place of each target module."""
-
     prefix = "bottleneck_"
     tuner_layer_cls = BottleneckLayer
     target_module_mapping: dict = {}

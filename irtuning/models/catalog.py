@@ -36,7 +36,6 @@ def _shape(kind: str, vocabulary: int, width: int, inner: int, layers: int, head
 @dataclass(frozen=True)
 class NamedModel:
     """A public model at a pinned revision."""
-
     hub_id: str  # or a GGUF file in a Python package, as package/name
     revision: str  # commit of the Hub's repository, or the SHA-256 of the GGUF file
     shape: dict  # the numbers of its config.json, so that memory can be predicted without a network

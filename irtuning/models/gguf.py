@@ -28,16 +28,9 @@ def dequantised(path: str, checksum: str | None = None) -> Path:
     """Return the folder with the model of a GGUF file in float32, which is made once and kept beside the Hub's cache.
 
     Several processes may ask at once: one makes the folder, the others wait. The folder appears whole or not at all.
-
-    Args:
-        path: see `gguf_file`.
-        checksum: the file's SHA-256, if it has to be one particular file.
-
-    Raises:
-        InputError: the file is missing, is another one or cannot be read, or the folder cannot be written.
+    InputError: the file is missing or cannot be read, its SHA-256 is not `checksum`, or the folder cannot be written.
     """
     from huggingface_hub.constants import HF_HOME
-
     file = gguf_file(path)
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -67,7 +60,6 @@ def _convert(file: Path, folder: Path) -> None:
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
-
     if importlib.util.find_spec("gguf") is None:
         raise InputError(f'reading {file.name} needs the package gguf: pip install "irtuning[gguf]"')
     try:

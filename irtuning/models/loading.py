@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class ModelSource:
     """What a model's name stands for."""
-
     name: str  # as the user gave it
     path: str  # a local folder or a Hub id
     revision: str | None  # commit of the Hub's repository; None for the newest one and for a folder
@@ -61,7 +60,6 @@ def resolve(name: str, form: str | None = None) -> ModelSource:
 def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
     """Return the model's tokenizer, with a padding token. Raise InputError if it cannot be loaded."""
     from transformers import AutoTokenizer
-
     source = on_disk(source)
     with _reading(source):
         tokenizer = AutoTokenizer.from_pretrained(source.path, revision=source.revision, trust_remote_code=False)
@@ -78,11 +76,9 @@ def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
 def load_shape(model: str, labels: int = 9) -> "PreTrainedConfig":
     """Return the configuration of a classifier over `labels` classes, or raise InputError if it is not known offline.
 
-    Args:
-        model: a name, a local folder or its config.json, or a Hub id whose config.json is in the local cache.
+    `model` is a name, a local folder or its config.json, or a Hub id whose config.json is in the local cache.
     """
     from transformers import AutoConfig
-
     more = {"num_labels": labels, "use_cache": False}
     if model in MODELS:
         return AutoConfig.for_model(**MODELS[model].shape, **more)
@@ -117,7 +113,6 @@ def load_classifier(
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification, BitsAndBytesConfig
     from transformers.utils import is_bitsandbytes_available, logging
-
     source = on_disk(source)
     names = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
     if source.random_weights:

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,11 +118,8 @@ def read_revisions(file: str, config: Mapping[str, object], columns: Mapping[str
         named |= {"before": "before", "after": "after"}
         rows = with_columns(rows, ["before", "after"])
     for name in ("id", named["label"]):
-        try:
+        with nullcontext() if name == columns["label"] else suppress(InputError):  # most files have neither
             rows = with_columns(rows, [name])
-        except InputError:  # most files have neither
-            if name == columns["label"]:
-                raise
     texts = ([row.text("id") or str(row.line), *(row.text(name) for name in named.values())] for row in rows)
     return [Revision(*cells) for cells in texts]
 

@@ -21,12 +21,11 @@ RANGES = {"learning_rate": "a number above 0 and below 1", "epochs": "more than 
           "seed": "less than 2**32"}  # fmt: skip
 WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "tuple": "names with commas"}
 OTHER_NAMES = {  # of settings, in other libraries
-    "learning_rate": "lr", "batch_size": "bs batch per_device_train_batch_size train_batch_size", "rank": "r lora_r",
-    "epochs": "num_epochs num_train_epochs", "max_steps": "steps", "accumulation": "gradient_accumulation_steps",
-    "alpha": "lora_alpha", "dropout": "lora_dropout", "weight_decay": "wd", "warmup_steps": "warmup warmup_ratio",
-    "clip": "max_grad_norm", "max_length": "length max_seq_length", "eval_every": "eval_steps",
-    "checkpointing": "gradient_checkpointing", "precision": "fp16 bf16 dtype", "speed": "torch_compile",
-    "quantize": "load_in_4bit load_in_8bit quantization"}  # fmt: skip
+    "learning_rate": "lr", "batch_size": "bs batch per_device_train_batch_size", "rank": "r lora_r",
+    "max_steps": "steps", "epochs": "num_epochs num_train_epochs", "accumulation": "gradient_accumulation_steps",
+    "alpha": "lora_alpha", "dropout": "lora_dropout", "weight_decay": "wd", "warmup_steps": "warmup warmup_ratio", "clip": "max_grad_norm",
+    "max_length": "length max_seq_length", "eval_every": "eval_steps", "checkpointing": "gradient_checkpointing",
+    "precision": "fp16 bf16 dtype", "speed": "torch_compile", "quantize": "load_in_4bit load_in_8bit"}  # fmt: skip
 AT_LEAST = {"rank": 1, "width": 1, "batch_size": 1, "accumulation": 1, "max_length": 16, "seed": 0, "weight_decay": 0,
             "clip": 0, "max_steps": 1, "eval_every": 1, "warmup_steps": 0}  # fmt: skip
 
