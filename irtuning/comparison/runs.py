@@ -74,10 +74,10 @@ def run_comparison(
     options = {"disable": not (progress and is_first()), "file": sys.stdout if in_notebook() else sys.stderr}
     with tqdm(total=len(runs), desc=f"{runs[0].corpus} on {runs[0].model}, runs", **options) as bar:
         def advance(run: RunConfig, outcome: dict | Exception) -> None:
-            bar.update()
             failed = isinstance(outcome, Exception)
             score = "failed" if failed else f"macro F1 {outcome['scores']['validation']['macro_f1']:.3f}"
-            bar.set_postfix_str(f"{run.method}, seed {run.seed}: {score}")
+            bar.set_postfix_str(f"{run.method}, seed {run.seed}: {score}", refresh=False)
+            bar.update()
         try:
             return _make(runs, strategies, corpora, budget, output, workers, scheduler, advance), floors
         except KeyboardInterrupt:

@@ -23,9 +23,10 @@ WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", 
 OTHER_NAMES = {  # of settings, in other libraries
     "learning_rate": "lr", "batch_size": "bs batch per_device_train_batch_size", "rank": "r lora_r",
     "max_steps": "steps", "epochs": "num_epochs num_train_epochs", "accumulation": "gradient_accumulation_steps",
-    "alpha": "lora_alpha", "dropout": "lora_dropout", "weight_decay": "wd", "warmup_steps": "warmup warmup_ratio", "clip": "max_grad_norm",
-    "max_length": "length max_seq_length", "eval_every": "eval_steps", "checkpointing": "gradient_checkpointing",
-    "precision": "fp16 bf16 dtype", "speed": "torch_compile", "quantize": "load_in_4bit load_in_8bit"}  # fmt: skip
+    "alpha": "lora_alpha", "dropout": "lora_dropout", "weight_decay": "wd", "warmup_steps": "warmup warmup_ratio",
+    "clip": "max_grad_norm", "max_length": "length max_seq_length", "eval_every": "eval_steps", "quantize":
+    "load_in_4bit load_in_8bit", "checkpointing": "gradient_checkpointing", "precision": "fp16 bf16 dtype",
+    "speed": "torch_compile"}  # fmt: skip
 AT_LEAST = {"rank": 1, "width": 1, "batch_size": 1, "accumulation": 1, "max_length": 16, "seed": 0, "weight_decay": 0,
             "clip": 0, "max_steps": 1, "eval_every": 1, "warmup_steps": 0}  # fmt: skip
 
