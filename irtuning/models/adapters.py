@@ -1,6 +1,7 @@
 """Adapters: LoRA, DoRA and other peft tuners, and the paper's parallel bottleneck, written as a peft tuner."""
 
 import copy
+import re
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +40,9 @@ def add_adapter(model: nn.Module, adapter: str | PeftConfig, **settings: object)
     config = copy.deepcopy(adapter) if isinstance(adapter, PeftConfig) else _config(adapter, model, **settings)
     config.inference_mode = False  # as peft writes it into a saved adapter
     if isinstance(model, PreTrainedModel):
+        if not new_modules(model):
+            raise InputError(f"{type(model).__name__} has no classification head beside its body, so a new one would "
+                             "stay random; choose another model or train all parameters")  # fmt: skip
         config.task_type = TaskType.SEQ_CLS  # else the head would be frozen and not saved
     if hasattr(config, "modules_to_save"):
         known = ("classifier", "score") if config.task_type == TaskType.SEQ_CLS else ()  # peft adds these by itself
@@ -47,8 +51,10 @@ def add_adapter(model: nn.Module, adapter: str | PeftConfig, **settings: object)
     try:
         with no_rename_warning():
             adapted = get_peft_model(model, config)
-    except ValueError as error:  # peft found no module of such a name
-        raise InputError(f"adapter {adapter!r} cannot be put on {type(model).__name__}: {error}") from None
+    except ValueError as error:  # peft found no module of such a name, or one that it joins with another
+        inside = dict.fromkeys(n.rpartition(".")[2] for n in adaptable_modules(model) if re.search(r"att[^.]*\.", n))
+        cure = f" Give target_modules, such as {','.join(inside)}" if inside else ""
+        raise InputError(f"adapter {adapter!r} cannot be put on {type(model).__name__}: {error}{cure}") from None
     if getattr(adapter, "target_modules", adapter) is None:  # peft chose, as LNTuning the last norm behind the layers
         inside = {id(p) for p in find_layers(adapted).parameters()}
         for parameter in (p for _, module in adapter_modules(adapted) for p in module.parameters()):

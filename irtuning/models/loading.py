@@ -168,10 +168,10 @@ def _renew_head(model: "PreTrainedModel", source: ModelSource, report: dict) -> 
 def position_limit(model: "PreTrainedModel") -> int | None:
     """Return how many tokens the model has positions for, None if any number. RoBERTa leaves its first two unused."""
     limits = [getattr(model.config.get_text_config(), "max_position_embeddings", None)]
-    limits += [module.num_embeddings - module.padding_idx - 1 for name, module in model.named_modules()
+    limits += [len(module.weight) - module.padding_idx - 1 for name, module in model.named_modules()
                if name.endswith("position_embeddings")
                and getattr(module, "padding_idx", None) is not None]  # fmt: skip
-    return min(filter(None, limits), default=None)
+    return min((limit for limit in limits if limit and limit > 0), default=None)  # XLNet writes -1 for any number
 
 
 def context_length(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> int:

@@ -12,32 +12,72 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 
 from irtuning import InputError, LayerTuner, add_adapter, find_layers
 from irtuning.models.adapters import no_rename_warning
-from irtuning.models.loading import load_classifier, resolve
+from irtuning.models.loading import load_classifier, position_limit, resolve
 
 SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4,
          "num_attention_heads": 2, "pad_token_id": 0, "num_labels": 3}  # fmt: skip
 USUAL = ("bert", "deberta-v2", "distilbert", "electra", "gpt2", "llama", "modernbert", "mpnet", "phi", "qwen3",
          "roberta", "xlm-roberta")  # fmt: skip
-# these are not built with the sizes above: they need others, another library, or are too large for a test
-NOT_BUILT = {
-    "cohere_compass_text", "funnel", "gpt_neo", "hunyuan_v1_dense", "hunyuan_v1_moe", "layoutlmv2", "ministral",
-    "nemotron", "plbart", "reformer", "squeezebert", "xlnet", "zamba", "zamba2",
-    "layoutlmv3", "lilt", "axk1", "deepseek_v2", "deepseek_v3", "gemma3", "luke", "mistral4", "modernvbert", "perceiver", "qwen3_5",
-    "qwen3_next", "t5gemma", "t5gemma2", "ultravbert",
+NOT_BUILT = {"layoutlmv2"}  # it needs the detectron2 library
+GROUPED, TEXT = {"num_key_value_heads": 2}, {k: v for k, v in SIZES.items() if k != "num_labels"}
+LATENT = GROUPED | {  # attention over compressed keys, and experts
+    "moe_intermediate_size": 16, "n_routed_experts": 4, "n_shared_experts": 1, "n_group": 1, "topk_group": 1,
+    "num_experts_per_tok": 2, "kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8,
+    "v_head_dim": 16}  # fmt: skip
+LINEAR = GROUPED | {"head_dim": 16, "linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2,
+                    "linear_num_value_heads": 2}  # fmt: skip
+HEADS = GROUPED | {"head_dim": 16}
+IMAGES = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1,
+          "image_size": 28, "patch_size": 14}  # fmt: skip
+ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+MORE = {  # what a model needs beside SIZES to be tiny; None takes a size away
+    "axk1": LATENT, "cohere_compass_text": {"layer_types": ["full_attention"] * 4,
+        "rope_parameters": {"full_attention": ROPE, "sliding_attention": ROPE}},
+    "deepseek_v2": LATENT, "deepseek_v3": LATENT | {"first_k_dense_replace": 1},
+    "funnel": {"num_hidden_layers": None, "block_sizes": [2, 2], "d_model": 32, "n_head": 2, "d_head": 16,
+               "d_inner": 64},
+    "gemma3": {"text_config": TEXT | HEADS, "vision_config": IMAGES},
+    "gpt_neo": {"num_layers": 4, "attention_types": [[["global", "local"], 2]]}, "gptj": {"rotary_dim": 8},
+    "helium": {"head_dim": 16}, "hunyuan_v1_dense": {"head_dim": 16},
+    "hunyuan_v1_moe": {"head_dim": 16, "num_experts": 4, "moe_topk": 2},
+    "layoutlmv3": {"coordinate_size": 4, "shape_size": 8, "visual_embed": False}, "lilt": {"hidden_size": 48},
+    "luke": {"entity_vocab_size": 8, "entity_emb_size": 8}, "ministral": {"head_dim": 16}, "mistral4": LATENT,
+    "modernvbert": {"text_config": TEXT | {"model_type": "modernbert", "cls_token_id": 1, "sep_token_id": 2},
+                    "vision_config": IMAGES},
+    "nemotron": GROUPED,
+    "perceiver": {"d_model": 32, "d_latents": 32, "num_latents": 8, "num_self_attends_per_block": 4},
+    "plbart": {"encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2},
+    "qwen3_5": {"text_config": TEXT | LINEAR, "vision_config": IMAGES | {"depth": 1, "num_heads": 1,
+                                                                        "out_hidden_size": 32}},
+    "qwen3_next": LINEAR | {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 16, "num_experts": 4,
+                            "num_experts_per_tok": 2},
+    "reformer": {"attn_layers": ["local"] * 4, "axial_pos_embds": False, "attention_head_size": 16,
+                 "feed_forward_size": 64},
+    "squeezebert": {"embedding_size": 32} | {f"{part}_groups": 2 for part in ("q", "k", "v", "intermediate", "output")},
+    "t5gemma": {"encoder": TEXT | HEADS, "decoder": TEXT | HEADS},
+    "t5gemma2": {"encoder": {"text_config": TEXT | HEADS, "vision_config": IMAGES}, "decoder": TEXT | HEADS},
+    "ultravbert": {"text_config": TEXT, "vision_config": IMAGES},
+    "xlnet": {"d_model": 32, "n_head": 2, "d_inner": 64}, "xmod": {"default_language": "en_XX"},
+    "zamba": GROUPED | {"layers_block_type": ["mamba", "hybrid"] * 2, "mamba_d_state": 8, "n_mamba_heads": 2,
+                        "attention_head_dim": 32},
+    "zamba2": GROUPED | {"layers_block_type": ["mamba", "hybrid"] * 2, "mamba_d_state": 8, "mamba_headdim": 16,
+                         "n_mamba_heads": 4, "mamba_ngroups": 1, "adapter_rank": 4},
 }  # fmt: skip
-MORE = {"helium": {"head_dim": 16}, "gptj": {"rotary_dim": 8}, "xmod": {"default_language": "en_XX"}}
 REFUSED = {  # by name, and the reason
-    "albert": "no transformer stack", "bart": "encoder-decoder", "bigbird_pegasus": "encoder-decoder",
-    "flaubert": "one list of layers|no attention block", "mbart": "encoder-decoder", "mt5": "encoder-decoder",
-    "fnet": "no attention block", "ibert": "cannot be put on", "jamba": "no attention block",
-    "mvp": "encoder-decoder", "t5": "encoder-decoder", "umt5": "encoder-decoder",
-    "xlm": "one list of layers|no attention block",
-}  # fmt: skip
+    "albert": "no transformer stack", "flaubert": "one list of layers|no attention block",
+    "fnet": "no attention block", "funnel": "no transformer stack", "ibert": "cannot be put on",
+    "jamba": "no attention block", "perceiver": "no classification head", "squeezebert": "cannot be put on",
+    "xlm": "one list of layers|no attention block", "xlnet": "no attention block", "zamba": "no transformer stack",
+    "zamba2": "no transformer stack",
+} | dict.fromkeys(["bart", "bigbird_pegasus", "mbart", "mt5", "mvp", "plbart", "t5", "t5gemma", "t5gemma2", "umt5"],
+                  "encoder-decoder")  # fmt: skip
+FUSED = ("deepseek_v2", "deepseek_v3", "hunyuan_v1_moe", "qwen3_next")  # peft joins up_proj of experts with gate_proj
+REFUSED |= dict.fromkeys(FUSED, "up_proj without also targeting gate_proj.* Give target_modules")
 
 
 def build(name, seed=0):
     transformers.set_seed(seed)
-    sizes = SIZES | {"use_cache": False} | MORE.get(name, {})
+    sizes = {k: v for k, v in (SIZES | {"use_cache": False} | MORE.get(name, {})).items() if v is not None}
     if getattr(AutoConfig.for_model(name, **sizes), "num_key_value_heads", None) not in (None, 2):
         sizes |= {"num_key_value_heads": 2}
     return AutoModelForSequenceClassification.from_config(AutoConfig.for_model(name, **sizes))
@@ -111,6 +151,14 @@ def test_what_else_can_learn_in_a_layer_is_frozen_with_it_and_a_configuration_ma
         add_adapter(build("bert"), LoraConfig(target_modules=["query", "word_embeddings"]))
 
 
+def test_a_configuration_of_text_inside_another_gets_the_padding_token(tmp_path):
+    model = build("qwen3_5")
+    model.config.pad_token_id = model.config.get_text_config().pad_token_id = None
+    model.save_pretrained(tmp_path)
+    loaded = load_classifier(resolve(str(tmp_path)), ["a", "b"], SimpleNamespace(pad_token_id=3))
+    assert loaded(torch.tensor([[5, 6, 7], [5, 6, 3]])).logits.shape == (2, 2)
+
+
 def test_a_masked_lm_gets_a_new_pooler_and_a_finished_head_is_drawn_anew(tmp_path):
     tokenizer, config = SimpleNamespace(pad_token_id=0), AutoConfig.for_model("bert", **SIZES)
     transformers.AutoModelForMaskedLM.from_config(config).save_pretrained(tmp_path / "masked")
@@ -125,3 +173,26 @@ def test_a_masked_lm_gets_a_new_pooler_and_a_finished_head_is_drawn_anew(tmp_pat
         assert not torch.equal(new.classifier.weight, old.classifier.weight)
     with pytest.raises(InputError, match="beyond its 64 embeddings"):
         load_classifier(resolve(str(tmp_path / "finished")), labels, SimpleNamespace(pad_token_id=64))
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_the_target_modules_that_a_refusal_names_can_be_given(name):
+    with pytest.raises(InputError) as refusal:
+        add_adapter(build(name), "lora", r=2)
+    named = str(refusal.value).rpartition("such as ")[2].split(",")
+    LayerTuner(model := add_adapter(build(name), "lora", r=2, target_modules=named), "ir",
+               torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.5))  # fmt: skip
+
+
+@pytest.mark.parametrize("name, limit", [("bert", 34), ("roberta", 33), ("mpnet", 32), ("esm", 33), ("ibert", 33)])
+def test_the_context_is_what_the_model_can_read(name, limit, monkeypatch):
+    monkeypatch.setitem(MORE, name, {"max_position_embeddings": 34})
+    model = build(name).eval()
+    assert position_limit(model) == limit
+    model(torch.full((2, limit), 5))
+    with pytest.raises((IndexError, RuntimeError)):
+        model(torch.full((2, limit + 1), 5))
+
+
+def test_a_model_of_any_length_has_no_limit():
+    assert position_limit(build("xlnet")) is None
