@@ -270,7 +270,7 @@ def _options() -> list[str]:
 
 
 def models(as_json: opt.Json = False) -> None:
-    """List the models that have a name. Any other model is named by its Hub id (owner/name) or its local folder."""
+    """List the models that have a name, as `irtuning models`. Others are named by Hub id (owner/name) or folder."""
     import pandas
     from irtuning.models.catalog import MODELS, model_names
     rows = {}

@@ -180,7 +180,7 @@ def figure(out: Out = REPORTS) -> None:
     order = [name["corpus"] if isinstance(name, dict) else name for name in order]
     for name in {"forms", "headline"} & {*tables}:
         by = ["corpus", "model", "form", "class_weights", "method", "seed"]
-        tables[name] = tables[name].sort_values(by, key=lambda column: column.map(lambda x: order.index(x))
+        tables[name] = tables[name].sort_values(by, key=lambda column: column.map(lambda x: order.index(x) if x in order else len(order))
                                                 if column.name != "seed" else column)  # fmt: skip
     write_bytes(out / "forms.png", to_image(drawn(tables)))
     write_text(out / "forms.md", "\n".join(sections(tables)))
