@@ -48,7 +48,11 @@ def add_adapter(model: nn.Module, adapter: str | PeftConfig, **settings: object)
         with no_rename_warning():
             adapted = get_peft_model(model, config)
     except ValueError as error:  # peft found no module of such a name
-        raise InputError(f"adapter {adapter!r} cannot be put on {type(model).__name__}: {error}") from None
+        linears = [name for layer in find_layers(model) for name, _ in linear_modules(layer)]
+        inside = sorted({name.split(".")[-1] for name in linears if "att" in name.split(".")[0].lower()})
+        cure = f"; give target_modules of the attention, some of: {', '.join(inside)}" if adapter in ADAPTERS else ""
+        name = adapter if isinstance(adapter, str) else type(adapter).__name__
+        raise InputError(f"adapter {name!r} cannot be put on {type(model).__name__}: {error}{cure}") from None
     if getattr(adapter, "target_modules", adapter) is None:  # peft chose, as LNTuning the last norm behind the layers
         inside = {id(p) for p in find_layers(adapted).parameters()}
         for parameter in (p for _, module in adapter_modules(adapted) for p in module.parameters()):
