@@ -67,7 +67,8 @@ def test_a_weight_shared_by_all_layers_is_refused_and_roberta_has_two_positions_
     with pytest.raises(InputError, match=r"lora_A.* is shared by several layers"):
         tuned(model)
     sizes = SIZES | {"max_position_embeddings": 514, "pad_token_id": 1}
-    assert position_limit(AutoModelForSequenceClassification.from_config(AutoConfig.for_model("roberta", **sizes))) == 512
+    roberta = AutoModelForSequenceClassification.from_config(AutoConfig.for_model("roberta", **sizes))
+    assert position_limit(roberta) == 512
     assert position_limit(build("bert")) == 512
 
 
