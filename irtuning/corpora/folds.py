@@ -23,9 +23,9 @@ def assign_folds(groups: Sequence[str], labels: Sequence[str], folds: int = FOLD
     from sklearn.model_selection import StratifiedGroupKFold
     names = sorted(set(groups))
     if _most_folds(groups, labels) < folds:
-        rows = f"{len(names)} groups in {len(groups)} rows (equal pairs count once)"
-        rows = f"{rows} with labels {brief(dict(Counter(labels)))}"
-        raise InputError(f"{rows} cannot be split into {folds} folds; give more rows, or one file per split")
+        rows = f"{len(names)} groups in {len(groups)} rows with labels {brief(dict(Counter(labels)))}"
+        raise InputError(f"{rows} (equal pairs count once) cannot be split into {folds} folds; give more rows, or one "
+                         "file per split")  # fmt: skip
     random.Random(SEED).shuffle(names)
     assigned, order = numpy.zeros(len(labels), dtype=int), {name: number for number, name in enumerate(names)}
     with warnings.catch_warnings():

@@ -23,8 +23,7 @@ class CandidateLayers:
         for position, parameters in enumerate([*self.parameters, self.below]):
             for parameter in parameters:
                 parameter.requires_grad_(position in chosen)
-                if position not in chosen:
-                    parameter.grad = None
+                parameter.grad = parameter.grad if position in chosen else None
 
 
 def find_layers(model: nn.Module) -> nn.ModuleList:
@@ -51,7 +50,8 @@ def find_layers(model: nn.Module) -> nn.ModuleList:
 def candidate_layers(model: nn.Module, min_layer: int = 0) -> CandidateLayers:
     """Return the layers from `min_layer` on that can learn: those with adapters, or all if the model has none."""
     stack, adapted = find_layers(model), has_adapters(model)
-    layers = [_learnable(layer) if adapted else list(layer.parameters()) for layer in stack]
+    others = ([p for p in layer.parameters() if p.requires_grad or not adapted] for layer in stack)  # such as biases
+    layers = [[*dict.fromkeys([*adapter_parameters(layer), *ps])] for layer, ps in zip(stack, others, strict=True)]
     if not any(layers):
         raise InputError(f"the adapters match no module inside the {len(stack)} layers; check target_modules")
     _refuse_strays(model, stack, layers)
@@ -64,12 +64,6 @@ def candidate_layers(model: nn.Module, min_layer: int = 0) -> CandidateLayers:
 def has_adapters(model: nn.Module) -> bool:
     """Return whether the model, or a part of it such as the encoder, is wrapped by peft."""
     return any(hasattr(module, "peft_config") for module in model.modules())
-
-
-def _learnable(layer: nn.Module) -> list[nn.Parameter]:
-    """Return the adapters of a layer and what else in it requires a gradient, such as biases, each once."""
-    others = (p for p in layer.parameters() if p.requires_grad)
-    return list({id(p): p for p in (*adapter_parameters(layer), *others)}.values())
 
 
 def _refuse_strays(model: nn.Module, stack: nn.ModuleList, layers: list[list[nn.Parameter]]) -> None:
@@ -85,6 +79,15 @@ def _refuse_strays(model: nn.Module, stack: nn.ModuleList, layers: list[list[nn.
                          "step; choose target_modules inside the layers, or one list of layers")  # fmt: skip
 
 
+def frozen_head(model: nn.Module) -> str | None:
+    """Return the name of the head if peft froze it, told of no task, and nothing else outside the layers learns."""
+    base, inside = getattr(model, "get_base_model", object)(), {id(p) for p in find_layers(model).parameters()}
+    if not hasattr(base, getattr(base, "base_model_prefix", "eval")) or model.active_peft_config.task_type == "SEQ_CLS":
+        return None
+    *_, (name, last) = ((n, {*map(id, m.parameters())}) for n, m in base.named_children() if [*m.parameters()])
+    return None if last & inside or any(p.requires_grad and id(p) not in inside for p in model.parameters()) else name
+
+
 def adapter_modules(layer: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Return every peft tuner module inside a layer, with its name there."""
     return ((name, module) for name, module in layer.named_modules() if isinstance(module, BaseTunerLayer))
@@ -92,12 +95,9 @@ def adapter_modules(layer: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def adapter_parameters(layer: nn.Module) -> list[nn.Parameter]:
     """Return the parameters of the active adapters inside a layer, each once."""
-    parameters = {}
-    for _, module in adapter_modules(layer):
-        for name, p in module.named_parameters():
-            if name.split(".")[0] in module.adapter_layer_names and {*name.split(".")} & {*module.active_adapters}:
-                parameters[id(p)] = p
-    return list(parameters.values())
+    found = ((module, *item) for _, module in adapter_modules(layer) for item in module.named_parameters())
+    return list({id(p): p for module, name, p in found if name.split(".")[0] in module.adapter_layer_names
+                 and {*name.split(".")} & {*module.active_adapters}}.values())  # fmt: skip
 
 
 def linear_modules(module: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -38,8 +38,7 @@ def gradient_score(norms: Sequence[float], form: str = "l2") -> float:
 
 def weight_scores(model: nn.Module, candidates: CandidateLayers) -> list[float]:
     """Return the L2 norm of each layer's attention output projection. InputError if the weights are quantized."""
-    stack = find_layers(model)
-    weights = [attention_output(stack[index])[1].weight.detach() for index in candidates.indices]
+    weights = [attention_output(find_layers(model)[index])[1].weight.detach() for index in candidates.indices]
     if not all(weight.is_floating_point() for weight in weights):
         raise InputError("weight importance cannot be computed from quantized weights; use quantize=none")
     return tensor_norms(weights).tolist()
@@ -97,8 +96,7 @@ class CosineMeter:
             before, after = before.mean(0), after.mean(0)
         cosine = torch.cosine_similarity(before, after, dim=-1)
         cosine = cosine.mean() if self._form == "reference" else cosine
-        has_mask = self._mask is not None and self._mask.shape == cosine.shape
-        weight = self._mask if has_mask else torch.ones_like(cosine)
+        weight = self._mask if getattr(self._mask, "shape", None) == cosine.shape else torch.ones_like(cosine)
         seen = torch.stack([(cosine * weight).sum(), weight.sum().float()])
         self._seen[position] = self._seen[position] + seen if position in self._seen else seen
 

@@ -10,12 +10,11 @@ import torch
 from torch import nn
 
 from irtuning.errors import InputError, TrainingStopped, brief, differences
-from irtuning.method.layers import candidate_layers, has_adapters, let_backprop_end_early
+from irtuning.method.layers import candidate_layers, frozen_head, has_adapters, let_backprop_end_early
 from irtuning.method.processes import summed, world_size
 from irtuning.method.registry import as_strategy, describe, method_text
 from irtuning.method.scores import CosineMeter, gradient_score, losses_without, tensor_norms, weight_scores
 from irtuning.method.strategies import Strategy
-
 
 class LayerTuner:
     """Tuner that lets only the layers chosen by a strategy learn at each optimizer step. The head always learns.
@@ -50,6 +49,9 @@ class LayerTuner:
             cure = {"adapters": "wrap the model with peft first", "parameters": "pass a model without peft"}
             raise InputError(f"{type(self.strategy).__name__} tunes {self.strategy.scope}: {cure[self.strategy.scope]}")
         self.layers = candidate_layers(model, self.strategy.min_layer)
+        if head := frozen_head(model):
+            logging.getLogger(__name__).warning("the head %r is frozen and stays as it is; give the peft configuration "
+                                                "task_type='SEQ_CLS' or modules_to_save=[%r]", head, head)  # fmt: skip
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         layers = zip(self.layers.indices, self.layers.parameters, strict=True)
         if missing := [index for index, layer in layers if not {*map(id, layer)} <= held]:

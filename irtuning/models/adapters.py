@@ -30,12 +30,9 @@ no_rename_warning = partial(warnings.catch_warnings, action="ignore", category=F
 def add_adapter(model: nn.Module, adapter: str | PeftConfig, **settings: object) -> PeftModel:
     """Return the classifier with an adapter in every layer. The classification head learns with the adapters.
 
-    Args:
-        adapter: `lora`, `dora`, `bottleneck`, a peft configuration, or the folder of its adapter_config.json.
-        settings: `rank` (or `r`), `alpha`, `dropout`; `width` of the bottleneck; `target_modules`, linear maps by name.
-
-    Raises:
-        InputError: the adapter is unknown, or it matches no module inside the layers.
+    `adapter` is `lora`, `dora`, `bottleneck`, a peft configuration, or the folder of its adapter_config.json. The
+    settings are `rank` (or `r`), `alpha` and `dropout`, `width` of the bottleneck, and `target_modules`, linear maps by
+    name. InputError: the adapter is unknown, or it matches no module inside the layers.
     """
     config = copy.deepcopy(adapter) if isinstance(adapter, PeftConfig) else _config(adapter, model, **settings)
     config.inference_mode = False  # as peft writes it into a saved adapter
@@ -76,10 +73,8 @@ def adapted_classifier(
 ) -> nn.Module:
     """Return the classifier ready for training: with its adapter, and in float32 where it learns.
 
-    Args:
-        adapter: as for `add_adapter`, which takes the `settings` too; with None all weights of the model learn.
-        checkpointing: whether activations are computed again in the backward pass instead of being kept.
-        freeze_head: whether the classification head keeps its first values.
+    `adapter` and `settings` are those of `add_adapter`; without an adapter (None) all weights learn. With
+    `checkpointing` activations are recomputed in the backward pass, with `freeze_head` the head keeps its first values.
     """
     head = new_modules(model)
     if adapter is not None:
