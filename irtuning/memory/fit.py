@@ -47,8 +47,8 @@ def setting_that_fits(
 ) -> str | None:
     """Return, as text, a change that makes a run fit a GPU and keeps its result, or None if there is none.
 
-    More micro-batches are tried first, then checkpointing too, which costs time. `predict` returns the peak in bytes for
-    a number of micro-batches, with or without checkpointing; the next three arguments are those of the run now.
+    More micro-batches are tried first, then checkpointing too, which costs time. `predict` returns the peak in bytes
+    for a number of micro-batches, with or without checkpointing; the next three arguments are those of the run now.
     """
     splits = [n for n in range(accumulation, batch_size + 1) if batch_size % n == 0]
     for n, again in [(n, again) for again in sorted({checkpointing, True}) for n in splits]:
