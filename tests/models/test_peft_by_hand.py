@@ -103,9 +103,9 @@ def test_an_moe_model_says_which_modules_take_an_adapter(name):
     def fresh():
         return AutoModelForSequenceClassification.from_config(AutoConfig.for_model(name, **(sizes | MOE[name])))
 
-    with pytest.raises(InputError, match="give target_modules of the attention, some of: ") as refused:
+    with pytest.raises(InputError, match="Give target_modules, such as ") as refused:
         add_adapter(fresh(), "lora", r=2)
-    model = add_adapter(fresh(), "lora", r=2, target_modules=str(refused.value).split("some of: ")[1].split(", "))
+    model = add_adapter(fresh(), "lora", r=2, target_modules=str(refused.value).split("such as ")[1].split(","))
     tuner, _ = tuned(model, "ir")
     tuner.begin_step()
     model(torch.randint(5, 60, (3, 12)), labels=torch.tensor([0, 1, 2])).loss.backward()
@@ -119,7 +119,7 @@ NEEDS = {"ADALORA": {"total_step": 10, "tinit": 1, "tfinal": 1}, "C3A": {"block_
          "VBLORA": {"vector_length": 8, "num_vectors": 8}, "WAVEFT": {"n_frequency": 8}}  # fmt: skip
 REFUSED = {  # by peft type, where and why
     "LILY": "shared by several layers", "TINYLORA": "shared by several layers", "UNILORA": "shared by several layers",
-    "VBLORA": "can learn and is outside", "POLY": "task_ids should not be None",  # in forward: it needs tasks
+    "VBLORA": "shared by several layers", "POLY": "task_ids should not be None",  # in forward: it needs tasks
     "SHADOW": "no attribute 'view'",  # in forward: it changes what a layer returns
 }  # fmt: skip
 # these put tokens before the text, train tokens, or mix finished adapters: none lies inside the layers
