@@ -36,7 +36,7 @@ def assign_folds(groups: Sequence[str], labels: Sequence[str], folds: int = FOLD
 
 
 def cut(rows: Sequence[Revision], fold: int = 0) -> tuple[list[Revision], list[Revision], list[Revision]]:
-    """Return the train, validation and test rows. Test is the fold; validation is a part of the other folds."""
+    """Return the train, validation and test rows. The fold is test, and a part of the other folds is validation."""
     test, rest = _take(rows, FOLDS, fold)
     validation, train = _take(rest, max(2, min(VALIDATION_FOLDS, _most_folds(*_columns(rest)))), 0)
     return train, validation, test

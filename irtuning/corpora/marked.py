@@ -65,6 +65,6 @@ def fitting_text(hunks: Sequence[Hunk], fits: Callable[[str], bool]) -> str:
 
 
 def _distances(edited: Sequence[bool]) -> list[int]:
-    """Return how many words each word is away from the nearest edited one; without any edit, its position."""
+    """Return each word's distance from the nearest edited word. Without an edit it is the word's position."""
     edits = [i for i, is_edited in enumerate(edited) if is_edited]
     return [min((abs(i - j) for j in edits), default=i) for i in range(len(edited))]

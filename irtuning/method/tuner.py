@@ -133,7 +133,7 @@ class LayerTuner:
         return total
 
     def mean_scale(self, unit: float = 1.0) -> float:
-        """Return the `scale` for `end_backward` that makes the step's loss a mean; `unit` is a GradScaler's factor.
+        """Return the `scale` with which the step's loss becomes a mean. `unit` is the factor of a GradScaler.
 
         A Trainer may sum the micro-batches' losses, since it expects a model to divide by the examples of the step. A
         sequence classifier's own loss is a mean over the micro-batch. What the backward passes gave to it tells.

@@ -187,7 +187,7 @@ def checkpoint_layers(model: "PreTrainedModel") -> None:
 
 
 def on_disk(source: ModelSource) -> ModelSource:
-    """Return the same source; that of a GGUF file with the folder of its dequantised model."""
+    """Return the source. If it is a GGUF file, its path becomes the folder of the dequantised model."""
     is_gguf = source.path.endswith(".gguf")
     return replace(source, path=str(dequantised(source.path, source.revision)), revision=None) if is_gguf else source
 

@@ -28,7 +28,7 @@ from irtuning.training.record import read_record, write_text
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable intention and every label's probability in label order; for a pair without revision, a note."""
+    """The most probable intention and the probability of each label. A pair without a revision has only a note."""
     intention: str | None
     probabilities: dict[str, float]
     note: str = ""

@@ -36,7 +36,7 @@ def unfinished_folder(output: Path) -> Path:
 
 @contextmanager
 def unfinished(output: Path) -> Iterator[Path]:
-    """Lock and yield the folder for a run's unfinished work; checkpoints stay after an error. InputError if in use."""
+    """Lock and yield the folder for a run's unfinished work. After an error it stays. InputError if it is in use."""
     folder, finished = unfinished_folder(output), False
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -194,7 +194,7 @@ class ResumableTrainer(LayerwiseTrainer):
         return list(sampler)[batch * sampler.batch_size : (batch + 1) * sampler.batch_size]
 
     def save_model(self, output_dir=None, _internal_call=False) -> None:
-        """Write the trainable weights and the losses. Losses are gathered from all processes; the first one writes."""
+        """Let the first process write the trainable weights, and the losses of all processes."""
         learning = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
         named = self.model.named_parameters()
         tensors = {f"weight.{name}": p.detach().contiguous() for name, p in named if id(p) in learning}
