@@ -6,10 +6,10 @@ from transformers import DataCollatorWithPadding, set_seed
 from irtuning.corpora.base import Corpus
 from irtuning.method.layers import adapter_modules, adapter_parameters, candidate_layers, find_layers
 from irtuning.method.scores import CosineMeter, gradient_score, tensor_norms, weight_scores
-from irtuning.method.trainer import batch_order
 from irtuning.models.adapters import adapted_classifier
 from irtuning.models.loading import load_classifier, load_tokenizer, resolve
 from irtuning.models.prompts import encode
+from irtuning.training.trainer import batch_order
 
 
 def layer_scores(corpus: Corpus, model: str = "mini", **options) -> pandas.DataFrame:

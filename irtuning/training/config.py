@@ -156,6 +156,6 @@ def comments(kind: type) -> dict[str, str]:
     """Return the comment beside each field of a dataclass, also those of its base classes: the field's meaning."""
     found = {}
     for base in reversed(kind.__mro__[:-1]):
-        with suppress(OSError):  # the source of a class in a user's own script may not be found
+        with suppress(OSError, TypeError):  # the source of a class in a user's own script may not be found
             found |= dict(re.findall(r"^    (\w+): [^#\n]*# (.+)$", inspect.getsource(base), re.MULTILINE))
     return found

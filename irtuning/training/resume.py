@@ -21,9 +21,9 @@ from transformers.trainer_callback import ExportableState
 from irtuning.errors import InputError, differences
 from irtuning.method.callback import LayerwiseTuning
 from irtuning.method.processes import from_first, is_first, summed, wait_for_all, world_size
-from irtuning.method.trainer import LayerwiseTrainer
 from irtuning.training.record import has_record
 from irtuning.training.speed import few_walks
+from irtuning.training.trainer import LayerwiseTrainer
 
 logger = logging.getLogger(__name__)
 FORMAT, IDENTITY, TENSORS = 2, "identity.json", "tensors.safetensors"

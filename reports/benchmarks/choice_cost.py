@@ -19,7 +19,7 @@ from irtuning.method import tuner
 from irtuning.method.callback import IRTuning, LayerwiseTuning
 from irtuning.method.scores import gradient_score
 from irtuning.method.strategies import IRTuningStrategy, Strategy
-from irtuning.method.trainer import LayerwiseTrainer
+from irtuning.training.trainer import LayerwiseTrainer
 from irtuning.models.adapters import add_adapter
 from irtuning.training.record import provenance, write_text
 

@@ -35,7 +35,7 @@ from irtuning.method.selector import split_scores
 from irtuning.training.speed import accelerate
 from irtuning.method.strategies import Strategy
 from irtuning.method.registry import make_strategy
-from irtuning.method.trainer import LayerwiseTrainer
+from irtuning.training.trainer import LayerwiseTrainer
 
 PEAK_FLOPS = 788e12  # measured for bf16 matrix products on the H200
 WARM, TIMED = 8, 24

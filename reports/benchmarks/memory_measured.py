@@ -37,7 +37,7 @@ from irtuning.training.record import provenance
 from irtuning.training.record import write_text
 from irtuning.method.strategies import Strategy
 from irtuning.method.registry import make_strategy
-from irtuning.method.trainer import LayerwiseTrainer
+from irtuning.training.trainer import LayerwiseTrainer
 
 STEPS = 4
 
