@@ -82,7 +82,7 @@ def test_no_method_takes_more_layers_than_assumed(method):
         assert len(drawn) <= len(chosen) and min(drawn) + 3 >= min(chosen)
         seen |= set() if strategy.measures(step) else {position + 3 for position in drawn}
         assert len(seen) <= len(ever) and (method in ("random-static", "probe") or seen <= set(ever))
-        scores = [rng.exponential() if i in drawn else old for i, old in enumerate(scores)]
+        scores = strategy.update(scores, [rng.exponential() if i in drawn else None for i in range(21)])
 
 
 def test_largest_batch_and_lowest_layer_are_the_last_that_fit():
