@@ -1,7 +1,6 @@
 """The named corpora: what each one states about itself, and where its files are found or downloaded."""
 
 import hashlib
-import logging
 import os
 import zipfile
 from collections.abc import Callable
@@ -11,8 +10,6 @@ from pathlib import Path
 from irtuning.corpora import argrewrite, arxivedits, iterater, tabular, tetra
 from irtuning.corpora.base import Corpus
 from irtuning.errors import InputError, unknown
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +25,6 @@ class CorpusSource:
     annotators: str = ""  # the file with each annotator's labels, from which the human ceiling is computed
     patterns: tuple[str, ...] = ()  # its files, which mark a folder as this corpus; empty if it needs none
     may_be_file: bool = False  # whether the data folder may also be its only file
-    hub: str = ""  # the Hub data set that `load` reads where the folder is None
     url: str = ""  # a zip archive of its repository at one commit, or an address ending in "/" that has its files
     checksum: str = ""  # `digest` of the downloaded files, since GitHub may change the bytes of a zip that it packs
     archive_sha256: str | None = None  # of a zip that was published as such
@@ -55,7 +51,7 @@ CORPORA = {
         load=iterater.load_iterater, labels=tabular.ITERATER_LABELS, splits=("folds", "published"),
         patterns=("train.json", "train.jsonl", "dev.json", "test.json"), annotators=iterater.ANNOTATORS,
         licence="Apache-2.0",
-        home="https://github.com/vipulraheja/IteraTeR (commit 4bddaa4f90e9, dataset/)", hub=iterater.HUB,
+        home="https://github.com/vipulraheja/IteraTeR (commit 4bddaa4f90e9, dataset/)",
         url="https://raw.githubusercontent.com/vipulraheja/IteraTeR/4bddaa4f90e9ba041cf468625bc253a93437776e/"
         "dataset/human_sent_level.zip",
         archive_sha256="5dd5a673e897db58195417a451cdde135179f98f07131eb9b5e722aa1f8bc982",
@@ -124,8 +120,8 @@ def find(name: str, data_dir: str | Path | None = None) -> Path | None:
 def locate(name: str, data_dir: str | Path | None = None) -> Path | None:
     """Return the folder of a corpus, downloaded once if it is not on this machine.
 
-    It is None where the corpus needs no folder, or is to be read from the Hub because its download failed.
-    InputError says what to do where the corpus cannot be found or downloaded, or is not what was published.
+    It is None where the corpus needs no folder. InputError says what to do where the corpus cannot be found or
+    downloaded, or is not what was published.
     """
     folder, source = find(name, data_dir), CORPORA[name]
     if folder is not None or not source.patterns:
@@ -135,11 +131,7 @@ def locate(name: str, data_dir: str | Path | None = None) -> Path | None:
     try:
         return _download(name, source)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        problem = f"{name!r} could not be fetched from {source.url} ({error})"
-        if not source.hub:
-            raise InputError(f"{problem}. {source.cure()}") from error
-        logger.warning("%s; reading it from the Hub data set %s", problem, source.hub)
-        return None
+        raise InputError(f"{name!r} could not be fetched from {source.url} ({error}). {source.cure()}") from error
 
 
 def _download(name: str, source: CorpusSource) -> Path:
