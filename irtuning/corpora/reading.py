@@ -7,7 +7,6 @@ import logging
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,12 +91,19 @@ def _guess(content: bytes, path: Path) -> str | None:
 
 def parse_object(text: str, where: str) -> dict:
     """Return the JSON object that a text holds. `where` names the text in the error message."""
+    return _object(_parsed(text, where), where)
+
+
+def _parsed(text: str, where: str) -> object:
     try:
-        value = json.loads(text, object_pairs_hook=_unique)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is not JSON: {error}") from error
+
+
+def _object(value: object, where: str) -> dict:
     if not isinstance(value, dict):
-        raise InputError(f"{where} must hold one JSON object, got {type(value).__name__}")
+        raise InputError(f"{where} must hold one JSON object, got {type(value).__name__} {brief(value)}")
     return value
 
 
@@ -136,26 +142,15 @@ def _bare(name: str) -> str:
     return re.sub(r"[\W_]", "", name).casefold()
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict:
-    """Return a JSON object. JSON itself would drop the first of two values of one key."""
-    if len(made := dict(pairs)) < len(pairs):
-        raise ValueError(f"a key occurs twice among {brief([key for key, _ in pairs])}")
-    return made
-
-
 def _read_json(path: Path) -> list[Row]:
-    text, cure = read_text(path), "write each object on a line of its own, or all of them in one array"
+    text = read_text(path)
     try:
         if not text.lstrip().startswith("["):
             return rows_of_lines(text, str(path))
-        items = json.loads(text, object_pairs_hook=_unique)
+        items = enumerate(_parsed(text, str(path)), start=1)
+        return [Row(f"{path}, item {n}", n, _object(item, f"{path}, item {n}")) for n, item in items]
     except InputError as error:
-        raise InputError(f"{error}; {cure}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not one JSON array: {error}; {cure}") from error
-    if wrong := [n for n, item in enumerate(items, 1) if not isinstance(item, dict)]:
-        raise InputError(f"{path}, item {wrong[0]} of the array must be an object, got {brief(items[wrong[0] - 1])}")
-    return [Row(f"{path}, item {n}", n, item) for n, item in enumerate(items, 1)]
+        raise InputError(f"{error}; write each object on a line of its own, or all of them in one array") from error
 
 
 def rows_of_lines(text: str, where: str) -> list[Row]:
@@ -173,9 +168,9 @@ def _read_parquet(path: Path) -> list[Row]:
     return [Row(f"{path}, row {n}", n, row) for n, row in enumerate(rows, start=1)]
 
 
-def _read_csv(path: Path, usual: str = ",") -> list[Row]:
+def _read_csv(path: Path) -> list[Row]:
     # not through pandas, which does not say on which line of the file a row is
-    text = read_text(path)
+    text, usual = read_text(path), "\t" if path.suffix.lower() == ".tsv" else ","
     try:
         delimiter = csv.Sniffer().sniff(text.lstrip().partition("\n")[0].strip("\r"), DELIMITERS).delimiter
     except csv.Error:  # there is one column
@@ -252,7 +247,5 @@ def _table(numbered: Iterable[tuple[int, list]], where: str) -> list[Row]:
     return rows
 
 
-READERS = {
-    ".csv": _read_csv, ".tsv": partial(_read_csv, usual="\t"), ".jsonl": _read_json, ".json": _read_json,
-    ".xlsx": _read_xlsx, ".parquet": _read_parquet,
-}  # fmt: skip
+READERS = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_json, ".json": _read_json, ".xlsx": _read_xlsx,
+           ".parquet": _read_parquet}  # fmt: skip
