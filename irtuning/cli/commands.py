@@ -5,7 +5,6 @@ import json
 import logging
 import math
 import os
-import re
 from inspect import signature
 from pathlib import Path
 

@@ -89,11 +89,6 @@ def _guess(content: bytes, path: Path) -> str | None:
     return str(match)
 
 
-def parse_object(text: str, where: str) -> dict:
-    """Return the JSON object that a text holds. `where` names the text in the error message."""
-    return _object(_parsed(text, where), where)
-
-
 def _parsed(text: str, where: str) -> object:
     try:
         return json.loads(text)
@@ -105,14 +100,6 @@ def _object(value: object, where: str) -> dict:
     if not isinstance(value, dict):
         raise InputError(f"{where} must hold one JSON object, got {type(value).__name__} {brief(value)}")
     return value
-
-
-def require(rows: Sequence[Row], columns: Sequence[str], cure: str = "") -> None:
-    """Raise InputError for the rows that lack one of the columns. A cell may be empty."""
-    if lacking := [row for row in rows if not row.cells.keys() >= set(columns)]:
-        missing = ", ".join(repr(column) for column in columns if column not in lacking[0].cells)
-        found = f"expected {[*columns]}, found {brief([*lacking[0].cells])}"
-        raise InputError(f"{where(lacking)}: no column {missing}; {found}{cure}")
 
 
 def with_columns(rows: Iterable[Row], columns: Sequence[str]) -> list[Row]:
@@ -128,7 +115,11 @@ def with_columns(rows: Iterable[Row], columns: Sequence[str]) -> list[Row]:
         alike = {column: [name for name in row.cells if _bare(name) == _bare(column)] for column in columns}
         renamed = {names[0]: c for c, names in alike.items() if c not in row.cells and len(names) == 1}
         made.append(row._replace(cells={renamed.get(name, name): value for name, value in row.cells.items()}))
-    require(made, columns, "; rename a column, or give its name with --before, --after, --label or --group")
+    if lacking := [row for row in made if not row.cells.keys() >= {*columns}]:
+        missing = ", ".join(repr(column) for column in columns if column not in lacking[0].cells)
+        found = f"expected {[*columns]}, found {brief([*lacking[0].cells])}"
+        cure = "rename a column, or give its name with --before, --after, --label or --group"
+        raise InputError(f"{where(lacking)}: no column {missing}; {found}; {cure}")
     return made
 
 
@@ -156,7 +147,7 @@ def _read_json(path: Path) -> list[Row]:
 def rows_of_lines(text: str, where: str) -> list[Row]:
     """Return the rows of JSON Lines. Empty lines are left out."""
     lines = [(f"{where}, line {n}", n, line) for n, line in enumerate(text.split("\n"), start=1)]
-    return [Row(here, n, parse_object(line, here)) for here, n, line in lines if line.strip()]
+    return [Row(here, n, _object(_parsed(line, here), here)) for here, n, line in lines if line.strip()]
 
 
 def _read_parquet(path: Path) -> list[Row]:
