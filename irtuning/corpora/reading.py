@@ -35,10 +35,6 @@ class Row(NamedTuple):
             raise InputError(f"{self.where}: {column!r} must be text, got {type(value).__name__} {brief(value)}")
         return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
 
-    def parts(self, column: str) -> list[str]:
-        """Return the parts of a cell that lists texts with commas between them."""
-        return [part for part in self.text(column).split(",") if part]
-
 
 def read_rows(path: Path) -> list[Row]:
     """Return the rows of a table, or raise InputError.

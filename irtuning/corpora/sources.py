@@ -24,7 +24,6 @@ class CorpusSource:
     splits: tuple[str, ...] = ("published",)  # or "folds", five that this package makes; or both, the default first
     annotators: str = ""  # the file with each annotator's labels, from which the human ceiling is computed
     patterns: tuple[str, ...] = ()  # its files, which mark a folder as this corpus; empty if it needs none
-    may_be_file: bool = False  # whether the data folder may also be its only file
     url: str = ""  # a zip archive of its repository at one commit, or an address ending in "/" that has its files
     checksum: str = ""  # `digest` of the downloaded files, since GitHub may change the bytes of a zip that it packs
 
@@ -56,7 +55,7 @@ CORPORA = {
         checksum="c63749bab8075161bfba88e0a6ece03ef6f32ca3e4355736fa5b45636e483c34",
         citation="Du et al., Understanding Iterative Revision from Human-Written Text, ACL 2022"),
     "argrevision": CorpusSource(
-        load=tabular.load_argrevision, labels=tabular.ARGREVISION_LABELS, licence="not public", may_be_file=True,
+        load=tabular.load_argrevision, labels=tabular.ARGREVISION_LABELS, licence="not public",
         home="its authors (the ArgRevision corpus is not public); save their spreadsheet as argrevision.xlsx or .csv",
         patterns=("argrevision.xlsx", "argrevision.csv"),
         citation="ArgRevision, as used by Liu & Litman, Findings of EMNLP 2025"),
@@ -104,8 +103,6 @@ def find(name: str, data_dir: str | Path | None = None) -> Path | None:
     if not given or not source.patterns:
         return None
     base, origin = Path(given).expanduser(), "data folder" if data_dir else "IRTUNING_DATA"
-    if data_dir and source.may_be_file and base.is_file():
-        return base
     if not base.is_dir():
         raise InputError(f"{origin} {str(base)!r} is not a folder; name an existing one")
     folder = next((folder for folder in (base, base / name) if source.files(folder)), None)

@@ -56,14 +56,14 @@ def read_splits(folder: Path) -> dict[str, list[Row]]:
     return tables
 
 
-def load_argrevision(path: Path, fold: int = 0, labels: str | None = None) -> Corpus:
+def load_argrevision(folder: Path, fold: int = 0, labels: str | None = None) -> Corpus:
     """Return ArgRevision, shuffled and cut 80/10/10, without the rows labelled `claim`.
 
     The paper gives the seed and the shares but not the generator. So the split is fixed, but may differ from theirs.
     """
     from numpy.random import RandomState
     from sklearn.model_selection import train_test_split
-    file = next(filter(Path.is_file, (path, path / "argrevision.csv", path / "argrevision.xlsx")))
+    file = next(filter(Path.is_file, (folder / "argrevision.csv", folder / "argrevision.xlsx")))
     columns = Columns("old_sentences", "new_sentences", "purpose_labels")
     rows = columns.revisions(read_rows(file), "argrevision", (*ARGREVISION_LABELS, "claim"))
     revisions = [r for r in rows if r.intention != "claim"]

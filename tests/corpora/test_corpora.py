@@ -174,8 +174,7 @@ def test_argrevision_from_a_spreadsheet_since_it_is_not_public(tmp_path, monkeyp
     labels = [*ARGREVISION_LABELS * 20, "claim", "claim"]
     body = [[None if i == 0 else f"o {i}", f"n {i}", label] for i, label in enumerate(labels)]
     path = write_book(tmp_path / "argrevision.xlsx", S=[["old_sentences", "new_sentences", "purpose_labels"], *body])
-    corpus = load_corpus("argrevision", path)
-    assert load_corpus("argrevision", tmp_path).checksum == corpus.checksum
+    corpus = load_corpus("argrevision", tmp_path)
     assert corpus.labels == ("relevant", "irrelevant", "already exists", "LCE", "not LCE", "commentary")
     assert [len(corpus.split(split)) for split in SPLITS] == [96, 12, 12]
     assert [r.id for r in corpus.test[:3]] == ["argrevision:3", "argrevision:65", "argrevision:39"]
@@ -183,10 +182,10 @@ def test_argrevision_from_a_spreadsheet_since_it_is_not_public(tmp_path, monkeyp
     assert (first.before, first.after, first.operation) == ("", "n 0", "add")
     write_book(path, S=[["old_sentences", "new_sentences", "purpose_labels"], *body, ["a", "b", "LCEs"]])
     with pytest.raises(InputError, match="row 124: unknown label 'LCEs'; did you mean 'LCE'"):
-        load_corpus("argrevision", path)
+        load_corpus("argrevision", tmp_path)
     write_book(path, Sheet1=[["old", "new"], ["a", "b"]])
     with pytest.raises(InputError, match="no column 'old_sentences', .*found .'old', 'new'"):
-        load_corpus("argrevision", path)
+        load_corpus("argrevision", tmp_path)
     monkeypatch.delenv("IRTUNING_DATA", raising=False)
     with pytest.raises(InputError, match="not public.*save their spreadsheet as argrevision.xlsx.*IRTUNING_DATA"):
         load_corpus("argrevision")
@@ -271,7 +270,7 @@ def test_every_name_is_known_and_a_corpus_shows_its_sizes_and_computes_its_check
     corpus = load_corpus("synthetic")
     assert repr(corpus) == "Corpus('synthetic', 5 labels, train 1,600, validation 200, test 200, fold 0)"
     assert corpus.checksum is corpus.checksum
-    assert "SYNTHETIC" in corpus._repr_html_() and "<td><b>1,600</b></td>" in corpus._repr_html_()
+    assert "SYNTHETIC" in corpus._repr_html_() and "<td>1,600</td>" in corpus._repr_html_()
 
 
 def load_mine(folder: Path | None, fold: int, labels: str | None) -> Corpus:

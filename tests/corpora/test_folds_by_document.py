@@ -1,9 +1,7 @@
 """ITERATER, arXivEdits and TETRA in folds by document: every row against an independent reading, and damaged files."""
 
-import hashlib
 import json
 import re
-import shutil
 import zipfile
 from collections import Counter, defaultdict
 from dataclasses import replace
