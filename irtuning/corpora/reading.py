@@ -7,6 +7,7 @@ import logging
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,6 +99,14 @@ def _object(value: object, where: str) -> dict:
     return value
 
 
+def require(rows: Sequence[Row], columns: Sequence[str], cure: str = "") -> None:
+    """Raise InputError for the rows that lack one of the columns. A cell may be empty."""
+    if lacking := [row for row in rows if not row.cells.keys() >= set(columns)]:
+        missing = ", ".join(repr(column) for column in columns if column not in lacking[0].cells)
+        found = f"expected {[*columns]}, found {brief([*lacking[0].cells])}"
+        raise InputError(f"{where(lacking)}: no column {missing}; {found}{cure}")
+
+
 def with_columns(rows: Iterable[Row], columns: Sequence[str]) -> list[Row]:
     """Return the rows with these columns, whose names in the file may differ in case, spaces, hyphens and underscores.
 
@@ -111,11 +120,7 @@ def with_columns(rows: Iterable[Row], columns: Sequence[str]) -> list[Row]:
         alike = {column: [name for name in row.cells if _bare(name) == _bare(column)] for column in columns}
         renamed = {names[0]: c for c, names in alike.items() if c not in row.cells and len(names) == 1}
         made.append(row._replace(cells={renamed.get(name, name): value for name, value in row.cells.items()}))
-    if lacking := [row for row in made if not row.cells.keys() >= {*columns}]:
-        missing = ", ".join(repr(column) for column in columns if column not in lacking[0].cells)
-        found = f"expected {[*columns]}, found {brief([*lacking[0].cells])}"
-        cure = "rename a column, or give its name with --before, --after, --label or --group"
-        raise InputError(f"{where(lacking)}: no column {missing}; {found}; {cure}")
+    require(made, columns, "; rename a column, or give its name with --before, --after, --label or --group")
     return made
 
 
@@ -155,9 +160,9 @@ def _read_parquet(path: Path) -> list[Row]:
     return [Row(f"{path}, row {n}", n, row) for n, row in enumerate(rows, start=1)]
 
 
-def _read_csv(path: Path) -> list[Row]:
+def _read_csv(path: Path, usual: str = ",") -> list[Row]:
     # not through pandas, which does not say on which line of the file a row is
-    text, usual = read_text(path), "\t" if path.suffix.lower() == ".tsv" else ","
+    text = read_text(path)
     try:
         delimiter = csv.Sniffer().sniff(text.lstrip().partition("\n")[0].strip("\r"), DELIMITERS).delimiter
     except csv.Error:  # there is one column
@@ -234,5 +239,7 @@ def _table(numbered: Iterable[tuple[int, list]], where: str) -> list[Row]:
     return rows
 
 
-READERS = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_json, ".json": _read_json, ".xlsx": _read_xlsx,
-           ".parquet": _read_parquet}  # fmt: skip
+READERS = {
+    ".csv": _read_csv, ".tsv": partial(_read_csv, usual="\t"), ".jsonl": _read_json, ".json": _read_json,
+    ".xlsx": _read_xlsx, ".parquet": _read_parquet,
+}  # fmt: skip
