@@ -87,7 +87,9 @@ def train(
 def finished_run(folder: Path, prepared: Prepared) -> dict:
     """Return the record in a folder. If it belongs to another run, InputError lists the differences."""
     record = read_record(folder)
-    different = differences(record["run"]["config"], prepared.config.to_dict())
+    # an older version may have had fewer settings or more
+    recorded = {name: record["run"]["config"].get(name, usual) for name, usual in RunConfig().to_dict().items()}
+    different = differences(recorded, prepared.config.to_dict())
     if record["run"]["corpus_checksum"] != prepared.corpus.checksum:
         different.append("corpus_checksum (the texts changed)")
     if different:
