@@ -29,19 +29,6 @@ def score_matrix(record: dict) -> pandas.DataFrame:
     return table.rename_axis(index="layer", columns="step")
 
 
-def score_spread(record: dict) -> pandas.DataFrame:
-    """Return the distribution of the layers' scores, one row per step: min, q25, median, q75, max and the cut.
-
-    `cut` is the lowest score of a layer that learns, or the highest if the method keeps low scores. `learn` counts the
-    layers that learn, and `measured` counts those that have a score.
-    """
-    scores, steps, run = score_matrix(record), record["train"]["steps"], record["run"]
-    table = scores.quantile([0, 0.25, 0.5, 0.75, 1]).T.set_axis(["min", "q25", "median", "q75", "max"], axis=1)
-    edge = "max" if facts(run["config"]["method"], run.get("strategy"))["keep"] == "low" else "min"
-    cut = [scores.loc[step["layers"], step["step"]].agg(edge) for step in steps]
-    return table.assign(cut=cut, learn=[len(step["layers"]) for step in steps], measured=scores.notna().sum())
-
-
 def rank_agreement(records: Sequence[dict], by: Sequence[str] = ("method", "seed")) -> pandas.DataFrame:
     """Return a square matrix of how far runs agree on the order of layers: Spearman correlations of mean scores.
 

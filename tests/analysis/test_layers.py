@@ -1,12 +1,12 @@
-"""Tables and figures of layers on hand-made records: scores, cut, lock-in, agreement, stability."""
+"""Tables and figures of layers on hand-made records: scores, lock-in, agreement, stability, the cut."""
 
 import math
 
 import pytest
 
 from irtuning.errors import InputError
-from irtuning.analysis.figures.layers import agreement_map, cut_figure, layer_importance, layer_shares, score_bands
-from irtuning.analysis.layers import lock_in, rank_agreement, score_matrix, score_spread, stability
+from irtuning.analysis.figures.layers import agreement_map, cut_figure, layer_importance, layer_shares
+from irtuning.analysis.layers import lock_in, rank_agreement, score_matrix, stability
 
 
 def record(scores, layers, method="ir", seed=1, depth=4):
@@ -30,14 +30,6 @@ def test_scores_are_a_matrix_and_a_method_without_any_says_so():
     assert table.shape == (4, 5) and math.isnan(table.loc[1, 2]) and table.loc[3, 5] == 8.0
     with pytest.raises(InputError, match="'rst' keeps no scores"):
         score_matrix(record([None] * 5, LAYERS, "rst"))
-
-
-def test_the_cut_is_the_lowest_score_that_learns_or_the_highest_where_low_ones_learn():
-    spread = score_spread(RUN)
-    assert spread.cut.iloc[2:].tolist() == [3.0, 5.0, 7.0] and spread.measured.tolist() == [0, 2, 4, 4, 4]
-    assert spread["median"].iloc[-1] == 4.5 and spread.learn.tolist() == [2] * 5
-    low = record(SCORES, [(0, 2), (1, 3), (0, 1), (0, 1), (0, 1)], "ir-cosine")
-    assert score_spread(low).cut.iloc[-1] == 2.0
 
 
 def test_lock_in_counts_layers_given_up_and_held_on_to():
@@ -71,8 +63,6 @@ def test_figures_show_the_tables():
     drawn = maps[0].collections[0].get_array()
     assert drawn.shape == (4, 5) and drawn[3, 4] == 8.0
     assert len([a for a in layer_importance(record([None] * 5, LAYERS, "rst")).axes if a.get_ylabel() == "layer"]) == 1
-    above = score_bands(RUN).axes[0]
-    assert above.lines[1].get_ydata()[-1] == score_spread(RUN).cut.iloc[-1]
     frequency = layer_shares([RUN]).axes[0].collections[0].get_array()
     assert frequency.tolist() == [[0.2, 0.2, 0.8, 0.8]]
     assert agreement_map([RUN, record(SCORES, LAYERS, seed=2)], ("seed",)).axes[0].collections[0].get_array().shape == (2, 2)

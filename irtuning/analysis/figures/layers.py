@@ -6,8 +6,8 @@ import numpy as np
 import pandas
 from matplotlib.figure import Figure
 
-from irtuning.analysis.figures.style import DOUBLE, canvas, heat_map, legend_above, method_colour, run_colour, styled
-from irtuning.analysis.layers import has_scores, rank_agreement, score_matrix, score_spread
+from irtuning.analysis.figures.style import DOUBLE, canvas, heat_map, legend_above, method_colour, styled
+from irtuning.analysis.layers import has_scores, rank_agreement, score_matrix
 from irtuning.analysis.tables import layer_frequency
 from irtuning.errors import InputError
 from irtuning.method.selector import MIDDLE, cut_variances, split_scores
@@ -48,22 +48,6 @@ def layer_shares(records: Sequence[dict]) -> Figure:
             side.plot(apart, [row + 0.5] * len(apart), "o", color=method_colour(method), ms=3.5, mew=0)
     side.set(xlabel="largest gap\nrun to mean", xlim=(-0.05, max(0.5, side.get_xlim()[1])))
     side.grid(axis="x", alpha=0.3)
-    return figure
-
-
-@styled
-def score_bands(record: dict) -> Figure:
-    """Draw the distribution of a run's layer scores at each step with the cut, and the number of layers that learn."""
-    table, colour = score_spread(record), run_colour(record)
-    figure, (above, below) = canvas(DOUBLE, 3.6, rows=2, sharex=True, height_ratios=[2.4, 1])
-    above.fill_between(table.index, table["min"], table["max"], color="0.88", lw=0, label="lowest to highest")
-    above.fill_between(table.index, table.q25, table.q75, color="0.72", lw=0, label="middle half")
-    above.plot(table.index, table["median"], color="0.35", lw=1, label="median")
-    above.plot(table.index, table.cut, color=colour, lw=1.2, label="cut: last score that learns")
-    above.set(ylabel="score of a layer")
-    legend_above(figure)
-    below.step(table.index, table.learn, where="mid", color=colour, lw=1)
-    below.set(xlabel="step", ylabel="layers\nthat learn", ylim=(0, len(record["run"]["candidate_layers"]) + 0.5))
     return figure
 
 
