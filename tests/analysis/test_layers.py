@@ -45,9 +45,9 @@ def test_lock_in_counts_layers_given_up_and_held_on_to():
 def test_runs_agree_with_themselves_and_opposites_disagree():
     up, down = [[1.0, 2.0, 3.0, 4.0]] * 3, [[4.0, 3.0, 2.0, 1.0]] * 3
     runs = [record(up, LAYERS[2:]), record(down, LAYERS[2:], "ir-weight"), record(up, LAYERS[2:], seed=2)]
-    table = rank_agreement(runs, by=("method",))
+    table = rank_agreement(runs)
     assert table.loc["ir", "ir"] == pytest.approx(1) and table.loc["ir", "ir-weight"] == pytest.approx(-1)
-    assert rank_agreement([*runs, record([None] * 3, LAYERS[2:], "rst")], by=("method",)).equals(table)
+    assert rank_agreement([*runs, record([None] * 3, LAYERS[2:], "rst")]).equals(table)
 
 
 def test_stability_between_steps_and_between_seeds():
@@ -65,7 +65,7 @@ def test_figures_show_the_tables():
     assert len([a for a in layer_importance(record([None] * 5, LAYERS, "rst")).axes if a.get_ylabel() == "layer"]) == 1
     frequency = layer_shares([RUN]).axes[0].collections[0].get_array()
     assert frequency.tolist() == [[0.2, 0.2, 0.8, 0.8]]
-    assert agreement_map([RUN, record(SCORES, LAYERS, seed=2)], ("seed",)).axes[0].collections[0].get_array().shape == (2, 2)
+    assert agreement_map([RUN, record(SCORES, LAYERS, "ir-weight")]).axes[0].collections[0].get_array().shape == (2, 2)
 
 
 def test_the_cut_is_drawn_where_the_selector_cuts():

@@ -85,9 +85,9 @@ def cut_figure(scores: Sequence[float], variant: str = "reference") -> Figure:
 
 
 @styled
-def agreement_map(records: Sequence[dict], by: Sequence[str] = ("method", "seed")) -> Figure:
-    """Draw the Spearman correlation of the layers' mean scores between runs. See `rank_agreement`."""
-    table = rank_agreement(records, by)
+def agreement_map(records: Sequence[dict]) -> Figure:
+    """Draw the Spearman correlation of the layers' mean scores between methods. See `rank_agreement`."""
+    table = rank_agreement(records)
     figure, axis = canvas(min(DOUBLE, 0.4 * len(table) + 3.2), 0.24 * len(table) + 1.8)
     heat_map(axis, table, ".2f", "Spearman correlation", cmap="RdBu_r", vmin=-1, vmax=1)
     axis.set_xticks([i + 0.5 for i in range(len(table))], table.columns, rotation=35, ha="right")
