@@ -85,11 +85,10 @@ class IRTuning(LayerwiseTuning):
 def _loop_with_an_end(trainer, *args, **kwargs):
     """Run the Trainer's loop and call `on_train_end` also after an error or Ctrl-C, of which no callback is told."""
     ours = [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, LayerwiseTuning)]
-    smooths = trainer.label_smoother and trainer.model_accepts_loss_kwargs  # its loss is a mean over the whole step
-    smooths = smooths and type(trainer).compute_loss is Trainer.compute_loss
-    if ours and smooths and getattr(trainer, "loss_is_scaled_for_ga", None) is False:
-        raise InputError("with loss_is_scaled_for_ga=False the Trainer divides a loss with label smoothing, which is "
-                         "a mean over the step, once more; leave it at None")  # fmt: skip
+    smooths = trainer.label_smoother and trainer.model_accepts_loss_kwargs  # then its loss is a mean over the step
+    says = getattr(trainer, "loss_is_scaled_for_ga", None) if type(trainer).compute_loss is Trainer.compute_loss else 0
+    if ours and smooths and says is False:
+        raise InputError("loss_is_scaled_for_ga=False divides the mean loss of label smoothing twice; leave it at None")
     try:
         return TRAINER_LOOP(trainer, *args, **kwargs)
     finally:

@@ -13,7 +13,6 @@ from irtuning.errors import InputError
 
 UNFIT = {"POLY": "needs the ids of tasks in every batch", "SHADOW": "changes what the layers return"}  # tuners of peft
 
-
 @dataclass(frozen=True)
 class CandidateLayers:
     """The layers that a strategy may choose from."""
@@ -80,10 +79,9 @@ def _refuse_strays(model: nn.Module, stack: nn.ModuleList, layers: list[list[nn.
                          "an adapter that shares no weights between layers")  # fmt: skip
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == len(stack)]
     saved = {p for m in model.modules() if isinstance(m, AuxiliaryTrainingWrapper) for p in m.parameters()}  # on purpose
-    able = {p for _, module in adapter_modules(model) for p in module.parameters()} - saved
-    able |= {p for part, config in configs if getattr(config, "bias", "") == "all"
-             for name, p in part.named_parameters() if "bias" in name} - saved  # fmt: skip
-    able |= {p for module in lists for p in module.parameters()}
+    able = {p for _, module in adapter_modules(model) for p in module.parameters()}
+    able |= {p for m, c in configs if getattr(c, "bias", "") == "all" for n, p in m.named_parameters() if "bias" in n}
+    able = able - saved | {p for module in lists for p in module.parameters()}
     if stray := [name for name, p in model.named_parameters() if p.requires_grad and p in able and id(p) not in inside]:
         raise InputError(f"{stray[0]} can learn and is outside the {len(stack)} layers, so it would learn at every "
                          "step; choose target_modules inside the layers, no bias='all', or one list of layers")  # fmt: skip
@@ -130,8 +128,7 @@ def attention_output(layer: nn.Module) -> tuple[str, nn.Module]:
 
 def let_backprop_end_early(model: nn.Module) -> None:
     """Let backpropagation end at the lowest layer that learns, also with gradient checkpointing."""
-    # Checkpointing makes the embeddings' output require a gradient, so that every frozen layer is in the backward pass.
-    # Only the reentrant kind needs that.
+    # Checkpointing makes the embeddings' output require a gradient, which the reentrant kind alone needs.
     checkpoint = getattr(find_layers(model)[0], "_gradient_checkpointing_func", None)
     if not getattr(checkpoint, "keywords", {}).get("use_reentrant"):
         for module in filter(lambda module: hasattr(module, "disable_input_require_grads"), [*model.modules()]):
