@@ -130,7 +130,12 @@ def describe_layers(model: nn.Module) -> pandas.DataFrame:
         rows.append({"layer": index, "path": paths[layer], "class": type(layer).__name__,
                      "adapters": ", ".join(names) or "none", "attention_output": attention_output(layer)[0],
                      "parameters": sum(p.numel() for p in learning)})  # fmt: skip
-    return pandas.DataFrame(rows).set_index("layer")
+    return LayerTable(rows).set_index("layer")
+
+
+class LayerTable(pandas.DataFrame):
+    """Table that a terminal shows in full."""
+    _constructor, __repr__ = property(lambda self: LayerTable), pandas.DataFrame.to_string
 
 
 @dataclass
