@@ -45,5 +45,5 @@ def main() -> None:
         sys.exit(2)
     except SystemExit as ending:
         if ending.code == 130:  # Ctrl-C, about which typer says nothing
-            typer.echo("interrupted; repeat the command to go on", err=True)
+            typer.echo("interrupted; what was recorded is kept", err=True)
         raise

@@ -1,6 +1,7 @@
 """Every sequence classifier of transformers trains, and predicts the same when it is loaded again, or is refused."""
 
 import re
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -207,6 +208,14 @@ def test_the_context_is_what_the_model_can_read(name, limit, monkeypatch):
     model(torch.full((2, limit), 5))
     with pytest.raises((IndexError, RuntimeError)):
         model(torch.full((2, limit + 1), 5))
+
+
+def test_a_model_with_parts_for_languages_must_know_its_language(monkeypatch, tmp_path):
+    for language, refused in (("en_XX", False), (None, True)):
+        monkeypatch.setitem(MORE, "xmod", {"default_language": language, "languages": ["en_XX", "cs_CZ"]})
+        build("xmod").save_pretrained(tmp_path / str(language))
+        with pytest.raises(InputError, match="set it in its config.json to one of: en_XX, cs_CZ") if refused else nullcontext():
+            load_classifier(resolve(str(tmp_path / str(language))), ["a", "b"], SimpleNamespace(pad_token_id=0))
 
 
 def test_a_model_of_any_length_has_no_limit():
