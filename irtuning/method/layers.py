@@ -82,9 +82,9 @@ def _refuse_strays(model: nn.Module, stack: nn.ModuleList, layers: list[list[nn.
     able = {p for _, module in adapter_modules(model) for p in module.parameters()}
     able |= {p for m, c in configs if getattr(c, "bias", "") == "all" for n, p in m.named_parameters() if "bias" in n}
     able = able - saved | {p for module in lists for p in module.parameters()}
-    if stray := [name for name, p in model.named_parameters() if p.requires_grad and p in able and id(p) not in inside]:
-        raise InputError(f"{stray[0]} can learn and is outside the {len(stack)} layers, so it would learn at every "
-                         "step; choose target_modules inside the layers, no bias='all', or one list of layers")  # fmt: skip
+    if stray := [n for n, p in model.named_parameters() if p.requires_grad and p in able and id(p) not in inside]:
+        raise InputError(f"{stray[0]} can learn and is outside the {len(stack)} layers, so it would learn at every step"
+                         "; choose target_modules inside the layers, no bias='all', or one list of layers")  # fmt: skip
 
 
 def frozen_head(model: nn.Module) -> str | None:
