@@ -100,8 +100,7 @@ def lock_in(records: Sequence[dict], by: Sequence[str] = KEYS) -> pandas.DataFra
             "layers": len(layers), "never_after_3": len(layers.difference(*late)) if late else np.nan,
             "never_after_third": len(layers.difference(*last)), "always": len(layers.intersection(*chosen)),
             "always_after_3": len(layers.intersection(*late)) if late else np.nan,
-            "score_age": sum(ages) / (len(ages) or np.nan),
-        })  # fmt: skip
+            "score_age": sum(ages) / (len(ages) or np.nan)})  # fmt: skip
     return pandas.DataFrame(rows).drop(columns=list(set(KEYS).difference(by))).groupby(list(by), sort=False).mean()
 
 

@@ -270,5 +270,4 @@ def _table(numbered: Iterable[tuple[int, list]], where: str) -> list[Row]:
 
 READERS = {
     ".csv": _read_csv, ".tsv": partial(_read_csv, usual="\t"), ".jsonl": _read_json, ".json": _read_json,
-    ".xlsx": _read_xlsx, ".parquet": _read_parquet,
-}  # fmt: skip
+    ".xlsx": _read_xlsx, ".parquet": _read_parquet}  # fmt: skip

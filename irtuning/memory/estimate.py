@@ -68,13 +68,10 @@ def bytes_by_part(
         segments = [held, *(Segment(segment.change * [0, 1, 1], segment.peak) for segment in segments)]
     at_peak = max(highest(segments).tolist(), [gradients, 0, gradients * (optimizer == "foreach")], key=sum)
     return {
-        "weights": fixed if adapted else fixed + can_learn,
-        "adapters": can_learn if adapted else 0,
+        "weights": fixed if adapted else fixed + can_learn, "adapters": can_learn if adapted else 0,
         "gradients": at_peak[GRADIENTS],
         "optimizer_state": 2 * have_learned + BLOCK * counters * (optimizer == "fused"),
-        "activations": at_peak[ACTIVATIONS],
-        "temporary": at_peak[TEMPORARY] + LIBRARY_BYTES,
-    }
+        "activations": at_peak[ACTIVATIONS], "temporary": at_peak[TEMPORARY] + LIBRARY_BYTES}  # fmt: skip
 
 
 def _full_step(depth: int, segments: dict, chosen: list[int], adapted: bool) -> list[Segment]:

@@ -115,8 +115,7 @@ class LayerTuner:
             "step": len(self.history) + 1, "layers": layers,
             "scores": list(self.scores) if self.strategy.importance else None,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "gradient_norm": total if finite else None, "skipped": not finite,
-        })  # fmt: skip
+            "gradient_norm": total if finite else None, "skipped": not finite})  # fmt: skip
         if not finite:
             logging.getLogger(__name__).warning("step %d skipped: its gradient is not finite", len(self.history))
             for parameter in learning:
@@ -152,8 +151,7 @@ class LayerTuner:
             "identity": self._identity, "history": self.history, "scores": self.scores,
             "generator": self.rng.bit_generator.state, "strategy": self.strategy.state(),
             "hidden_states": self._meter.state() if self._meter else [],
-            "batch": {name: value.tolist() for name, value in batch.items() if torch.is_tensor(value)},
-        })  # fmt: skip
+            "batch": {name: value.tolist() for name, value in batch.items() if torch.is_tensor(value)}})  # fmt: skip
 
     def load_state_dict(self, state: Mapping) -> None:
         """Restore a `state_dict`, to continue as if never interrupted. InputError if the strategy or layers differ."""
