@@ -56,7 +56,11 @@ def load_corpus(
         raise unknown(f"label set of corpus {name!r}:", labels, known)
     if source:
         options = {"split": split or kinds[0]} if len(kinds) > 1 else {}
-        corpus = source.load(locate(name, data_dir), fold, labels, **options)
+        folder = locate(name, data_dir)
+        if source.checksum and source.digest(folder) != source.checksum:
+            problem = f"{folder} does not hold the files of {name!r} as published; Git may have changed their line ends"
+            raise InputError(f"{problem}. {source.cure()}")
+        corpus = source.load(folder, fold, labels, **options)
         if corpus.shared_groups:
             logger.warning("%s%s: scores on this split are too high", name, sharing(corpus.shared_groups))
         return replace(corpus, name=name, licence=source.licence, citation=source.citation, reading=given)

@@ -40,10 +40,6 @@ class Row(NamedTuple):
             raise InputError(f"{self.where}: {column!r} must be text, got {type(value).__name__} {brief(value)}")
         return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
 
-    def parts(self, column: str) -> list[str]:
-        """Return the parts of a cell that lists texts with commas between them."""
-        return [part for part in self.text(column).split(",") if part]
-
 
 def read_rows(path: Path) -> list[Row]:
     """Return the rows of a table, or raise InputError.
@@ -104,14 +100,16 @@ def _letters(content: bytes, encoding: str) -> int:
     return -1 if "\ufffd" in counts else best
 
 
-def parse_object(text: str, where: str) -> dict:
-    """Return the JSON object that a text holds. `where` names the text in the error message."""
+def _parsed(text: str, where: str) -> object:
     try:
-        value = json.loads(text, object_pairs_hook=_unique)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is not JSON: {error}") from error
+
+
+def _object(value: object, where: str) -> dict:
     if not isinstance(value, dict):
-        raise InputError(f"{where} must hold one JSON object, got {type(value).__name__}")
+        raise InputError(f"{where} must hold one JSON object, got {type(value).__name__} {brief(value)}")
     return value
 
 
@@ -152,32 +150,21 @@ def _bare(name: str) -> str:
     return re.sub(r"[\W_]", "", name).casefold()
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict:
-    """Return a JSON object. JSON itself would drop the first of two values of one key."""
-    if len(made := dict(pairs)) < len(pairs):
-        raise ValueError(f"a key occurs twice among {brief([key for key, _ in pairs])}")
-    return made
-
-
 def _read_json(path: Path) -> list[Row]:
-    text, cure = read_text(path), "write each object on a line of its own, or all of them in one array"
+    text = read_text(path)
     try:
         if not text.lstrip().startswith("["):
             return rows_of_lines(text, str(path))
-        items = json.loads(text, object_pairs_hook=_unique)
+        items = enumerate(_parsed(text, str(path)), start=1)
+        return [Row(f"{path}, item {n}", n, _object(item, f"{path}, item {n}")) for n, item in items]
     except InputError as error:
-        raise InputError(f"{error}; {cure}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not one JSON array: {error}; {cure}") from error
-    if wrong := [n for n, item in enumerate(items, 1) if not isinstance(item, dict)]:
-        raise InputError(f"{path}, item {wrong[0]} of the array must be an object, got {brief(items[wrong[0] - 1])}")
-    return [Row(f"{path}, item {n}", n, item) for n, item in enumerate(items, 1)]
+        raise InputError(f"{error}; write each object on a line of its own, or all of them in one array") from error
 
 
 def rows_of_lines(text: str, where: str) -> list[Row]:
     """Return the rows of JSON Lines. Empty lines are left out."""
     lines = [(f"{where}, line {n}", n, line) for n, line in enumerate(text.split("\n"), start=1)]
-    return [Row(here, n, parse_object(line, here)) for here, n, line in lines if line.strip()]
+    return [Row(here, n, _object(_parsed(line, here), here)) for here, n, line in lines if line.strip()]
 
 
 def _read_parquet(path: Path) -> list[Row]:

@@ -101,7 +101,7 @@ def outside(model):
 def test_a_model_trains_and_is_equal_after_reload_or_is_refused(name, adapter, tmp_path):
     ids, model = torch.randint(5, 60, (3, 12), generator=torch.Generator().manual_seed(1)), build(name)
     try:
-        model = add_adapter(model, "lora", r=2) if adapter else model
+        model = add_adapter(model, adapter, r=2) if adapter else model
         optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.5)
         tuner = LayerTuner(model, "ir" if adapter else "lisa", optimizer)
     except InputError as refusal:
@@ -127,6 +127,13 @@ def test_a_model_trains_and_is_equal_after_reload_or_is_refused(name, adapter, t
                   else AutoModelForSequenceClassification.from_pretrained(tmp_path, use_safetensors=True))  # fmt: skip
     with torch.no_grad():
         assert torch.allclose(loaded.eval()(ids).logits, model(ids).logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["bert", "deberta-v2"])
+@pytest.mark.parametrize("task", [{}, {"task_type": "FEATURE_EXTRACTION"}, {"task_type": "SEQ_CLS", "inference_mode": True}])
+def test_a_configuration_of_peft_for_another_task_trains_the_whole_head(name, task, tmp_path):
+    config = LoraConfig(r=2, target_modules=r".*layer\.\d+\.intermediate\.dense", **task)
+    test_a_model_trains_and_is_equal_after_reload_or_is_refused(name, config, tmp_path)
 
 
 def _renewed(base, trained):

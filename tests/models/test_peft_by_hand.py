@@ -11,8 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from irtuning import InputError, LayerTuner, RevisionClassifier, add_adapter, find_layers, load_corpus, train
-from irtuning.models.loading import position_limit
-from test_every_model import SIZES, build
+from test_every_model import SIZES
 
 TARGETS = {"r": 2, "target_modules": ["q_proj"]}
 
@@ -59,16 +58,12 @@ def test_ones_own_module_learns_under_peft_and_with_peft_on_its_encoder_alone(ca
     assert not caplog.messages
 
 
-def test_a_weight_shared_by_all_layers_is_refused_and_roberta_has_two_positions_less():
+def test_a_weight_shared_by_all_layers_is_refused():
     model = add_adapter(make_classifier(), LoraConfig(**TARGETS))
     maps = [layer.self_attn.q_proj.lora_A["default"] for layer in find_layers(model)]
     maps[1].weight = maps[0].weight
     with pytest.raises(InputError, match=r"lora_A.* is shared by several layers"):
         tuned(model)
-    sizes = SIZES | {"max_position_embeddings": 514, "pad_token_id": 1}
-    roberta = AutoModelForSequenceClassification.from_config(AutoConfig.for_model("roberta", **sizes))
-    assert position_limit(roberta) == 512
-    assert position_limit(build("bert")) == 512
 
 
 @pytest.mark.parametrize("task", [{"task_type": "SEQ_CLS"}, {}], ids=["classifier", "no-task"])

@@ -65,6 +65,9 @@ def test_the_record_keeps_its_contract_and_is_read_by_the_same_run_and_refused_t
     stamp = file.stat().st_mtime_ns
     assert quick(own_corpus, tmp_path / "run", **settings).record == json.loads(json.dumps(run.record))
     assert file.stat().st_mtime_ns == stamp
+    older = config | {"activation_budget": 1.0}  # a setting that there was once; `train_share` was added
+    file.write_text(json.dumps(record | {"run": record["run"] | {"config": {n: older[n] for n in older if n != "train_share"}}}))
+    assert quick(own_corpus, tmp_path / "run", **settings).config == json.loads(file.read_text())["run"]["config"]
     with pytest.raises(InputError, match="holds another run .*seed: 171 / 5"):
         quick(own_corpus, tmp_path / "run", seed=5, **settings)
 
