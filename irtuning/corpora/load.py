@@ -69,13 +69,12 @@ def load_corpus(
             parts = [columns.revisions(rows, split) for split, rows in read_splits(path).items()]
         else:
             parts = cut(columns.revisions(read_rows(path), path.stem), fold)
-        found = tuple(sorted({r.intention for part in parts for r in part}))
-        corpus = Corpus(path.stem, found, *parts, fold=fold, reading=given)
+        corpus = Corpus(path.stem, tuple(sorted({r.intention for part in parts for r in part})), *parts, fold=fold)
     except InputError as error:
         raise error if name in str(error) else InputError(f"{name}: {error}") from None
     for warning in warnings_about(corpus):
         logger.warning("%s: %s", name, warning)
-    return corpus
+    return replace(corpus, reading=given)
 
 
 def corpus_names() -> tuple[str, ...]:
