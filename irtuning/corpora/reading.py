@@ -93,13 +93,11 @@ def _guess(content: bytes, path: Path) -> str | None:
 
 
 def _letters(content: bytes, encoding: str) -> int:
-    """Return how many letters beyond a to z belong to the one language that fits best, -1 if it cannot be decoded."""
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError:
-        return -1
+    """Return how many letters beyond a to z are of the one language that fits best, -1 if it cannot be decoded."""
+    text = content.decode(encoding, errors="replace")
     counts = {letter: text.count(letter) for letter in {*text} if letter > "\x7f"}
-    return max(sum(counts.get(c, 0) for c in {*word, *word.upper()}) for word in LETTERS[encoding].split())
+    best = max(sum(counts.get(c, 0) for c in {*word, *word.upper()}) for word in LETTERS[encoding].split())
+    return -1 if "\ufffd" in counts else best
 
 
 def _parsed(text: str, where: str) -> object:
@@ -259,5 +257,4 @@ def _table(numbered: Iterable[tuple[int, list]], where: str) -> list[Row]:
 
 READERS = {
     ".csv": _read_csv, ".tsv": partial(_read_csv, usual="\t"), ".jsonl": _read_json, ".json": _read_json,
-    ".xlsx": _read_xlsx, ".parquet": _read_parquet,
-}  # fmt: skip
+    ".xlsx": _read_xlsx, ".parquet": _read_parquet}  # fmt: skip

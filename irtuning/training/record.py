@@ -108,8 +108,7 @@ def provenance(device: str = "auto") -> dict:
         "device": torch.cuda.get_device_name() if gpu else f"CPU, {threads} thread{'s' * (threads > 1)}",
         "platform": f"{platform.system()} {platform.machine()}",
         "peak_memory_bytes": torch.cuda.max_memory_allocated() if gpu else resident,
-        "peak_memory_kind": "GPU allocated by this run" if gpu else "resident, of the whole process so far",
-    }  # fmt: skip
+        "peak_memory_kind": "GPU allocated by this run" if gpu else "resident, of the whole process so far"}
 
 
 def versions() -> dict[str, str | None]:
