@@ -208,8 +208,8 @@ def memory(
 
     No weights are needed: --model also takes a config.json. For a method that draws its layers, the worst draw counts:
     the most layers, with the lowest one among them. A higher --min-layer ends backpropagation earlier and saves memory.
-    --set takes rank, alpha, dropout, width, share, accumulation, labels, precision (bf16 or fp32), optimizer (fused or
-    foreach), padded (true or false) and target_modules.
+    --set takes rank, alpha, dropout, width, share, accumulation, labels, precision (bf16 or fp32), padded (true or
+    false) and target_modules.
 
     \b
     irtuning memory --model llama-3.1-8b --method last-k --set share=0.25 --batch 16 --length 256 --gpu 24GB

@@ -1,6 +1,7 @@
 """Files read into rows that know their file and line, so that every error message can name them."""
 
 import csv
+import difflib
 import io
 import json
 import logging
@@ -14,9 +15,12 @@ from typing import NamedTuple
 from irtuning.errors import InputError, brief
 
 logger = logging.getLogger(__name__)
-WESTERN = "cp1252"  # what Excel saves in Western Europe and America; the encoding of choice where several fit as well
-ENCODINGS = [WESTERN, "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp874", "cp932", "cp949",
-             "gb18030", "big5", "utf_16", "utf_32"]  # what Excel saves anywhere  # fmt: skip
+LETTERS = {  # the letters beyond a to z of each language, such as Czech, of encodings that differ in few letters
+    "cp1252": "áçéèêëíïñôóöäåü äöüß éàèùâêîôûçëïüœæÿ áéíóúüñ¿¡ ãâáàçéêíóõôú åäöé æøåé àèéìíòóùî áéíóúýþæöð éëïóöèüê",
+    "cp1250": "áčďéěíňóřšťúůýž ąćęłńóśźż áéíóúöőüű áäčďéíĺľňóôŕšťúýž čćđšž âăîşţ",
+    "cp1254": "âçğıİîöşüû", "cp1257": "ąčęėįšųūž āčēģīķļņšūž äõöüšž"}  # fmt: skip
+ENCODINGS = [*LETTERS, "cp1251", "cp1253", "cp1255", "cp1256", "cp874", "cp932", "cp949", "gb18030", "big5", "utf_16",
+             "utf_32"]  # what Excel saves anywhere  # fmt: skip
 MOST_ROWS = 8  # named in one message
 DELIMITERS = ",;\t|"
 
@@ -78,12 +82,24 @@ def _guess(content: bytes, path: Path) -> str | None:
     strange = len(re.findall(r"[^\x00-\x7f]", text))
     if 2 * text.count("\ufffd") < strange or not (found := list(from_bytes(content, cp_isolation=ENCODINGS))):
         return None
-    best = [match for match in found if (match.chaos, match.coherence) == (found[0].chaos, found[0].coherence)]
-    match = next((match for match in best if match.encoding == WESTERN), best[0])
-    sample = re.search(r"\w*[^\x00-\x7f]\w*", str(match))
-    warning = "%s is not UTF-8 and was read as %s, such as %r; if letters are wrong, save it as UTF-8"
-    logger.warning(warning, path, match.encoding, sample and sample[0])
-    return str(match)
+    encoding = found[0].encoding
+    if encoding in LETTERS:  # the library is often wrong about which of them; where several fit as well, the first
+        encoding = max(LETTERS, key=partial(_letters, content))
+    text = content.decode(encoding)
+    sample = re.search(r"\w*[^\x00-\x7f]\w*", text)
+    warning = "%s is not UTF-8 and was read as %s, such as %r; if letters are wrong, save it as UTF-8, as "
+    logger.warning(warning + "iconv -f ENCODING -t UTF-8 FILE does", path, encoding, sample and sample[0])
+    return text
+
+
+def _letters(content: bytes, encoding: str) -> int:
+    """Return how many letters beyond a to z belong to the one language that fits best, -1 if it cannot be decoded."""
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError:
+        return -1
+    counts = {letter: text.count(letter) for letter in {*text} if letter > "\x7f"}
+    return max(sum(counts.get(c, 0) for c in {*word, *word.upper()}) for word in LETTERS[encoding].split())
 
 
 def _parsed(text: str, where: str) -> object:
@@ -102,8 +118,10 @@ def _object(value: object, where: str) -> dict:
 def require(rows: Sequence[Row], columns: Sequence[str], cure: str = "") -> None:
     """Raise InputError for the rows that lack one of the columns. A cell may be empty."""
     if lacking := [row for row in rows if not row.cells.keys() >= set(columns)]:
-        missing = ", ".join(repr(column) for column in columns if column not in lacking[0].cells)
-        found = f"expected {[*columns]}, found {brief([*lacking[0].cells])}"
+        given = [str(name) for name in lacking[0].cells]
+        near = {c: difflib.get_close_matches(c, given, 1) for c in columns if c not in given}
+        missing = ", ".join(f"{c!r}{f' (did you mean {like[0]!r}?)' if like else ''}" for c, like in near.items())
+        found = f"expected {[*columns]}, found {brief(given)}"
         raise InputError(f"{where(lacking)}: no column {missing}; {found}{cure}")
 
 
