@@ -144,11 +144,13 @@ def test_compare_prints_a_table_of_scores(own_corpus, tmp_path):
     assert re.search(rf"edit-aware.*scores on validation; records in {tmp_path}/runs.*scores on test", text, re.DOTALL)
 
 
-def test_a_class_in_a_file_is_a_method_of_every_command(tmp_path, monkeypatch):
+def test_a_class_in_a_file_is_a_method_of_every_command(own_corpus, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    corpus = ("--corpus", own_corpus["corpus"], *own_words(own_corpus))
     (tmp_path / "mine.py").write_text(OWN)
-    commands = (["train", *TINY, "--method", "mine.py:Mine", "--output", "run"], ["memory", "--method", "mine.py:Mine"],
-                ["compare", *TINY, "--methods", "mine.py:Mine,full", "--seeds", "1", "--workers", "1"])  # fmt: skip
+    commands = (["train", *TINY, *corpus, "--method", "mine.py:Mine", "--output", "run"],
+                ["memory", "--method", "mine.py:Mine"],
+                ["compare", *TINY, *corpus, "--methods", "mine.py:Mine,full", "--seeds", "1", "--workers", "1"])  # fmt: skip
     shown = []
     for words in commands:  # each like a process of its own, which has never heard of the class
         monkeypatch.setattr("irtuning.method.registry.METHODS", dict(METHODS))
