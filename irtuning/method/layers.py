@@ -78,7 +78,8 @@ def _refuse_strays(model: nn.Module, stack: nn.ModuleList, layers: list[list[nn.
         raise InputError(f"{shared[0]} is shared by several layers, so it cannot be frozen with one of them; use "
                          "an adapter that shares no weights between layers")  # fmt: skip
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == len(stack)]
-    saved = {p for m in model.modules() if isinstance(m, AuxiliaryTrainingWrapper) for p in m.parameters()}  # on purpose
+    wrappers = [module for module in model.modules() if isinstance(module, AuxiliaryTrainingWrapper)]
+    saved = {p for module in wrappers for p in module.parameters()}  # on purpose
     able = {p for _, module in adapter_modules(model) for p in module.parameters()}
     able |= {p for m, c in configs if getattr(c, "bias", "") == "all" for n, p in m.named_parameters() if "bias" in n}
     able = able - saved | {p for module in lists for p in module.parameters()}
