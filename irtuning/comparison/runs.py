@@ -16,12 +16,13 @@ from irtuning.analysis.tables import mean_share, summary_table
 from irtuning.comparison.workers import cores, outcomes
 from irtuning.corpora.base import Corpus
 from irtuning.errors import InputError
-from irtuning.method.processes import is_first, world_size
+from irtuning.method.processes import world_size
 from irtuning.method.registry import METHODS, as_strategy, method_text
 from irtuning.method.strategies import Strategy
 from irtuning.models.loading import MINI, RANDOM
 from irtuning.training.config import RunConfig
 from irtuning.training.prepare import available_device, corpus_of, prepare
+from irtuning.training.processes import is_first
 from irtuning.training.record import has_record, new_folder, read_record, write_record
 from irtuning.training.run import finished_run, train
 
@@ -199,7 +200,7 @@ def _outcomes(work: Sequence[tuple], workers: int, scheduler: str | None) -> Ite
             except Exception as error:  # the other runs continue
                 yield i, error
         return
-    folder = work[missing[0]][-1] if missing and scheduler else None
+    folder = work[missing[0]][-1] if missing else None
     if folder is not None:  # fail before any worker starts if records cannot be written here
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -208,7 +209,7 @@ def _outcomes(work: Sequence[tuple], workers: int, scheduler: str | None) -> Ite
             raise InputError(f"cannot write to {folder.parent}: {error.strerror}; give another folder") from None
     calls = [(*work[i][:-1], None) if scheduler else work[i] for i in missing]  # workers may not share this disk
     for at, made in outcomes(_run_one, calls, workers=workers, scheduler=scheduler) if missing else ():
-        if folder is not None and not isinstance(made, Exception):
+        if scheduler and folder is not None and not isinstance(made, Exception):
             with new_folder(work[missing[at]][-1]) as temporary:
                 write_record(temporary, made)
         yield missing[at], made

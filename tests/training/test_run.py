@@ -172,11 +172,12 @@ def test_a_run_whose_splits_share_writers_says_so_in_its_record_and_stamp(own_co
 
 def test_objects_show_themselves_and_what_a_config_says_and_what_is_used_are_one():
     corpus = load_corpus("synthetic")
-    says = "the corpus is synthetic, fold 0, but the config says"
     for config, settings, message in (
         (RunConfig(), {"method": "rst"}, "put method into the config"), (None, {"lr": 1}, "lr"),
-        (RunConfig(corpus="iterater"), {}, f"{says} iterater, fold 0"),
-        (RunConfig(fold=2), {}, f"{says} synthetic, fold 2"),
+        (RunConfig(corpus="iterater"), {}, "read with corpus='synthetic', but the run says 'iterater'"),
+        (RunConfig(fold=2), {}, "read with fold=0, but the run says 2"), (None, {"fold": 1}, "fold=0, but .* says 1"),
+        (None, {"split": "folds"}, "split=None, but the run says 'folds'"), (None, {"group": "who"}, "group=None, but"),
+        (RunConfig(before="old"), {}, "before='before', but the run says 'old'; make them agree"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):
             train(config, corpus=corpus, **settings)
