@@ -250,6 +250,5 @@ def _table(numbered: Iterable[tuple[int, list]], where: str) -> list[Row]:
     return rows
 
 
-READERS = {
-    ".csv": _read_csv, ".tsv": partial(_read_csv, usual="\t"), ".jsonl": _read_json, ".json": _read_json,
-    ".xlsx": _read_xlsx, ".parquet": _read_parquet}  # fmt: skip
+READERS = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_json, ".json": _read_json, ".xlsx": _read_xlsx,
+           ".parquet": _read_parquet}  # fmt: skip
