@@ -55,8 +55,8 @@ class LayerTuner:
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         layers = zip(self.layers.indices, self.layers.parameters, strict=True)
         if missing := [index for index, layer in layers if not {*map(id, layer)} <= held]:
-            raise InputError(f"the optimizer lacks parameters of layers {missing}, so that they would never learn; create "
-                             "it while all adapters require gradients (a loaded PeftModel needs is_trainable=True)")  # fmt: skip
+            raise InputError(f"the optimizer lacks parameters of layers {missing}, so they would never learn; create it "
+                             "while all adapters can learn (a loaded PeftModel needs is_trainable=True)")  # fmt: skip
         self._identity = describe(self.strategy) | {"candidate_layers": self.layers.indices}
         self.strategy.begin(len(self.layers.indices), steps)
         self.rng, self.history = np.random.default_rng(seed), []

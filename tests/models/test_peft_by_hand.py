@@ -71,7 +71,7 @@ def test_a_weight_shared_by_all_layers_is_refused():
 
 def test_adapters_without_a_peft_model_leave_the_head_frozen_and_merged_or_loaded_ones_cannot_learn(tmp_path, caplog):
     for config, warned in ((TARGETS | {"task_type": "SEQ_CLS"}, 1), (TARGETS | {"modules_to_save": ["score"]}, 0)):
-        for put in (lambda model, config: model.add_adapter(config), lambda model, c: inject_adapter_in_model(c, model)):
+        for put in (lambda model, c: model.add_adapter(c), lambda model, c: inject_adapter_in_model(c, model)):
             put(model := make_classifier(), LoraConfig(**config))
             tuned(model)
             assert len([m for m in caplog.messages if "the head 'score' is frozen" in m]) == warned
