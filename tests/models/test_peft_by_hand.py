@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 from conftest import make_classifier
-from peft import LoraConfig, PeftModel, get_peft_model, inject_adapter_in_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, inject_adapter_in_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
@@ -94,6 +94,8 @@ def test_a_folder_that_peft_wrote_trains_and_predicts_the_same_after_reload(task
     corpus = load_corpus(own_corpus["corpus"], before="old", after="new", label="why", group="writer")
     run = train(corpus=corpus, model="tiny-random", max_steps=2, warmup_steps=0, learning_rate=1e-2, progress=False,
                 adapter=str(tmp_path / "given"), output=tmp_path / "run")  # fmt: skip
+    saved = PeftConfig.from_pretrained(tmp_path / "run" / "adapter")
+    assert (saved.r, {*saved.target_modules}, saved.task_type) == (2, {"q_proj"}, "SEQ_CLS")
     predicted = RevisionClassifier.load(tmp_path / "run").predict(corpus.validation)
     recorded = [row["probabilities"] for row in run.record["predictions"]["validation"]]
     assert [[*p.probabilities.values()] for p in predicted] == [pytest.approx(row, abs=1e-5) for row in recorded]
