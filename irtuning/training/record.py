@@ -85,12 +85,8 @@ def new_folder(folder: Path, within: Path | None = None) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    try:
-        temporary.chmod(0o755)
-        os.replace(temporary, folder)
-    except OSError as error:
-        problem = f"{temporary} is complete but cannot be renamed to {folder}: {error.strerror}; move it by hand"
-        raise InputError(problem) from None
+    temporary.chmod(0o755)
+    os.replace(temporary, folder)  # if the name was taken meanwhile, the error names both folders and nothing is lost
 
 
 def provenance(device: str = "auto") -> dict:
