@@ -91,7 +91,8 @@ def _refuse_strays(model: nn.Module, stack: nn.ModuleList, layers: list[list[nn.
 def frozen_head(model: nn.Module) -> str | None:
     """Return the name of the head if peft froze it, told of no task, and nothing else outside the layers learns."""
     base, inside = getattr(model, "get_base_model", object)(), {id(p) for p in find_layers(model).parameters()}
-    if not hasattr(base, getattr(base, "base_model_prefix", "eval")) or model.active_peft_config.task_type == "SEQ_CLS":
+    task = getattr(getattr(model, "active_peft_config", None), "task_type", None)
+    if not hasattr(base, getattr(base, "base_model_prefix", "eval")) or task in ("SEQ_CLS", "CAUSAL_LM"):
         return None
     *_, (name, last) = ((n, {*map(id, m.parameters())}) for n, m in base.named_children() if [*m.parameters()])
     return None if last & inside or any(p.requires_grad and id(p) not in inside for p in model.parameters()) else name
