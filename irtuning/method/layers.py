@@ -94,7 +94,8 @@ def frozen_head(model: nn.Module) -> str | None:
     """Return the name of the head if peft froze it, told of no task, and nothing else outside the layers learns."""
     base, inside = getattr(model, "get_base_model", lambda: model)(), {id(p) for p in find_layers(model).parameters()}
     task = getattr(getattr(model, "active_peft_config", None), "task_type", None)
-    if task == "SEQ_CLS" or not has_adapters(model) or not hasattr(base, getattr(base, "base_model_prefix", "eval")):
+    known = task in ("SEQ_CLS", "CAUSAL_LM") or not has_adapters(model)
+    if known or not hasattr(base, getattr(base, "base_model_prefix", "eval")):
         return None
     *_, (name, last) = ((n, {*map(id, m.parameters())}) for n, m in base.named_children() if [*m.parameters()])
     return None if last & inside or any(p.requires_grad and id(p) not in inside for p in model.parameters()) else name
