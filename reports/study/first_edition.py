@@ -60,6 +60,13 @@ def paired_with(records: Sequence[dict], pairs: Sequence[tuple]) -> pandas.DataF
     return comparisons_table(records, pairs, tests=1).drop(columns=TESTS)
 
 
+def against_unchanged(records: Sequence[dict]) -> pandas.DataFrame:
+    """Return the score of each variant of IR-Tuning minus IR-Tuning's, and whether both had one learning rate."""
+    rates = {run_title(r["run"]["config"]): r["run"]["config"]["learning_rate"] for r in records}
+    table = paired_with(records, [(name, "ir") for _, name in against_all(records)])
+    return table.assign(equal_rates=table.method.map(rates) == rates["ir"])
+
+
 def secondary_differences(records: Sequence[dict]) -> pandas.DataFrame:
     """Return IR-Tuning's score minus that of each method but Full PEFT, without p values."""
     return paired_with(records, [pair for pair in against_all(records) if "full" not in pair])

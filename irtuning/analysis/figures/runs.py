@@ -169,5 +169,5 @@ def _rows(figure: Figure, names: Sequence[str], name: str) -> Figure:
         axis.set(xlabel=name)
         axis.grid(axis="x", alpha=0.3)
     figure.axes[0].set_yticks(range(len(names)), names)
-    figure.axes[0].invert_yaxis()
+    figure.axes[0].set_ylim(len(names) - 0.5, -0.5)
     return legend_above(figure)
