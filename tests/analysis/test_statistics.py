@@ -32,7 +32,7 @@ def with_chances(records):
 
 
 # spread between clusters, of a whole run, and of a cell; the standard deviation of the sum follows from them
-@pytest.mark.parametrize("spread", [(1, 0, 3), (1, 0.4, 3), (1, 0, 0), (0, 0.5, 1), (0, 0, 1)])
+@pytest.mark.parametrize("spread", [(1, 0, 3), (1, 0.4, 3), (1, 0, 0), (0, 0.5, 1), (0.5, 0, 1)])
 @pytest.mark.parametrize(("folds", "seeds", "clusters"), [(1, 10, 70), (5, 2, 17), (5, 4, 60)])
 def test_the_two_way_error_recovers_a_known_standard_deviation_within_ten_per_cent(spread, folds, seeds, clusters):
     (between, of_run, of_cell), rng, errors = spread, np.random.default_rng(3), []
