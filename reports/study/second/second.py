@@ -21,6 +21,7 @@ import os
 import subprocess
 import sys
 import time
+import zlib
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -37,7 +38,7 @@ from irtuning.training.run import train
 
 HERE = Path(__file__).resolve().parent
 PLAN, SETTINGS, OPEN = HERE.parent / "plan2.md", HERE / "settings.json", "**Open until"
-MODEL, RUNS = "smollm2-135m-q4", REPOSITORY / "runs" / "second"
+RUNS = REPOSITORY / "runs" / "second"
 CORPORA = {"iterater": {"split": "folds"}, "arxivedits": {"split": "folds"}, "argrewrite": {}, "tetra": {}}
 RATES_OF = {"argrewrite": "arxivedits", "tetra": "arxivedits"}  # corpora that take another one's rates
 CLASS = {"ir": "many", "random-static": "many", "random-counts": "many", "last-k": "many"}  # others are their own
@@ -45,7 +46,7 @@ HEADLINE = ["ir", "full", "random-static", "random-counts", "last-k", "ist", "fu
 OWN = ["rst", "lisa-adapters"]  # at the budgets of their papers
 GRID = {"adapters": (5e-4, 1e-3, 2e-3), "parameters": (5e-5, 1e-4, 2e-4)}
 GATE_RATE, GATE_SEEDS, RATE_SEEDS, FIRST_SEED = 1e-3, (151, 152, 153), (161, 162, 163), 171
-COMMON = {"model": MODEL, "form": "marked", "rank": 32, "alpha": 64, "batch_size": 16, "epochs": 4.0}
+COMMON = {"model": "smollm2-135m-q4", "form": "marked", "rank": 32, "alpha": 64, "batch_size": 16, "epochs": 4.0}
 EVALUATIONS, SCORES_EVERY = 8, 10  # evaluations in a run; of the layers' scores every tenth step is kept
 TESTED = ("headline", "common", "secondary", "small", "mini", "tetra")  # stages that score a test part
 
@@ -58,7 +59,7 @@ def settings() -> dict:
 
 def planned(stage: str, corpus: str, chosen: dict) -> list[dict]:
     """The settings of every run of a stage on a corpus, those that lead others first. Folds' seeds differ."""
-    where = CORPORA[corpus] | {"corpus": corpus, "class_weights": chosen["class_weights"], "fold": 0}
+    where = COMMON | CORPORA[corpus] | {"corpus": corpus, "class_weights": chosen["class_weights"], "fold": 0}
     rates = chosen["rates"].get(RATES_OF.get(corpus, corpus), {})
 
     def runs(methods, seeds, rate=None, **more):
@@ -114,7 +115,7 @@ def key(run: dict) -> str:
     return json.dumps({name: run[name] for name in sorted(run)})
 
 
-def make(chain: list[dict], corpus, path: Path, seal: dict, end: float, extra: dict) -> list[str]:
+def make(chain: list[dict], corpus, path: Path, seal: dict, end: float) -> list[str]:
     """Make the runs of a chain that are not in the file, until `end`, and append each. Return the methods made."""
     done, made, leader = {line["key"]: line for line in lines(path)}, [], None
     for run in chain:
@@ -123,7 +124,7 @@ def make(chain: list[dict], corpus, path: Path, seal: dict, end: float, extra: d
         elif time.time() > end:
             break
         else:
-            config = with_budget(RunConfig.of(COMMON | run | extra), leader, "own" if run["method"] in OWN else "equal")
+            config = with_budget(RunConfig.of(run), leader, "own" if run["method"] in OWN else "equal")
             steps = prepare(config, corpus=corpus).config.max_steps
             if config.train_share < 1:
                 steps = max(150, steps)
@@ -160,14 +161,16 @@ def append(path: Path, line: dict) -> None:
 
 
 def lines(path: Path) -> list[dict]:
-    """The lines of a file. What a killed process left at its end is not read."""
-    found = []
-    if path.exists():
+    """The whole lines of a file. A line that a killed process left unfinished is passed over."""
+    found, content, at = [], path.read_bytes() if path.exists() else b"", 0
+    while (at := content.find(b"\x1f\x8b\x08", at)) >= 0:
+        member = zlib.decompressobj(wbits=31)
         try:
-            with gzip.open(path, "rt", encoding="utf-8") as file:
-                found += [json.loads(line) for line in file]
-        except (EOFError, OSError, ValueError):
-            print(f"the end of {path.name} is damaged and not read", file=sys.stderr)
+            found.append(json.loads(member.decompress(content[at:])))
+            at = len(content) - len(member.unused_data)
+        except (zlib.error, ValueError):
+            print(f"a line of {path.name} is damaged and not read", file=sys.stderr)
+            at += 1
     return found
 
 
@@ -207,7 +210,7 @@ def sealed(stage: str, runs: Path) -> dict:
     return now
 
 
-def run_stage(stage: str, corpora: list[str], data, runs: Path, workers: int, minutes: float, **extra: object) -> int:
+def run_stage(stage: str, corpora: list[str], data, runs: Path, workers: int, minutes: float) -> int:
     """Make what is missing of a stage until the time is over. Return the number of runs still missing."""
     seal, chosen, end = sealed(stage, runs), settings(), time.time() + 60 * minutes
     rated = stage in (*TESTED, "time") and stage != "mini"
@@ -222,12 +225,13 @@ def run_stage(stage: str, corpora: list[str], data, runs: Path, workers: int, mi
                 continue
             fold = corpus, chain[0]["fold"]
             loaded[fold] = loaded.get(fold) or corpus_of(RunConfig.of(CORPORA[corpus] | {"corpus": corpus, "fold": fold[1]}), data)
-            items.append((chain, loaded[fold], path, seal, end, extra))
+            items.append((chain, loaded[fold], path, seal, end))
     write_floors(stage, loaded, runs)
-    for model in {run.get("model") or extra.get("model") or MODEL for chain, *_ in items for run in chain}:
+    for model in {run["model"] for chain, *_ in items for run in chain}:
         load_tokenizer(resolve(model))  # a GGUF file is dequantised here, before several workers ask for it
     failed, begun = [], time.time()
-    for index, outcome in outcomes(make, items, workers=workers * max(1, len(gpus()))):
+    here = ((index, make(*item)) for index, item in enumerate(items))  # on a CPU and one at a time, in this process
+    for index, outcome in outcomes(make, items, workers=workers * max(1, len(gpus()))) if gpus() or workers > 1 else here:
         if isinstance(outcome, Exception):
             failed.append(f"{items[index][0][0]['method']}: {outcome!r}")
         for text in outcome if isinstance(outcome, list) else ():

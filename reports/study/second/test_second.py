@@ -31,7 +31,7 @@ def small(monkeypatch, tmp_path):
     (repository / "file.txt").write_text("a")
     for words in (["init", "-q"], ["add", "."], ["-c", "user.name=n", "-c", "user.email=e@x", "commit", "-qm", "m"]):
         subprocess.run(["git", "-C", str(repository), *words], check=True)
-    values = {"REPOSITORY": repository, "PLAN": plan, "SETTINGS": settings, "COMMON": SMALL, "HEADLINE": METHODS, "MODEL": "tiny-random",
+    values = {"REPOSITORY": repository, "PLAN": plan, "SETTINGS": settings, "COMMON": SMALL, "HEADLINE": METHODS,
               "CORPORA": {"synthetic": {}}, "GATE_SEEDS": (151, 152)}  # fmt: skip
     for name, value in values.items():
         monkeypatch.setattr(second, name, value)
@@ -61,6 +61,8 @@ def test_a_stage_goes_on_where_it_ended_and_its_store_tells_everything(small, ca
     assert all(len(r["meta"]["plan"]) == 16 and r["meta"]["commit"] and r["scores"]["test_scored"] == 1 for r in (ir, full))
     path.write_bytes(content[:-20])  # a process was killed while it wrote: that run alone is made again
     assert len(second.lines(path)) == 3 and "damaged" in capsys.readouterr().err
+    second.append(path, before[3])
+    assert [line["key"] for line in second.lines(path)] == [line["key"] for line in before]
 
 
 def test_the_store_lets_a_reader_compute_auprc_and_a_method_minus_the_floor(small, capsys):
@@ -133,4 +135,4 @@ def test_every_stage_of_the_plan_has_its_number_of_runs():
 
 def test_time_is_over_before_a_run_begins(small):
     begun = time.time()
-    assert second.make([{"method": "ir"}], None, small / "none.gz", {}, begun - 1, {}) == []
+    assert second.make([{"method": "ir"}], None, small / "none.gz", {}, begun - 1) == []
