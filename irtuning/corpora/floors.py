@@ -1,4 +1,4 @@
-"""Floors: scores that baselines reach without understanding the texts. A model below the second one makes less of the edit than it."""
+"""Floors: scores that baselines reach without reading. A model below the edit-aware one makes less of the edit."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
