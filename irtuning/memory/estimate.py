@@ -39,12 +39,21 @@ class Setting:
 
 
 def layers_that_learn(strategy: Strategy, depth: int) -> tuple[list[int], list[int]]:
-    """Return the layers that learn at the costliest step, and those that ever learn. InputError if fewer than 2 can."""
+    """Return the layers that learn at the costliest step, and those that ever learn. InputError if fewer than 2 can.
+
+    For a strategy that chooses blocks they are an upper bound. A layer counts as a whole if one block of it learns, and
+    blocks that are drawn may all lie in different layers.
+    """
     candidates = list(range(strategy.min_layer, depth))
     if len(candidates) < 2:
         raise InputError(f"min_layer is {strategy.min_layer} of {depth} layers; lower it to leave at least 2 layers")
-    chosen, ever = strategy.worst_case(len(candidates))
-    return [candidates[position] for position in chosen], [candidates[position] for position in ever]
+    blocks = 2 if strategy.unit == "block" else 1  # in a layer
+    chosen, ever = strategy.worst_case(blocks * len(candidates))
+    layers, all_layers = (sorted({candidates[position // blocks] for position in part}) for part in (chosen, ever))
+    if blocks > 1 and chosen != ever:
+        highest = all_layers[max(1, len(all_layers) - len(chosen) + 1) :]
+        layers = sorted({layers[0], *(highest if len(chosen) > 1 else ())})
+    return layers, all_layers
 
 
 def bytes_by_part(

@@ -40,7 +40,8 @@ class LayerTuner:
     Attributes:
         strategy, layers, scores: the strategy, its `CandidateLayers`, and the score of each (None: not measured).
         history: one dict per step: step (from 1), layers (numbers of those that learned, ascending), scores (from
-            which they were chosen), learning_rate, gradient_norm (before clipping), skipped.
+            which they were chosen), learning_rate, gradient_norm (before clipping), skipped; and with unit=block
+            also blocks, the names of the blocks that learned.
     """
     def __init__(self, model: nn.Module, strategy: str | type[Strategy] | Strategy, optimizer: torch.optim.Optimizer,
                  seed: int = 171, steps: int | None = None):  # fmt: skip
@@ -48,20 +49,21 @@ class LayerTuner:
         if (self.strategy.scope == "adapters") != has_adapters(model):
             cure = {"adapters": "wrap the model with peft first", "parameters": "pass a model without peft"}
             raise InputError(f"{type(self.strategy).__name__} tunes {self.strategy.scope}: {cure[self.strategy.scope]}")
-        self.layers = candidate_layers(model, self.strategy.min_layer)
+        self.layers = candidate_layers(model, self.strategy.min_layer, self.strategy.unit)
         if head := frozen_head(model):
             logging.getLogger(__name__).warning("the head %r is frozen and stays as it is; give the peft configuration "
                                                 "task_type='SEQ_CLS' or modules_to_save=[%r]", head, head)  # fmt: skip
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        layers = zip(self.layers.indices, self.layers.parameters, strict=True)
+        self._names, count = self.layers.blocks or self.layers.indices, len(self.layers.indices)
+        layers = zip(self._names, self.layers.parameters, strict=True)
         if missing := [index for index, layer in layers if not {*map(id, layer)} <= held]:
             raise InputError(f"the optimizer lacks parameters of layers {missing}, so that they would never learn; "
                              "create it while all adapters require gradients")  # fmt: skip
-        self._identity = describe(self.strategy) | {"candidate_layers": self.layers.indices}
-        self.strategy.begin(len(self.layers.indices), steps)
+        self._identity = describe(self.strategy) | {"candidate_layers": self._names}
+        self.strategy.begin(count, steps)
         self.rng = np.random.default_rng(seed)
         self.history: list[dict] = []
-        importance, unmeasured = self.strategy.importance, [None] * len(self.layers.indices)
+        importance, unmeasured = self.strategy.importance, [None] * count
         self.scores = weight_scores(model, self.layers) if importance == "weight" else unmeasured
         self.batch = {}  # inputs of the last training forward pass
         self._weights = []  # the gradient of each backward pass of this step with respect to the model's own loss
@@ -109,9 +111,10 @@ class LayerTuner:
                              "call model(**batch) with labels, no label smoothing and no loss of your own")  # fmt: skip
         norms, similarities = self._read(learning)
         total = scale * math.sqrt(sum(norm * norm for norm in norms.values()))
-        finite, layers, self._chosen = math.isfinite(total), self._numbers(self._chosen), None
+        finite, chosen, self._chosen = math.isfinite(total), self._chosen, None
+        blocks = {"blocks": [self.layers.blocks[position] for position in chosen]} if self.layers.blocks else {}
         self.history.append({
-            "step": len(self.history) + 1, "layers": layers,
+            "step": len(self.history) + 1, "layers": self._numbers(chosen), **blocks,
             "scores": list(self.scores) if self.strategy.importance else None,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "gradient_norm": total if finite else None, "skipped": not finite,
@@ -173,7 +176,7 @@ class LayerTuner:
             parameter.requires_grad_(required)
 
     def _numbers(self, positions: Sequence[int]) -> list[int]:
-        return [self.layers.indices[position] for position in positions]
+        return list(dict.fromkeys(self.layers.indices[position] for position in positions))
 
     def _read(self, learning: list[nn.Parameter]) -> tuple[dict[int, float], list[float]]:
         """Return the gradient norm of every tensor that learns, by id, and the cosine similarities, if any."""
@@ -185,7 +188,7 @@ class LayerTuner:
             parts.append(summed(torch.tensor(votes, device=parts[0].device)))
         values = torch.cat(parts).tolist()  # the only synchronisation with the device
         end = len(values) - len(votes)
-        counts = zip(self.layers.indices, values[end:], strict=False)
+        counts = zip(self._names, values[end:], strict=False)
         if split := [layer for layer, count in counts if count not in (0, world_size())]:
             raise TrainingStopped(f"the processes chose different layers and disagree on {split}: their seeds, data or "
                                   "versions differ; start all with the same command on the same corpus")  # fmt: skip
