@@ -48,12 +48,12 @@ def layers_that_learn(strategy: Strategy, depth: int) -> tuple[list[int], list[i
     if len(candidates) < 2:
         raise InputError(f"min_layer is {strategy.min_layer} of {depth} layers; lower it to leave at least 2 layers")
     blocks = 2 if strategy.unit == "block" else 1  # in a layer
-    chosen, ever = strategy.worst_case(blocks * len(candidates))
-    layers, all_layers = (sorted({candidates[position // blocks] for position in part}) for part in (chosen, ever))
-    if blocks > 1 and chosen != ever:
-        highest = all_layers[max(1, len(all_layers) - len(chosen) + 1) :]
-        layers = sorted({layers[0], *(highest if len(chosen) > 1 else ())})
-    return layers, all_layers
+    strategy.numbers = numbers = [layer for layer in candidates for _ in range(blocks)]
+    worst = [[numbers[position] for position in part] for part in strategy.worst_case(len(numbers))]
+    if blocks > 1:
+        above = [[layer for layer in candidates if layer > part[0]] for part in worst]
+        worst = [[p[0], *a[max(0, len(a) - len(p) + 1) :]] for p, a in zip(worst, above, strict=True)]
+    return worst[0], worst[1]
 
 
 def bytes_by_part(
