@@ -10,8 +10,8 @@ import warnings
 warnings.filterwarnings("ignore", message="IProgress not found")
 
 _HOMES = {
-    "Corpus": "corpora.base", "IRTuning": "method.callback", "InputError": "errors", "LayerTuner": "method.tuner",
-    "LayerwiseTrainer": "training.trainer", "LayerwiseTuning": "method.callback", "Revision": "corpora.base",
+    "Corpus": "corpora.base", "IRTuning": "training.callback", "InputError": "errors", "LayerTuner": "method.tuner",
+    "LayerwiseTrainer": "training.trainer", "LayerwiseTuning": "training.callback", "Revision": "corpora.base",
     "RevisionClassifier": "training.classifier", "Run": "training.run", "RunConfig": "training.config",
     "add_adapter": "models.adapters", "compare": "comparison.runs", "describe_layers": "models.adapters",
     "embedded_model_path": "models.catalog", "find_layers": "method.layers", "largest_batch": "memory.fit",

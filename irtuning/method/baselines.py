@@ -41,15 +41,16 @@ class FixedLayers(Strategy):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.layers != "all" and not re.fullmatch(r"\d+(-\d+)?(\+\d+(-\d+)?)*", self.layers):
-            raise InputError(f"layers is {self.layers!r}; give numbers and ranges joined by +, such as 8-15+20, or all")
+            raise InputError(f"layers is {self.layers!r}; give numbers and ranges joined by +, as in 8-15+20, or all")
 
     def worst_case(self, count: int) -> tuple[list[int], list[int]]:
         """Return the given layers as both lists. InputError if one of them is no candidate."""
         numbers = list(self.numbers) or list(range(count))
-        ranges = [[int(number) for number in part.split("-")] for part in self.layers.split("+") if self.layers != "all"]
-        wanted = {n for first, *last in ranges for n in range(first, (last or [first])[0] + 1)} if ranges else {*numbers}
+        ends = [part.split("-") for part in self.layers.split("+") if self.layers != "all"]
+        wanted = {n for end in ends for n in range(int(end[0]), int(end[-1]) + 1)} if ends else {*numbers}
         if missing := sorted(wanted - set(numbers)) or (not wanted and [self.layers]):
-            raise InputError(f"{self.name} wants layers {brief(missing)}, but those that can learn are {brief(numbers)}")
+            problem = f"{self.name} wants layers {brief(missing)}, but those that can learn are {brief(numbers)}"
+            raise InputError(f"{problem}; give some of these")
         return ([position for position, number in enumerate(numbers) if number in wanted],) * 2
 
 
@@ -143,9 +144,9 @@ class SampledTuning(RandomSparseTuning):
     """Layers with large gradients are drawn more often, and no layer is left out for good.
 
     Every `every` steps, layers are drawn with probability (1 - epsilon) softmax(s / temperature) + epsilon / L, where s
-    is a layer's score divided by the mean score. The score is a running mean of the RMS of the layer's gradient; a layer
-    that was not measured yet counts as the highest. GRASS (arXiv 2604.07808) and AdaGradSelect (arXiv 2512.15764) are
-    related; this is neither of them.
+    is a layer's score divided by the mean score. The score is a running mean of the RMS of the layer's gradient; a
+    layer that was not measured yet counts as the highest. GRASS (arXiv 2604.07808) and AdaGradSelect (arXiv
+    2512.15764) are related; this is neither of them.
     """
     share: float = 0.5
     every: int = 20  # steps between two draws
