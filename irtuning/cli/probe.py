@@ -1,7 +1,5 @@
 """The command that chooses layers before training, for any trainer of peft models."""
 
-import json
-
 from irtuning.cli import options as opt
 from irtuning.training.config import RunConfig
 
@@ -26,9 +24,8 @@ def probe(
     config = RunConfig.of(opt.run_settings(locals()))  # before the imports, which take seconds
     from irtuning.training.prepare import prepare
     from irtuning.training.probe import probe_layers
-    probed = probe_layers(prepare(config, data_dir=data), output=output, chunk=chunk)
-    table = probed.table.assign(score=probed.table.score.map("{:.3g}".format))
-    lines = [table.to_string(), f"{len(probed.layers)} of {len(table)} layers: {', '.join(map(str, probed.layers))}",
-             f"saved: {output} (adapter_config.json for peft, probe.json with the scores)"]  # fmt: skip
-    scores = json.loads(probed.table.reset_index().to_json(orient="records"))
-    opt.show({"output": str(output), "layers": probed.layers, "scores": scores}, as_json, "\n".join(lines))
+    peft, table = probe_layers(prepare(config, data_dir=data), output=output, chunk=chunk)
+    result = {"output": str(output), "layers": peft.layers_to_transform, "scores": table.score.to_dict()}
+    lines = [table.round(6).to_string(), f"layers: {', '.join(map(str, peft.layers_to_transform))}",
+             f"saved:  {output} (adapter_config.json for peft, probe.json with the scores)"]  # fmt: skip
+    opt.show(result, as_json, "\n".join(lines))
