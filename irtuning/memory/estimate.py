@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from transformers import AutoModelForSequenceClassification
 
 from irtuning.errors import InputError
@@ -129,7 +129,11 @@ def trace_layers(setting: Setting, depth: int, chosen: list[int]) -> tuple[np.nd
         model.to_empty(device="cpu")
         candidate_layers(model).freeze_all_but(chosen)
         let_backprop_end_early(model)
-        return outside, layer, trace_step(model, setting.batch, setting.length, **shape)
+        try:
+            return outside, layer, trace_step(model, setting.batch, setting.length, **shape)
+        except DataDependentOutputException:  # LoHa and LoKr ask a random number whether to leave a module out
+            raise InputError(f"the memory of {setting.adapter} cannot be predicted, since its forward pass depends on "
+                             "values; use another adapter, or measure it") from None  # fmt: skip
 
 
 def _tensors(module: nn.Module) -> list[torch.Tensor]:

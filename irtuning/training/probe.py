@@ -52,7 +52,7 @@ def probe_layers(
                          f"{run.batch_size} training examples; lower batches or batch_size")  # fmt: skip
     if run.adapter == "bottleneck" or (file.exists() and "layers_to_transform" not in file.read_text("utf-8")):
         raise InputError(f"adapter {run.adapter!r} has no layers_to_transform; use lora or dora, or the method probe")
-    if world_size() > 1 or (chunk or 1) < 1:
+    if world_size() > 1 or (chunk is not None and chunk < 1):
         raise InputError(f"chunk is {chunk}, processes {world_size()}; give 1 or more layers and start one process")
     if output is None:
         return _probe(prepared, chunk)
