@@ -177,10 +177,8 @@ def _record(prepared: Prepared, trainer: ResumableTrainer, splits, probabilities
         "split_sizes": {s: len(corpus.split(s)) for s in SPLITS} | {"train": len(splits["train"].revisions)},
         "parameters": sum(p.numel() for p in trainer.model.parameters()), "depth": len(find_layers(trainer.model)),
         "candidate_layers": list(dict.fromkeys(layers.indices)),
-        "layer_parameters": [sum(p.numel() for p in v) for v in layers.parameters],
-    }  # fmt: skip
-    if layers.blocks:  # whose sizes layer_parameters then holds
-        run["candidate_blocks"] = layers.blocks
+        "layer_parameters": [sum(p.numel() for p in v) for v in layers.parameters]}
+    run |= {"candidate_blocks": layers.blocks} if layers.blocks else {}  # whose sizes layer_parameters then has
     if prepared.source.title != prepared.config.model:
         run["model_title"] = prepared.source.title
     if corpus.shared_groups:  # a published split may share documents between its parts

@@ -92,7 +92,8 @@ def as_causal_lm(method, adapter, folder):
     torch.manual_seed(0)
     sizes = {"vocab_size": 100, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4}
     model = LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=2, pad_token_id=0))
-    config = {"LoRA": LoraConfig(r=2, target_modules=INSIDE), "bottleneck": BottleneckConfig(target_modules=INSIDE, width=4),
+    config = {"LoRA": LoraConfig(r=2, target_modules=INSIDE),
+              "bottleneck": BottleneckConfig(target_modules=INSIDE, width=4),
               "DoRA": LoraConfig(r=2, target_modules=INSIDE, use_dora=True),
               "other peft tuners": IA3Config(target_modules=INSIDE, feedforward_modules=[])}.get(adapter)  # fmt: skip
     model = get_peft_model(model, config) if config else model
@@ -149,7 +150,8 @@ def attempt(method, adapter, way, folder, monkeypatch):
 
 CELLS = [(m, a, w) for m in METHODS for a in ADAPTERS for w in WAYS if expected(m, a, w) != "not applicable"]
 PATHS = [("ir", "LoRA", way) for way in WAYS if way not in ("DDP", "compile")]  # which test_invariants, test_speed have
-PATHS += [("ist", "DoRA", "checkpointing"), ("ir-cosine", "other peft tuners", "resume"), ("ir-weight", "LoRA", WAYS[-2]),
+PATHS += [("ist", "DoRA", "checkpointing"),
+          ("ir-cosine", "other peft tuners", "resume"), ("ir-weight", "LoRA", "unit=block"),
           ("rst", "bottleneck", "accumulation"), ("lisa", "full parameters", "resume"), ("ist", "LoRA", "unit=block"),
           ("full-ft", "full parameters", "causal LM"), ("last-k", "other peft tuners", "memory prediction"),
           ("lisa", "full parameters", "unit=block"), ("random-counts", "bottleneck", "causal LM")]  # fmt: skip
