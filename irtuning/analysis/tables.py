@@ -150,8 +150,8 @@ def markdown(table: pandas.DataFrame) -> str:
 def mean_share(record: dict) -> float:
     """Return the mean share of the model's layers, or of their blocks, that learned at a step."""
     steps, run = record["train"]["steps"], record["run"]
-    in_a_layer = len(candidates(run)) / len(run["candidate_layers"])
-    return sum(len(chosen(step)) for step in steps) / (len(steps) * run["depth"] * in_a_layer)
+    depth = run["depth"] * len(candidates(run)) / len(run["candidate_layers"])
+    return sum(len(chosen(step)) for step in steps) / (len(steps) * depth)
 
 
 def candidates(run: Mapping) -> list:

@@ -13,8 +13,7 @@ def probe(
     """Measure every layer on a few batches, choose the best ones, and write a peft configuration for them alone.
 
     Nothing is trained. The folder gets adapter_config.json, which LoraConfig.from_pretrained and any trainer of peft
-    models read, also with FSDP or DeepSpeed, and probe.json with the score of every layer. `irtuning train` takes the
-    folder as --adapter, with the method full. --chunk measures a large model with less memory.
+    models read, also with FSDP or DeepSpeed, and probe.json with the scores. `irtuning train` takes it as --adapter.
 
     \b
     irtuning probe --corpus mine.csv --model smollm2-135m --share 0.5 --chunk 8 --output layers

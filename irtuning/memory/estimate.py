@@ -39,18 +39,14 @@ class Setting:
 
 
 def layers_that_learn(strategy: Strategy, depth: int) -> tuple[list[int], list[int]]:
-    """Return the layers that learn at the costliest step, and those that ever learn. InputError if fewer than 2 can.
-
-    For a strategy that chooses blocks they are an upper bound. A layer counts as a whole if one block of it learns, and
-    blocks that are drawn may all lie in different layers.
-    """
+    """Return the layers that learn at the costliest step, and those that ever learn. InputError if fewer than 2 can."""
     candidates = list(range(strategy.min_layer, depth))
     if len(candidates) < 2:
         raise InputError(f"min_layer is {strategy.min_layer} of {depth} layers; lower it to leave at least 2 layers")
     blocks = 2 if strategy.unit == "block" else 1  # in a layer
     strategy.numbers = numbers = [layer for layer in candidates for _ in range(blocks)]
     worst = [[numbers[position] for position in part] for part in strategy.worst_case(len(numbers))]
-    if blocks > 1:
+    if blocks > 1:  # an upper bound, since blocks that are drawn may all lie in different layers
         above = [[layer for layer in candidates if layer > part[0]] for part in worst]
         worst = [[p[0], *a[max(0, len(a) - len(p) + 1) :]] for p, a in zip(worst, above, strict=True)]
     return worst[0], worst[1]
@@ -132,8 +128,7 @@ def trace_layers(setting: Setting, depth: int, chosen: list[int]) -> tuple[np.nd
         try:
             return outside, layer, trace_step(model, setting.batch, setting.length, **shape)
         except DataDependentOutputException:  # LoHa and LoKr ask a random number whether to leave a module out
-            raise InputError(f"the memory of {setting.adapter} cannot be predicted, since its forward pass depends on "
-                             "values; use another adapter, or measure it") from None  # fmt: skip
+            raise InputError(f"{setting.adapter} draws numbers: its memory cannot be predicted; measure it") from None
 
 
 def _tensors(module: nn.Module) -> list[torch.Tensor]:

@@ -54,7 +54,7 @@ def find_layers(model: nn.Module) -> nn.ModuleList:
 def candidate_layers(model: nn.Module, min_layer: int = 0, unit: str = "layer") -> CandidateLayers:
     """Return the layers from `min_layer` on that can learn: those with adapters, or all if the model has none.
 
-    With the unit `block` they are cut in two: the attention block, and `mlp` for the rest of the layer with its norms.
+    The unit `block` cuts each of them in two: the attention block, and as `mlp` the rest with the norms.
     """
     stack, adapted = find_layers(model), has_adapters(model)
     others = ([p for p in layer.parameters() if p.requires_grad or not adapted] for layer in stack)  # such as biases

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -25,31 +26,23 @@ def probe_layers(
     prepared: Prepared | None = None, *, output: str | Path | None = None, share: float = 0.5, batches: int = 5,
     score: str = "rms", chunk: int | None = None, **settings: object
 ) -> tuple[PeftConfig, pandas.DataFrame]:  # fmt: skip
-    """Measure all layers on the first training batches, without any update, and choose the share with the best scores.
+    """Choose layers as the method `probe` does, without training, and return them as a peft configuration.
 
-    Scores and choice are those of the method `probe`. Any trainer of peft models can use them, also FSDP's.
+    Any trainer of peft models can use it, also FSDP's. The second result is a table with a row per layer: its score,
+    and whether it learns. InputError is raised before the model is loaded, TrainingStopped for no finite gradient.
 
     Args:
         prepared: the result of `prepare` with the method `probe`, in place of share, batches, score and settings.
         output: a new folder for adapter_config.json, which `PeftConfig.from_pretrained` reads, and probe.json.
-        share, batches, score: see the options of the method `probe`. The share leaves at least one layer.
+        share, batches, score: see the options of the method `probe`. At least one layer is chosen.
         chunk: how many layers have gradients at a time, to save memory; None for all. The scores are the same.
         settings: the keywords of `irtuning.training.run.train`, such as corpus, model, adapter and batch_size.
-
-    Returns:
-        The adapter's configuration with the chosen layers in `layers_to_transform`, and a table with a row per layer:
-        score, the mean over the batches, and learns, whether it is chosen.
-
-    Raises:
-        InputError: a setting cannot work, or the corpus has fewer batches. It is raised before the model is loaded.
-        TrainingStopped: a layer's gradient is not finite.
     """
     prepared = prepared or prepare(method=f"probe:score={score}:batches={batches}", share=share, **settings)
     run, file = prepared.config, Path(prepared.config.adapter) / "adapter_config.json"
     known = -(-len(prepared.corpus.train_part(run.train_share, run.seed)) // run.batch_size)
-    if prepared.strategy.batches > known:
-        raise InputError(f"{prepared.strategy.batches} batches were asked for, but {run.corpus} has {known} of "
-                         f"{run.batch_size} training examples; lower batches or batch_size")  # fmt: skip
+    if (asked := prepared.strategy.batches) > known:
+        raise InputError(f"batches is {asked}, but {run.corpus} has {known} of {run.batch_size} examples; lower one")
     if run.adapter == "bottleneck" or (file.exists() and "layers_to_transform" not in file.read_text("utf-8")):
         raise InputError(f"adapter {run.adapter!r} has no layers_to_transform; use lora or dora, or the method probe")
     if world_size() > 1 or (chunk is not None and chunk < 1):
@@ -70,8 +63,7 @@ def _probe(prepared: Prepared, chunk: int | None) -> tuple[PeftConfig, pandas.Da
     strategy, layers = copy.deepcopy(prepared.strategy), candidate_layers(trainer.model, prepared.strategy.min_layer)
     strategy.begin(count := len(layers.indices), None)
     let_backprop_end_early(trainer.model)
-    model = trainer.accelerator.prepare_model(trainer.model)  # autocast, if bf16
-    measured = np.full((strategy.batches, count), np.nan)
+    model, measured = trainer.accelerator.prepare_model(trainer.model), np.zeros((strategy.batches, count))
     for start in range(0, count, chunk or count):
         positions = range(count)[start : start + (chunk or count)]
         layers.freeze_all_but(positions)
@@ -88,9 +80,7 @@ def _probe(prepared: Prepared, chunk: int | None) -> tuple[PeftConfig, pandas.Da
             model.zero_grad()
     if not np.isfinite(measured).all():
         raise TrainingStopped("a gradient is not finite; use precision=fp32, or look at the first training examples")
-    scores = [None] * count
-    for row in measured.tolist():
-        scores = strategy.update(scores, row)
+    scores = reduce(strategy.update, measured.tolist(), [None] * count)
     chosen = [layers.indices[i] for i in strategy.choose(strategy.batches, scores, np.random.default_rng(0))]
     table = pandas.DataFrame({"score": scores, "learns": np.isin(layers.indices, chosen)}, layers.indices)
     config = limited(trainer.model, chosen)
@@ -101,12 +91,10 @@ def _probe(prepared: Prepared, chunk: int | None) -> tuple[PeftConfig, pandas.Da
 def limited(model: nn.Module, layers: list[int]) -> PeftConfig:
     """Return the configuration of the model's adapter, limited to the layers with these numbers."""
     config, stack = copy.deepcopy(model.peft_config["default"]), find_layers(model)
-    modules = model.get_base_model().named_modules()
-    lists = {name: module for name, module in modules if isinstance(module, nn.ModuleList)}
+    lists = {name: m for name, m in model.get_base_model().named_modules() if isinstance(m, nn.ModuleList)}
     path = next(name for name, module in lists.items() if module is stack)
-    last = path.rpartition(".")[2]
-    config.layers_to_transform = layers
-    config.layers_pattern = [path if sum(name.rpartition(".")[2] == last for name in lists) > 1 else last]
+    alike = [name for name in lists if name.rpartition(".")[2] == path.rpartition(".")[2]]
+    config.layers_to_transform, config.layers_pattern = layers, [path if alike[1:] else path.rpartition(".")[2]]
     config.target_modules = sorted({name for layer in stack for name, _ in adapter_modules(layer)})
     ends = tuple(f".{name}" for name in config.target_modules)  # peft compares the ends of names
     others = {name for layer in stack for name, _ in layer.named_modules() if name.endswith(ends)}

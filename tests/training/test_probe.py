@@ -60,7 +60,7 @@ def test_a_plain_trainer_reads_the_folder_and_trains_these_layers_and_the_head(t
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"batches": 10**4}, r"10000 batches were asked for, but synthetic has \d+ of \d+ training examples"),
+    ({"batches": 10**4}, r"batches is 10000, but synthetic has \d+ of \d+ examples; lower one"),
     ({"batches": 0}, "batches is 0; give 1 or more"), ({"share": 0.0}, "share is 0.0; give a value from"),
     ({"share": 1.5}, "share is 1.5"), ({"chunk": 0}, "chunk is 0, processes 1; give 1 or more"),
     ({"score": "norm"}, "unknown score"), ({"adapter": "bottleneck"}, "has no layers_to_transform; use lora or dora"),

@@ -17,10 +17,7 @@ LAYER = "layer (0: next to the embeddings)"
 
 @styled
 def layer_importance(record: dict) -> Figure:
-    """Draw which layers learned at each step of a run, below their scores if the run's method keeps any.
-
-    A run that chose blocks has a row for each block.
-    """
+    """Draw which layers, or blocks, learned at each step of a run, below their scores if the method keeps any."""
     steps, run, scored = record["train"]["steps"], record["run"], has_scores(record)
     units = candidates(run) if run.get("candidate_blocks") else range(run["depth"])
     learned = pandas.DataFrame({s["step"]: [i in chosen(s) for i in units] for s in steps}, units, dtype=float)
