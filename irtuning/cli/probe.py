@@ -10,7 +10,7 @@ def probe(
     chunk: opt.Chunk = None, seed: opt.Seed = 171, fold: opt.Fold = 0, settings: opt.Setting = None,
     before: opt.Before = "before", after: opt.After = "after", label: opt.Label = "label", group: opt.Group = None,
     as_json: opt.Json = False) -> None:  # fmt: skip
-    """Measure every layer on a few batches, choose the best ones, and write a peft configuration for them alone.
+    """Choose layers before training, for any trainer of peft models.
 
     Nothing is trained. The folder gets adapter_config.json, which LoraConfig.from_pretrained and any trainer of peft
     models read, also with FSDP or DeepSpeed, and probe.json with the scores. `irtuning train` takes it as --adapter.

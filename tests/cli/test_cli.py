@@ -18,7 +18,8 @@ from irtuning.method.registry import METHODS
 from irtuning.models.catalog import model_names
 from irtuning.training.record import read_record
 
-COMMANDS = ("reproduce", "compare", "train", "predict", "corpus", "memory", "methods", "models", "settings")
+COMMANDS = ("reproduce", "compare", "train", "predict", "corpus", "memory", "methods", "models", "settings",
+            "probe")  # fmt: skip
 TINY = ("--model", "tiny-random", "--set", "max_length=32", "--max-steps", "2")
 OWN = """from irtuning.method.strategies import Strategy
 
