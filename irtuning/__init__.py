@@ -16,8 +16,8 @@ _HOMES = {
     "add_adapter": "models.adapters", "compare": "comparison.runs", "describe_layers": "models.adapters",
     "embedded_model_path": "models.catalog", "find_layers": "method.layers", "largest_batch": "memory.fit",
     "load_corpus": "corpora.load", "lowest_layer_that_fits": "memory.fit", "make_strategy": "method.registry",
-    "memory_table": "memory.predict", "predict_memory": "memory.predict", "split_scores": "method.selector",
-    "train": "training.run",
+    "memory_table": "memory.predict", "predict_memory": "memory.predict", "probe_layers": "training.probe",
+    "split_scores": "method.selector", "train": "training.run",
 }  # fmt: skip
 __all__ = sorted(_HOMES)
 __version__ = "0.1.0"

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import pandas
 
-from irtuning.analysis.tables import losses_table, mean_by_method, runs_table, scores_table, validation_table
+from irtuning.analysis.tables import (
+    candidates, chosen, losses_table, mean_by_method, runs_table, scores_table, validation_table,
+)  # fmt: skip
 
 RUN = ["corpus", "model", "fold", "seed"]  # the fields that compared runs of different methods have in common
 
@@ -54,8 +56,8 @@ def step_cost(records: Sequence[dict]) -> pandas.DataFrame:
     rows = []
     for record in records:
         run, steps, meta = record["run"], record["train"]["steps"], record["meta"]
-        size = dict(zip(run["candidate_layers"], run["layer_parameters"], strict=True))
-        learned = [layer for step in steps for layer in step["layers"]]
+        size = dict(zip(candidates(run), run["layer_parameters"], strict=True))
+        learned = [layer for step in steps for layer in chosen(step)]
         rows.append({
             "gradient_bytes": 4 * sum(size[layer] for layer in learned) / len(steps),
             "optimizer_bytes": 8 * sum(size[layer] for layer in set(learned)),

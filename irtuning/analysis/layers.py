@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pandas
 
-from irtuning.analysis.tables import groups_by, layer_frequency, mean_by_method, run_title
+from irtuning.analysis.tables import candidates, chosen, groups_by, layer_frequency, mean_by_method, run_title
 from irtuning.errors import InputError
 from irtuning.method.registry import facts
 
@@ -17,7 +17,7 @@ def has_scores(record: dict) -> bool:
 
 
 def score_matrix(record: dict) -> pandas.DataFrame:
-    """Return the scores before each choice: a row per candidate layer, a column per step, NaN if not measured yet.
+    """Return the scores before each choice: a row per layer or block, a column per step, NaN if not measured yet.
 
     InputError is raised if the method of the run keeps no scores.
     """
@@ -25,7 +25,7 @@ def score_matrix(record: dict) -> pandas.DataFrame:
         method = record["run"]["config"]["method"].split(":")[0]
         raise InputError(f"method {method!r} keeps no scores of layers; take a run of ir or one of its variants")
     columns = {step["step"]: step["scores"] for step in record["train"]["steps"]}
-    table = pandas.DataFrame(columns, index=record["run"]["candidate_layers"], dtype=float)
+    table = pandas.DataFrame(columns, index=candidates(record["run"]), dtype=float)
     return table.rename_axis(index="layer", columns="step")
 
 
@@ -58,7 +58,7 @@ def stability(records: Sequence[dict]) -> pandas.DataFrame:
         shares = pandas.concat([layer_frequency([run])[run["run"]["candidate_layers"]] for run in runs])
         matrix = shares.reset_index(drop=True).T.corr(method="spearman").to_numpy()
         for run in runs:
-            steps = pairwise(set(step["layers"]) for step in run["train"]["steps"])
+            steps = pairwise(set(chosen(step)) for step in run["train"]["steps"])
             alike = [len(one & other) / len(one | other) for one, other in steps]
             numbers = {"runs": 1, "seed_spearman": np.nan, "step_jaccard": sum(alike) / (len(alike) or np.nan)}
             rows.append({"method": method} | numbers)
@@ -68,7 +68,7 @@ def stability(records: Sequence[dict]) -> pandas.DataFrame:
 
 
 def lock_in(records: Sequence[dict]) -> pandas.DataFrame:
-    """Return how many layers the runs of each method no longer chose or always chose, as means over runs.
+    """Return how many layers or blocks the runs of each method no longer chose or always chose, as means over runs.
 
     `never_after_3` and `never_after_third` count the layers that are never chosen after step 3 or after a third of the
     steps. `always` and `always_after_3` count those chosen at every step, or at every step after 3. `score_age` is the
@@ -76,16 +76,16 @@ def lock_in(records: Sequence[dict]) -> pandas.DataFrame:
     """
     rows = []
     for record in records:
-        run, steps, layers = record["run"], record["train"]["steps"], set(record["run"]["candidate_layers"])
-        chosen = [set(step["layers"]) for step in steps]
-        late, last, measured, ages = chosen[3:], chosen[len(chosen) // 3 :], {}, []
+        run, steps, layers = record["run"], record["train"]["steps"], set(candidates(record["run"]))
+        sets = [set(chosen(step)) for step in steps]
+        late, last, measured, ages = sets[3:], sets[len(sets) // 3 :], {}, []
         for step in steps if facts(run["config"]["method"], run.get("strategy"))["importance"] == "gradient" else []:
             ages += [step["step"] - when for when in measured.values()]
-            if not step["skipped"]:  # a skipped step measures nothing
-                measured |= dict.fromkeys(step["layers"], step["step"])
+            if step["gradient_norm"] is not None:  # a step whose gradient was not finite measures nothing
+                measured |= dict.fromkeys(chosen(step), step["step"])
         rows.append({
             "layers": len(layers), "never_after_3": len(layers.difference(*late)) if late else np.nan,
-            "never_after_third": len(layers.difference(*last)), "always": len(layers.intersection(*chosen)),
+            "never_after_third": len(layers.difference(*last)), "always": len(layers.intersection(*sets)),
             "always_after_3": len(layers.intersection(*late)) if late else np.nan,
             "score_age": sum(ages) / (len(ages) or np.nan),
         })  # fmt: skip

@@ -148,6 +148,17 @@ def markdown(table: pandas.DataFrame) -> str:
 
 
 def mean_share(record: dict) -> float:
-    """Return the mean share of the model's layers that learned at a step."""
-    steps = record["train"]["steps"]
-    return sum(len(step["layers"]) for step in steps) / (len(steps) * record["run"]["depth"])
+    """Return the mean share of the model's layers, or of their blocks, that learned at a step."""
+    steps, run = record["train"]["steps"], record["run"]
+    depth = run["depth"] * len(candidates(run)) / len(run["candidate_layers"])
+    return sum(len(chosen(step)) for step in steps) / (len(steps) * depth)
+
+
+def candidates(run: Mapping) -> list:
+    """Return what a run could choose: numbers of layers, or names of blocks such as `3.attention` and `3.mlp`."""
+    return run.get("candidate_blocks") or run["candidate_layers"]
+
+
+def chosen(step: Mapping) -> list:
+    """Return the layers that learned at a step, or their blocks if the run chose blocks."""
+    return step.get("blocks") or step["layers"]

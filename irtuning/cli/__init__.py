@@ -7,6 +7,7 @@ import typer
 
 from irtuning import __version__
 from irtuning.cli import commands
+from irtuning.cli.probe import probe
 from irtuning.errors import InputError
 
 app = typer.Typer(
@@ -15,6 +16,7 @@ app = typer.Typer(
 )  # fmt: skip
 for name in ("reproduce", "compare", "train", "predict", "corpus", "memory", "methods", "models", "settings"):
     app.command()(getattr(commands, name))
+app.command()(probe)
 
 
 @app.callback()

@@ -33,7 +33,8 @@ class LiveLayers(TrainerCallback):
 
     def on_train_end(self, args, state, control, model=None, **kwargs):
         """Draw the picture, and show it if this is a notebook."""
-        run = {"depth": len(find_layers(model)), "candidate_layers": state._layerwise.layers.indices}
+        layers = state._layerwise.layers
+        run = {"depth": len(find_layers(model)), "candidate_layers": layers.indices, "candidate_blocks": layers.blocks}
         self.image = to_image(layer_importance({"run": run, "train": {"steps": state._layerwise.history}}))
         picture = Image(self.image, width=720, alt="scores and chosen layers so far")
         if self._handle:

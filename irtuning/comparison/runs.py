@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas
 from tqdm import tqdm
 
-from irtuning.analysis.tables import mean_share, summary_table
+from irtuning.analysis.tables import chosen, mean_share, summary_table
 from irtuning.comparison.workers import cores, outcomes
 from irtuning.corpora.base import Corpus
 from irtuning.errors import InputError
@@ -109,7 +109,9 @@ def with_budget(config: RunConfig, leader: dict | None, budget: str = "equal") -
     if leader is None or not takes_budget(config, budget):
         return config
     if as_strategy(config.method).takes == "counts":
-        return replace(config, counts=tuple(len(s["layers"]) for s in leader["train"]["steps"]))
+        if (unit := "block" if leader["run"].get("candidate_blocks") else "layer") != as_strategy(config.method).unit:
+            raise InputError(f"{config.method} must count as the run that it follows does; add :unit={unit} to it")
+        return replace(config, counts=tuple(len(chosen(s)) for s in leader["train"]["steps"]))
     of_candidates = mean_share(leader) * leader["run"]["depth"] / len(leader["run"]["candidate_layers"])
     return replace(config, share=round(of_candidates, 4))
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from transformers import AutoModelForSequenceClassification
 
 from irtuning.errors import InputError
@@ -43,9 +43,13 @@ def layers_that_learn(strategy: Strategy, depth: int) -> tuple[list[int], list[i
     candidates = list(range(strategy.min_layer, depth))
     if len(candidates) < 2:
         raise InputError(f"min_layer is {strategy.min_layer} of {depth} layers; lower it to leave at least 2 layers")
-    strategy.numbers = candidates
-    chosen, ever = strategy.worst_case(len(candidates))
-    return [candidates[position] for position in chosen], [candidates[position] for position in ever]
+    blocks = 2 if strategy.unit == "block" else 1  # in a layer
+    strategy.numbers = numbers = [layer for layer in candidates for _ in range(blocks)]
+    worst = [[numbers[position] for position in part] for part in strategy.worst_case(len(numbers))]
+    if blocks > 1:  # an upper bound, since blocks that are drawn may all lie in different layers
+        above = [[layer for layer in candidates if layer > part[0]] for part in worst]
+        worst = [[p[0], *a[max(0, len(a) - len(p) + 1) :]] for p, a in zip(worst, above, strict=True)]
+    return worst[0], worst[1]
 
 
 def bytes_by_part(setting: Setting, chosen: list[int], ever: list[int], accumulation: int = 1) -> dict[str, int]:
@@ -121,7 +125,10 @@ def trace_layers(setting: Setting, depth: int, chosen: list[int]) -> tuple[np.nd
         model.to_empty(device="cpu")
         candidate_layers(model).freeze_all_but(chosen)
         let_backprop_end_early(model)
-        return outside, layer, trace_step(model, setting.batch, setting.length, **shape)
+        try:
+            return outside, layer, trace_step(model, setting.batch, setting.length, **shape)
+        except DataDependentOutputException:  # LoHa and LoKr ask a random number whether to leave a module out
+            raise InputError(f"{setting.adapter} draws numbers: its memory cannot be predicted; measure it") from None
 
 
 def _tensors(module: nn.Module) -> list[torch.Tensor]:

@@ -15,6 +15,7 @@ from irtuning.models.loading import load_shape, resolve
 PARTS = ("weights", "adapters", "gradients", "optimizer_state", "activations", "temporary")
 FIXED = "predicted; the same layers learn at every step"
 DRAWN = "predicted; the most layers the method can draw, the lowest allowed among them"
+BLOCKS = "predicted upper bound; a layer counts as a whole if one block of it learns"
 ADAPTER_SETTINGS = ("rank", "alpha", "dropout", "width", "target_modules")
 
 
@@ -87,7 +88,8 @@ def predict_memory(
     setting = Setting(model, adapter, options, batch // accumulation, length, checkpointing, precision, padded, labels)
     chosen, ever = layers_that_learn(strategy, load_shape(model).num_hidden_layers)
     parts = bytes_by_part(setting, chosen, ever, accumulation)
-    parts["note"] = FIXED if ever == chosen and strategy.importance is None else DRAWN
+    drawn = DRAWN if strategy.unit == "layer" else BLOCKS
+    parts["note"] = FIXED if ever == chosen and strategy.importance is None and strategy.unit == "layer" else drawn
     return MemoryPrediction(model, name, adapter, batch, length, checkpointing, len(chosen), min(chosen), **parts)
 
 

@@ -240,7 +240,7 @@ class ImportanceSparseTuning(ShareStrategy):
     trials: int = 3  # random halves of the layers in a measurement
     factor: float = 0.25  # the output of a suppressed layer's adapters is multiplied by it
     step_size: float = 10.0  # how fast the importance of a layer changes
-    name, colour, takes, changing = "ist", "#029e73", None, ("values",)
+    name, colour, takes, changing, blocks = "ist", "#029e73", None, ("values",), False
     limits = ShareStrategy.limits | {"every": (1, math.inf), "trials": (1, math.inf)}
 
     def size(self, count: int) -> int:

@@ -16,10 +16,11 @@ UNFIT = {"POLY": "needs the ids of tasks in every batch", "SHADOW": "changes wha
 
 @dataclass(frozen=True)
 class CandidateLayers:
-    """The layers that a strategy may choose from."""
-    indices: list[int]  # their numbers in the stack, ascending, from 0
+    """The layers that a strategy may choose from, or the blocks of layers."""
+    indices: list[int]  # their numbers in the stack, ascending, from 0; two blocks of a layer have the same one
     parameters: list[list[nn.Parameter]]  # those of each layer that can learn
     below: list[nn.Parameter]  # those of the layers under the lowest one allowed, which never learn
+    blocks: list[str]  # the names of the blocks, such as `3.attention` and `3.mlp`; empty for whole layers
 
     def freeze_all_but(self, chosen: Sequence[int]) -> None:
         """Let only the layers at these positions learn. The others' gradients become None."""
@@ -50,8 +51,11 @@ def find_layers(model: nn.Module) -> nn.ModuleList:
     return max((lists[name] for name in outer), key=lambda stack: sum(p.numel() for p in stack.parameters()))
 
 
-def candidate_layers(model: nn.Module, min_layer: int = 0) -> CandidateLayers:
-    """Return the layers from `min_layer` on that can learn: those with adapters, or all if the model has none."""
+def candidate_layers(model: nn.Module, min_layer: int = 0, unit: str = "layer") -> CandidateLayers:
+    """Return the layers from `min_layer` on that can learn: those with adapters, or all if the model has none.
+
+    The unit `block` cuts each of them in two: the attention block, and as `mlp` the rest with the norms.
+    """
     stack, adapted = find_layers(model), has_adapters(model)
     others = ([p for p in layer.parameters() if p.requires_grad or not adapted] for layer in stack)  # such as biases
     layers = [[*dict.fromkeys([*adapter_parameters(layer), *ps])] for layer, ps in zip(stack, others, strict=True)]
@@ -63,7 +67,14 @@ def candidate_layers(model: nn.Module, min_layer: int = 0) -> CandidateLayers:
     allowed = [i for i, parameters in enumerate(layers) if parameters and i >= min_layer]
     if len(allowed) < 2:
         raise InputError(f"{len(allowed)} of {len(stack)} layers with min_layer {min_layer}; a split needs 2 or more")
-    return CandidateLayers(allowed, [layers[i] for i in allowed], [p for layer in layers[:min_layer] for p in layer])
+    below = [p for layer in layers[:min_layer] for p in layer]
+    if unit == "block":
+        inside = {id(p) for i in allowed for p in attention_block(stack[i])[1].parameters()}
+        parts = [(f"{i}.{part}", [p for p in layers[i] if (id(p) in inside) == (part == "attention")])
+                 for i in allowed for part in ("attention", "mlp")]  # fmt: skip
+        names, values = zip(*(part for part in parts if part[1]), strict=True)
+        return CandidateLayers([int(name.split(".")[0]) for name in names], [*values], below, [*names])
+    return CandidateLayers(allowed, [layers[i] for i in allowed], below, [])
 
 
 def has_adapters(model: nn.Module) -> bool:
@@ -125,9 +136,16 @@ def linear_modules(module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def attention_output(layer: nn.Module) -> tuple[str, nn.Module]:
     """Return the name and the module of the attention output projection, the attention block's last linear map."""
+    name, block = attention_block(layer)
+    inside, linear = linear_modules(block)[-1]
+    return f"{name}.{inside}", linear
+
+
+def attention_block(layer: nn.Module) -> tuple[str, nn.Module]:
+    """Return the name and the module of a layer's attention block, its first child named *att* with a linear map."""
     for name, child in layer.named_children():
-        if "att" in name.lower() and (linears := linear_modules(child)):
-            return f"{name}.{linears[-1][0]}", linears[-1][1]
+        if "att" in name.lower() and linear_modules(child):
+            return name, child
     raise InputError(f"no attention block with a linear map in {type(layer).__name__}; looked for a child named *att*")
 
 

@@ -11,7 +11,8 @@ from irtuning.errors import InputError, unknown
 from irtuning.method.selector import MIDDLE, split_scores
 
 Scores = Sequence[float | None]
-CHOICES = {"importance": (None, "gradient", "weight", "cosine"), "scope": ("adapters", "parameters")}
+CHOICES = {"importance": (None, "gradient", "weight", "cosine"), "scope": ("adapters", "parameters"),
+           "unit": ("layer", "block")}  # fmt: skip
 LossesWithout = Callable[[list[list[int]], float], list[float]]  # (sets of positions, suppressing factor) -> losses
 
 
@@ -23,6 +24,7 @@ class Strategy:
     subclass usually defines `choose` alone. Its class attributes tell the rest of the package how to treat it.
     """
     min_layer: int = 0  # no layer below this one learns, so backpropagation ends there
+    unit: str = "layer"  # what is chosen: layers, or as `block` the attention and the rest of each layer apart
     name: ClassVar[str] = ""  # in commands, records, tables and figures; if empty, the name of the class
     colour: ClassVar[str] = ""  # in figures, as `#rrggbb`; if empty, it is derived from the name
     scope: ClassVar[str] = "adapters"  # `parameters` if the layers' own weights learn and there are no adapters
@@ -34,6 +36,7 @@ class Strategy:
     takes: ClassVar[str | None] = None  # what it copies from such a run under an equal budget: `share` or `counts`
     smoothing: ClassVar[float] = 0.0  # weight of the old score when a layer is measured again, from 0 to 1
     changing: ClassVar[tuple[str, ...]] = ()  # attributes (lists or arrays) that a checkpoint must store
+    blocks: ClassVar[bool] = True  # whether it can choose blocks; it cannot if it measures whole layers
     limits: ClassVar[dict[str, tuple[float, float]]] = {}  # the lowest and the highest valid value of an option
     numbers: ClassVar[Sequence[int]] = ()  # the candidate layers' numbers in the model, set before `begin`
 
@@ -43,6 +46,8 @@ class Strategy:
                 raise unknown(f"{name} of {type(self).__name__}", value, map(str, choices))
         if self.forms and self.score not in self.forms:
             raise unknown(f"score of {self.importance} importance", self.score, self.forms)
+        if self.unit == "block" and not self.blocks:
+            raise InputError(f"{type(self).__name__} measures whole layers, not their blocks; use unit=layer")
         for name, (low, high) in self.limits.items():
             if not low <= getattr(self, name) <= high:
                 valid = f"a value from {low} to {high}" if high < math.inf else f"{low} or more"
@@ -134,13 +139,13 @@ class IRTuningStrategy(Strategy):
 
 class WeightTuning(IRTuningStrategy):
     """IR-Tuning by the weight norm of each layer's attention output projection: one choice of layers per run."""
-    name, importance, forms, shift = "ir-weight", "weight", ("reference",), 1
+    name, importance, forms, shift, blocks = "ir-weight", "weight", ("reference",), 1, False
     limits = IRTuningStrategy.limits | {"smoothing": (0, 0)}  # the weights are measured once
 
 
 class CosineTuning(IRTuningStrategy):
     """IR-Tuning by cosine similarity: layers that change their input most have low scores and learn."""
-    name, importance, forms, keep = "ir-cosine", "cosine", ("reference", "token"), "low"
+    name, importance, forms, keep, blocks = "ir-cosine", "cosine", ("reference", "token"), "low", False
 
 
 @dataclass

@@ -41,7 +41,8 @@ class LayerTuner:
         strategy, layers, scores: the strategy, its `CandidateLayers`, and the score of each (None: not measured).
         history: one dict per step: step (from 1), layers (numbers of those that learned, ascending), scores (from
             which they were chosen), learning_rate, gradient_norm (before clipping; None: not finite), skipped (the
-            optimizer changed nothing, since the gradient was not finite or the step only measured).
+            optimizer changed nothing, since the gradient was not finite or the step only measured); and with unit=block
+            also blocks, the names of those that learned.
     """
     def __init__(self, model: nn.Module, strategy: str | type[Strategy] | Strategy, optimizer: torch.optim.Optimizer,
                  seed: int = 171, steps: int | None = None):  # fmt: skip
@@ -49,20 +50,21 @@ class LayerTuner:
         if (self.strategy.scope == "adapters") != has_adapters(model):
             cure = {"adapters": "wrap the model with peft first", "parameters": "pass a model without peft"}
             raise InputError(f"{type(self.strategy).__name__} tunes {self.strategy.scope}: {cure[self.strategy.scope]}")
-        self.layers = candidate_layers(model, self.strategy.min_layer)
+        self.layers = candidate_layers(model, self.strategy.min_layer, self.strategy.unit)
         if head := frozen_head(model):
             logging.getLogger(__name__).warning("the head %r is frozen and stays as it is; give the peft configuration "
                                                 "task_type='SEQ_CLS' or modules_to_save=[%r]", head, head)  # fmt: skip
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        layers = zip(self.layers.indices, self.layers.parameters, strict=True)
+        self._names, count = self.layers.blocks or self.layers.indices, len(self.layers.indices)
+        layers = zip(self._names, self.layers.parameters, strict=True)
         if missing := [index for index, layer in layers if not {*map(id, layer)} <= held]:
             raise InputError(f"the optimizer lacks parameters of layers {missing}, so that they would never learn; "
                              "make it while all can learn (a loaded PeftModel needs is_trainable=True)")  # fmt: skip
-        self._identity = describe(self.strategy) | {"candidate_layers": self.layers.indices}
+        self._identity = describe(self.strategy) | {"candidate_layers": self._names}
         self.strategy.numbers = self.layers.indices
-        self.strategy.begin(len(self.layers.indices), steps)
+        self.strategy.begin(count, steps)
         self.rng, self.history = np.random.default_rng(seed), []
-        importance, unmeasured = self.strategy.importance, [None] * len(self.layers.indices)
+        importance, unmeasured = self.strategy.importance, [None] * count
         self.scores = weight_scores(model, self.layers) if importance == "weight" else unmeasured
         self.batch = {}  # inputs of the last training forward pass
         self._is_mean = "SequenceClass" in (getattr(model, "loss_type", None) or "")  # the model's own loss
@@ -112,10 +114,11 @@ class LayerTuner:
                              "call model(**batch) with labels, no label smoothing and no loss of your own")  # fmt: skip
         norms, similarities = self._read(learning)
         total = scale * math.sqrt(sum(norm * norm for norm in norms.values()))
-        finite, layers, self._chosen = math.isfinite(total), self._numbers(self._chosen), None
+        finite, chosen, self._chosen = math.isfinite(total), self._chosen, None
+        blocks = {"blocks": [self.layers.blocks[position] for position in chosen]} if self.layers.blocks else {}
         skipped = not finite or self.strategy.measures(len(self.history))
         self.history.append({
-            "step": len(self.history) + 1, "layers": layers,
+            "step": len(self.history) + 1, "layers": self._numbers(chosen), **blocks,
             "scores": list(self.scores) if self.strategy.importance else None,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "gradient_norm": total if finite else None, "skipped": skipped,
@@ -179,7 +182,7 @@ class LayerTuner:
             parameter.requires_grad_(required)
 
     def _numbers(self, positions: Sequence[int]) -> list[int]:
-        return [self.layers.indices[position] for position in positions]
+        return list(dict.fromkeys(self.layers.indices[position] for position in positions))
 
     def _read(self, learning: list[nn.Parameter]) -> tuple[dict[int, float], list[float]]:
         """Return the gradient norm of every tensor that learns, by id, and the cosine similarities, if any."""
@@ -191,7 +194,7 @@ class LayerTuner:
             parts.append(summed(torch.tensor(votes, device=parts[0].device)))
         values = torch.cat(parts).tolist()  # the only synchronisation with the device
         end = len(values) - len(votes)
-        counts = zip(self.layers.indices, values[end:], strict=False)
+        counts = zip(self._names, values[end:], strict=False)
         if split := [layer for layer, count in counts if count not in (0, world_size())]:
             raise TrainingStopped(f"the processes chose different layers and disagree on {split}: their seeds, data or "
                                   "versions differ; start all with the same command on the same corpus")  # fmt: skip

@@ -176,9 +176,10 @@ class ResumableTrainer(LayerwiseTrainer):
         """Log also how many layers learned in the last step, and the score of each layer before it."""
         if "loss" in logs and self.layerwise.history:
             last = self.layerwise.history[-1]
-            scores = zip(self.layerwise.layers.indices, last["scores"] or (), strict=False)
+            names = self.layerwise.layers.blocks or self.layerwise.layers.indices
+            scores = zip(names, last["scores"] or (), strict=False)
             numbers = {f"layer_score/{layer:02}": score for layer, score in scores if score is not None}
-            logs = logs | {"learning_layers": len(last["layers"]), **numbers}
+            logs = logs | {"learning_layers": len(last.get("blocks", last["layers"])), **numbers}
         super().log(logs, *args, **kwargs)
 
     def step_losses(self) -> list[float]:

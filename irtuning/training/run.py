@@ -176,7 +176,9 @@ def _record(prepared: Prepared, trainer: ResumableTrainer, splits, probabilities
         "random_weights": prepared.source.random_weights, "labels": list(labels),
         "split_sizes": {s: len(corpus.split(s)) for s in SPLITS} | {"train": len(splits["train"].revisions)},
         "parameters": sum(p.numel() for p in trainer.model.parameters()), "depth": len(find_layers(trainer.model)),
-        "candidate_layers": layers.indices, "layer_parameters": [sum(p.numel() for p in v) for v in layers.parameters]}
+        "candidate_layers": list(dict.fromkeys(layers.indices)),
+        "layer_parameters": [sum(p.numel() for p in v) for v in layers.parameters]}
+    run |= {"candidate_blocks": layers.blocks} if layers.blocks else {}  # whose sizes layer_parameters then has
     if prepared.source.title != prepared.config.model:
         run["model_title"] = prepared.source.title
     if corpus.shared_groups:  # a published split may share documents between its parts
@@ -185,7 +187,7 @@ def _record(prepared: Prepared, trainer: ResumableTrainer, splits, probabilities
     steps = {
         "steps": [row | {"loss": loss} for row, loss in zip(history, trainer.step_losses(), strict=True)],
         "validation": [{"step": row["step"]} | {n: row[f"eval_{n}"] for n in CURVE} for row in evaluations],
-        "skipped_steps": sum(row["skipped"] for row in history)}  # fmt: skip
+        "skipped_steps": sum(row["gradient_norm"] is None for row in history)}  # fmt: skip
     meta = {"status": "complete", "starts": trainer.progress.starts, "processes": world_size(), "seconds": seconds}
     meta = provenance(prepared.device) | meta | {"step_seconds": trainer.progress.seconds}
     scores["test_scored"] = int(prepared.config.score_test)

@@ -18,7 +18,8 @@ from irtuning.method.registry import METHODS
 from irtuning.models.catalog import model_names
 from irtuning.training.record import read_record
 
-COMMANDS = ("reproduce", "compare", "train", "predict", "corpus", "memory", "methods", "models", "settings")
+COMMANDS = ("reproduce", "compare", "train", "predict", "corpus", "memory", "methods", "models", "settings",
+            "probe")  # fmt: skip
 TINY = ("--model", "tiny-random", "--set", "max_length=32", "--max-steps", "2")
 # a shell lets its background jobs, and their children, ignore the signal
 INTERRUPTED = "import os, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nos.kill(os.getpid(), signal.SIGINT)\n"
@@ -167,8 +168,8 @@ def test_a_class_in_a_file_is_a_method_of_every_command(own_corpus, tmp_path, mo
 
 def test_methods_and_settings_are_listed():
     shown, text = json.loads(irt("methods", "--json")), irt("methods")
-    assert set(shown) == set(METHODS) and " public code. [min_layer=0 score=reference " in text
-    assert shown["rst"].startswith("RST: ") and shown["rst"].endswith("[min_layer=0 share=0.125]")
+    assert set(shown) == set(METHODS) and " public code. [min_layer=0 unit=layer score=reference " in text
+    assert shown["rst"].startswith("RST: ") and shown["rst"].endswith("[min_layer=0 unit=layer share=0.125]")
     assert (values := json.loads(irt("settings", "--json")))["rank"] == 16 and "seed" not in values
     assert "(1 or more): ir, ir-weight" in text and "score          formula of the score" in text
     lines = irt("settings", "--model", "smollm2-135m").splitlines()

@@ -136,7 +136,7 @@ def test_a_strategy_of_ones_own_needs_only_choose_and_what_it_says_of_itself_is_
     with pytest.raises(InputError, match="smoothing is 0.5; give a value from 0 to 0"):
         make_strategy("ir-weight:smoothing=0.5")
     shown = [repr(it) for it in (IRTuning(variant="exact"), LayerwiseTuning("rst"), make_strategy("last-k"))]
-    assert shown == ["IRTuning('ir:variant=exact')", "LayerwiseTuning('rst')", "LastLayers(min_layer=0, share=0.5)"]
+    assert shown == ["IRTuning('ir:variant=exact')", "LayerwiseTuning('rst')", "LastLayers(min_layer=0, unit='layer', share=0.5)"]
 
 
 @pytest.mark.parametrize("method", ["ir", "ist:every=5", "lisa-adapters:every=4", "ir-cosine", "ir-upper:horizon=3",

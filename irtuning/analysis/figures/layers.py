@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from irtuning.analysis.figures.style import DOUBLE, canvas, heat_map, legend_above, method_colour, styled
 from irtuning.analysis.layers import has_scores, rank_agreement, score_matrix
-from irtuning.analysis.tables import layer_frequency
+from irtuning.analysis.tables import candidates, chosen, layer_frequency
 from irtuning.errors import InputError
 from irtuning.method.selector import MIDDLE, cut_variances, split_scores
 
@@ -17,19 +17,20 @@ LAYER = "layer (0: next to the embeddings)"
 
 @styled
 def layer_importance(record: dict) -> Figure:
-    """Draw which layers learned at each step of a run, below their scores if the run's method keeps any."""
-    steps, depth, scored = record["train"]["steps"], record["run"]["depth"], has_scores(record)
-    learned = pandas.DataFrame({s["step"]: [i in s["layers"] for i in range(depth)] for s in steps}, dtype=float)
-    rows, height = 1 + scored, max(1.7, 0.055 * depth + 1)
+    """Draw which layers, or blocks, learned at each step of a run, below their scores if the method keeps any."""
+    steps, run, scored = record["train"]["steps"], record["run"], has_scores(record)
+    units = candidates(run) if run.get("candidate_blocks") else range(run["depth"])
+    learned = pandas.DataFrame({s["step"]: [i in chosen(s) for i in units] for s in steps}, units, dtype=float)
+    depth, rows, height = len(units), 1 + scored, max(1.7, 0.055 * len(units) + 1)
     figure, axes = canvas(DOUBLE, height * rows + 0.2, rows, sharex=True, squeeze=False)
     maps = [("layers that learned", learned, "", {"cmap": ["0.93", method_colour("ir")], "vmin": 0, "vmax": 1})]
     if scored:
         title, scores = "importance score when the step began (white: not measured yet)", score_matrix(record)
-        maps.insert(0, (title, scores.reindex(range(depth)), "score", {"cmap": "viridis", "robust": True}))
+        maps.insert(0, (title, scores.reindex(units), "score", {"cmap": "viridis", "robust": True}))
     ticks = {"xticklabels": max(1, len(steps) // 8), "yticklabels": max(1, depth // 6)}
     for axis, (title, table, name, options) in zip(axes[:, 0], maps, strict=True):
         heat_map(axis, table, "", name, annot=False, **ticks, **options)
-        axis.set(ylabel="layer", title=title, ylim=(0, depth))
+        axis.set(ylabel="block" if run.get("candidate_blocks") else "layer", title=title, ylim=(0, depth))
         axis.tick_params(rotation=0)
     axis.collections[0].colorbar.set_ticks([0.25, 0.75], labels=["frozen", "learns"])
     axis.set_xlabel("step")
