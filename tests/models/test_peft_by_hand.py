@@ -8,7 +8,6 @@ from conftest import make_classifier
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, inject_adapter_in_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from irtuning import InputError, LayerTuner, RevisionClassifier, add_adapter, find_layers, load_corpus, train
 from test_every_model import SIZES
