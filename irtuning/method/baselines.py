@@ -70,7 +70,6 @@ class Transplant(FixedLayers):
         super().__post_init__()
 
     def begin(self, count: int, steps: int | None) -> None:
-        """Raise InputError if no run is given."""
         super().begin(count, steps)
         if self.layers == "all":
             raise InputError("transplant needs the folder of another run; write transplant:run=FOLDER")
@@ -118,7 +117,6 @@ class RandomStatic(RandomSparseTuning):
         return super().size(count) if self.share else count - int(MIDDLE[0] * count)
 
     def worst_case(self, count: int) -> tuple[list[int], list[int]]:
-        """Return the lowest draw as both lists, because no other layer ever learns."""
         return (super().worst_case(count)[0],) * 2
 
 
@@ -158,7 +156,6 @@ class SampledTuning(RandomSparseTuning):
                                      "smoothing": (0, 0.999)}  # fmt: skip
 
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
-        """Return the last draw. A new one is made every `every` steps."""
         if step % self.every == 0:
             highest = max((score for score in scores if score is not None), default=1.0)
             values = np.array([highest if score is None else score for score in scores])
@@ -183,7 +180,6 @@ class ProbeTuning(ShareStrategy):
             raise InputError(f"probe measures for {self.batches} steps of {steps}; lower batches or train longer")
 
     def measures(self, step: int) -> bool:
-        """Return whether this is one of the first `batches` steps."""
         return step < self.batches
 
     def update(self, scores: Scores, fresh: Scores) -> list[float | None]:
@@ -248,7 +244,6 @@ class ImportanceSparseTuning(ShareStrategy):
         return max(1, int(self.share * count))
 
     def begin(self, count: int, steps: int | None) -> None:
-        """Start with importance 0 for every layer."""
         super().begin(count, steps)
         self.values = np.zeros(count)
 

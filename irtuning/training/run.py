@@ -39,9 +39,9 @@ class Run:
     layers = property(lambda self: [step["layers"] for step in self.record["train"]["steps"]], doc="Layers by step.")
 
     def _repr_png_(self) -> bytes:
-        from irtuning.analysis.figures.runs import run_curve
+        from irtuning.analysis.figures.runs import convergence
         from irtuning.analysis.figures.style import to_image
-        return to_image(run_curve(self.record))
+        return to_image(convergence([self.record], smooth=1))
 
 
 def train(

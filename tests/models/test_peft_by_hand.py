@@ -10,7 +10,6 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from torch import nn
 
 from irtuning import InputError, LayerTuner, RevisionClassifier, add_adapter, find_layers, load_corpus, train
-from test_every_model import SIZES
 
 TARGETS = {"r": 2, "target_modules": ["q_proj"]}
 

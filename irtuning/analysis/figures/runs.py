@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator
 from irtuning.analysis.ceiling import ANOTHER
 from irtuning.analysis.convergence import class_scores
 from irtuning.analysis.figures.style import (
-    DOUBLE, LINES, canvas, corpus_panels, heat_map, legend_above, method_colour, run_colour, styled,
+    DOUBLE, LINES, canvas, corpus_panels, heat_map, legend_above, method_colour, styled,
 )  # fmt: skip
 from irtuning.analysis.statistics import EQUIVALENT, method_scores
 from irtuning.analysis.tables import KEYS, losses_table, runs_table, validation_table
@@ -103,21 +103,6 @@ def differences_by_size(table: pandas.DataFrame, split: str = "test") -> Figure:
     axis.set_xticks(range(len(shares)), shares)
     axis.set(xlabel="share of the training split", ylabel=f"difference in {split} macro F1")
     return legend_above(figure)
-
-
-@styled
-def run_curve(record: dict) -> Figure:
-    """Draw one run: its training loss and validation macro F1 against the step, and the layers that learned."""
-    steps, colour = pandas.DataFrame(record["train"]["steps"]), run_colour(record)
-    figure, (above, below) = canvas(DOUBLE, 3.4, rows=2, sharex=True)
-    above.plot(steps.step, steps.loss, color=colour, lw=1)
-    above.set_ylabel("training loss")
-    right, points, dots = above.twinx(), validation_table([record]), steps.explode("layers")
-    right.plot(points.step, points.macro_f1, "o-", color="0.3", ms=3, lw=1)
-    right.set(ylabel="validation macro F1", ylim=(0, 1))
-    below.scatter(dots.step, dots.layers.astype(int), marker="s", s=max(1, 300 / len(steps)), color=colour)
-    below.set(xlabel="step", ylabel="layers that learn", ylim=(-0.5, record["run"]["depth"] - 0.5))
-    return figure
 
 
 def _rows(figure: Figure, names: Sequence[str], name: str) -> Figure:

@@ -3,7 +3,6 @@
 import colorsys
 import io
 import zlib
-from collections.abc import Mapping
 
 import matplotlib.colors
 import pandas
@@ -20,16 +19,11 @@ STYLE = {
 styled = matplotlib.rc_context(STYLE)  # decorator: the function draws in this style, whatever the caller's style is
 
 
-def method_colour(method: str, recorded: Mapping | None = None) -> tuple:
-    """Return the colour for a method's text or a run's title: its own, the recorded one, or one from its name."""
+def method_colour(method: str) -> tuple:
+    """Return the colour for a method's text or a run's title: its own, or one from its name."""
     name = method.split(",")[0].split(":")[0]
     hue = zlib.crc32(name.encode()) % 360 / 360
-    return matplotlib.colors.to_rgb(facts(name, recorded)["colour"] or colorsys.hls_to_rgb(hue, 0.4, 0.35))
-
-
-def run_colour(record: dict) -> tuple:
-    """Return the colour of a record's method."""
-    return method_colour(record["run"]["config"]["method"], record["run"].get("strategy"))
+    return matplotlib.colors.to_rgb(facts(name)["colour"] or colorsys.hls_to_rgb(hue, 0.4, 0.35))
 
 
 @styled
