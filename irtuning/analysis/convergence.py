@@ -42,14 +42,6 @@ def best_rates(records: Sequence[dict]) -> pandas.DataFrame:
     return scores.assign(best=best, runs=table.groupby("method").size())
 
 
-def data_curve(records: Sequence[dict], split: str = "validation") -> pandas.DataFrame:
-    """Return each run's scores, method, share of the training split, and `train_examples` (mean over folds)."""
-    configs = pandas.DataFrame([record["run"]["config"] for record in records])
-    sizes = pandas.Series([record["run"]["split_sizes"]["train"] for record in records])
-    sizes = sizes.groupby([configs.corpus, configs.train_share]).transform("mean").round().astype(int)
-    return runs_table(records, split).assign(method=configs.method, share=configs.train_share, train_examples=sizes)
-
-
 def class_scores(records: Sequence[dict], split: str = "validation") -> pandas.DataFrame:
     """Return the F1 of each class, mean over the runs of one corpus: one row per method, one column per class."""
     return mean_by_method(records, [scores_table(record, split).f1.to_dict() for record in records])

@@ -81,7 +81,7 @@ def lock_in(records: Sequence[dict]) -> pandas.DataFrame:
         late, last, measured, ages = sets[3:], sets[len(sets) // 3 :], {}, []
         for step in steps if facts(run["config"]["method"], run.get("strategy"))["importance"] == "gradient" else []:
             ages += [step["step"] - when for when in measured.values()]
-            if not step["skipped"]:  # a skipped step measures nothing
+            if step["gradient_norm"] is not None:  # a step whose gradient was not finite measures nothing
                 measured |= dict.fromkeys(chosen(step), step["step"])
         rows.append({
             "layers": len(layers), "never_after_3": len(layers.difference(*late)) if late else np.nan,

@@ -1,13 +1,18 @@
-"""Archive of many records: three parquet files and an index, with rounded steps, without texts or probabilities."""
+"""Archive of many records: three parquet files and an index, with rounded steps and probabilities, no texts.
+
+Each row of each file names its run by corpus, model, method, seed and fold, so that the files can be read alone. The
+predictions of the floors stand among those of the runs, as method `edit-aware floor`, without a model and a run.
+"""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas
 from pyarrow import parquet
 
-from irtuning.analysis.tables import runs_table
+from irtuning.analysis.tables import KEYS, bound_name, run_keys, runs_table
 from irtuning.errors import InputError
 from irtuning.training.record import write_bytes, write_text
 
@@ -20,18 +25,23 @@ def write_archive(folder: Path, experiments: Mapping[str, tuple[Sequence[dict], 
     for name, (runs, floors) in experiments.items():
         keys = [json.dumps(record["run"]["config"], sort_keys=True) for record in runs]
         records |= dict(zip(keys, runs, strict=True))
-        index[name] = {"runs": [list(records).index(key) for key in keys], "floors": list(floors)}
-    texts, steps, answers = [], [], []
+        bounds = [{k: v for k, v in floor.items() if k != "predictions"} for floor in floors]
+        index[name] = {"runs": [list(records).index(key) for key in keys], "floors": bounds}
+    texts, steps, answers = [], [], _floor_answers(floors for _, floors in experiments.values())
     for run, record in enumerate(records.values()):
         train, meta = dict(record["train"]), dict(record["meta"])
-        rows = zip(train.pop("steps"), meta.pop("step_seconds"), strict=True)
+        rows, keys = zip(train.pop("steps"), meta.pop("step_seconds"), strict=True), run_keys(record["run"]["config"])
+        keys |= {"test_scored": record["scores"]["test_scored"]}
         texts.append(json.dumps({n: record[n] for n in ("schema", "run", "scores")} | {"train": train, "meta": meta}))
-        steps += [{"run": run, **row, "seconds": seconds} for row, seconds in rows]
+        steps += [{"run": run, **row, "seconds": seconds} | keys for row, seconds in rows]
         for split, predictions in record["predictions"].items():
-            answers += [{"run": run, "split": split} | row for row in predictions]
+            answers += [{"run": run, "split": split} | keys | row for row in predictions]
     steps = json.loads(json.dumps(steps), parse_float=lambda text: float(f"{float(text):.4g}"))  # rounded
-    answers = pandas.DataFrame(answers)[["run", "split", "id", "group", "intention", "predicted"]]
-    runs = runs_table(list(records.values())).assign(record=texts)
+    answers = pandas.DataFrame(answers).astype({"run": "Int32", "seed": "Int64", "test_scored": "Int8"})
+    if "probabilities" in answers:
+        answers["probabilities"] = [np.float16(row) if isinstance(row, list) else None for row in answers.probabilities]
+    tested = [record["scores"]["test_scored"] for record in records.values()]
+    runs = runs_table(list(records.values())).assign(test_scored=tested, record=texts)
     for name, table in (("runs", runs), ("steps", pandas.DataFrame(steps)), ("predictions", answers)):
         write_bytes(folder / f"{name}.parquet", table.to_parquet(compression="zstd", index=False))
     write_text(folder / INDEX, json.dumps(index) + "\n")
@@ -50,12 +60,24 @@ def read_archive(folder: Path, experiment: str) -> tuple[list[dict], list[dict]]
             record["meta"]["step_seconds"], record["train"]["steps"], record["predictions"] = [], [], {}
         paths = (folder / f"{name}.parquet" for name in ("steps", "predictions"))
         steps, answers = (parquet.read_table(path, filters=[("run", "in", runs)]).to_pylist() for path in paths)
-        for row in steps:
+        for row in map(_without_keys, steps):
             record = records[row.pop("run")]
             record["meta"]["step_seconds"].append(row.pop("seconds"))
             record["train"]["steps"].append(row)
-        for row in answers:
+        for row in map(_without_keys, answers):
             records[row.pop("run")]["predictions"].setdefault(row.pop("split"), []).append(row)
         return list(records.values()), index[experiment]["floors"]
     except (OSError, ValueError, LookupError) as error:
         raise InputError(f"the records in {folder} are damaged: {error}; get them again or rerun the profile") from None
+
+
+def _floor_answers(experiments: Iterable[Sequence[dict]]) -> list[dict]:
+    """Return the stored predictions of floors as rows, each floor of a corpus, fold and split once."""
+    found = {(f["corpus"], f["fold"], f["split"], bound_name(f)): f for floors in experiments for f in floors}
+    named = [(dict(zip(("corpus", "fold", "split", "method"), key, strict=True)), f) for key, f in found.items()]
+    return [keys | row for keys, floor in named for row in floor.get("predictions", ())]
+
+
+def _without_keys(row: dict) -> dict:
+    """Return a row as its record has it, without what only names the run."""
+    return {name: value for name, value in row.items() if name not in (*KEYS, "test_scored")}

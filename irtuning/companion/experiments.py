@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from irtuning.analysis.figures.style import to_image
 from irtuning.analysis.tables import groups_by, markdown, run_title, stamp
 from irtuning.companion.archive import INDEX, read_archive, write_archive
-from irtuning.companion.paths import REPOSITORY, Folders
+from irtuning.companion.paths import Folders, training_fingerprint
 from irtuning.companion.profiles import comparisons, profile_parameters
 from irtuning.corpora.base import Corpus, sharing
 from irtuning.corpora.load import has_fixed_splits, load_corpus
@@ -24,14 +24,7 @@ from irtuning.training.record import write_bytes, write_text
 
 STUDY = "study"
 REAL_CORPORA = ["argrewrite", "arxivedits"]  # notebook 1 of the quick profile shows them if it has their data
-DECISIVE = ["method/*.py", "models/*.py", "training/*.py", "mini/*.safetensors", "mini/tokenizer.json"]
 Origin = Sequence[dict] | Corpus | Mapping[str, str]  # records, a corpus, or hashes of other files by name
-
-
-def training_fingerprint() -> str:
-    """Return eight hexadecimal digits that change with the code of a run and with the embedded weights."""
-    paths = [path for pattern in DECISIVE for path in sorted((REPOSITORY / "irtuning").glob(pattern))]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:8]
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Folders of the repository and of what a profile writes."""
 
+import hashlib
 from pathlib import Path
 
 from irtuning.errors import InputError
@@ -7,6 +8,13 @@ from irtuning.errors import InputError
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ("01_data_exploration", "02_ir_tuning_versus_baselines", "03_convergence_and_gpu_memory",
              "04_layer_importance", "05_the_study")  # fmt: skip
+DECISIVE = ["method/*.py", "models/*.py", "training/*.py", "mini/*.safetensors", "mini/tokenizer.json"]
+
+
+def training_fingerprint() -> str:
+    """Return eight hexadecimal digits that change with the code of a run and with the embedded weights."""
+    paths = [path for pattern in DECISIVE for path in sorted((REPOSITORY / "irtuning").glob(pattern))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:8]
 
 
 def notebook_path(name: str) -> Path:

@@ -141,6 +141,10 @@ def corpus_floors(corpus: Corpus, splits: Sequence[str] = ("validation",)) -> li
     if key not in _FLOORS:
         floors = [floor(corpus, split) for split in splits for floor in (operation_floor, edit_aware_floor)]
         scores = [{name: getattr(f, name) for name in ("name", "split", "macro_f1", "accuracy")} for f in floors]
+        for row, floor in zip(scores, floors, strict=True):  # so that a method can be compared with the floor
+            answers = zip(corpus.split(floor.split), floor.predictions, strict=True)
+            row["predictions"] = [{"id": r.id, "group": r.group, "intention": r.intention, "predicted": predicted}
+                                  for r, predicted in answers]  # fmt: skip
         scores += [asdict(ceiling) for split in splits for ceiling in human_ceiling(corpus, split)]
         _FLOORS[key] = [row | {"corpus": corpus.name, "fold": corpus.fold} for row in scores]
     return _FLOORS[key]

@@ -1,4 +1,4 @@
-"""Floors: scores that baselines reach without understanding the texts. A method's score counts only above them."""
+"""Floors: scores that baselines reach without reading. A model below the edit-aware one makes less of the edit."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -61,6 +61,8 @@ def candidate_layers(model: nn.Module, min_layer: int = 0, unit: str = "layer") 
     layers = [[*dict.fromkeys([*adapter_parameters(layer), *ps])] for layer, ps in zip(stack, others, strict=True)]
     if not any(layers):
         raise InputError(f"the adapters match no module inside the {len(stack)} layers; check target_modules")
+    if any(module.merged for _, module in adapter_modules(stack)):
+        raise InputError("the adapters are merged into the weights, so they would not learn; call unmerge_adapter()")
     _refuse_strays(model, stack, layers)
     allowed = [i for i, parameters in enumerate(layers) if parameters and i >= min_layer]
     if len(allowed) < 2:
@@ -101,8 +103,10 @@ def _refuse_strays(model: nn.Module, stack: nn.ModuleList, layers: list[list[nn.
 
 def frozen_head(model: nn.Module) -> str | None:
     """Return the name of the head if peft froze it, told of no task, and nothing else outside the layers learns."""
-    base, inside = getattr(model, "get_base_model", object)(), {id(p) for p in find_layers(model).parameters()}
-    if not hasattr(base, getattr(base, "base_model_prefix", "eval")) or model.active_peft_config.task_type == "SEQ_CLS":
+    base, inside = getattr(model, "get_base_model", lambda: model)(), {id(p) for p in find_layers(model).parameters()}
+    task = getattr(getattr(model, "active_peft_config", None), "task_type", None)
+    known = task in ("SEQ_CLS", "CAUSAL_LM") or not has_adapters(model)
+    if known or not hasattr(base, getattr(base, "base_model_prefix", "eval")):
         return None
     *_, (name, last) = ((n, {*map(id, m.parameters())}) for n, m in base.named_children() if [*m.parameters()])
     return None if last & inside or any(p.requires_grad and id(p) not in inside for p in model.parameters()) else name

@@ -59,7 +59,7 @@ class LayerTuner:
         layers = zip(self._names, self.layers.parameters, strict=True)
         if missing := [index for index, layer in layers if not {*map(id, layer)} <= held]:
             raise InputError(f"the optimizer lacks parameters of layers {missing}, so that they would never learn; "
-                             "create it while all adapters require gradients")  # fmt: skip
+                             "make it while all can learn (a loaded PeftModel needs is_trainable=True)")  # fmt: skip
         self._identity = describe(self.strategy) | {"candidate_layers": self._names}
         self.strategy.numbers = self.layers.indices
         self.strategy.begin(count, steps)
@@ -204,7 +204,8 @@ class LayerTuner:
         if module.training and torch.is_grad_enabled():
             self.batch = dict(kwargs)
             if (loss := getattr(output, "loss", None)) is not None and loss.requires_grad:
-                share = len(kwargs["labels"]) / self.full_batch if self.full_batch and self._is_mean else 1.0
+                full = self.full_batch if self._is_mean and "labels" in kwargs else None
+                share = len(kwargs["labels"]) / full if full else 1.0
                 loss.register_hook(lambda g: self._weights.append((g, share)) or (g if g is None else g * share))
 
     def _losses_without(self, sets: list[list[int]], factor: float) -> list[float]:

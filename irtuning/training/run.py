@@ -187,7 +187,7 @@ def _record(prepared: Prepared, trainer: ResumableTrainer, splits, probabilities
     steps = {
         "steps": [row | {"loss": loss} for row, loss in zip(history, trainer.step_losses(), strict=True)],
         "validation": [{"step": row["step"]} | {n: row[f"eval_{n}"] for n in CURVE} for row in evaluations],
-        "skipped_steps": sum(row["skipped"] for row in history)}  # fmt: skip
+        "skipped_steps": sum(row["gradient_norm"] is None for row in history)}  # fmt: skip
     meta = {"status": "complete", "starts": trainer.progress.starts, "processes": world_size(), "seconds": seconds}
     meta = provenance(prepared.device) | meta | {"step_seconds": trainer.progress.seconds}
     scores["test_scored"] = int(prepared.config.score_test)

@@ -6,7 +6,7 @@ import pytest
 from irtuning.analysis.ceiling import ANOTHER
 from irtuning.analysis.convergence import best_rates, step_cost, steps_to_loss
 from irtuning.analysis.figures.memory import PARTS, memory_parts
-from irtuning.analysis.figures.runs import convergence, score_by_size, score_comparison
+from irtuning.analysis.figures.runs import convergence, differences_by_size, score_comparison
 from irtuning.analysis.figures.style import method_colour, run_colour
 from irtuning.analysis.tables import METRICS, run_title, summary_table
 from irtuning.errors import InputError
@@ -30,6 +30,7 @@ def record(
                 "split_sizes": {"train": 100}, "labels": ["a", "b"]},
         "train": {"steps": steps, "validation": [{"step": 3, "macro_f1": score}]},
         "scores": {"validation": dict.fromkeys(METRICS, score)},
+        "predictions": {"validation": [{"id": f"{i}", "group": f"{i}", "intention": "ab"[i % 2], "predicted": "a"} for i in range(6)]},
         "meta": {"step_seconds": [0.1, 0.2, 0.3], "device": "CPU", "peak_memory_bytes": 5, "peak_memory_kind": "resident"},
     }  # fmt: skip
 
@@ -91,11 +92,8 @@ def test_figures_show_what_their_tables_say():
     assert any(list(line.get_xdata()) == [0.5, 0.6, 0.7] for line in axis.lines)
     assert any(list(line.get_xdata()) == [0.3, 0.3] for line in axis.lines)
     assert convergence(runs, smooth=1).axes[0].lines[0].get_ydata().tolist() == [3, 2, 1]
-    part = folds("ir", (0.2, 0.4), train_share=0.5)
-    for run in part:
-        run["run"]["split_sizes"]["train"] = 50
-    line = score_by_size(runs[:3] + part).axes[0].lines[0]
-    assert line.get_xdata().tolist() == [50, 100] and line.get_ydata().tolist() == pytest.approx([0.3, 0.6])
+    sizes = pandas.DataFrame({"train": ["50%", "100%", "slope"], "against": "full", "difference": [0.1, 0.2, 9], "low": 0, "high": 0.3})
+    assert differences_by_size(sizes).axes[0].lines[1].get_ydata().tolist() == [0.1, 0.2]
 
 
 def test_bars_of_predicted_memory_are_labelled_with_the_peak():

@@ -21,6 +21,8 @@ from irtuning.training.record import read_record
 COMMANDS = ("reproduce", "compare", "train", "predict", "corpus", "memory", "methods", "models", "settings",
             "probe")  # fmt: skip
 TINY = ("--model", "tiny-random", "--set", "max_length=32", "--max-steps", "2")
+# a shell lets its background jobs, and their children, ignore the signal
+INTERRUPTED = "import os, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nos.kill(os.getpid(), signal.SIGINT)\n"
 OWN = """from irtuning.method.strategies import Strategy
 
 class Mine(Strategy):
@@ -225,7 +227,7 @@ def test_bad_input_is_told_before_anything_is_written(arguments, message, tmp_pa
 
 
 def test_ctrl_c_before_training_says_so_in_one_line(tmp_path):
-    (tmp_path / "own.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n" + OWN)
+    (tmp_path / "own.py").write_text(INTERRUPTED + OWN)
     command = [sys.executable, "-m", "irtuning", "train", "--method", f"{tmp_path}/own.py:Mine", "--output", "run"]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "interrupted; what was recorded is kept\n")

@@ -5,10 +5,9 @@ import logging
 import pytest
 import torch
 from conftest import make_classifier
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, inject_adapter_in_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from irtuning import InputError, LayerTuner, RevisionClassifier, add_adapter, find_layers, load_corpus, train
 from test_every_model import SIZES
@@ -36,7 +35,10 @@ def tuned(model, strategy="last-k:share=0.5"):
                                           ({"task_type": "SEQ_CLS"}, False), ({"modules_to_save": ["score"]}, False)])
 def test_a_head_that_peft_froze_is_told_of_once(task, warned, caplog):
     with caplog.at_level(logging.WARNING, "irtuning"):
-        tuned(get_peft_model(make_classifier(), LoraConfig(**TARGETS, **task)))
+        model = get_peft_model(make_classifier(), LoraConfig(**TARGETS, **task))
+        if task.get("task_type") == "SEQ_CLS":  # frozen on purpose
+            model.base_model.model.score.requires_grad_(False)
+        tuned(model)
     said = [m for m in caplog.messages if "task_type" in m and "modules_to_save=['score']" in m]
     assert len(said) == warned
 
@@ -66,6 +68,24 @@ def test_a_weight_shared_by_all_layers_is_refused():
         tuned(model)
 
 
+def test_adapters_without_a_peft_model_leave_the_head_frozen_and_merged_or_loaded_ones_cannot_learn(tmp_path, caplog):
+    for config, warned in ((TARGETS | {"task_type": "SEQ_CLS"}, 1), (TARGETS | {"modules_to_save": ["score"]}, 0)):
+        for put in (lambda model, c: model.add_adapter(c), lambda model, c: inject_adapter_in_model(c, model)):
+            put(model := make_classifier(), LoraConfig(**config))
+            tuned(model)
+            assert len([m for m in caplog.messages if "the head 'score' is frozen" in m]) == warned
+            assert warned == (not any(p.requires_grad for p in model.score.parameters()))
+            caplog.clear()
+    model = get_peft_model(make_classifier(), LoraConfig(**TARGETS, task_type="SEQ_CLS"))
+    model.save_pretrained(tmp_path)
+    model.merge_adapter()
+    with pytest.raises(InputError, match=r"are merged into the weights.* call unmerge_adapter\(\)"):
+        tuned(model)
+    loaded = PeftModel.from_pretrained(make_classifier(), tmp_path)
+    with pytest.raises(InputError, match="lacks parameters of layers.*needs is_trainable=True"):
+        LayerTuner(loaded, "ir", torch.optim.SGD([torch.ones(1)]))  # nothing else can learn
+
+
 @pytest.mark.parametrize("task", [{"task_type": "SEQ_CLS"}, {}], ids=["classifier", "no-task"])
 def test_a_folder_that_peft_wrote_trains_and_predicts_the_same_after_reload(task, own_corpus, tmp_path):
     get_peft_model(make_classifier(), LoraConfig(**TARGETS, **task)).save_pretrained(tmp_path / "given")
@@ -73,6 +93,8 @@ def test_a_folder_that_peft_wrote_trains_and_predicts_the_same_after_reload(task
     corpus = load_corpus(own_corpus["corpus"], before="old", after="new", label="why", group="writer")
     run = train(corpus=corpus, model="tiny-random", max_steps=2, warmup_steps=0, learning_rate=1e-2, progress=False,
                 adapter=str(tmp_path / "given"), output=tmp_path / "run")  # fmt: skip
+    saved = PeftConfig.from_pretrained(tmp_path / "run" / "adapter")
+    assert (saved.r, {*saved.target_modules}, saved.task_type) == (2, {"q_proj"}, "SEQ_CLS")
     predicted = RevisionClassifier.load(tmp_path / "run").predict(corpus.validation)
     recorded = [row["probabilities"] for row in run.record["predictions"]["validation"]]
     assert [[*p.probabilities.values()] for p in predicted] == [pytest.approx(row, abs=1e-5) for row in recorded]

@@ -164,6 +164,22 @@ def says(scaled):
     return type(f"Says{scaled}", (Trainer,), {"loss_is_scaled_for_ga": scaled})
 
 
+class Positions(Trainer):
+    """A loss of the user's own that gives the model its inputs by position."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        outputs = model(inputs["input_ids"], inputs["attention_mask"], None, inputs["labels"])
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+
+def test_labels_by_position_leave_the_gradient_a_mean_of_equal_micro_batches(tmp_path):
+    one, four = IRTuning(), IRTuning()
+    for callback, batch, accumulation in ((one, 8, 1), (four, 2, 4)):
+        run(tmp_path, callback, Positions, examples=make_examples(8), per_device_train_batch_size=batch,
+            gradient_accumulation_steps=accumulation, max_steps=1)  # fmt: skip
+    assert norms(one) == pytest.approx(norms(four), rel=1e-3)
+
+
 @pytest.mark.parametrize(("trainer_class", "settings"), [
     (Trainer, {"label_smoothing_factor": 0.1}), (LayerwiseTrainer, {"label_smoothing_factor": 0.1}), (says(False), {}),
     (says(True), {"label_smoothing_factor": 0.1}), (Scaled, {}), (Scaled, {"label_smoothing_factor": 0.1}),

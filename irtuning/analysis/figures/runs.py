@@ -8,28 +8,32 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from irtuning.analysis.ceiling import ANOTHER
-from irtuning.analysis.convergence import class_scores, data_curve
+from irtuning.analysis.convergence import class_scores
 from irtuning.analysis.figures.style import (
     DOUBLE, LINES, canvas, corpus_panels, heat_map, legend_above, method_colour, run_colour, styled,
 )  # fmt: skip
-from irtuning.analysis.statistics import half_width
+from irtuning.analysis.statistics import EQUIVALENT, method_scores
 from irtuning.analysis.tables import KEYS, losses_table, runs_table, validation_table
 
 
 @styled
 def score_comparison(records: Sequence[dict], floors: Sequence[dict], split: str = "validation") -> Figure:
-    """Draw each run's macro F1, each method's mean with its 95 % t interval over runs, and what bounds them.
+    """Draw each run's macro F1, each method's score with its two-way 95 % interval, and what bounds them.
 
     A line is the mean edit-aware floor. A band is the 95 % interval of one annotator against another, if it is known.
+    Fewer than five runs get no interval.
     """
     table = runs_table(records, split)
     methods = list(table.method.unique())
+    scores = method_scores(records, split).set_index(["corpus", "model", "method"])
     figure, panels = corpus_panels(table, 0.24 * len(methods) + 1.3, sharey=True)
     for part, (axis,) in panels:
         for row, method in enumerate(methods):
             values, style = part.macro_f1[part.method == method], {"color": method_colour(method)}
             axis.plot(values, [row + 0.22] * len(values), "o", ms=3, alpha=0.5, mew=0, **style)
-            axis.errorbar(values.mean(), row - 0.1, xerr=half_width(values), fmt="D", ms=4, capsize=2, lw=1, **style)
+            mean = scores.loc[(part.corpus.iloc[0].partition(", ")[0], part.model.iloc[0], method)]
+            half = mean.macro_f1 - mean.low  # the intervals of scores are symmetric
+            axis.errorbar(mean.macro_f1, row - 0.1, xerr=half, fmt="D", ms=4, capsize=2, lw=1, **style)
         here = [f for f in floors if (f["corpus"], f["split"]) == (part.corpus.iloc[0].partition(", ")[0], split)]
         if known := [f["macro_f1"] for f in here if f["name"] == "edit-aware"]:
             axis.axvline(sum(known) / len(known), color="0.25", ls="--", lw=1, label="edit-aware floor")
@@ -85,18 +89,19 @@ def convergence(records: Sequence[dict], smooth: int = 10) -> Figure:
 
 
 @styled
-def score_by_size(records: Sequence[dict], split: str = "validation") -> Figure:
-    """Draw the mean macro F1 against the number of training examples, with the 95 % t interval over runs as a band."""
-    figure, panels = corpus_panels(data_curve(records, split), 2.6)
-    for part, (axis,) in panels:
-        for method, rows in part.groupby("method", sort=False):
-            grouped, colour = rows.groupby("train_examples").macro_f1, method_colour(method)
-            mean, half = grouped.mean(), grouped.apply(half_width).fillna(0)
-            axis.plot(mean.index, mean, "o-", color=colour, ms=3, lw=1.2, label=method)
-            axis.fill_between(mean.index, mean - half, mean + half, color=colour, alpha=0.15, lw=0)
-        axis.set(xscale="log", xlabel="training examples", ylabel=f"{split} macro F1", ylim=(0, None))
-        axis.set_xticks(sizes := sorted(part.train_examples.unique()), [f"{size:,}" for size in sizes])
-        axis.minorticks_off()
+def differences_by_size(table: pandas.DataFrame, split: str = "test") -> Figure:
+    """Draw the differences in a `size_differences` table against the share of train, over a band of no difference."""
+    rows = table[table.train.str.endswith("%")]
+    shares, others = list(dict.fromkeys(rows.train)), list(dict.fromkeys(rows.against))
+    figure, axis = canvas(DOUBLE, 2.6)
+    axis.axhline(0, color="0.4", lw=1)
+    axis.axhspan(-EQUIVALENT, EQUIVALENT, color="0.5", alpha=0.15, lw=0)
+    for number, (other, part) in enumerate(rows.groupby("against", sort=False)):
+        at = [shares.index(share) + 0.12 * (number - (len(others) - 1) / 2) for share in part.train]
+        style = {"color": method_colour(other), "label": f"ir - {other}", "fmt": "o", "ms": 4, "capsize": 2}
+        axis.errorbar(at, part.difference, yerr=part.high - part.difference, **style)
+    axis.set_xticks(range(len(shares)), shares)
+    axis.set(xlabel="share of the training split", ylabel=f"difference in {split} macro F1")
     return legend_above(figure)
 
 
@@ -121,5 +126,5 @@ def _rows(figure: Figure, names: Sequence[str], name: str) -> Figure:
         axis.set(xlabel=name)
         axis.grid(axis="x", alpha=0.3)
     figure.axes[0].set_yticks(range(len(names)), names)
-    figure.axes[0].invert_yaxis()
+    figure.axes[0].set_ylim(len(names) - 0.5, -0.5)
     return legend_above(figure)
