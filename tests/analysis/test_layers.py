@@ -12,7 +12,7 @@ from irtuning.analysis.layers import lock_in, rank_agreement, score_matrix, stab
 def record(scores, layers, method="ir", seed=1, depth=4):
     """A record of as many steps as there are rows of scores (None: the method keeps none) and of layers."""
     steps = [
-        {"step": i + 1, "scores": row, "layers": list(chosen), "skipped": False, "loss": 1.0}
+        {"step": i + 1, "scores": row, "layers": list(chosen), "gradient_norm": 1.0, "skipped": False, "loss": 1.0}
         for i, (row, chosen) in enumerate(zip(scores, layers, strict=True))
     ]
     config = {"corpus": "synthetic", "model": "mini", "method": method, "fold": 0, "seed": seed, "adapter": "lora",
