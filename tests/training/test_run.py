@@ -225,12 +225,13 @@ def test_a_gpu_that_is_too_small_gets_a_setting_that_fits(monkeypatch, method, b
     class Full(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
             monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: card)
+            if broken:
+                fail = Mock(side_effect=AttributeError("broken"))
+                monkeypatch.setattr("irtuning.method.strategies.IRTuningStrategy.worst_case", fail)
             raise torch.OutOfMemoryError
 
     advice = r"this run needs about .* set accumulation=\d+ \(predicted 1"
     if broken:
-        fail = Mock(side_effect=AttributeError("broken"))
-        monkeypatch.setattr("irtuning.method.strategies.IRTuningStrategy.worst_case", fail)
         advice = r"raise accumulation or set checkpointing=true \(memory could not be predicted: broken\)"
     options = {"corpus": "synthetic", "model": "mini", "batch_size": 64, "max_steps": 1, "max_length": 512}
     with pytest.raises(TrainingStopped, match=f"GPU of 2.0 GiB is out of memory[:;] {advice}"):
