@@ -57,7 +57,7 @@ def load_corpus(
     if source:
         options = {"split": split or kinds[0]} if len(kinds) > 1 else {}
         folder = locate(name, data_dir)
-        if source.checksum and source.digest(folder) != source.checksum:
+        if folder and source.checksum and source.digest(folder) != source.checksum:
             problem = f"{folder} does not hold the files of {name!r} as published; Git may have changed their line ends"
             raise InputError(f"{problem}. {source.cure()}")
         corpus = source.load(folder, fold, labels, **options)

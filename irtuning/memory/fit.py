@@ -1,7 +1,7 @@
-"""Predictions of what fits a GPU: a setting, the largest batch, the lowest layer, and a change that helps."""
+"""Predictions of what fits a GPU: a setting, the largest batch and the lowest layer."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from irtuning.errors import InputError
 from irtuning.memory.predict import predict_memory
@@ -40,21 +40,6 @@ def lowest_layer_that_fits(gpu_bytes: int, model="mini", method="ir", adapter="l
     layers = range(load_shape(model).num_hidden_layers - 1)
     peaks = (predict_memory(model, method, adapter, min_layer=layer, **settings).peak_bytes for layer in layers)
     return next((layer for layer, peak in enumerate(peaks) if peak <= usable_bytes(gpu_bytes)), None)
-
-
-def setting_that_fits(
-    predict: Callable[[int, bool], int], accumulation: int, batch_size: int, checkpointing: bool, gpu_bytes: int
-) -> str | None:
-    """Return, as text, a change that makes a run fit a GPU and keeps its result, or None if there is none.
-
-    More micro-batches are tried first, then checkpointing too, which costs time. `predict` returns the peak in bytes
-    for a number of micro-batches, with or without checkpointing; the next three arguments are those of the run now.
-    """
-    splits = [n for n in range(accumulation, batch_size + 1) if batch_size % n == 0]
-    for n, again in [(n, again) for again in sorted({checkpointing, True}) for n in splits]:
-        if (n, again) != (accumulation, checkpointing) and (peak := predict(n, again)) <= usable_bytes(gpu_bytes):
-            return f"accumulation={n}{', checkpointing=true' * again} (predicted {peak / 2**30:.1f} GiB)"
-    return None
 
 
 def fit_report(gpu_bytes: int | None, model="mini", method="ir", adapter="lora", **settings) -> dict[str, object]:

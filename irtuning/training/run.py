@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from transformers.utils.logging import disable_progress_bar
 
 from irtuning.corpora.base import SPLITS, Corpus
 from irtuning.errors import InputError, TrainingStopped, differences, unknown
-from irtuning.memory.fit import setting_that_fits
 from irtuning.method.layers import find_layers
 from irtuning.method.processes import refuse_sharding, world_size
 from irtuning.method.registry import facts
@@ -147,17 +147,11 @@ def _fit_and_save(prepared: Prepared, options: dict) -> dict:
 
 
 def _out_of_memory(prepared: Prepared) -> str:
-    """Return the message that the GPU is too small, with a setting that fits if one can be predicted."""
-    gpu_bytes = torch.cuda.get_device_properties(0).total_memory
-    text = f"the GPU of {gpu_bytes / 2**30:.1f} GiB is out of memory"
-    try:
-        now, predict = prepared.config, prepared.predicted_memory
-        needed, sizes = predict().peak_bytes / 2**30, (now.accumulation, now.batch_size, now.checkpointing, gpu_bytes)
-        change = setting_that_fits(lambda n, again: predict(accumulation=n, checkpointing=again).peak_bytes, *sizes)
-    except Exception as error:  # an error of the prediction must not hide the cause
-        return f"{text}; raise accumulation or set checkpointing=true (memory could not be predicted: {error})"
-    cure = f"set {change}" if change else "no accumulation fits; use a shorter max_length, smaller model or larger GPU"
-    return f"{text}: this run needs about {needed:.1f} GiB, without other processes on the GPU; {cure}"
+    """Return the message that the GPU is too small, with the memory that is predicted if it can be."""
+    text = f"the GPU of {torch.cuda.get_device_properties(0).total_memory / 2**30:.1f} GiB is out of memory"
+    with suppress(Exception):  # an error of the prediction must not hide the cause
+        text += f": this run needs about {prepared.predicted_memory().peak_bytes / 2**30:.1f} GiB"
+    return f"{text}; raise accumulation, set checkpointing=true, or ask `irtuning memory --gpu` what fits"
 
 
 def _record(prepared: Prepared, trainer: ResumableTrainer, splits, probabilities, seconds: dict[str, float]) -> dict:

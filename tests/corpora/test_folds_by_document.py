@@ -174,6 +174,23 @@ def test_iterater_from_disk_with_and_without_its_document_level(small_iterater, 
     assert why_no_ceiling(load_corpus("iterater")).startswith("human_doc_level.zip is not beside its files; get it from")
 
 
+def test_iterater_from_the_hub_where_no_file_can_be_fetched(small_iterater, monkeypatch):
+    rows = {split: list(map(json.loads, (small_iterater / f"{name}.json").read_text().splitlines()))
+            for split, name in zip(SPLITS, ("train", "dev", "test"), strict=True)}  # fmt: skip
+    monkeypatch.setenv("IRTUNING_DATA", str(small_iterater.parent))
+    corpus = load_corpus("iterater", split="published")
+    monkeypatch.delenv("IRTUNING_DATA")
+    monkeypatch.setattr("irtuning.corpora.sources._download", lambda *given: (_ for _ in ()).throw(OSError("no web")))
+    monkeypatch.setattr("datasets.load_dataset", lambda name, split: rows[split])
+    with pytest.raises(InputError, match="wanyu/IteraTeR_human_sent on the Hub is not the published release"):
+        load_corpus("iterater")
+    monkeypatch.setattr(iterater, "RELEASE", "")  # any release
+    assert load_corpus("iterater", split="published").checksum == corpus.checksum
+    monkeypatch.setattr("datasets.load_dataset", lambda name, split: (_ for _ in ()).throw(ConnectionError("no Hub")))
+    with pytest.raises(InputError, match="wanyu/IteraTeR_human_sent: no Hub.*IRTUNING_DATA"):
+        load_corpus("iterater")
+
+
 EDIT = re.compile(r'<edit type="?(.*?)"? crr= ?"(.*?)" comments=".*?">(.*?)</edit>', re.DOTALL)
 
 

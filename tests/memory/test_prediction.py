@@ -13,7 +13,7 @@ from irtuning.cli import app
 from irtuning.companion.reproduce import dry_run
 from irtuning.memory import estimate
 from irtuning.memory.estimate import LIBRARY_BYTES, layers_that_learn, trace_layers
-from irtuning.memory.fit import setting_that_fits, usable_bytes
+from irtuning.memory.fit import usable_bytes
 from irtuning.memory.predict import PARTS, highest_peaks, predict_memory
 from irtuning.memory.tracing import highest
 from irtuning.method import registry
@@ -141,17 +141,6 @@ def test_a_strategy_of_ones_own_is_predicted_as_class_and_as_instance(monkeypatc
     by_text = predict_memory(**SMALL, method="last-k", share=0.25)
     assert predict_memory(**SMALL, method=quarter).layers == by_text.layers == 3
     assert predict_memory(**SMALL, method=quarter, min_layer=8).lowest_layer == 11 and quarter.min_layer == 0
-
-
-def test_a_setting_that_fits_splits_the_batch_before_it_recomputes():
-    def change(gib, accumulation=1, checkpointing=False):
-        peaks, gpu_bytes = (lambda n, again: 8 * GIB // n // (1 + 3 * again)), int((gib + 0.5) * GIB / 0.95) + 1
-        return setting_that_fits(peaks, accumulation, 4, checkpointing, gpu_bytes)
-
-    assert change(4) == "accumulation=2 (predicted 4.0 GiB)" and change(3) == "accumulation=4 (predicted 2.0 GiB)"
-    again = "accumulation=2, checkpointing=true (predicted 1.0 GiB)"
-    assert change(1.5) == change(1.5, checkpointing=True) == again
-    assert change(0.1) is change(8, 4, True) is None
 
 
 def test_runs_are_predicted_from_their_configurations():
