@@ -15,6 +15,7 @@ from irtuning.memory.tracing import ACTIVATIONS, BLOCK, GRADIENTS, TEMPORARY, Se
 from irtuning.method.layers import candidate_layers, find_layers, let_backprop_end_early
 from irtuning.method.strategies import Strategy
 from irtuning.models.adapters import adapted_classifier
+from irtuning.models.float8 import freeze_in_float8
 from irtuning.models.loading import load_shape, position_limit, resolve, with_depth
 
 LIBRARY_BYTES = 2 * 32 * 2**20  # cuBLAS's workspace on Hopper GPUs, one for the forward and one for the autograd thread
@@ -36,6 +37,7 @@ class Setting:
     precision: str
     padded: bool
     labels: int
+    float8: bool = False  # whether the frozen base is in float8
 
 
 def layers_that_learn(strategy: Strategy, depth: int) -> tuple[list[int], list[int]]:
@@ -115,6 +117,8 @@ def trace_layers(setting: Setting, depth: int, chosen: list[int]) -> tuple[np.nd
         if setting.length > (limit := position_limit(model) or setting.length):
             raise InputError(f"length {setting.length} is beyond {setting.model}'s context of {limit} tokens")
         model = adapted_classifier(model, setting.adapter, checkpointing=setting.checkpointing, **dict(setting.options))
+    if setting.float8:
+        freeze_in_float8(model)
     layers = find_layers(model)
     inside = {id(t) for t in _tensors(layers)}
     outside, layer = _weights(t for t in _tensors(model) if id(t) not in inside), _weights(_tensors(layers[1]))

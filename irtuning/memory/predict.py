@@ -4,7 +4,7 @@ A step is traced with tensors that have no storage. The prediction is what PyTor
 leaves out the CUDA context, fragmentation, and evaluation in larger batches.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, fields
 
 from irtuning.errors import InputError, unknown
@@ -51,7 +51,7 @@ def predict_memory(
     model: str = "mini", method: str | type[Strategy] | Strategy = "ir", adapter: str = "lora",
     batch: int | None = None, length: int | None = None, *, checkpointing: bool = False, min_layer: int = 0,
     share: float | None = None, accumulation: int = 1, precision: str = "bf16", optimizer: str = "fused",
-    padded: bool = True, labels: int = 9, **options: object,
+    padded: bool = True, labels: int = 9, speed: Collection[str] = (), **options: object,
 ) -> MemoryPrediction:  # fmt: skip
     """Predict the peak memory of training on a GPU. Neither the GPU nor the weights are needed.
 
@@ -68,6 +68,7 @@ def predict_memory(
         precision: `bf16` or `fp32`, for the frozen weights and for autocast.
         optimizer: `fused` (the Trainer's) or `foreach`, which needs a copy of what learns.
         padded: whether a batch has examples shorter than `length`, so that attention needs a mask.
+        speed: accelerations; of them only `float8` changes the memory.
         options: rank, alpha, dropout, width and target_modules of the adapter.
 
     Raises:
@@ -85,7 +86,8 @@ def predict_memory(
     adapter = adapter if strategy.scope == "adapters" else None
     values = {key: options.get(key, own.get(key)) for key in ADAPTER_SETTINGS} if adapter else {}
     options = tuple((key, tuple(value) if isinstance(value, list) else value) for key, value in values.items())
-    setting = Setting(model, adapter, options, batch // accumulation, length, checkpointing, precision, padded, labels)
+    setting = Setting(model, adapter, options, batch // accumulation, length, checkpointing, precision, padded, labels,
+                      "float8" in (speed or ()))  # fmt: skip
     chosen, ever = layers_that_learn(strategy, load_shape(model).num_hidden_layers)
     parts = bytes_by_part(setting, chosen, ever, accumulation, optimizer)
     parts["note"] = FIXED if ever == chosen and strategy.importance is None else DRAWN
