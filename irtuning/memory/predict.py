@@ -51,7 +51,8 @@ def predict_memory(
     model: str = "mini", method: str | type[Strategy] | Strategy = "ir", adapter: str = "lora",
     batch: int | None = None, length: int | None = None, *, checkpointing: bool = False, min_layer: int = 0,
     share: float | None = None, accumulation: int = 1, precision: str = "bf16", optimizer: str = "fused",
-    padded: bool = True, labels: int = 9, speed: Collection[str] = (), **options: object,
+    padded: bool = True, labels: int = 9, speed: Collection[str] = (), quantize: str = "none",
+    **options: object,
 ) -> MemoryPrediction:  # fmt: skip
     """Predict the peak memory of training on a GPU. Neither the GPU nor the weights are needed.
 
@@ -68,7 +69,7 @@ def predict_memory(
         precision: `bf16` or `fp32`, for the frozen weights and for autocast.
         optimizer: `fused` (the Trainer's) or `foreach`, which needs a copy of what learns.
         padded: whether a batch has examples shorter than `length`, so that attention needs a mask.
-        speed: accelerations; of them only `float8` changes the memory.
+        speed, quantize: accelerations, of which `float8` changes the memory; `4bit` for a base in 4 bits.
         options: rank, alpha, dropout, width and target_modules of the adapter.
 
     Raises:
@@ -80,14 +81,14 @@ def predict_memory(
         raise InputError(f"method {name!r} takes no share; leave it out")
     strategy = as_strategy(method, **({} if share is None else {"share": share}))
     batch, length = own["batch_size"] if batch is None else batch, own["max_length"] if length is None else length
-    _check(batch, length, accumulation, min_layer, precision, optimizer, labels, options)
+    _check(batch, length, accumulation, min_layer, precision, quantize, optimizer, labels, options)
     from irtuning.memory.estimate import Setting, bytes_by_part, layers_that_learn  # imports torch
     strategy.min_layer = max(strategy.min_layer, min_layer)
     adapter = adapter if strategy.scope == "adapters" else None
     values = {key: options.get(key, own.get(key)) for key in ADAPTER_SETTINGS} if adapter else {}
     options = tuple((key, tuple(value) if isinstance(value, list) else value) for key, value in values.items())
     setting = Setting(model, adapter, options, batch // accumulation, length, checkpointing, precision, padded, labels,
-                      "float8" in (speed or ()))  # fmt: skip
+                      quantize if quantize != "none" else "float8" * ("float8" in speed))  # fmt: skip
     chosen, ever = layers_that_learn(strategy, load_shape(model).num_hidden_layers)
     parts = bytes_by_part(setting, chosen, ever, accumulation, optimizer)
     parts["note"] = FIXED if ever == chosen and strategy.importance is None else DRAWN
@@ -109,7 +110,7 @@ def memory_table(model="mini", adapter="lora", methods: Iterable = tuple(METHODS
     return pandas.DataFrame([predict_memory(model, method, adapter, **settings).to_dict() for method in methods])
 
 
-def _check(batch, length, accumulation, min_layer, precision, optimizer, labels, options) -> None:
+def _check(batch, length, accumulation, min_layer, precision, quantize, optimizer, labels, options) -> None:
     if wrong := sorted(set(options) - set(ADAPTER_SETTINGS)):
         raise unknown("setting of a memory prediction", wrong[0], ADAPTER_SETTINGS)
     least = {"batch": batch, "length": length, "accumulation": accumulation, "labels": labels}
@@ -117,7 +118,7 @@ def _check(batch, length, accumulation, min_layer, precision, optimizer, labels,
     problems = [f"{name} is {v!r}, give 1 or more" for name, v in least.items() if not isinstance(v, int) or v < 1]
     if not problems and batch % accumulation:
         problems = [f"batch {batch} is not a multiple of accumulation {accumulation}"]
-    named = ("precision", precision, ("bf16", "fp32")), ("optimizer", optimizer, ("fused", "foreach"))
+    named = ("precision", precision, ("bf16", "fp32")), ("quantize", quantize, ("none", "4bit")), ("optimizer", optimizer, ("fused", "foreach"))
     problems += [f"{name} is {v!r}, give one of {choices}" for name, v, choices in named if v not in choices]
     problems += [f"min_layer is {min_layer}, give 0 or more"] * (min_layer < 0)
     if problems:

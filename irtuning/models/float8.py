@@ -71,6 +71,13 @@ class Float8Linear(nn.Linear):
         return output.reshape(*inputs.shape[:-1], self.out_features)
 
 
+def frozen_linears(model: nn.Module) -> list[tuple[nn.Module, str, nn.Linear]]:
+    """Return the frozen linear layers of the base inside the transformer layers, with their parents and names there."""
+    parents = (module for module in find_layers(model).modules() if not isinstance(module, nn.ModuleDict))  # of adapters
+    return [(parent, name, child) for parent in parents for name, child in parent.named_children()
+            if isinstance(child, nn.Linear) and not child.weight.requires_grad]  # fmt: skip
+
+
 def freeze_in_float8(model: nn.Module) -> None:
     """Replace every frozen linear layer inside the transformer layers by a `Float8Linear`. Call it after peft.
 
@@ -79,10 +86,7 @@ def freeze_in_float8(model: nn.Module) -> None:
     Raises:
         InputError: the GPU cannot multiply in float8, a width is no multiple of 16, or the base is quantized already.
     """
-    stack = find_layers(model)
-    parents = (module for module in stack.modules() if not isinstance(module, nn.ModuleDict))  # it holds adapters
-    linears = [(parent, name, child) for parent in parents for name, child in parent.named_children()
-               if isinstance(child, nn.Linear) and not child.weight.requires_grad]  # fmt: skip
+    linears = frozen_linears(model)
     if torch.cuda.is_available() and torch.cuda.get_device_capability() < CAPABILITY:
         raise InputError(f"{torch.cuda.get_device_name()} cannot multiply in float8, which needs compute "
                          "capability 8.9 or more; leave float8 out of speed")  # fmt: skip

@@ -169,8 +169,9 @@ def test_runs_are_predicted_from_their_configurations():
     prepared = prepare(config, load=False, on_device="cuda")
     direct = predict_memory("phi-2", "last-k:share=0.25", batch=8, **same)
     assert prepared.predicted_memory() == direct and direct.length == 256
-    with pytest.raises(InputError, match="quantize"):
-        prepared.predicted_memory(quantize="4bit")
+    packed = prepared.predicted_memory(quantize="4bit")
+    assert packed == predict_memory("phi-2", "last-k:share=0.25", batch=8, quantize="4bit", **same)
+    assert packed.weights < 0.35 * direct.weights
 
 
 def test_table_figure_and_command_show_the_same_numbers():
