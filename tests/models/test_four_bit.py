@@ -35,16 +35,19 @@ def test_a_run_learns_in_4_bits_and_the_saved_one_predicts_what_it_was_scored_on
 def test_gradients_pass_through_the_base_also_after_an_evaluation():
     model, ids = adapted("4bit"), torch.arange(1, 41).reshape(2, 20)
 
+    def loss():
+        with torch.autocast("cpu", torch.bfloat16):
+            return model(input_ids=ids, labels=torch.tensor([0, 1])).loss
+
     def gradient():
         model.train().zero_grad()
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = model(input_ids=ids, labels=torch.tensor([0, 1])).loss
-        loss.backward()
+        loss().backward()
         return torch.cat([p.grad.flatten() for p in adapter_parameters(find_layers(model)[0])])
 
     before = gradient()
+    model.eval()
     with torch.no_grad():
-        model.eval()(input_ids=ids)
+        loss()
     assert before.norm() > 0 and torch.allclose(gradient(), before, rtol=1e-3)
 
 
