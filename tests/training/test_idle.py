@@ -1,0 +1,42 @@
+"""The optimizer's state of layers that do not learn: dropped, or held elsewhere, which changes no step."""
+
+import pytest
+import torch
+from conftest import collate, make_classifier, make_examples
+from test_resume import STEPS, resumable
+
+from irtuning import InputError, LayerTuner, LayerwiseTuning, RunConfig, add_adapter, train
+from irtuning.training.idle import IdleStates
+
+
+class Watched(IdleStates):
+    """Notes after every step which parameters have no state at home."""
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        super().on_train_begin(args, state, control, model=model, **kwargs)
+        self.seen = []
+
+    def on_step_end(self, args, state, control, model=None, optimizer=None, **kwargs):
+        learn = {p for p in model.parameters() if p.requires_grad}
+        self.seen.append((self.away & learn, self.away == {p for p in optimizer.state if p not in learn}, len(self.away)))
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch", "adamw_torch_fused"])
+def test_a_state_held_elsewhere_is_the_same_step_by_step_and_over_a_resume(tmp_path, optim):
+    """Both devices are the CPU, so that it runs anywhere: each move is a copy, and the old tensor is gone."""
+    ends = []
+    for how, checkpoint in (("keep", None), ("offload", None), ("offload", tmp_path / "offload" / "checkpoint-6"),
+                            ("keep", tmp_path / "offload" / "checkpoint-6")):  # fmt: skip
+        idle = Watched(how)
+        trainer = resumable(tmp_path / how, LayerwiseTuning("rst:share=0.5"), optim=optim)
+        trainer.add_callback(idle)
+        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        states = trainer.optimizer.optimizer.state_dict()["state"]
+        ends.append((trainer.model.state_dict(), {i: s for i, s in states.items()}))
+        if how == "offload":
+            assert all(not wrong and right for wrong, right, _ in idle.seen) and idle.seen[-1][2] > 0
+    for weights, states in ends[1:]:
+        assert all(torch.equal(value, weights[name]) for name, value in ends[0][0].items())
+        assert states.keys() == ends[0][1].keys()
+        for index, state in states.items():
+            assert all(torch.equal(value, state[name]) for name, value in ends[0][1][index].items())
