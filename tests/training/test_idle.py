@@ -3,9 +3,10 @@
 import pytest
 import torch
 from conftest import collate, make_classifier, make_examples
-from test_resume import STEPS, resumable
+from test_resume import resumable
 
-from irtuning import InputError, LayerTuner, LayerwiseTuning, RunConfig, add_adapter, train
+from irtuning import LayerwiseTuning, add_adapter
+from irtuning.method.layers import candidate_layers
 from irtuning.training.idle import IdleStates
 
 
@@ -32,7 +33,7 @@ def test_a_state_held_elsewhere_is_the_same_step_by_step_and_over_a_resume(tmp_p
         trainer.add_callback(idle)
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
         states = trainer.optimizer.optimizer.state_dict()["state"]
-        ends.append((trainer.model.state_dict(), {i: s for i, s in states.items()}))
+        ends.append((trainer.model.state_dict(), states))
         if how == "offload":
             assert all(not wrong and right for wrong, right, _ in idle.seen) and idle.seen[-1][2] > 0
     for weights, states in ends[1:]:
@@ -40,3 +41,28 @@ def test_a_state_held_elsewhere_is_the_same_step_by_step_and_over_a_resume(tmp_p
         assert states.keys() == ends[0][1].keys()
         for index, state in states.items():
             assert all(torch.equal(value, state[name]) for name, value in ends[0][1][index].items())
+
+
+def test_a_dropped_state_begins_anew_in_any_loop_and_only_training_passes_count():
+    model = add_adapter(make_classifier(), "lora", r=2, dropout=0.0)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01, weight_decay=0.0)
+    idle, layers = IdleStates("drop"), candidate_layers(model)
+    idle.attach(model, optimizer)
+    for chosen in ([0, 1], [1], [0, 1]):
+        layers.freeze_all_but(chosen)
+        before = [p.detach().clone() for p in layers.parameters[0]]
+        model.train()(**collate(make_examples(6))).loss.backward()
+        optimizer.step()
+        held = [[len(optimizer.state.get(p, ())) > 0 for p in part] for part in layers.parameters[:3]]
+        assert [{*part} for part in held] == [{0 in chosen}, {True}, {False}]
+        if chosen == [0, 1]:  # the first step of Adam moves every weight by the learning rate against its gradient
+            for old, new in zip(before, layers.parameters[0], strict=True):
+                step = 0.01 * new.grad / (new.grad.abs() + 1e-8)
+                assert torch.allclose(new.detach(), old - step, rtol=0, atol=1e-6)
+        optimizer.zero_grad()
+        layers.freeze_all_but([2])
+        model.eval()(**collate(make_examples(6)))  # drops nothing
+    assert [optimizer.state[p]["step"].item() for p in (layers.parameters[0][0], layers.parameters[1][0])] == [1, 3]
+    idle.remove()
+    model.train()(**collate(make_examples(6)))
+    assert layers.parameters[1][0] in optimizer.state
