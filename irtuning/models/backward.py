@@ -50,9 +50,9 @@ def _skipping(forward: Callable, parameters: list[nn.Parameter]) -> Callable:
             return forward(*args, **kwargs)
         with torch.no_grad():
             output = forward(*args, **kwargs)
-        first, *rest = output if isinstance(output, tuple) else (output,)
-        first = _Straight.apply(hidden, first)
-        return (first, *rest) if isinstance(output, tuple) else first
+        if isinstance(output, tuple):
+            return _Straight.apply(hidden, output[0]), *output[1:]
+        return _Straight.apply(hidden, output)
     return skipping
 
 
@@ -68,9 +68,9 @@ def _is_residual(model: nn.Module, layer: nn.Module) -> bool:
         found.append(output.shape == hidden.shape and _paths(output.grad_fn, source) == 1)
         raise StopIteration  # the rest of the forward pass is not needed
     ids, training = torch.ones(1, 4, dtype=torch.long, device=next(layer.parameters()).device), model.training
-    with torch.compiler.set_stance("force_eager"), layer.register_forward_pre_hook(look, with_kwargs=True):
-        with contextlib.suppress(StopIteration):
-            model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))
+    with (torch.compiler.set_stance("force_eager"), layer.register_forward_pre_hook(look, with_kwargs=True),
+          contextlib.suppress(StopIteration)):  # fmt: skip
+        model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))
     model.train(training)
     return found == [True]
 

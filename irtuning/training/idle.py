@@ -8,38 +8,36 @@ from transformers import TrainerCallback
 class IdleStates(TrainerCallback):
     """Callback that drops the optimizer's state of parameters that do not learn, or holds it on another device.
 
-    Before each training forward pass, `requires_grad` tells which parameters learn, whatever chose them. With `drop`,
-    a parameter that learns again starts with a new state. With `offload`, the state is as with `keep`, step by step: it
-    is copied on a stream of its own, beside the forward and the backward pass, and the optimizer's step waits for it.
-    It stays in `optimizer.state`, so that a checkpoint of the optimizer has all of it. In a loop without a Trainer,
-    call `attach`. Related: BAdam and GRASS (arXiv 2604.07808).
+    Before each training forward pass, `requires_grad` tells which parameters learn, whatever chose them. With `drop`, a
+    parameter that learns again starts with a new state. With `offload`, every step is the same as with `keep`: states
+    are copied on a stream of their own beside the forward and the backward pass, and the optimizer waits for them.
+    They stay in `optimizer.state`, so that its checkpoint is complete; a resume loads all of them to the GPU first. In
+    a loop without a Trainer, call `attach` and, at the end, `remove`. Related: BAdam, GRASS (arXiv 2604.07808).
     """
-    def __init__(self, how: str, away: torch.device | str = "cpu"):
-        self.how, self.away_on = how, torch.device(away)
-        self.away: set[nn.Parameter] = set()  # parameters whose state is on the other device
+    def __init__(self, how: str, host: torch.device | str = "cpu"):
+        self.how, self.host, self.away = how, torch.device(host), set()  # `away`: parameters whose state is on the host
         self._handles, self._stream = [], None
 
     def attach(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Add the hooks to a model and its optimizer. `remove` takes them away."""
-        self.optimizer = optimizer
+        """Add the hooks to a model and to its optimizer."""
+        self.optimizer, device = optimizer, next(model.parameters()).device
+        self.away = self.away.intersection(optimizer.state)  # empty for a new optimizer
         self._handles = [model.register_forward_pre_hook(self._before_forward)] if self.how != "keep" else []
-        if self.how == "offload" and (device := next(model.parameters()).device).type == "cuda":
+        if self.how == "offload" and device.type == "cuda":
             self._stream = torch.cuda.Stream(device)
-            self._handles += [
-                optimizer.register_step_pre_hook(lambda *_: torch.cuda.current_stream().wait_stream(self._stream)),
-                optimizer.register_state_dict_pre_hook(lambda *_: self._stream.synchronize())]  # fmt: skip
+            wait = lambda *_: torch.cuda.current_stream(device).wait_stream(self._stream)  # noqa: E731
+            self._handles.append(optimizer.register_step_pre_hook(wait))
+            self._handles.append(optimizer.register_state_dict_pre_hook(lambda _: self._stream.synchronize()))
 
     def remove(self) -> None:
-        """Remove all hooks. States stay where they are."""
-        for handle in self._handles:
-            handle.remove()
+        """Remove all hooks. The states stay where they are."""
+        while self._handles:
+            self._handles.pop().remove()
 
     def on_train_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
-        """Attach to the Trainer's model and optimizer."""
-        self.attach(model, getattr(optimizer, "optimizer", optimizer))  # accelerate wraps the optimizer
+        self.attach(model, getattr(optimizer, "optimizer", optimizer))  # the optimizer inside accelerate's
 
     def on_train_end(self, args, state, control, **kwargs):
-        """Remove all hooks."""
         self.remove()
 
     def _before_forward(self, module: nn.Module, args: tuple) -> None:
@@ -53,12 +51,10 @@ class IdleStates(TrainerCallback):
             return
         coming = [p for p in self.away if p.requires_grad]
         if self._stream and (leaving or coming):
-            self._stream.wait_stream(torch.cuda.current_stream())  # for the last optimizer step
-        for parameter in leaving:  # first, so that both are never on the GPU at once
-            self._move(states[parameter], self.away_on)
-        for parameter in coming:
-            self._move(states[parameter], parameter.device)
-        self.away = (self.away | {*leaving}) - {*coming}
+            self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))  # for the last optimizer step
+        for parameter in [*leaving, *coming]:  # in this order, so that the GPU never has to hold both
+            self._move(states[parameter], parameter.device if parameter in self.away else self.host)
+        self.away = self.away.union(leaving).difference(coming)
 
     def _move(self, state: dict, device: torch.device) -> None:
         for name, value in state.items():
@@ -67,5 +63,5 @@ class IdleStates(TrainerCallback):
                 state[name] = torch.empty_like(value, device=device, pin_memory=pinned)
                 with torch.cuda.stream(self._stream):
                     state[name].copy_(value, non_blocking=True)
-                if self._stream and value.is_cuda:
-                    value.record_stream(self._stream)  # its memory is free when the copy has ended
+                if value.is_cuda:  # its memory is free only when the copy has ended
+                    value.record_stream(self._stream)
