@@ -50,8 +50,7 @@ def layers_that_learn(strategy: Strategy, depth: int) -> tuple[list[int], list[i
 
 
 def bytes_by_part(
-    setting: Setting, chosen: list[int], ever: list[int], accumulation: int = 1, optimizer: str = "fused",
-    idle: str = "keep",
+    setting: Setting, chosen: list[int], ever: list[int], accumulation: int = 1, idle: str = "keep"
 ) -> dict[str, int]:
     """Return the bytes of each part at the highest point of a training step.
 
@@ -59,7 +58,6 @@ def bytes_by_part(
         chosen: layers that learn at this step.
         ever: layers that have learned by the end of this step, and so have an optimizer state.
         accumulation: micro-batches in the step.
-        optimizer: form of AdamW, `fused` or `foreach`; the latter makes a copy of the gradients.
         idle: `keep`, or `drop` or `offload`, which leave on the GPU the state of the chosen layers alone.
     """
     depth, outside, layer, kinds = trace_setting(setting)
@@ -71,12 +69,12 @@ def bytes_by_part(
     if accumulation > 1:  # the second micro-batch finds gradients that exist already
         held = Segment(np.array([gradients, 0, 0]), np.array([gradients, 0, 0]))
         segments = [held, *(Segment(segment.change * [0, 1, 1], segment.peak) for segment in segments)]
-    at_peak = max(highest(segments).tolist(), [gradients, 0, gradients * (optimizer == "foreach")], key=sum)
+    at_peak = max(highest(segments).tolist(), [gradients, 0, 0], key=sum)
     return {
         "weights": fixed if adapted else fixed + can_learn,
         "adapters": can_learn if adapted else 0,
         "gradients": at_peak[GRADIENTS],
-        "optimizer_state": 2 * have_state + BLOCK * counters * (optimizer == "fused"),
+        "optimizer_state": 2 * have_state + BLOCK * counters,
         "activations": at_peak[ACTIVATIONS],
         "temporary": at_peak[TEMPORARY] + LIBRARY_BYTES,
     }

@@ -15,8 +15,7 @@ from irtuning.models.loading import load_shape, resolve
 PARTS = ("weights", "adapters", "gradients", "optimizer_state", "activations", "temporary")
 FIXED = "predicted; the same layers learn at every step"
 DRAWN = "predicted; the most layers the method can draw, the lowest allowed among them"
-CHOICES = {"precision": ("bf16", "fp32"), "optimizer": ("fused", "foreach"), "backward": ("exact", "skip"),
-           "idle": ("keep", "drop", "offload")}  # fmt: skip
+CHOICES = {"precision": ("bf16", "fp32"), "backward": ("exact", "skip"), "idle": ("keep", "drop", "offload")}
 ADAPTER_SETTINGS = ("rank", "alpha", "dropout", "width", "target_modules")
 
 
@@ -52,8 +51,8 @@ class MemoryPrediction:
 def predict_memory(
     model: str = "mini", method: str | type[Strategy] | Strategy = "ir", adapter: str = "lora",
     batch: int | None = None, length: int | None = None, *, checkpointing: bool = False, min_layer: int = 0,
-    share: float | None = None, accumulation: int = 1, precision: str = "bf16", optimizer: str = "fused",
-    padded: bool = True, labels: int = 9, backward: str = "exact", idle: str = "keep", **options: object,
+    share: float | None = None, accumulation: int = 1, precision: str = "bf16", padded: bool = True,
+    labels: int = 9, backward: str = "exact", idle: str = "keep", **options: object,
 ) -> MemoryPrediction:  # fmt: skip
     """Predict the peak memory of training on a GPU. Neither the GPU nor the weights are needed.
 
@@ -68,7 +67,6 @@ def predict_memory(
         checkpointing: whether each layer recomputes its activations in the backward pass.
         min_layer, share: the lowest layer that may learn; the share of the layers, for methods with a budget.
         precision: `bf16` or `fp32`, for the frozen weights and for autocast.
-        optimizer: `fused` (the Trainer's) or `foreach`, which needs a copy of what learns.
         padded: whether a batch has examples shorter than `length`, so that attention needs a mask.
         backward: `exact` or `skip`, see `irtuning.models.backward`.
         idle: `keep`, `drop` or `offload`: whether the optimizer's state of layers that do not learn is on the GPU.
@@ -83,7 +81,7 @@ def predict_memory(
         raise InputError(f"method {name!r} takes no share; leave it out")
     strategy = as_strategy(method, **({} if share is None else {"share": share}))
     batch, length = own["batch_size"] if batch is None else batch, own["max_length"] if length is None else length
-    named = {"precision": precision, "optimizer": optimizer, "backward": backward, "idle": idle}
+    named = {"precision": precision, "backward": backward, "idle": idle}
     _check(batch, length, accumulation, min_layer, named, labels, options)
     from irtuning.memory.estimate import Setting, bytes_by_part, layers_that_learn  # imports torch
     strategy.min_layer = max(strategy.min_layer, min_layer)
@@ -93,7 +91,7 @@ def predict_memory(
     setting = Setting(model, adapter, options, batch // accumulation, length, checkpointing, precision, padded, labels,
                       backward)  # fmt: skip
     chosen, ever = layers_that_learn(strategy, load_shape(model).num_hidden_layers)
-    parts = bytes_by_part(setting, chosen, ever, accumulation, optimizer, idle)
+    parts = bytes_by_part(setting, chosen, ever, accumulation, idle)
     parts["note"] = FIXED if ever == chosen and strategy.importance is None else DRAWN
     return MemoryPrediction(model, name, adapter, batch, length, checkpointing, len(chosen), min(chosen), **parts)
 

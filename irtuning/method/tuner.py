@@ -59,12 +59,13 @@ class LayerTuner:
                              "create it while all adapters require gradients")  # fmt: skip
         self._identity = describe(self.strategy) | {"candidate_layers": self.layers.indices}
         self.strategy.begin(len(self.layers.indices), steps)
-        self.rng = np.random.default_rng(seed)
-        self.history: list[dict] = []
+        self.rng, self.history = np.random.default_rng(seed), []
         importance, unmeasured = self.strategy.importance, [None] * len(self.layers.indices)
         self.scores = weight_scores(model, self.layers) if importance == "weight" else unmeasured
         self.batch = {}  # inputs of the last training forward pass
-        self._weights = []  # the gradient of each backward pass of this step with respect to the model's own loss
+        self._is_mean = "SequenceClass" in (getattr(model, "loss_type", None) or "")  # the model's own loss
+        self.full_batch: int | None = None  # of a micro-batch; with it, shorter ones count less, for `mean_scale`
+        self._weights = []  # for each backward pass: gradient with respect to the model's own loss, share of examples
         self._required = [(p, p.requires_grad) for part in (*self.layers.parameters, self.layers.below) for p in part]
         self._chosen: list[int] | None = None  # positions of the layers that learn; None outside a step
         self._meter = CosineMeter(model, self.layers, self.strategy.score) if importance == "cosine" else None
@@ -138,10 +139,11 @@ class LayerTuner:
         A Trainer may sum the micro-batches' losses, since it expects a model to divide by the examples of the step. A
         sequence classifier's own loss is a mean over the micro-batch. What the backward passes gave to it tells.
         """
-        is_mean = "SequenceClass" in (getattr(self.model, "loss_type", None) or "")
-        weights = [weight for weight in self._weights if weight is not None]  # DDP gives None for a loss not used
-        is_cut = is_mean and len(weights) * world_size() > 1
-        return 1 / max(1.0, sum(weight.item() for weight in weights) / unit) if is_cut else 1.0
+        weights = [(g.item(), share) for g, share in self._weights if g is not None]  # DDP: None for a loss not used
+        if not self._is_mean or len(weights) * world_size() <= 1:
+            return 1.0
+        given = sum(weight for weight, _ in weights)
+        return given / sum(weight * share for weight, share in weights) / max(1.0, given / unit)
 
     def state_dict(self) -> dict:
         """Return everything that changes during training as a JSON object. Call it only between two steps."""
@@ -195,7 +197,8 @@ class LayerTuner:
         if module.training and torch.is_grad_enabled():
             self.batch = dict(kwargs)
             if (loss := getattr(output, "loss", None)) is not None and loss.requires_grad:
-                loss.register_hook(self._weights.append)
+                share = len(kwargs["labels"]) / self.full_batch if self.full_batch and self._is_mean else 1.0
+                loss.register_hook(lambda g: self._weights.append((g, share)) or (g if g is None else g * share))
 
     def _losses_without(self, sets: list[list[int]], factor: float) -> list[float]:
         """Return the losses of the last training batch with each set of positions suppressed in turn."""

@@ -12,6 +12,7 @@ import torch
 from peft import LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -23,6 +24,7 @@ from irtuning.models.loading import checkpoint_layers
 
 ADAPTERS = ("lora", "dora", "bottleneck")
 BOTTLENECK = "IRTUNING_BOTTLENECK"  # peft does not know this name, and refuses to load it if irtuning is not imported
+ROUTERS = ("gate_proj", "router", "gate.wg", "expert_gate")  # they get no adapter, nor do gates
 # This context hides a warning that peft causes: it reads a property that transformers has renamed.
 no_rename_warning = partial(warnings.catch_warnings, action="ignore", category=FutureWarning)
 
@@ -48,14 +50,20 @@ def add_adapter(model: nn.Module, adapter: str | PeftConfig, **settings: object)
     try:
         with no_rename_warning():
             adapted = get_peft_model(model, config)
-    except ValueError as error:  # peft found no module of such a name, or one that it joins with another
-        inside = dict.fromkeys(n.rpartition(".")[2] for n in adaptable_modules(model) if re.search(r"att[^.]*\.", n))
+    except ValueError as error:  # peft found no module of such a name, or joins one with the experts beside it
+        names = [name for name in adaptable_modules(model) if re.search(r"att[^.]*\.", name)]
+        if names and isinstance(adapter, str) and settings.get("target_modules") is None:
+            return add_adapter(model, adapter, **settings | {"target_modules": names})
+        inside = dict.fromkeys(name.rpartition(".")[2] for name in names)
         cure = f" Give target_modules, such as {','.join(inside)}" if inside else ""
-        raise InputError(f"adapter {adapter!r} cannot be put on {type(model).__name__}: {error}{cure}") from None
-    if getattr(adapter, "target_modules", adapter) is None:  # peft chose, as LNTuning the last norm behind the layers
-        inside = {id(p) for p in find_layers(adapted).parameters()}
-        for parameter in (p for _, module in adapter_modules(adapted) for p in module.parameters()):
-            parameter.requires_grad_(parameter.requires_grad and id(parameter) in inside)
+        named = repr(adapter) if isinstance(adapter, str) else type(adapter).__name__
+        raise InputError(f"adapter {named} cannot be put on {type(model).__name__}: {error}{cure}") from None
+    wrapped = (module for module in adapted.modules() if isinstance(module, AuxiliaryTrainingWrapper))
+    kept = {id(p) for module in (find_layers(adapted), *wrapped) for p in module.parameters()}
+    by_peft = getattr(adapter, "target_modules", adapter) is None  # as LNTuning the last norm behind the layers
+    for name, parameter in adapted.named_parameters():
+        if id(parameter) not in kept and (by_peft or "bias" in name):  # as those of embeddings with bias="all"
+            parameter.requires_grad_(False)
     candidate_layers(adapted)
     return adapted
 
@@ -110,7 +118,7 @@ def adaptable_modules(model: nn.Module) -> list[str]:
     """
     paths = {module: name for name, module in model.named_modules()}
     return [f"{paths[layer]}.{name}" for layer in find_layers(model) for name, _ in linear_modules(layer)
-            if name != attention_output(layer)[0] and not name.endswith(("gate_proj", "router"))]  # fmt: skip
+            if name != attention_output(layer)[0] and not name.endswith(ROUTERS)]  # fmt: skip
 
 
 def describe_layers(model: nn.Module) -> pandas.DataFrame:
@@ -122,7 +130,12 @@ def describe_layers(model: nn.Module) -> pandas.DataFrame:
         rows.append({"layer": index, "path": paths[layer], "class": type(layer).__name__,
                      "adapters": ", ".join(names) or "none", "attention_output": attention_output(layer)[0],
                      "parameters": sum(p.numel() for p in learning)})  # fmt: skip
-    return pandas.DataFrame(rows).set_index("layer")
+    return LayerTable(rows).set_index("layer")
+
+
+class LayerTable(pandas.DataFrame):
+    """Table that a terminal shows in full."""
+    _constructor, __repr__ = property(lambda self: LayerTable), pandas.DataFrame.to_string
 
 
 @dataclass

@@ -143,6 +143,9 @@ def load_classifier(
     if rows and tokenizer.pad_token_id >= rows:
         raise InputError(f"the padding token of {source.name!r} is number {tokenizer.pad_token_id}, beyond its {rows} "
                          "embeddings; set pad_token in tokenizer_config.json to one it knows")  # fmt: skip
+    if getattr(model.config, "default_language", "") is None:  # X-MOD, which fails in its first step
+        raise InputError(f"{source.name!r} has a part for each language but no default_language; set it in its "
+                         f"config.json to one of: {', '.join(model.config.languages)}")  # fmt: skip
     if getattr(model.config, "rope_parameters", None) is None:
         tokenizer.padding_side = "right"  # the model counts positions from the first token of a row, padding included
     return model

@@ -114,7 +114,7 @@ def _model(prepared: Prepared, tokenizer) -> torch.nn.Module:
     model.config.use_cache = False
     given = {name: getattr(config, name) for name in (*ADAPTER_SETTINGS, "checkpointing")}
     model = adapted_classifier(model, config.adapter if adapted else None, freeze_head=config.head == "frozen", **given)
-    accelerate(model, config.speed or (), config.activation_budget)
+    accelerate(model, config.speed or ())
     if config.backward == "skip":  # outside of the compiled layers
         skip_backward(model)
     return model

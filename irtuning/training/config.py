@@ -14,7 +14,7 @@ from irtuning.memory.predict import CHOICES as PREDICTED
 from irtuning.method.registry import as_strategy, method_text
 from irtuning.models.loading import ModelSource
 from irtuning.models.prompts import FORMS
-from irtuning.training.speed import problems as speed_problems
+from irtuning.training.speed import ACCELERATIONS
 
 CHOICES = {"head": ("learns", "frozen"), "class_weights": ("none", "balanced"), "precision": ("fp32", "bf16"),
            "quantize": ("none", "8bit", "4bit"), "device": ("auto", "cpu"), "form": FORMS,
@@ -73,7 +73,6 @@ class RunConfig:
     quantize: str = "none"  # the frozen weights, which needs bitsandbytes
     checkpointing: bool = False  # recompute the activations in the backward pass, which saves memory
     speed: tuple[str, ...] | None = None  # uncast, compile or both, see `irtuning.training.speed`
-    activation_budget: float = 1.0  # share of the activations that compiled layers keep; they recompute the others
     backward: str = "exact"  # skip: layers that do not learn hand the gradient on as it is; cheaper, and approximate
     idle: str = "keep"  # the optimizer's state of layers that do not learn: kept, dropped or, in offload, on the host
     train_share: float = 1.0  # of the training examples, the same share of every class
@@ -113,7 +112,8 @@ class RunConfig:
             problems.append(f"batch_size {config.batch_size} is not a multiple of accumulation {config.accumulation}")
         floats = {name: value for name, value in now.items() if isinstance(value, float)}
         problems += [f"{n} is {v}, give a finite number" for n, v in floats.items() if not math.isfinite(v)]
-        problems += speed_problems(config.speed or (), config.activation_budget)
+        unknown_names = [name for name in config.speed or () if name not in ACCELERATIONS]
+        problems += [f"speed is {name!r}, give some of {', '.join(ACCELERATIONS)}" for name in unknown_names]
         if config.idle == "offload" and device == "cpu":
             problems.append("idle is 'offload', which needs a GPU; give keep or drop")
         if problems:

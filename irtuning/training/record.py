@@ -3,7 +3,6 @@
 import datetime
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import shutil
@@ -42,11 +41,6 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_record(folder: Path, record: Mapping) -> None:
     """Write the record of a run to `folder/record.json`."""
     write_text(folder / RECORD, json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n")
-
-
-def finite(row: dict) -> dict:
-    """Return the row with None in place of numbers that are not finite, because JSON cannot hold them."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
 def has_record(folder: Path) -> bool:

@@ -1,5 +1,6 @@
 """One training run, from its configuration to its record. An interrupted run is resumed, a finished one is read."""
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from irtuning.training.build import build, examples_each
 from irtuning.training.config import RunConfig
 from irtuning.training.metrics import score
 from irtuning.training.prepare import Prepared, prepare
-from irtuning.training.record import SCHEMA, finite, has_record, new_folder, provenance, read_record, write_record
+from irtuning.training.record import SCHEMA, has_record, new_folder, provenance, read_record, write_record
 from irtuning.training.resume import ResumableTrainer, unfinished
 
 CURVE = ("loss", "macro_f1", "auprc", "accuracy", "macro_precision", "macro_recall")
@@ -87,7 +88,9 @@ def train(
 def finished_run(folder: Path, prepared: Prepared) -> dict:
     """Return the record in a folder. If it belongs to another run, InputError lists the differences."""
     record = read_record(folder)
-    different = differences(record["run"]["config"], prepared.config.to_dict())
+    # an older version may have had fewer settings or more
+    recorded = {name: record["run"]["config"].get(name, usual) for name, usual in RunConfig().to_dict().items()}
+    different = differences(recorded, prepared.config.to_dict())
     if record["run"]["corpus_checksum"] != prepared.corpus.checksum:
         different.append("corpus_checksum (the texts changed)")
     if different:
@@ -180,10 +183,11 @@ def _record(prepared: Prepared, trainer: ResumableTrainer, splits, probabilities
         run["shared_groups"] = corpus.shared_groups
     history, evaluations = trainer.layerwise.history, [r for r in trainer.state.log_history if "eval_loss" in r]
     steps = {
-        "steps": [finite(row | {"loss": loss}) for row, loss in zip(history, trainer.step_losses(), strict=True)],
-        "validation": [finite({"step": row["step"]} | {n: row[f"eval_{n}"] for n in CURVE}) for row in evaluations],
+        "steps": [row | {"loss": loss} for row, loss in zip(history, trainer.step_losses(), strict=True)],
+        "validation": [{"step": row["step"]} | {n: row[f"eval_{n}"] for n in CURVE} for row in evaluations],
         "skipped_steps": sum(row["skipped"] for row in history)}  # fmt: skip
     meta = {"status": "complete", "starts": trainer.progress.starts, "processes": world_size(), "seconds": seconds}
     meta = provenance(prepared.device) | meta | {"step_seconds": trainer.progress.seconds}
     scores["test_scored"] = int(prepared.config.score_test)
-    return {"schema": SCHEMA, "run": run, "train": steps, "scores": scores, "predictions": predictions, "meta": meta}
+    record = {"schema": SCHEMA, "run": run, "train": steps, "scores": scores, "predictions": predictions, "meta": meta}
+    return json.loads(json.dumps(record), parse_constant=lambda number: None)  # JSON cannot hold NaN and infinity

@@ -216,6 +216,13 @@ def test_bad_input_is_told_before_anything_is_written(arguments, message, tmp_pa
     assert "\n" not in str(made.exception) and not made.stdout and not (tmp_path / "run").exists()
 
 
+def test_ctrl_c_before_training_says_so_in_one_line(tmp_path):
+    (tmp_path / "own.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n" + OWN)
+    command = [sys.executable, "-m", "irtuning", "train", "--method", f"{tmp_path}/own.py:Mine", "--output", "run"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "interrupted; what was recorded is kept\n")
+
+
 def test_an_error_is_one_line_and_names_are_imported_when_they_are_needed():
     made = subprocess.run([sys.executable, "-m", "irtuning", "corpus", "synthetik"], capture_output=True, text=True)
     assert (made.returncode, made.stdout) == (2, "") and re.fullmatch("error: unknown corpus 'synth.*\n", made.stderr)

@@ -118,7 +118,7 @@ def test_no_moment_is_a_bad_one(own_corpus, tmp_path, method):
 
 def compare_here(settings, folder):
     torch.set_num_threads(1)
-    return run_comparison(["full", "rst"], seeds=[1], jobs=1, output=folder, progress=False, **settings)
+    return run_comparison(["full", "rst"], seeds=[1], workers=1, output=folder, progress=False, **settings)
 
 
 def test_an_interrupted_comparison_goes_on_within_its_run(own_corpus, tmp_path):
