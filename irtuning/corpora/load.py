@@ -64,6 +64,12 @@ def load_corpus(
         if corpus.shared_groups:
             logger.warning("%s%s: scores on this split are too high", name, sharing(corpus.shared_groups))
         return replace(corpus, name=name, licence=source.licence, citation=source.citation, reading=reading)
+    return _own_table(path, columns, fold, reading)
+
+
+def _own_table(path: Path, columns: Columns, fold: int, reading: dict) -> Corpus:
+    """Return the corpus in the user's own table, or in a folder with a table per split."""
+    name = str(path)
     try:
         if path.is_dir():
             parts = [columns.revisions(rows, split) for split, rows in read_splits(path).items()]

@@ -45,6 +45,7 @@ def layers_that_learn(strategy: Strategy, depth: int) -> tuple[list[int], list[i
     candidates = list(range(strategy.min_layer, depth))
     if len(candidates) < 2:
         raise InputError(f"min_layer is {strategy.min_layer} of {depth} layers; lower it to leave at least 2 layers")
+    strategy.numbers = candidates
     chosen, ever = strategy.worst_case(len(candidates))
     return [candidates[position] for position in chosen], [candidates[position] for position in ever]
 

@@ -78,13 +78,14 @@ def _refuse_strays(model: nn.Module, stack: nn.ModuleList, layers: list[list[nn.
         raise InputError(f"{shared[0]} is shared by several layers, so it cannot be frozen with one of them; use "
                          "an adapter that shares no weights between layers")  # fmt: skip
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == len(stack)]
-    saved = {p for m in model.modules() if isinstance(m, AuxiliaryTrainingWrapper) for p in m.parameters()}  # on purpose
+    wrappers = [module for module in model.modules() if isinstance(module, AuxiliaryTrainingWrapper)]
+    saved = {p for module in wrappers for p in module.parameters()}  # on purpose
     able = {p for _, module in adapter_modules(model) for p in module.parameters()}
     able |= {p for m, c in configs if getattr(c, "bias", "") == "all" for n, p in m.named_parameters() if "bias" in n}
     able = able - saved | {p for module in lists for p in module.parameters()}
-    if stray := [name for name, p in model.named_parameters() if p.requires_grad and p in able and id(p) not in inside]:
-        raise InputError(f"{stray[0]} can learn and is outside the {len(stack)} layers, so it would learn at every "
-                         "step; choose target_modules inside the layers, no bias='all', or one list of layers")  # fmt: skip
+    if stray := [n for n, p in model.named_parameters() if p.requires_grad and p in able and id(p) not in inside]:
+        raise InputError(f"{stray[0]} can learn and is outside the {len(stack)} layers, so it would learn at every step"
+                         "; choose target_modules inside the layers, no bias='all', or one list of layers")  # fmt: skip
 
 
 def frozen_head(model: nn.Module) -> str | None:

@@ -17,11 +17,6 @@ def world_size() -> int:
     return distributed.get_world_size() if connected else int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def is_first() -> bool:
-    """Return whether this process is the one that writes files. It is true without a launcher."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def refuse_sharding(fsdp: object = None, deepspeed: object = None, devices: int = 1) -> None:
     """Raise InputError if FSDP, DeepSpeed or DataParallel is asked for, by argument or by `accelerate launch`."""
     for name, asked in (("FSDP", fsdp), ("DeepSpeed", deepspeed), ("DataParallel", devices > 1)):
@@ -36,20 +31,3 @@ def summed(values: "Tensor") -> "Tensor":
         from torch.distributed import all_reduce
         all_reduce(values := values.clone())
     return values
-
-
-def from_first(make: Callable[[], object]) -> object:
-    """Call `make` in the first process only, and return its result in every process."""
-    if world_size() == 1:
-        return make()
-    from torch.distributed import broadcast_object_list
-    made = [make() if is_first() else None]
-    broadcast_object_list(made)
-    return made[0]
-
-
-def wait_for_all() -> None:
-    """Wait until every process has called this function."""
-    if world_size() > 1:
-        from torch.distributed import barrier
-        barrier()

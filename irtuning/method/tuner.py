@@ -40,7 +40,8 @@ class LayerTuner:
     Attributes:
         strategy, layers, scores: the strategy, its `CandidateLayers`, and the score of each (None: not measured).
         history: one dict per step: step (from 1), layers (numbers of those that learned, ascending), scores (from
-            which they were chosen), learning_rate, gradient_norm (before clipping), skipped.
+            which they were chosen), learning_rate, gradient_norm (before clipping; None: not finite), skipped (the
+            optimizer changed nothing, since the gradient was not finite or the step only measured).
     """
     def __init__(self, model: nn.Module, strategy: str | type[Strategy] | Strategy, optimizer: torch.optim.Optimizer,
                  seed: int = 171, steps: int | None = None):  # fmt: skip
@@ -58,6 +59,7 @@ class LayerTuner:
             raise InputError(f"the optimizer lacks parameters of layers {missing}, so that they would never learn; "
                              "create it while all adapters require gradients")  # fmt: skip
         self._identity = describe(self.strategy) | {"candidate_layers": self.layers.indices}
+        self.strategy.numbers = self.layers.indices
         self.strategy.begin(len(self.layers.indices), steps)
         self.rng, self.history = np.random.default_rng(seed), []
         importance, unmeasured = self.strategy.importance, [None] * len(self.layers.indices)
@@ -111,22 +113,25 @@ class LayerTuner:
         norms, similarities = self._read(learning)
         total = scale * math.sqrt(sum(norm * norm for norm in norms.values()))
         finite, layers, self._chosen = math.isfinite(total), self._numbers(self._chosen), None
+        skipped = not finite or self.strategy.measures(len(self.history))
         self.history.append({
             "step": len(self.history) + 1, "layers": layers,
             "scores": list(self.scores) if self.strategy.importance else None,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "gradient_norm": total if finite else None, "skipped": not finite,
+            "gradient_norm": total if finite else None, "skipped": skipped,
         })  # fmt: skip
         if not finite:
             logging.getLogger(__name__).warning("step %d skipped: its gradient is not finite", len(self.history))
+        elif self.strategy.importance:
+            learned = self.layers.parameters if self.strategy.importance == "gradient" else [[]] * len(self.scores)
+            layers = [[p for p in parameters if id(p) in norms] for parameters in learned]
+            fresh = [gradient_score([norms[id(p)] * scale for p in layer], self.strategy.score,
+                                    sum(p.numel() for p in layer)) if layer else None for layer in layers]  # fmt: skip
+            self.scores = self.strategy.update(self.scores, similarities or fresh)
+        if skipped:
             for parameter in learning:
                 parameter.grad = None
             return total
-        if self.strategy.importance:
-            learned = self.layers.parameters if self.strategy.importance == "gradient" else [[]] * len(self.scores)
-            layers = [[norms[id(p)] * scale for p in parameters if id(p) in norms] for parameters in learned]
-            fresh = [gradient_score(layer, self.strategy.score) if layer else None for layer in layers]
-            self.scores = self.strategy.update(self.scores, similarities or fresh)
         if max_norm:
             scale *= min(1.0, max_norm / (total + 1e-6))
         if scale != 1.0:

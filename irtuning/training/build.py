@@ -14,12 +14,12 @@ from transformers.integrations import TensorBoardCallback
 from irtuning.corpora.base import Revision
 from irtuning.errors import InputError
 from irtuning.memory.predict import ADAPTER_SETTINGS
-from irtuning.method.callback import LayerwiseTuning
 from irtuning.method.processes import world_size
 from irtuning.models.adapters import adapted_classifier
 from irtuning.models.backward import skip_backward
 from irtuning.models.loading import context_length, load_classifier, load_tokenizer
 from irtuning.models.prompts import encode
+from irtuning.training.callback import LayerwiseTuning
 from irtuning.training.idle import IdleStates
 from irtuning.training.metrics import balanced_weights, score
 from irtuning.training.prepare import Prepared

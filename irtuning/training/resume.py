@@ -19,8 +19,9 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from irtuning.errors import InputError, differences
-from irtuning.method.callback import LayerwiseTuning
-from irtuning.method.processes import from_first, is_first, summed, wait_for_all, world_size
+from irtuning.method.processes import summed, world_size
+from irtuning.training.callback import LayerwiseTuning
+from irtuning.training.processes import from_first, is_first, wait_for_all
 from irtuning.training.record import has_record
 from irtuning.training.speed import few_walks
 from irtuning.training.trainer import LayerwiseTrainer

@@ -16,12 +16,13 @@ from irtuning.corpora.base import SPLITS, Corpus
 from irtuning.errors import InputError, TrainingStopped, differences, unknown
 from irtuning.memory.fit import setting_that_fits
 from irtuning.method.layers import find_layers
-from irtuning.method.processes import is_first, refuse_sharding, wait_for_all, world_size
+from irtuning.method.processes import refuse_sharding, world_size
 from irtuning.method.registry import facts
 from irtuning.training.build import build, examples_each
 from irtuning.training.config import RunConfig
 from irtuning.training.metrics import score
 from irtuning.training.prepare import Prepared, prepare
+from irtuning.training.processes import is_first, wait_for_all
 from irtuning.training.record import SCHEMA, has_record, new_folder, provenance, read_record, write_record
 from irtuning.training.resume import ResumableTrainer, unfinished
 

@@ -25,7 +25,7 @@ from torch._dynamo.utils import counters
 from transformers import AutoModelForSequenceClassification, PrinterCallback, TrainerCallback, TrainingArguments
 
 from irtuning.models.adapters import add_adapter
-from irtuning.method.callback import LayerwiseTuning
+from irtuning.training.callback import LayerwiseTuning
 from irtuning.errors import InputError
 from irtuning.method.layers import adapter_parameters, attention_output, find_layers, linear_modules
 from irtuning.models.backward import skip_backward

@@ -60,7 +60,7 @@ class LayerwiseTuning(TrainerCallback, ExportableState):
         scaler = getattr(self.tuner.optimizer, "scaler", None)  # of fp16
         self.tuner.end_backward(self._clip, self.tuner.mean_scale(scaler.get_scale() if scaler else 1.0))
         last = self.history[-self.bad_steps :]
-        if len(last) == self.bad_steps and all(row["skipped"] for row in last):
+        if len(last) == self.bad_steps and all(row["gradient_norm"] is None for row in last):
             raise TrainingStopped(f"{self.bad_steps} steps in a row had no finite gradient, the last is step "
                                   f"{last[-1]['step']}, in which layers {last[-1]['layers']} learned; the weights are "
                                   "those before. Lower the learning rate, or look at the batch")  # fmt: skip
