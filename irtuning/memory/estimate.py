@@ -63,8 +63,8 @@ def bytes_by_part(
     """
     depth, outside, layer, kinds = trace_setting(setting)
     _, gradients, _ = (outside + len(chosen) * layer).tolist()
-    _, have_state, _ = (outside + len(ever if idle == "keep" else chosen) * layer).tolist()
-    _, _, counters = (outside + len(chosen if idle == "drop" else ever) * layer).tolist()  # fused AdamW's, on the GPU
+    held = ever if idle == "keep" else chosen
+    _, have_state, counters = (outside + len(held) * layer).tolist()  # fused AdamW counts steps on the GPU
     fixed, can_learn, _ = (outside + depth * layer).tolist()
     segments = _full_step(depth, kinds, chosen, adapted := setting.adapter is not None)
     if accumulation > 1:  # the second micro-batch finds gradients that exist already

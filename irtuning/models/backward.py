@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -39,10 +38,11 @@ def skip_backward(model: nn.Module) -> None:
         raise InputError(f"backward=skip needs layers that add to their input; {type(layers[0]).__name__} does not, "
                          "as a post-norm layer, which normalises the sum; use backward=exact")  # fmt: skip
     for layer in layers:
-        layer.forward = _skipping(layer.forward, list(layer.parameters()))
+        layer.forward = _skipping(layer)
 
 
-def _skipping(forward: Callable, parameters: list[nn.Parameter]) -> Callable:
+def _skipping(layer: nn.Module):
+    forward, parameters = layer.forward, list(layer.parameters())
     @functools.wraps(forward)
     def skipping(*args, **kwargs):
         hidden = args[0] if args else kwargs["hidden_states"]
@@ -50,9 +50,9 @@ def _skipping(forward: Callable, parameters: list[nn.Parameter]) -> Callable:
             return forward(*args, **kwargs)
         with torch.no_grad():
             output = forward(*args, **kwargs)
-        if isinstance(output, tuple):
-            return _Straight.apply(hidden, output[0]), *output[1:]
-        return _Straight.apply(hidden, output)
+        if torch.is_tensor(output):
+            return _Straight.apply(hidden, output)
+        return _Straight.apply(hidden, output[0]), *output[1:]
     return skipping
 
 
@@ -60,12 +60,11 @@ def _is_residual(model: nn.Module, layer: nn.Module) -> bool:
     """Return whether a layer's output is a sum with its input as one term. The model runs up to this layer."""
     found = []
     def look(layer: nn.Module, args: tuple, kwargs: dict) -> None:
-        hidden = (args[0] if args else kwargs["hidden_states"]).detach().requires_grad_()
-        args, kwargs = ((hidden, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": hidden})
+        hidden = (args[0] if args else kwargs.pop("hidden_states")).detach().requires_grad_()
         with torch.enable_grad():
-            output = layer.forward(*args, **kwargs)
-        output, source = output if torch.is_tensor(output) else output[0], get_gradient_edge(hidden).node
-        found.append(output.shape == hidden.shape and _paths(output.grad_fn, source) == 1)
+            output = layer.forward(hidden, *args[1:], **kwargs)
+        output = output if torch.is_tensor(output) else output[0]
+        found.append(output.shape == hidden.shape and _paths(output.grad_fn, get_gradient_edge(hidden).node) == 1)
         raise StopIteration  # the rest of the forward pass is not needed
     ids, training = torch.ones(1, 4, dtype=torch.long, device=next(layer.parameters()).device), model.training
     with (torch.compiler.set_stance("force_eager"), layer.register_forward_pre_hook(look, with_kwargs=True),

@@ -8,11 +8,11 @@ from transformers import TrainerCallback
 class IdleStates(TrainerCallback):
     """Callback that drops the optimizer's state of parameters that do not learn, or holds it on another device.
 
-    Before each training forward pass, `requires_grad` tells which parameters learn, whatever chose them. With `drop`, a
-    parameter that learns again starts with a new state. With `offload`, every step is the same as with `keep`: states
-    are copied on a stream of their own beside the forward and the backward pass, and the optimizer waits for them.
-    They stay in `optimizer.state`, so that its checkpoint is complete; a resume loads all of them to the GPU first. In
-    a loop without a Trainer, call `attach` and, at the end, `remove`. Related: BAdam, GRASS (arXiv 2604.07808).
+    Before each training forward pass, `requires_grad` tells which parameters learn. With `drop`, a parameter that
+    learns again starts with a new state. With `offload`, every step is the same as with `keep`: states are copied on
+    their own stream beside the forward and backward pass, and the optimizer waits for them. They stay in
+    `optimizer.state`, so that its checkpoint is complete. A resume loads all states to the GPU first. In a loop without
+    a Trainer, call `attach` and, at the end, `remove`. Related: BAdam, and GRASS (arXiv 2604.07808).
     """
     def __init__(self, how: str, host: torch.device | str = "cpu"):
         self.how, self.host, self.away = how, torch.device(host), set()  # `away`: parameters whose state is on the host
@@ -41,20 +41,18 @@ class IdleStates(TrainerCallback):
         self.remove()
 
     def _before_forward(self, module: nn.Module, args: tuple) -> None:
-        states = self.optimizer.state
         if not (module.training and torch.is_grad_enabled()):
             return
-        leaving = [p for p in states if not p.requires_grad and p not in self.away]
-        if self.how == "drop":
-            for parameter in leaving:
-                del states[parameter]
-            return
+        leaving = [p for p in self.optimizer.state if not p.requires_grad and p not in self.away]
         coming = [p for p in self.away if p.requires_grad]
         if self._stream and (leaving or coming):
             self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))  # for the last optimizer step
         for parameter in [*leaving, *coming]:  # in this order, so that the GPU never has to hold both
-            self._move(states[parameter], parameter.device if parameter in self.away else self.host)
-        self.away = self.away.union(leaving).difference(coming)
+            if self.how == "drop":
+                del self.optimizer.state[parameter]
+                continue
+            self._move(self.optimizer.state[parameter], parameter.device if parameter in self.away else self.host)
+            self.away ^= {parameter}
 
     def _move(self, state: dict, device: torch.device) -> None:
         for name, value in state.items():
