@@ -16,8 +16,7 @@ from irtuning.corpora.reading import Row, read_sheets
 PATTERN = "dataset/annotations/*/*/Annotation_*.xlsx"
 FINE_LABELS = (
     "Word-Usage/Clarity", "General Content Development", "Warrant/Reasoning/Backing", "Conventions/Grammar/Spelling",
-    "Claims/Ideas", "Evidence", "Precision", "Organization", "Rebuttal/Reservation",
-)  # fmt: skip
+    "Claims/Ideas", "Evidence", "Precision", "Organization", "Rebuttal/Reservation")  # fmt: skip
 COARSE_LABELS = ("surface", "content")
 SURFACE = ("Word-Usage/Clarity", "Conventions/Grammar/Spelling", "Organization")  # after the authors' own grouping
 UNANNOTATED = "Unannotated"  # one revision has no purpose and is dropped

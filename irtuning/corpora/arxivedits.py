@@ -11,8 +11,7 @@ from irtuning.corpora.folds import cut_apart
 # The grouping is the authors' own (`arxiv_rel_mapping` in their code), and so is the spelling "spefific".
 FINE_LABELS = (
     "Content", "Improve-grammar-Typo", "Format", "Lang-accurate-spefific", "Lang-professional-Improve-style",
-    "Lang-improve-readability-Simplify", "Lang-other",
-)  # fmt: skip
+    "Lang-improve-readability-Simplify", "Lang-other")  # fmt: skip
 COARSE = {label: "Language" if label.startswith("Lang-") else label for label in FINE_LABELS}
 COARSE_LABELS = ("Content", "Language", "Improve-grammar-Typo", "Format")
 FILES = ("data/edits/train.json", "data/edits/dev.json", "data/edits/test.json")

@@ -25,8 +25,7 @@ def load_iterater(folder: Path, fold: int = 0, labels: str | None = None, split:
 
     Where the folder has the document level too, `extra["annotators"]` holds the labels that three people gave.
     """
-    names = (*ITERATER_LABELS, OTHERS)
-    parts = [COLUMNS.revisions(rows, f"iterater_{name}", names) for name, rows in read_splits(folder).items()]
+    parts = [COLUMNS.revisions(rows, f"iterater_{name}") for name, rows in read_splits(folder).items()]
     if (folder / ANNOTATORS).is_file():
         parts = _with_annotators(parts, folder / ANNOTATORS)
     dropped = Counter(r.intention for part in parts for r in part if r.intention == OTHERS)

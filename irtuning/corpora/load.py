@@ -43,7 +43,7 @@ def load_corpus(
         raise InputError(f"no file or folder {name!r}; give an existing one, or a corpus: {', '.join(CORPORA)}")
     if source and columns != Columns():
         raise InputError(f"corpus {name!r} has its own columns; leave before, after, label and group at their defaults")
-    reading = vars(columns) | {"label_set": labels, "split": split}
+    given = vars(columns) | {"label_set": labels, "split": split}
     kinds = source.splits if source else ("published" if path.is_dir() else "folds",)
     if split not in (None, *kinds):
         raise unknown(f"split of corpus {name!r}:", split, kinds)
@@ -63,11 +63,11 @@ def load_corpus(
         corpus = source.load(folder, fold, labels, **options)
         if corpus.shared_groups:
             logger.warning("%s%s: scores on this split are too high", name, sharing(corpus.shared_groups))
-        return replace(corpus, name=name, licence=source.licence, citation=source.citation, reading=reading)
-    return _own_table(path, columns, fold, reading)
+        return replace(corpus, name=name, licence=source.licence, citation=source.citation, reading=given)
+    return _own_table(path, columns, fold, given)
 
 
-def _own_table(path: Path, columns: Columns, fold: int, reading: dict) -> Corpus:
+def _own_table(path: Path, columns: Columns, fold: int, given: dict) -> Corpus:
     """Return the corpus in the user's own table, or in a folder with a table per split."""
     name = str(path)
     try:
@@ -75,13 +75,12 @@ def _own_table(path: Path, columns: Columns, fold: int, reading: dict) -> Corpus
             parts = [columns.revisions(rows, split) for split, rows in read_splits(path).items()]
         else:
             parts = cut(columns.revisions(read_rows(path), path.stem), fold)
-        named = tuple(sorted({r.intention for part in parts for r in part}))
-        corpus = Corpus(path.stem, named, *parts, fold=fold, reading=reading)
+        corpus = Corpus(path.stem, tuple(sorted({r.intention for part in parts for r in part})), *parts, fold=fold)
     except InputError as error:
         raise error if name in str(error) else InputError(f"{name}: {error}") from None
     for warning in warnings_about(corpus):
         logger.warning("%s: %s", name, warning)
-    return corpus
+    return replace(corpus, reading=given)
 
 
 def corpus_names() -> tuple[str, ...]:

@@ -93,13 +93,11 @@ def _guess(content: bytes, path: Path) -> str | None:
 
 
 def _letters(content: bytes, encoding: str) -> int:
-    """Return how many letters beyond a to z belong to the one language that fits best, -1 if it cannot be decoded."""
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError:
-        return -1
+    """Return how many letters beyond a to z are of the one language that fits best, -1 if it cannot be decoded."""
+    text = content.decode(encoding, errors="replace")
     counts = {letter: text.count(letter) for letter in {*text} if letter > "\x7f"}
-    return max(sum(counts.get(c, 0) for c in {*word, *word.upper()}) for word in LETTERS[encoding].split())
+    best = max(sum(counts.get(c, 0) for c in {*word, *word.upper()}) for word in LETTERS[encoding].split())
+    return -1 if "\ufffd" in counts else best
 
 
 def _parsed(text: str, where: str) -> object:
@@ -115,16 +113,6 @@ def _object(value: object, where: str) -> dict:
     return value
 
 
-def require(rows: Sequence[Row], columns: Sequence[str], cure: str = "") -> None:
-    """Raise InputError for the rows that lack one of the columns. A cell may be empty."""
-    if lacking := [row for row in rows if not row.cells.keys() >= set(columns)]:
-        given = [str(name) for name in lacking[0].cells]
-        near = {c: difflib.get_close_matches(c, given, 1) for c in columns if c not in given}
-        missing = ", ".join(f"{c!r}{f' (did you mean {like[0]!r}?)' if like else ''}" for c, like in near.items())
-        found = f"expected {[*columns]}, found {brief(given)}"
-        raise InputError(f"{where(lacking)}: no column {missing}; {found}{cure}")
-
-
 def with_columns(rows: Iterable[Row], columns: Sequence[str]) -> list[Row]:
     """Return the rows with these columns, whose names in the file may differ in case, spaces, hyphens and underscores.
 
@@ -138,7 +126,12 @@ def with_columns(rows: Iterable[Row], columns: Sequence[str]) -> list[Row]:
         alike = {column: [name for name in row.cells if _bare(name) == _bare(column)] for column in columns}
         renamed = {names[0]: c for c, names in alike.items() if c not in row.cells and len(names) == 1}
         made.append(row._replace(cells={renamed.get(name, name): value for name, value in row.cells.items()}))
-    require(made, columns, "; rename a column, or give its name with --before, --after, --label or --group")
+    if lacking := [row for row in made if not row.cells.keys() >= {*columns}]:
+        given = [str(name) for name in lacking[0].cells]
+        near = {c: difflib.get_close_matches(c, given, 1) for c in columns if c not in given}
+        missing = ", ".join(f"{c!r}{f' (did you mean {like[0]!r}?)' if like else ''}" for c, like in near.items())
+        problem = f"{where(lacking)}: no column {missing}; expected {[*columns]}, found {brief(given)}"
+        raise InputError(f"{problem}; rename a column, or give its name with --before, --after, --label or --group")
     return made
 
 
@@ -178,9 +171,9 @@ def _read_parquet(path: Path) -> list[Row]:
     return [Row(f"{path}, row {n}", n, row) for n, row in enumerate(rows, start=1)]
 
 
-def _read_csv(path: Path, usual: str = ",") -> list[Row]:
+def _read_csv(path: Path) -> list[Row]:
     # not through pandas, which does not say on which line of the file a row is
-    text = read_text(path)
+    text, usual = read_text(path), "\t" if path.suffix.lower() == ".tsv" else ","
     try:
         delimiter = csv.Sniffer().sniff(text.lstrip().partition("\n")[0].strip("\r"), DELIMITERS).delimiter
     except csv.Error:  # there is one column
@@ -257,7 +250,5 @@ def _table(numbered: Iterable[tuple[int, list]], where: str) -> list[Row]:
     return rows
 
 
-READERS = {
-    ".csv": _read_csv, ".tsv": partial(_read_csv, usual="\t"), ".jsonl": _read_json, ".json": _read_json,
-    ".xlsx": _read_xlsx, ".parquet": _read_parquet,
-}  # fmt: skip
+READERS = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_json, ".json": _read_json, ".xlsx": _read_xlsx,
+           ".parquet": _read_parquet}  # fmt: skip

@@ -1,16 +1,17 @@
 """The layers of any Hugging Face classifier, and the parameters in each layer that can learn."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 from transformers.pytorch_utils import Conv1D  # GPT-2's linear map
 
 from irtuning.errors import InputError
 
+ON_PURPOSE = "modules_to_save|trainable_tokens"  # in the names of what peft was told to train outside its adapters
 UNFIT = {"POLY": "needs the ids of tasks in every batch", "SHADOW": "changes what the layers return"}  # tuners of peft
 
 @dataclass(frozen=True)
@@ -78,14 +79,13 @@ def _refuse_strays(model: nn.Module, stack: nn.ModuleList, layers: list[list[nn.
         raise InputError(f"{shared[0]} is shared by several layers, so it cannot be frozen with one of them; use "
                          "an adapter that shares no weights between layers")  # fmt: skip
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == len(stack)]
-    wrappers = [module for module in model.modules() if isinstance(module, AuxiliaryTrainingWrapper)]
-    saved = {p for module in wrappers for p in module.parameters()}  # on purpose
     able = {p for _, module in adapter_modules(model) for p in module.parameters()}
     able |= {p for m, c in configs if getattr(c, "bias", "") == "all" for n, p in m.named_parameters() if "bias" in n}
-    able = able - saved | {p for module in lists for p in module.parameters()}
-    if stray := [n for n, p in model.named_parameters() if p.requires_grad and p in able and id(p) not in inside]:
-        raise InputError(f"{stray[0]} can learn and is outside the {len(stack)} layers, so it would learn at every step"
-                         "; choose target_modules inside the layers, no bias='all', or one list of layers")  # fmt: skip
+    able = [p for p in able if not re.search(ON_PURPOSE, names[id(p)])]
+    if stray := [names[id(p)] for p in (*able, *(p for module in lists for p in module.parameters()))
+                 if p.requires_grad and id(p) not in inside]:  # fmt: skip
+        raise InputError(f"{stray[0]} can learn and is outside the {len(stack)} layers, so it would learn at every "
+                         "step; choose target_modules inside the layers, no bias='all'")  # fmt: skip
 
 
 def frozen_head(model: nn.Module) -> str | None:

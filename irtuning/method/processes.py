@@ -1,7 +1,6 @@
 """Helpers for several processes that train one model together, started by torchrun or accelerate launch."""
 
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from irtuning.errors import InputError

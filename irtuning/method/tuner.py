@@ -157,8 +157,7 @@ class LayerTuner:
             "identity": self._identity, "history": self.history, "scores": self.scores,
             "generator": self.rng.bit_generator.state, "strategy": self.strategy.state(),
             "hidden_states": self._meter.state() if self._meter else [],
-            "batch": {name: value.tolist() for name, value in batch.items() if torch.is_tensor(value)},
-        })  # fmt: skip
+            "batch": {name: value.tolist() for name, value in batch.items() if torch.is_tensor(value)}})  # fmt: skip
 
     def load_state_dict(self, state: Mapping) -> None:
         """Restore a `state_dict`, to continue as if never interrupted. InputError if the strategy or layers differ."""

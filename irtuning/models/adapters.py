@@ -12,19 +12,17 @@ import torch
 from peft import LoraConfig, PeftConfig, PeftModel, TaskType, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
-from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 from transformers import PreTrainedModel
 
 from irtuning.errors import InputError, unknown
 from irtuning.method.layers import (
-    adapter_modules, adapter_parameters, attention_output, candidate_layers, find_layers, linear_modules,
+    ON_PURPOSE, adapter_modules, adapter_parameters, attention_output, candidate_layers, find_layers, linear_modules,
 )  # fmt: skip
 from irtuning.models.loading import checkpoint_layers
 
 ADAPTERS = ("lora", "dora", "bottleneck")
 BOTTLENECK = "IRTUNING_BOTTLENECK"  # peft does not know this name, and refuses to load it if irtuning is not imported
-ROUTERS = ("gate_proj", "router", "gate.wg", "expert_gate")  # they get no adapter, nor do gates
 # This context hides a warning that peft causes: it reads a property that transformers has renamed.
 no_rename_warning = partial(warnings.catch_warnings, action="ignore", category=FutureWarning)
 
@@ -56,13 +54,11 @@ def add_adapter(model: nn.Module, adapter: str | PeftConfig, **settings: object)
             return add_adapter(model, adapter, **settings | {"target_modules": names})
         inside = dict.fromkeys(name.rpartition(".")[2] for name in names)
         cure = f" Give target_modules, such as {','.join(inside)}" if inside else ""
-        named = repr(adapter) if isinstance(adapter, str) else type(adapter).__name__
-        raise InputError(f"adapter {named} cannot be put on {type(model).__name__}: {error}{cure}") from None
-    wrapped = (module for module in adapted.modules() if isinstance(module, AuxiliaryTrainingWrapper))
-    kept = {id(p) for module in (find_layers(adapted), *wrapped) for p in module.parameters()}
-    by_peft = getattr(adapter, "target_modules", adapter) is None  # as LNTuning the last norm behind the layers
-    for name, parameter in adapted.named_parameters():
-        if id(parameter) not in kept and (by_peft or "bias" in name):  # as those of embeddings with bias="all"
+        named = getattr(adapter, "peft_type", adapter)
+        raise InputError(f"adapter {named!s} cannot be put on {type(model).__name__}: {error}{cure}") from None
+    inside, by_peft = {*find_layers(adapted).parameters()}, getattr(adapter, "target_modules", adapter) is None
+    for name, parameter in adapted.named_parameters():  # as LNTuning's last norm, or biases of embeddings
+        if parameter not in inside and (by_peft or "bias" in name) and not re.search(ON_PURPOSE, name):
             parameter.requires_grad_(False)
     candidate_layers(adapted)
     return adapted
@@ -112,30 +108,30 @@ def _config(adapter: str, model, rank=None, r=32, alpha=64, dropout=0.05, width=
 
 
 def adaptable_modules(model: nn.Module) -> list[str]:
-    """Return the full names of the modules that get an adapter: all linear maps but attention output and gate.
+    """Return the full names of the modules that get an adapter: all linear maps but attention output, gate, router.
 
     On Llama, Mistral and Qwen these are the authors' five: q_proj, k_proj, v_proj, up_proj, down_proj.
     """
     paths = {module: name for name, module in model.named_modules()}
     return [f"{paths[layer]}.{name}" for layer in find_layers(model) for name, _ in linear_modules(layer)
-            if name != attention_output(layer)[0] and not name.endswith(ROUTERS)]  # fmt: skip
+            if name != attention_output(layer)[0] and not re.search(r"(gate_proj|router|gate\.wg|expert_gate)$", name)]
 
 
 def describe_layers(model: nn.Module) -> pandas.DataFrame:
     """Return a table of what can learn in each layer, one row per layer, to be checked before training."""
     paths, rows = {module: name for name, module in model.named_modules()}, []
-    for index, layer in enumerate(find_layers(model)):
+    for layer in find_layers(model):
         names = [name for name, _ in adapter_modules(layer)]
         learning = adapter_parameters(layer) if names else layer.parameters()
-        rows.append({"layer": index, "path": paths[layer], "class": type(layer).__name__,
+        rows.append({"path": paths[layer], "class": type(layer).__name__,
                      "adapters": ", ".join(names) or "none", "attention_output": attention_output(layer)[0],
                      "parameters": sum(p.numel() for p in learning)})  # fmt: skip
-    return LayerTable(rows).set_index("layer")
+    return LayerTable(rows, index=pandas.RangeIndex(len(rows), name="layer"))
 
 
 class LayerTable(pandas.DataFrame):
     """Table that a terminal shows in full."""
-    _constructor, __repr__ = property(lambda self: LayerTable), pandas.DataFrame.to_string
+    __repr__ = pandas.DataFrame.to_string
 
 
 @dataclass

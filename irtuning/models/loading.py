@@ -172,8 +172,7 @@ def position_limit(model: "PreTrainedModel") -> int | None:
     """Return how many tokens the model has positions for, None if any number. RoBERTa leaves its first two unused."""
     limits = [getattr(model.config.get_text_config(), "max_position_embeddings", None)]
     limits += [len(module.weight) - module.padding_idx - 1 for name, module in model.named_modules()
-               if name.endswith("position_embeddings")
-               and getattr(module, "padding_idx", None) is not None]  # fmt: skip
+               if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None]
     return min((limit for limit in limits if limit and limit > 0), default=None)  # XLNet writes -1 for any number
 
 

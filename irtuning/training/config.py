@@ -20,8 +20,7 @@ CHOICES = {"head": ("learns", "frozen"), "class_weights": ("none", "balanced"), 
            "quantize": ("none", "8bit", "4bit"), "device": ("auto", "cpu"), "form": FORMS,
            **{name: PREDICTED[name] for name in ("backward", "idle")}}  # fmt: skip
 RANGES = {"learning_rate": "a number above 0 and below 1", "epochs": "more than 0",
-          "dropout": "0 or more and below 1", "train_share": "more than 0, at most 1",
-          "seed": "less than 2**32"}  # fmt: skip
+          "dropout": "0 or more and below 1", "train_share": "more than 0, at most 1", "seed": "less than 2**32"}
 WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "tuple": "names with commas"}
 OTHER_NAMES = {  # of settings, in other libraries
     "learning_rate": "lr", "batch_size": "bs batch per_device_train_batch_size", "rank": "r lora_r",

@@ -85,12 +85,8 @@ def new_folder(folder: Path, within: Path | None = None) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    try:
-        temporary.chmod(0o755)
-        os.replace(temporary, folder)
-    except OSError as error:
-        problem = f"{temporary} is complete but cannot be renamed to {folder}: {error.strerror}; move it by hand"
-        raise InputError(problem) from None
+    temporary.chmod(0o755)
+    os.replace(temporary, folder)  # if the name was taken meanwhile, the error names both folders and nothing is lost
 
 
 def provenance(device: str = "auto") -> dict:
@@ -108,8 +104,7 @@ def provenance(device: str = "auto") -> dict:
         "device": torch.cuda.get_device_name() if gpu else f"CPU, {threads} thread{'s' * (threads > 1)}",
         "platform": f"{platform.system()} {platform.machine()}",
         "peak_memory_bytes": torch.cuda.max_memory_allocated() if gpu else resident,
-        "peak_memory_kind": "GPU allocated by this run" if gpu else "resident, of the whole process so far",
-    }  # fmt: skip
+        "peak_memory_kind": "GPU allocated by this run" if gpu else "resident, of the whole process so far"}
 
 
 def versions() -> dict[str, str | None]:

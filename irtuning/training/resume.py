@@ -82,14 +82,11 @@ class Checkpoints:
             shutil.rmtree(checkpoint)
 
     def newest(self) -> Path | None:
-        """Return the newest checkpoint, or None. InputError if it belongs to another run or another version."""
+        """Return the newest checkpoint, or None. InputError if it belongs to another run."""
         if not (steps := [int(path.name.rpartition("-")[2]) for path in self.folder.glob("checkpoint-*")]):
             return None
         checkpoint = self.folder / f"checkpoint-{max(steps)}"
-        try:
-            recorded = json.loads((checkpoint / IDENTITY).read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # written by an older version
-            recorded = {}
+        recorded = json.loads((checkpoint / IDENTITY).read_text(encoding="utf-8"))
         if different := differences(recorded, self.identity):
             raise InputError(f"{self.folder} holds unfinished work of another run ({'; '.join(different)}); give "
                              "another output, or remove that folder")  # fmt: skip

@@ -176,8 +176,7 @@ def _record(prepared: Prepared, trainer: ResumableTrainer, splits, probabilities
         "random_weights": prepared.source.random_weights, "labels": list(labels),
         "split_sizes": {s: len(corpus.split(s)) for s in SPLITS} | {"train": len(splits["train"].revisions)},
         "parameters": sum(p.numel() for p in trainer.model.parameters()), "depth": len(find_layers(trainer.model)),
-        "candidate_layers": layers.indices, "layer_parameters": [sum(p.numel() for p in v) for v in layers.parameters],
-    }  # fmt: skip
+        "candidate_layers": layers.indices, "layer_parameters": [sum(p.numel() for p in v) for v in layers.parameters]}
     if prepared.source.title != prepared.config.model:
         run["model_title"] = prepared.source.title
     if corpus.shared_groups:  # a published split may share documents between its parts

@@ -3,8 +3,9 @@
 import json
 import re
 import zipfile
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import replace
+from functools import cache
 from html import unescape
 from itertools import combinations
 from pathlib import Path
@@ -39,8 +40,7 @@ def rows_of(corpus: Corpus) -> list[Revision]:
 @pytest.fixture(scope="module")
 def folded(real_data):
     """Load the five folds of a corpus once."""
-    made = {}
-    return lambda name: made.setdefault(name, [load_corpus(name, real_data, f, split="folds") for f in range(5)])
+    return cache(lambda name: [load_corpus(name, real_data, fold, split="folds") for fold in range(5)])
 
 
 @pytest.mark.parametrize("name", FOLDED)
@@ -131,62 +131,47 @@ def test_the_human_ceiling_is_that_of_an_independent_calculation(real_data, fold
     assert majority.macro_f1 == pytest.approx(macro_f1(ITERATER_LABELS, *zip(*others, strict=True)))
 
 
-def small_iterater(folder: Path, validation: str = "dev") -> Path:
-    """Write an ITERATER of 22 rows a split, the last ones labelled others, with three annotators."""
-    folder.mkdir(parents=True)
-    edits = defaultdict(list)
-    for name in ("train", validation, "test"):
+@pytest.fixture
+def small_iterater(tmp_path, monkeypatch) -> Path:
+    """Write an ITERATER of 22 rows a split, the last ones labelled others, with three annotators. It may be loaded."""
+    monkeypatch.setitem(CORPORA, "iterater", replace(CORPORA["iterater"], checksum=""))
+    folder, edits = tmp_path / "iterater", {}
+    folder.mkdir()
+    for name in ("train", "dev", "test"):
         rows = [dict(before_sent=f" a {i} {name}", after_sent=f"b {i}", doc_id=f"{name}{i // 2}", labels=label,
                      revision_depth=1) for i, label in enumerate([*ITERATER_LABELS * 4, "others", "others"])]  # fmt: skip
         (folder / f"{name}.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        for row in rows:
-            given = {"before": "a", "after": "b", "major_intent": row["labels"], "raw_intents": [row["labels"]] * 3}
-            edits[name, row["doc_id"]].append(given)
-    documents = [({"dev": "dev", validation: "dev"}.get(name, name), {"doc_id": document, "revision_depth": 1, "edit_actions": of})
-                 for (name, document), of in edits.items()]  # fmt: skip
-    document_level(folder, documents)
+        edits[name] = [{"before": "a", "after": "b", "major_intent": row["labels"], "raw_intents": [row["labels"]] * 3}
+                       for row in rows]  # fmt: skip
+    document_level(folder, edits)
     return folder
 
 
-def document_level(folder: Path, documents: list[tuple[str, dict]]) -> None:
+def document_level(folder: Path, edits: dict[str, list]) -> None:
     with zipfile.ZipFile(folder / iterater.ANNOTATORS, "w") as made:
-        for name in ("train", "dev", "test"):
-            lines = [json.dumps(document) for at, document in documents if at == name]
-            made.writestr(f"human_doc_level/{name}.json", "\n".join(lines))
+        for name, of in edits.items():
+            made.writestr(f"human_doc_level/{name}.json", json.dumps({"edit_actions": of}))
 
 
-@pytest.mark.parametrize("validation", ["dev", "validation"])
-def test_iterater_from_disk_with_and_without_its_document_level(tmp_path, monkeypatch, validation):
-    folder = small_iterater(tmp_path / "iterater", validation)
-    monkeypatch.setitem(CORPORA, "iterater", replace(CORPORA["iterater"], checksum=""))  # any release
-    monkeypatch.setenv("IRTUNING_DATA", str(tmp_path))
+def test_iterater_from_disk_with_and_without_its_document_level(small_iterater, monkeypatch):
+    monkeypatch.setenv("IRTUNING_DATA", str(small_iterater.parent))
     corpus = load_corpus("iterater", split="published")
     assert [len(corpus.split(split)) for split in SPLITS] == [20, 20, 20] and len(load_corpus("iterater").test) > 8
     r = corpus.validation[3]
-    assert (r.before, r.after, r.intention, r.group) == (f"a 3 {validation}", "b 3", "style", f"{validation}1")
+    assert (r.before, r.after, r.intention, r.group) == ("a 3 dev", "b 3", "style", "dev1")
     assert r.extra == {"revision_depth": 1, "annotators": ("style",) * 3}
-    (folder / iterater.ANNOTATORS).unlink()
-    assert why_no_ceiling(load_corpus("iterater")).startswith("human_doc_level.zip is not beside its files; get it from")
-
-
-def test_rows_whose_edit_the_document_level_lacks_have_no_annotators_and_the_ceiling_says_how_many(tmp_path, monkeypatch):
-    folder = small_iterater(tmp_path / "iterater")
-    monkeypatch.setitem(CORPORA, "iterater", replace(CORPORA["iterater"], checksum=""))
-    rows = (folder / "dev.json").read_text().replace('" a 0 dev"', '"other"').replace('"b 2"', '"other"')
-    (folder / "dev.json").write_text(rows)
-    ceiling = human_ceiling(load_corpus("iterater", folder, split="published"))[0]
+    rows = (small_iterater / "dev.json").read_text().replace('" a 0 dev"', '"other"').replace('"b 2"', '"other"')
+    (small_iterater / "dev.json").write_text(rows)  # two rows whose edit the document level lacks
+    ceiling = human_ceiling(load_corpus("iterater", split="published"))[0]
     assert (ceiling.rows, ceiling.joined, ceiling.macro_f1, ceiling.fleiss_kappa) == (20, 18, 1, 1)
-
-
-def test_a_document_level_that_cannot_be_read_or_has_other_edits_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setitem(CORPORA, "iterater", replace(CORPORA["iterater"], checksum=""))
-    folder = small_iterater(tmp_path / "iterater")
-    document_level(folder, [])
+    document_level(small_iterater, {"train": [], "dev": [], "test": []})
     with pytest.raises(InputError, match="human_doc_level.zip does not have these edits"):
-        load_corpus("iterater", tmp_path)
-    (folder / iterater.ANNOTATORS).write_bytes((folder / iterater.ANNOTATORS).read_bytes()[:99])
+        load_corpus("iterater")
+    (small_iterater / iterater.ANNOTATORS).write_bytes((small_iterater / iterater.ANNOTATORS).read_bytes()[:99])
     with pytest.raises(InputError, match="human_doc_level.zip cannot be read .*move it away to do without"):
-        load_corpus("iterater", tmp_path)
+        load_corpus("iterater")
+    (small_iterater / iterater.ANNOTATORS).unlink()
+    assert why_no_ceiling(load_corpus("iterater")).startswith("human_doc_level.zip is not beside its files; get it from")
 
 
 EDIT = re.compile(r'<edit type="?(.*?)"? crr= ?"(.*?)" comments=".*?">(.*?)</edit>', re.DOTALL)

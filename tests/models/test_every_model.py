@@ -203,7 +203,7 @@ def test_by_default_attention_takes_the_adapter_where_peft_fuses_the_experts_and
         adapted = dict(adapter_modules(add_adapter(build(name), adapter)))
         assert not [n for n in adapted if re.search("expert_?gate|experts.(?!up|down)|router|wg", n)]
         assert any("mlp" in n for n in adapted) == (adapter == "bottleneck" and name != "phimoe")
-    with pytest.raises(InputError, match="adapter LoraConfig cannot be put on.*Give target_modules, such as [qi].*_"):
+    with pytest.raises(InputError, match="adapter PeftType.LORA cannot be put on.*Give target_modules, such as [qi].*_"):
         add_adapter(build(name), LoraConfig(target_modules=["no_such_map"]))
 
 
