@@ -55,5 +55,5 @@ def test_gradients_with_skipped_layers_are_the_exact_ones_above_them_and_have_th
             layers = choice["layers"]
             above = [row["depth"] - layer == len(layers) - place for place, layer in enumerate(layers)]  # none is skipped above
             for batch in choice["cosine"]:
-                assert len(batch) == len(layers) and all(-1 <= value <= 1 for value in batch)
-                assert all((value > 0.99999) == exact for value, exact in zip(batch, above, strict=True))
+                assert len(batch) == len(layers) and all(-1 <= value < 1.0001 for value in batch)  # summed in float32
+                assert all((value > 0.9999) == exact for value, exact in zip(batch, above, strict=True))
