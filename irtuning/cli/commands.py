@@ -11,6 +11,7 @@ from pathlib import Path
 
 from irtuning.cli import options as opt
 from irtuning.corpora.base import Revision
+from irtuning.corpora.documents import read_documents
 from irtuning.corpora.leaks import leaks
 from irtuning.corpora.load import has_fixed_splits, load_corpus
 from irtuning.errors import InputError, brief, read_as, unknown
@@ -138,26 +139,34 @@ def predict(
     file has labels, the run is scored on them, beside two simple rules that know the file's labels. With --json each
     line of the output is the JSON object of one revision, in the order of the input.
 
+    If --before and --after name two plain text files, they are two versions of a document. Their sentences are aligned,
+    and each change gets its intention. A page (--output changes.html) shows the whole document.
+
     \b
     irtuning predict runs/ir --before "He go home." --after "He goes home."
+    irtuning predict runs/ir --before draft1.txt --after draft2.txt --output changes.html
     irtuning predict runs/ir --file pairs.csv --output intentions.csv
     """
     from irtuning.training.classifier import RevisionClassifier, read_revisions, scores_of, write_predictions
     if not (file or before or after):
         raise InputError("nothing to predict: give --before and --after, or --file (- for standard input)")
-    if not file and (path := next((text for text in (before, after) if os.path.isfile(text)), None)):
-        raise InputError(f"{path!r} is a file, not a text; put its revisions in a table for --file, or give its text")
-    if output and output.suffix.lower() not in (".csv", ".jsonl"):
-        raise InputError(f"cannot write {output}: its name must end in .csv or .jsonl")
+    paths = [text for text in (before, after) if not file and os.path.isfile(text)]
+    if len(paths) == 1:
+        raise InputError(f"{paths[0]!r} is a file, not a text; give both versions as files, or a table as --file")
+    if output and output.suffix.lower() not in (".csv", ".jsonl", ".html"):
+        raise InputError(f"cannot write {output}: its name must end in .csv, .jsonl or .html")
     columns, config = {"before": before, "after": after, "label": label}, read_record(run)["run"]["config"]
     revisions = read_revisions(file, config, columns) if file else [Revision("", before, after, "")]
+    revisions = read_documents(*paths) if paths else revisions
     classifier, rows, lines = RevisionClassifier.load(run), [], []
-    predictions = classifier.predict(revisions)
+    predictions, page = classifier.predict(revisions), output and output.suffix.lower() == ".html"
     for r, p in zip(revisions, predictions, strict=True):
-        rows.append(({"id": r.id} if file else {}) | {"before": r.before, "after": r.after} | vars(p))
+        if paths and not (p.intention or page):
+            continue  # only a page shows the unchanged sentences of a document
+        rows.append(({"id": r.id} if r.id else {}) | {"before": r.before, "after": r.after} | vars(p))
         shares = ", ".join(f"{label} {share:.2f}" for label, share in p.probabilities.items())
         lines.append(f"{p.intention}  ({shares})" if p.intention else p.note)
-        lines[-1] = f"{r.id}: {lines[-1]}  {brief(r.before)} -> {brief(r.after)}" if file else lines[-1]
+        lines[-1] = f"{r.id}: {lines[-1]}  {brief(r.before)} -> {brief(r.after)}" if r.id else lines[-1]
     scores = scores_of(predictions, revisions, classifier.labels)
     if output:
         write_predictions(output, rows)
