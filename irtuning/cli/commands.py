@@ -170,7 +170,7 @@ def predict(
     scores = scores_of(predictions, revisions, classifier.labels)
     if output:
         write_predictions(output, rows)
-        lines = [f"{len(rows)} predictions in {output}"]
+        lines = [f"{len(rows)} {'sentences' if paths and page else 'predictions'} in {output}"]
     if scores:
         import pandas
         lines += ["", pandas.DataFrame(scores).round(3).to_string(index=False)]

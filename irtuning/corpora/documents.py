@@ -39,7 +39,7 @@ def align(before: Sequence[str], after: Sequence[str]) -> list[tuple[list[int], 
     two, and two may be merged. A sentence that moved is deleted at one place and added at another. Similarity is the
     Dice coefficient of the words.
     """
-    bags = [[Counter(re.findall(r"\w+|[^\w\s]", text.lower())) for text in side] for side in (before, after)]
+    bags = [[Counter(re.findall(r"\w+", text.lower()) or [text]) for text in side] for side in (before, after)]
     old, new = ({1: [(bag, bag.total()) for bag in side], 2: [(b := x + y, b.total()) for x, y in pairwise(side)]}
                 for side in bags)  # fmt: skip
     best = {(0, 0): (0.0, (0, 0))}  # for the first i and j sentences: the highest sum, and the step that led there

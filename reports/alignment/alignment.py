@@ -8,6 +8,7 @@ writer. The record has scores on these writers and on the held-out ones, and no 
 
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 from irtuning.companion.paths import REPOSITORY
@@ -59,7 +60,7 @@ def rates(sets) -> dict[str, float]:
 
 def as_text(texts: list[str], paragraphs: list[str]) -> str:
     """Return a draft as a plain text with a blank line between paragraphs."""
-    breaks = [" " if now == before else "\n\n" for before, now in zip(paragraphs, paragraphs[1:], strict=False)]
+    breaks = [" " if now == before else "\n\n" for before, now in pairwise(paragraphs)]
     return "".join(text + space for text, space in zip(texts, [*breaks, ""], strict=True))
 
 
