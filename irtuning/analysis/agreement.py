@@ -1,0 +1,80 @@
+"""Agreement of annotators: kappa over all intentions and of each, with intervals, and what they disagree on."""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas
+
+from irtuning.analysis.statistics import CONFIDENCE
+from irtuning.errors import InputError, unknown
+
+DRAWS, ENDS = 2_000, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+
+
+def agreement(answers: pandas.DataFrame, labels: Sequence[str], draws: int = DRAWS) -> pandas.DataFrame:
+    """Return agreement, Cohen's and Fleiss' kappa over all labels and of each label against the others.
+
+    `answers` has a row per answer with `id`, `annotator` and `label`. Only items that all annotators labelled count.
+    Cohen's kappa is the mean over pairs of annotators. The intervals are percentiles of a bootstrap over items.
+    Kappa is NaN where chance alone explains full agreement. Sources: Cohen 1960, Fleiss 1971.
+    """
+    table = _common(answers, labels)
+    given = np.stack([table == label for label in labels], axis=-1).astype(float)  # (items, annotators, labels)
+    pairs = list(combinations(range(table.shape[1]), 2))
+    same = np.stack([given[:, a] == given[:, b] for a, b in pairs], axis=1)
+    same = np.concatenate([same.all(-1, keepdims=True), same], axis=-1).astype(float)  # (items, pairs, all + labels)
+    weights = np.random.default_rng(0).multinomial(len(given), np.full(len(given), 1 / len(given)), draws)
+    weights = np.vstack([np.ones(len(given)), weights]) / len(given)  # the first draw takes each item once
+    observed, shares = np.tensordot(weights, same, (1, 0)), np.tensordot(weights, given, (1, 0))
+    by_pair = np.stack([_chance(shares[:, a], shares[:, b]) for a, b in pairs], axis=1)
+    of_all = _chance(shares.mean(1), shares.mean(1))
+    values = {"agreement": observed.mean(1), "cohen": _kappa(observed, by_pair).mean(1),
+              "fleiss": _kappa(observed.mean(1), of_all)}  # fmt: skip
+    rows = {"items": np.r_[len(given), given.max(1).sum(0)].astype(int)}  # of a label: those where anyone gave it
+    for name, drawn in values.items():
+        unknown_ones = np.isnan(drawn[0])
+        ends = np.nanquantile(np.where(unknown_ones, 0, drawn), ENDS, axis=0)  # without draws that lack a label
+        low, high = np.where(unknown_ones, np.nan, ends)
+        rows |= {name: drawn[0], f"{name}_low": low, f"{name}_high": high}
+    return pandas.DataFrame(rows, index=pandas.Index(["all", *labels], name="intention"))
+
+
+def disagreements(answers: pandas.DataFrame, labels: Sequence[str]) -> pandas.DataFrame:
+    """Return the items that annotators label differently, with their texts, notes and a column for each annotator.
+
+    Items with the same labels stand together, the most frequent disagreement first.
+    """
+    table = _common(answers, labels)
+    table = table[table.nunique(axis=1) > 1]
+    columns = [name for name in ("before", "after") if name in answers]
+    table = answers.drop_duplicates("id").set_index("id")[columns].join(table, how="inner")
+    if "note" in answers:
+        said = answers[answers.note.fillna("") != ""].groupby("id").note.agg(" / ".join)
+        table = table.join(said).fillna({"note": ""})
+    kinds = table[[name for name in table if name not in (*columns, "note")]].agg(tuple, axis=1)
+    order = pandas.DataFrame({"count": kinds.map(kinds.value_counts()), "kind": kinds.map(str)})
+    return table.loc[order.sort_values(["count", "kind"], ascending=[False, True], kind="stable").index]
+
+
+def _common(answers: pandas.DataFrame, labels: Sequence[str]) -> pandas.DataFrame:
+    """Return the labels of the items that all annotators labelled: a row per item, a column per annotator."""
+    if strange := sorted(set(answers.label) - set(labels)):
+        raise unknown("label of an annotator", strange[0], labels)
+    if twice := answers[answers.duplicated(["id", "annotator"])].id.tolist():
+        raise InputError(f"an annotator labelled {twice[0]!r} twice; keep one answer")
+    table = answers.pivot(index="id", columns="annotator", values="label")
+    if table.shape[1] < 2 or table.dropna().empty:
+        raise InputError(f"{table.shape[1]} annotator(s) have no item in common; agreement needs two on the same items")
+    return table.dropna()
+
+
+def _chance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return the expected agreement of two sets of label shares, over all labels and of each: (draws, 1 + labels)."""
+    each = one * other + (1 - one) * (1 - other)
+    return np.concatenate([(one * other).sum(-1, keepdims=True), each], axis=-1)
+
+
+def _kappa(observed: np.ndarray, chance: np.ndarray) -> np.ndarray:
+    possible = chance < 1 - 1e-12
+    return np.where(possible, (observed - chance) / np.where(possible, 1 - chance, 1), np.nan)
