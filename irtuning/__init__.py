@@ -4,20 +4,16 @@ The names in `__all__` are public. Each is imported when it is first used, so th
 """
 
 import importlib
-import warnings
-
-# In a notebook, tqdm.auto warns that ipywidgets is missing. Nothing here needs it.
-warnings.filterwarnings("ignore", message="IProgress not found")
 
 _HOMES = {
     "Corpus": "corpora.base", "IRTuning": "method.callback", "InputError": "errors", "LayerTuner": "method.tuner",
     "LayerwiseTrainer": "training.trainer", "LayerwiseTuning": "method.callback", "Revision": "corpora.base",
     "RevisionClassifier": "training.classifier", "Run": "training.run", "RunConfig": "training.config",
-    "add_adapter": "models.adapters", "compare": "comparison.runs", "describe_layers": "models.adapters",
-    "embedded_model_path": "models.catalog", "find_layers": "method.layers", "largest_batch": "memory.fit",
-    "load_corpus": "corpora.load", "lowest_layer_that_fits": "memory.fit", "make_strategy": "method.registry",
-    "memory_table": "memory.predict", "predict_memory": "memory.predict", "split_scores": "method.selector",
-    "train": "training.run",
+    "add_adapter": "models.adapters", "annotate": "companion.annotate", "compare": "comparison.runs",
+    "describe_layers": "models.adapters", "embedded_model_path": "models.catalog", "find_layers": "method.layers",
+    "largest_batch": "memory.fit", "load_corpus": "corpora.load", "lowest_layer_that_fits": "memory.fit",
+    "make_strategy": "method.registry", "memory_table": "memory.predict", "predict_memory": "memory.predict",
+    "read_documents": "corpora.documents", "split_scores": "method.selector", "train": "training.run",
 }  # fmt: skip
 __all__ = sorted(_HOMES)
 __version__ = "0.1.0"
