@@ -6,8 +6,8 @@ The names in `__all__` are public. Each is imported when it is first used, so th
 import importlib
 
 _HOMES = {
-    "Corpus": "corpora.base", "IRTuning": "method.callback", "InputError": "errors", "LayerTuner": "method.tuner",
-    "LayerwiseTrainer": "training.trainer", "LayerwiseTuning": "method.callback", "Revision": "corpora.base",
+    "Corpus": "corpora.base", "IRTuning": "training.callback", "InputError": "errors", "LayerTuner": "method.tuner",
+    "LayerwiseTrainer": "training.trainer", "LayerwiseTuning": "training.callback", "Revision": "corpora.base",
     "RevisionClassifier": "training.classifier", "Run": "training.run", "RunConfig": "training.config",
     "add_adapter": "models.adapters", "annotate": "companion.annotate", "compare": "comparison.runs",
     "describe_layers": "models.adapters", "embedded_model_path": "models.catalog", "find_layers": "method.layers",

@@ -1,5 +1,6 @@
 """What several tests share: tiny random classifiers, a learnable toy data set, and the place of the real corpora."""
 
+import gc
 import json
 import os
 from pathlib import Path
@@ -31,6 +32,11 @@ ARCHITECTURES = {
     "ModernBert": PLAIN | {"cls_token_id": 1, "sep_token_id": 2},
 }  # fmt: skip
 COLOURS = ("red", "green", "blue", "black", "white", "brown", "pink", "grey", "gold", "teal")
+
+
+def pytest_collection_finish():
+    """Leave all imported modules out of the garbage collection that accelerate asks for at the start of every run."""
+    gc.freeze()
 
 
 def make_classifier(architecture: str = "Llama", seed: int = 0, **settings):

@@ -69,6 +69,5 @@ def step_cost(records: Sequence[dict]) -> pandas.DataFrame:
             "optimizer_bytes": 8 * sum(size[layer] for layer in set(learned)),
             "differentiated_layers": sum(run["depth"] - min(step["layers"]) for step in steps) / len(steps),
             "milliseconds_per_step": 1000 * float(pandas.Series(meta["step_seconds"]).median()),
-            "peak_memory_bytes": meta["peak_memory_bytes"] if meta["peak_memory_kind"].startswith("GPU") else None,
-        })  # fmt: skip
+            "peak_memory_bytes": meta["peak_memory_bytes"] if meta["peak_memory_kind"].startswith("GPU") else None})
     return mean_by_method(records, rows)

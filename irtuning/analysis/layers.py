@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pandas
 
-from irtuning.analysis.tables import KEYS, groups_by, layer_frequency, run_keys
+from irtuning.analysis.tables import groups_by, layer_frequency, mean_by_method, run_title
 from irtuning.errors import InputError
 from irtuning.method.registry import facts
 
@@ -29,35 +29,22 @@ def score_matrix(record: dict) -> pandas.DataFrame:
     return table.rename_axis(index="layer", columns="step")
 
 
-def score_spread(record: dict) -> pandas.DataFrame:
-    """Return the distribution of the layers' scores, one row per step: min, q25, median, q75, max and the cut.
+def rank_agreement(records: Sequence[dict]) -> pandas.DataFrame:
+    """Return a square matrix of how far methods agree on the order of layers: Spearman correlations of mean scores.
 
-    `cut` is the lowest score of a layer that learns, or the highest if the method keeps low scores. `learn` counts the
-    layers that learn, and `measured` counts those that have a score.
-    """
-    scores, steps, run = score_matrix(record), record["train"]["steps"], record["run"]
-    table = scores.quantile([0, 0.25, 0.5, 0.75, 1]).T.set_axis(["min", "q25", "median", "q75", "max"], axis=1)
-    edge = "max" if facts(run["config"]["method"], run.get("strategy"))["keep"] == "low" else "min"
-    cut = [scores.loc[step["layers"], step["step"]].agg(edge) for step in steps]
-    return table.assign(cut=cut, learn=[len(step["layers"]) for step in steps], measured=scores.notna().sum())
-
-
-def rank_agreement(records: Sequence[dict], by: Sequence[str] = ("method", "seed")) -> pandas.DataFrame:
-    """Return a square matrix of how far runs agree on the order of layers: Spearman correlations of mean scores.
-
-    Runs with the same `by` (names in `tables.KEYS`) share a row: the mean over pairs of different runs of one corpus
-    and model, or 1 for a single run. Cosine and gradient agree where it is negative, as low cosines matter.
+    A number is the mean over pairs of different runs of one corpus and model, or 1 for a method with a single run.
+    Cosine and gradient agree where it is negative, as low cosines matter.
     """
     scored, pairs = [record for record in records if has_scores(record)], []
     for runs in groups_by(scored, ["corpus", "model"]).values():
         means = pandas.DataFrame({i: score_matrix(run).mean(axis=1) for i, run in enumerate(runs)})
-        matrix, names = means.corr(method="spearman").to_numpy(), [_name(run, by) for run in runs]
+        matrix, names = means.corr(method="spearman").to_numpy(), [run_title(run["run"]["config"]) for run in runs]
         pairs += [(a, b, matrix[i, j]) for i, a in enumerate(names) for j, b in enumerate(names) if i != j]
-    names = [_name(record, by) for record in scored]
+    names = [run_title(record["run"]["config"]) for record in scored]
     pairs += [(name, name, 1.0) for name in names if names.count(name) == 1]
-    order = list(dict.fromkeys(names))
-    table = pandas.DataFrame(pairs, columns=["one", "other", "rho"]).pivot_table("rho", "one", "other")
-    return table.reindex(index=order, columns=order).rename_axis(index=", ".join(by), columns=None)
+    table = pandas.DataFrame(pairs, columns=["method", "other", "rho"])
+    table = table.pivot_table("rho", "method", "other", sort=False).rename_axis(columns=None)
+    return table.loc[(order := list(dict.fromkeys(names))), order]
 
 
 def stability(records: Sequence[dict]) -> pandas.DataFrame:
@@ -80,8 +67,8 @@ def stability(records: Sequence[dict]) -> pandas.DataFrame:
     return pandas.DataFrame(rows).groupby("method", sort=False).agg(means)
 
 
-def lock_in(records: Sequence[dict], by: Sequence[str] = KEYS) -> pandas.DataFrame:
-    """Return how many layers each run no longer chose or always chose, as means over runs with the same `by`.
+def lock_in(records: Sequence[dict]) -> pandas.DataFrame:
+    """Return how many layers the runs of each method no longer chose or always chose, as means over runs.
 
     `never_after_3` and `never_after_third` count the layers that are never chosen after step 3 or after a third of the
     steps. `always` and `always_after_3` count those chosen at every step, or at every step after 3. `score_age` is the
@@ -96,15 +83,10 @@ def lock_in(records: Sequence[dict], by: Sequence[str] = KEYS) -> pandas.DataFra
             ages += [step["step"] - when for when in measured.values()]
             if not step["skipped"]:  # a skipped step measures nothing
                 measured |= dict.fromkeys(step["layers"], step["step"])
-        rows.append(run_keys(run["config"]) | {
+        rows.append({
             "layers": len(layers), "never_after_3": len(layers.difference(*late)) if late else np.nan,
             "never_after_third": len(layers.difference(*last)), "always": len(layers.intersection(*chosen)),
             "always_after_3": len(layers.intersection(*late)) if late else np.nan,
             "score_age": sum(ages) / (len(ages) or np.nan),
         })  # fmt: skip
-    return pandas.DataFrame(rows).drop(columns=list(set(KEYS).difference(by))).groupby(list(by), sort=False).mean()
-
-
-def _name(record: dict, by: Sequence[str]) -> str:
-    keys = run_keys(record["run"]["config"])
-    return ", ".join(f"{key} {keys[key]}" if key in ("fold", "seed") else keys[key] for key in by)
+    return mean_by_method(records, rows)

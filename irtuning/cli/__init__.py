@@ -43,3 +43,7 @@ def main() -> None:
     except InputError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
+    except SystemExit as ending:
+        if ending.code == 130:  # Ctrl-C, about which typer says nothing
+            typer.echo("interrupted; what was recorded is kept", err=True)
+        raise

@@ -5,7 +5,6 @@ import json
 import logging
 import math
 import os
-import re
 from inspect import signature
 from pathlib import Path
 
@@ -218,8 +217,8 @@ def memory(
 
     No weights are needed: --model also takes a config.json. For a method that draws its layers, the worst draw counts:
     the most layers, with the lowest one among them. A higher --min-layer ends backpropagation earlier and saves memory.
-    --set takes rank, alpha, dropout, width, share, accumulation, labels, precision (bf16 or fp32), optimizer (fused or
-    foreach), padded (true or false) and target_modules.
+    --set takes rank, alpha, dropout, width, share, accumulation, labels, precision (bf16 or fp32), padded (true or
+    false) and target_modules.
 
     \b
     irtuning memory --model llama-3.1-8b --method last-k --set share=0.25 --batch 16 --length 256 --gpu 24GB
@@ -239,13 +238,9 @@ def memory(
     title = "{model}, batch {batch}, {length} tokens; sizes in GiB; ".format(**rows[0])
     title += "all predicted" if every else rows[0]["note"]
     result = {"model": model, "gpu_bytes": gpu_bytes, "methods": rows} if every else rows[0]
-    texts = [f"{title}\n{(table if every else table.T).to_string()}", "Give --gpu 24GB to be told whether it fits."]
-    if gpu and every:
-        parts = {text: [row["method"] for row in rows if row["fits"] == fits]
-                 for text, fits in (("It fits with", True), ("It does not fit with", False))}  # fmt: skip
-        texts[1] = " ".join(f"{text} {', '.join(names)}." for text, names in parts.items() if names)
-    elif gpu:
-        texts[1] = fit_answer(rows[0])
+    texts = [f"{title}\n{(table if every else table.T).to_string()}"]
+    if not every:  # of many methods the column `fits` tells it
+        texts.append(fit_answer(rows[0]) if gpu else "Give --gpu 24GB to be told whether it fits.")
     opt.show(result, as_json, "\n".join(texts))
 
 

@@ -77,8 +77,7 @@ def comparisons(experiment: str, methods: Sequence[str]) -> list[dict]:
         "own-budget": [{"methods": ["full", "ir", *papers], "budget": "own"}],
         "ablations": [{"methods": ABLATIONS}, {"methods": ["ir"], "head": "frozen"}],
         "adapters": [{"methods": ["full", "ir"], "adapter": adapter} for adapter in ("lora", "dora", "bottleneck")],
-        "sizes": [{"methods": four, "train_share": share} for share in (0.05, 0.1, 0.25, 0.5, 1.0)],
-    }
+        "sizes": [{"methods": four, "train_share": share} for share in (0.05, 0.1, 0.25, 0.5, 1.0)]}
     if experiment not in experiments:
         raise unknown("experiment", experiment, experiments)
     return experiments[experiment]

@@ -39,14 +39,14 @@ The quick profile shows that everything works. It gives no verdicts."""
 def reproduce(
     profile: str = "quick", *, data: str | Path | None = None, output: str | Path | None = None, fresh: bool = False,
     workers: int | None = None, scheduler: str | None = None, changes: dict | None = None,
-    update_notebooks: bool = False, jobs: int | None = None,
+    update_notebooks: bool = False,
 ) -> dict[str, Path]:  # fmt: skip
     """Make the missing runs of a profile, execute the notebooks, and return the folders. InputError if it cannot work.
 
     Args:
         profile, data, output, changes: As for `profile_parameters`. With `data`, notebook 1 also shows real corpora.
         fresh: Whether to delete the recorded runs first.
-        workers, scheduler: Where the runs are made; see `run_comparison`. `jobs` is an alias of `workers`.
+        workers, scheduler: Where the runs are made; see `run_comparison`.
         update_notebooks: Whether the executed notebooks replace those in `notebooks/` (plain quick profile only).
     """
     if update_notebooks and (profile != "quick" or data or output or changes):
@@ -54,7 +54,7 @@ def reproduce(
     settings = profile_parameters(profile, data, output, changes)
     if GPU_GIB.get(profile) and (problems := missing(settings)):
         raise InputError(f"profile {profile} cannot run here: {'; '.join(problems)}. Use --dry-run to list its runs")
-    companion = Companion(**settings, workers=jobs if workers is None else workers, scheduler=scheduler)
+    companion = Companion(**settings, workers=workers, scheduler=scheduler)
     check(companion)
     folders, started = companion.folders, time.perf_counter()
     if fresh:

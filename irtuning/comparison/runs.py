@@ -16,12 +16,13 @@ from irtuning.analysis.tables import mean_share, summary_table
 from irtuning.comparison.workers import cores, outcomes
 from irtuning.corpora.base import Corpus
 from irtuning.errors import InputError
-from irtuning.method.processes import is_first, world_size
+from irtuning.method.processes import world_size
 from irtuning.method.registry import METHODS, as_strategy, method_text
 from irtuning.method.strategies import Strategy
 from irtuning.models.loading import MINI, RANDOM
 from irtuning.training.config import RunConfig
 from irtuning.training.prepare import available_device, corpus_of, prepare
+from irtuning.training.processes import is_first
 from irtuning.training.record import has_record, new_folder, read_record, write_record
 from irtuning.training.run import finished_run, train
 
@@ -37,8 +38,8 @@ def compare(methods: Sequence[Method], **options: object) -> pandas.DataFrame:
 
 def run_comparison(
     methods: Sequence[Method], *, seeds: int | Sequence[int] = 2, folds: Sequence[int] = (0,), budget: str = "equal",
-    rates: Mapping[str, float] | None = None, workers: int | None = None, jobs: int | None = None,
-    scheduler: str | None = None, output: str | Path | None = None, data_dir: str | Path | None = None,
+    rates: Mapping[str, float] | None = None, workers: int | None = None, scheduler: str | None = None,
+    output: str | Path | None = None, data_dir: str | Path | None = None,
     corpora: Mapping[int, Corpus] | None = None, progress: bool = True, **settings: object,
 ) -> tuple[list[dict], list[dict]]:  # fmt: skip
     """Run every method on every fold with every seed, and return the records and the two floors of every fold.
@@ -51,7 +52,7 @@ def run_comparison(
             seed; `own` keeps the shares of their papers.
         rates: the learning rate of each method; others use that of the settings, or else the model's own.
         workers: runs at a time, each in its own process. None: one per core if a model of this package runs on the CPU,
-            else 1, in this process. `jobs` is an alias.
+            else 1, in this process.
         scheduler: address of a Dask scheduler whose workers make the runs. Only the records come back, not the weights.
         output: folder for the runs; a run that it already holds is not repeated.
         data_dir, progress, settings: as for `train`.
@@ -60,7 +61,7 @@ def run_comparison(
     Raises:
         InputError: a setting cannot work (before the first run, if possible), or runs failed (after the last one).
     """
-    if (workers := jobs if workers is None else workers) is not None and workers < 1:
+    if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}; give 1 or more")
     runs, strategies = planned_runs(methods, seeds, folds, budget, rates, **settings), _named(methods)
     corpora = corpora or {fold: corpus_of(run, data_dir) for fold, run in {run.fold: run for run in runs}.items()}
@@ -199,7 +200,7 @@ def _outcomes(work: Sequence[tuple], workers: int, scheduler: str | None) -> Ite
             except Exception as error:  # the other runs continue
                 yield i, error
         return
-    folder = work[missing[0]][-1] if missing and scheduler else None
+    folder = work[missing[0]][-1] if missing else None
     if folder is not None:  # fail before any worker starts if records cannot be written here
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -208,7 +209,7 @@ def _outcomes(work: Sequence[tuple], workers: int, scheduler: str | None) -> Ite
             raise InputError(f"cannot write to {folder.parent}: {error.strerror}; give another folder") from None
     calls = [(*work[i][:-1], None) if scheduler else work[i] for i in missing]  # workers may not share this disk
     for at, made in outcomes(_run_one, calls, workers=workers, scheduler=scheduler) if missing else ():
-        if folder is not None and not isinstance(made, Exception):
+        if scheduler and folder is not None and not isinstance(made, Exception):
             with new_folder(work[missing[at]][-1]) as temporary:
                 write_record(temporary, made)
         yield missing[at], made

@@ -1,19 +1,17 @@
 """arXivEdits: edits in sentences of scientific papers, each with its span and its intention."""
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from irtuning.corpora.base import Corpus, Revision
 from irtuning.corpora.folds import cut_apart
-from irtuning.corpora.reading import parse_object, read_text
-from irtuning.errors import InputError, brief, unknown
 
 # The grouping is the authors' own (`arxiv_rel_mapping` in their code), and so is the spelling "spefific".
 FINE_LABELS = (
     "Content", "Improve-grammar-Typo", "Format", "Lang-accurate-spefific", "Lang-professional-Improve-style",
-    "Lang-improve-readability-Simplify", "Lang-other",
-)  # fmt: skip
+    "Lang-improve-readability-Simplify", "Lang-other")  # fmt: skip
 COARSE = {label: "Language" if label.startswith("Lang-") else label for label in FINE_LABELS}
 COARSE_LABELS = ("Content", "Language", "Improve-grammar-Typo", "Format")
 FILES = ("data/edits/train.json", "data/edits/dev.json", "data/edits/test.json")
@@ -33,36 +31,10 @@ def load_arxivedits(folder: Path, fold: int = 0, labels: str | None = None, spli
 
 def read_edits(path: Path) -> Iterator[Revision]:
     """Yield the gold edits of one published file. Before and after are full sentences. Spans mark the changed words."""
-    for key, pair in parse_object(read_text(path), str(path)).items():
-        where = f"{path}, sentence pair {key!r}"
-        for number, edit in _field(pair, GOLD, where, Mapping).items():
-            here = f"{where}, edit {number!r}"
-            label = _field(edit, "intention", here, str)
-            if label not in COARSE:
-                raise unknown(f"intention in {here}:", label, COARSE)
-            texts = [_field(pair, f"sentence-{n}", here, str).strip() for n in (1, 2)]
-            spans = [_span(edit, f"sentence-{n}-token-indices", texts[n - 1], here) for n in (1, 2)]
-            if spans == [None, None]:
-                raise InputError(f"{here}: it has a span on neither side; an edit needs one")
-            group, identity = _field(pair, "arxiv-id", here, str).strip(), f"arxivedits_{path.stem}_{key}_{number}"
-            yield Revision(identity, *texts, label, group, *spans, {"labels": label})
-
-
-def _field(record: object, name: str, where: str, kind: type) -> object:
-    """Return a named value of a JSON object, or raise InputError where it is missing or of another type."""
-    if not isinstance(record, Mapping) or name not in record:
-        raise InputError(f"{where} must be an object with {name!r}, got {brief(record)}")
-    if not isinstance(record[name], kind):
-        raise InputError(f"{where}: {name!r} must be {kind.__name__}, got {brief(record[name])}")
-    return record[name]
-
-
-def _span(edit: object, name: str, sentence: str, where: str) -> tuple[int, int] | None:
-    """Return a [start, end) token range inside the sentence, or None where that side of the edit does not exist."""
-    span, length = _field(edit, name, where, object), len(sentence.split())
-    if span is None:
-        return None
-    is_pair = isinstance(span, list) and [type(end) for end in span] == [int, int]
-    if not is_pair or not 0 <= span[0] < span[1] <= length:
-        raise InputError(f"{where}: {name!r} must be null or [start, end) within {length} tokens, got {brief(span)}")
-    return span[0], span[1]
+    for key, pair in json.loads(path.read_text(encoding="utf-8")).items():
+        before, after, paper = (pair[name].strip() for name in ("sentence-1", "sentence-2", "arxiv-id"))
+        for number, edit in pair[GOLD].items():
+            spans = (edit[f"sentence-{n}-token-indices"] for n in (1, 2))
+            before_span, after_span = (span and tuple(span) for span in spans)  # None where a side does not exist
+            identity, label = f"arxivedits_{path.stem}_{key}_{number}", edit["intention"]
+            yield Revision(identity, before, after, label, paper, before_span, after_span, {"labels": label})

@@ -57,6 +57,7 @@ class Corpus:
     synthetic: bool = False
     fold: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict, compare=False)  # rows left out, if counted
+    reading: Mapping[str, object] = field(default_factory=dict, compare=False)  # settings it was read with
 
     def __post_init__(self) -> None:
         if problems := list(_problems(self)):

@@ -46,8 +46,7 @@ def shape_of(revision: Revision) -> dict[str, float]:
         "hunks": edit.hunks, "inserted_words": len(edit.inserted), "deleted_words": len(edit.deleted),
         "reordered": bare[0] != bare[1] and sorted(bare[0]) == sorted(bare[1]),
         "only_punctuation": inserted != deleted and old == new,
-        "only_case": inserted != deleted and inserted.casefold() == deleted.casefold(),
-    }  # fmt: skip
+        "only_case": inserted != deleted and inserted.casefold() == deleted.casefold()}  # fmt: skip
     for kind, characters in COUNTED.items():
         values[f"{kind}_difference"] = sum(c in characters for c in inserted) - sum(c in characters for c in deleted)
     likeness = SequenceMatcher(None, deleted, inserted, autojunk=False).ratio() if old and new else 0.0

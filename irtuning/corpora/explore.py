@@ -104,5 +104,4 @@ def _way(name: str, source: CorpusSource) -> str:
     if not source.patterns:
         return f'load_corpus("{name}"); nothing to fetch'
     local = f'load_corpus("{name}", DIR), with {" or ".join(source.patterns)} in DIR or DIR/{name}'
-    distant = "downloads it" if source.url else f"reads {source.hub} from the Hub" if source.hub else ""
-    return f'load_corpus("{name}") {distant}; or {local}' if distant else local
+    return f'load_corpus("{name}") downloads it; or {local}' if source.url else local

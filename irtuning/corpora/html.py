@@ -56,11 +56,7 @@ def predictions_page(rows: Sequence[Mapping], title: str) -> str:
 
 def counts_html(title: str, facts: Sequence[str], counts: Mapping[str, Mapping[str, int]]) -> str:
     """Return the HTML of a title with facts beside it, and of a table of `counts[split][label]` with totals."""
-    rows = {escape(label): [f"{of[label]:,}" for of in counts.values()] for label in next(iter(counts.values()))}
-    rows["<b>all</b>"] = [f"<b>{sum(of.values()):,}</b>" for of in counts.values()]
-    left, body = "style='text-align:left'", ""
-    for name, cells in rows.items():
-        body += f"<tr><td {left}>{name}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-    head = "".join(f"<th>{split}</th>" for split in counts)
-    title = f"<p><b>{escape(title)}</b> {escape(' · '.join(facts))}</p>"
-    return f"{title}<table><tr><th {left}>intention</th>{head}</tr>{body}</table>"
+    import pandas
+    table = pandas.DataFrame(counts).rename_axis("intention", axis="columns")
+    table = pandas.concat([table, table.sum().rename("all").to_frame().T]).map("{:,}".format)
+    return f"<p><b>{escape(title)}</b> {escape(' · '.join(facts))}</p>{table.to_html()}"

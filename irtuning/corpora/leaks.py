@@ -30,8 +30,7 @@ def warnings_about(corpus: Corpus) -> list[str]:
         "repeated rows": "each counts as an example of its own, so drop what is no revision of its own",
         "pairs in several splits": "the scores are too high, so keep each pair in one split or give its rows one group",
         "pairs with two labels": "no model can predict both, so decide on one",
-        "groups in several splits": "the scores are too high, so keep each group in one split",
-    }
+        "groups in several splits": "the scores are too high, so keep each group in one split"}
     texts = [f"{count:,} {name}: {cures[name]}" for name, count in leaks(corpus).items() if count]
     spellings = defaultdict(list)
     for label in corpus.labels:

@@ -43,6 +43,7 @@ def load_corpus(
         raise InputError(f"no file or folder {name!r}; give an existing one, or a corpus: {', '.join(CORPORA)}")
     if source and columns != Columns():
         raise InputError(f"corpus {name!r} has its own columns; leave before, after, label and group at their defaults")
+    given = vars(columns) | {"label_set": labels, "split": split}
     kinds = source.splits if source else ("published" if path.is_dir() else "folds",)
     if split not in (None, *kinds):
         raise unknown(f"split of corpus {name!r}:", split, kinds)
@@ -55,10 +56,20 @@ def load_corpus(
         raise unknown(f"label set of corpus {name!r}:", labels, known)
     if source:
         options = {"split": split or kinds[0]} if len(kinds) > 1 else {}
-        corpus = source.load(locate(name, data_dir), fold, labels, **options)
+        folder = locate(name, data_dir)
+        if source.checksum and source.digest(folder) != source.checksum:
+            problem = f"{folder} does not hold the files of {name!r} as published; Git may have changed their line ends"
+            raise InputError(f"{problem}. {source.cure()}")
+        corpus = source.load(folder, fold, labels, **options)
         if corpus.shared_groups:
             logger.warning("%s%s: scores on this split are too high", name, sharing(corpus.shared_groups))
-        return replace(corpus, name=name, licence=source.licence, citation=source.citation)
+        return replace(corpus, name=name, licence=source.licence, citation=source.citation, reading=given)
+    return _own_table(path, columns, fold, given)
+
+
+def _own_table(path: Path, columns: Columns, fold: int, given: dict) -> Corpus:
+    """Return the corpus in the user's own table, or in a folder with a table per split."""
+    name = str(path)
     try:
         if path.is_dir():
             parts = [columns.revisions(rows, split) for split, rows in read_splits(path).items()]
@@ -69,7 +80,7 @@ def load_corpus(
         raise error if name in str(error) else InputError(f"{name}: {error}") from None
     for warning in warnings_about(corpus):
         logger.warning("%s: %s", name, warning)
-    return corpus
+    return replace(corpus, reading=given)
 
 
 def corpus_names() -> tuple[str, ...]:

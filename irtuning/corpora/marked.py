@@ -4,6 +4,8 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
+from itertools import groupby
+from operator import itemgetter
 
 from irtuning.corpora.base import Revision
 
@@ -45,26 +47,19 @@ def fitting_text(hunks: Sequence[Hunk], fits: Callable[[str], bool]) -> str:
     The farther a word is from the next edited one, the earlier it goes. If all unchanged words are gone and the text
     is still too long, the longest edits lose their ends.
     """
-    kinds = [kind for kind, words in hunks for _ in words]
-    distances = _distances([bool(kind) for kind in kinds])
-    order = sorted((i for i, kind in enumerate(kinds) if not kind), key=lambda i: -distances[i])
+    flat = [(n, kind, word) for n, (kind, of) in enumerate(hunks) for word in of]
+    edited = [i for i, (_, kind, _) in enumerate(flat) if kind]
+    distances = [min((abs(i - j) for j in edited), default=i) for i in range(len(flat))]
+    order = sorted((i for i, (_, kind, _) in enumerate(flat) if not kind), key=lambda i: -distances[i])
     def without(count: int) -> list[Hunk]:
-        position, gone, kept = 0, set(order[:count]), []
-        for kind, words in hunks:
-            kept.append((kind, [word for i, word in enumerate(words, position) if i not in gone]))
-            position += len(words)
-        return [(kind, words) for kind, words in kept if words]
+        gone = set(order[:count])
+        groups = groupby((word for i, word in enumerate(flat) if i not in gone), key=itemgetter(0, 1))
+        return [(kind, [word for *_, word in group]) for (_, kind), group in groups]
     count = bisect_left(range(len(order)), True, key=lambda n: fits(marked_text(without(n))))
     if (text := marked_text(without(count))) and fits(text):
         return text
-    edits = [(kind, "".join(words).strip()) for kind, words in hunks if kind or not any(kinds)]
+    edits = [(kind, "".join(words).strip()) for kind, words in hunks if kind or not edited]
     longest = max(len(text) for _, text in edits)
     def cut(less: int) -> str:
         return marked_text([(kind, [text[: longest - less]]) for kind, text in edits])
     return cut(bisect_left(range(longest), True, key=lambda less: fits(cut(less))))
-
-
-def _distances(edited: Sequence[bool]) -> list[int]:
-    """Return each word's distance from the nearest edited word. Without an edit it is the word's position."""
-    edits = [i for i, is_edited in enumerate(edited) if is_edited]
-    return [min((abs(i - j) for j in edits), default=i) for i in range(len(edited))]

@@ -1,6 +1,7 @@
 """Files read into rows that know their file and line, so that every error message can name them."""
 
 import csv
+import difflib
 import io
 import json
 import logging
@@ -14,9 +15,12 @@ from typing import NamedTuple
 from irtuning.errors import InputError, brief
 
 logger = logging.getLogger(__name__)
-WESTERN = "cp1252"  # what Excel saves in Western Europe and America; the encoding of choice where several fit as well
-ENCODINGS = [WESTERN, "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp874", "cp932", "cp949",
-             "gb18030", "big5", "utf_16", "utf_32"]  # what Excel saves anywhere  # fmt: skip
+LETTERS = {  # the letters beyond a to z of each language, such as Czech, of encodings that differ in few letters
+    "cp1252": "áçéèêëíïñôóöäåü äöüß éàèùâêîôûçëïüœæÿ áéíóúüñ¿¡ ãâáàçéêíóõôú åäöé æøåé àèéìíòóùî áéíóúýþæöð éëïóöèüê",
+    "cp1250": "áčďéěíňóřšťúůýž ąćęłńóśźż áéíóúöőüű áäčďéíĺľňóôŕšťúýž čćđšž âăîşţ",
+    "cp1254": "âçğıİîöşüû", "cp1257": "ąčęėįšųūž āčēģīķļņšūž äõöüšž"}  # fmt: skip
+ENCODINGS = [*LETTERS, "cp1251", "cp1253", "cp1255", "cp1256", "cp874", "cp932", "cp949", "gb18030", "big5", "utf_16",
+             "utf_32"]  # what Excel saves anywhere  # fmt: skip
 MOST_ROWS = 8  # named in one message
 DELIMITERS = ",;\t|"
 
@@ -35,10 +39,6 @@ class Row(NamedTuple):
         if not isinstance(value, str | int | float):
             raise InputError(f"{self.where}: {column!r} must be text, got {type(value).__name__} {brief(value)}")
         return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
-
-    def parts(self, column: str) -> list[str]:
-        """Return the parts of a cell that lists texts with commas between them."""
-        return [part for part in self.text(column).split(",") if part]
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -82,31 +82,35 @@ def _guess(content: bytes, path: Path) -> str | None:
     strange = len(re.findall(r"[^\x00-\x7f]", text))
     if 2 * text.count("\ufffd") < strange or not (found := list(from_bytes(content, cp_isolation=ENCODINGS))):
         return None
-    best = [match for match in found if (match.chaos, match.coherence) == (found[0].chaos, found[0].coherence)]
-    match = next((match for match in best if match.encoding == WESTERN), best[0])
-    sample = re.search(r"\w*[^\x00-\x7f]\w*", str(match))
-    warning = "%s is not UTF-8 and was read as %s, such as %r; if letters are wrong, save it as UTF-8"
-    logger.warning(warning, path, match.encoding, sample and sample[0])
-    return str(match)
+    encoding = found[0].encoding
+    if encoding in LETTERS:  # the library is often wrong about which of them; where several fit as well, the first
+        encoding = max(LETTERS, key=partial(_letters, content))
+    text = content.decode(encoding)
+    sample = re.search(r"\w*[^\x00-\x7f]\w*", text)
+    warning = "%s is not UTF-8 and was read as %s, such as %r; if letters are wrong, save it as UTF-8, as "
+    logger.warning(warning + "iconv -f ENCODING -t UTF-8 FILE does", path, encoding, sample and sample[0])
+    return text
 
 
-def parse_object(text: str, where: str) -> dict:
-    """Return the JSON object that a text holds. `where` names the text in the error message."""
+def _letters(content: bytes, encoding: str) -> int:
+    """Return how many letters beyond a to z are of the one language that fits best, -1 if it cannot be decoded."""
+    text = content.decode(encoding, errors="replace")
+    counts = {letter: text.count(letter) for letter in {*text} if letter > "\x7f"}
+    best = max(sum(counts.get(c, 0) for c in {*word, *word.upper()}) for word in LETTERS[encoding].split())
+    return -1 if "\ufffd" in counts else best
+
+
+def _parsed(text: str, where: str) -> object:
     try:
-        value = json.loads(text, object_pairs_hook=_unique)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where} is not JSON: {error}") from error
+
+
+def _object(value: object, where: str) -> dict:
     if not isinstance(value, dict):
-        raise InputError(f"{where} must hold one JSON object, got {type(value).__name__}")
+        raise InputError(f"{where} must hold one JSON object, got {type(value).__name__} {brief(value)}")
     return value
-
-
-def require(rows: Sequence[Row], columns: Sequence[str], cure: str = "") -> None:
-    """Raise InputError for the rows that lack one of the columns. A cell may be empty."""
-    if lacking := [row for row in rows if not row.cells.keys() >= set(columns)]:
-        missing = ", ".join(repr(column) for column in columns if column not in lacking[0].cells)
-        found = f"expected {[*columns]}, found {brief([*lacking[0].cells])}"
-        raise InputError(f"{where(lacking)}: no column {missing}; {found}{cure}")
 
 
 def with_columns(rows: Iterable[Row], columns: Sequence[str]) -> list[Row]:
@@ -122,7 +126,12 @@ def with_columns(rows: Iterable[Row], columns: Sequence[str]) -> list[Row]:
         alike = {column: [name for name in row.cells if _bare(name) == _bare(column)] for column in columns}
         renamed = {names[0]: c for c, names in alike.items() if c not in row.cells and len(names) == 1}
         made.append(row._replace(cells={renamed.get(name, name): value for name, value in row.cells.items()}))
-    require(made, columns, "; rename a column, or give its name with --before, --after, --label or --group")
+    if lacking := [row for row in made if not row.cells.keys() >= {*columns}]:
+        given = [str(name) for name in lacking[0].cells]
+        near = {c: difflib.get_close_matches(c, given, 1) for c in columns if c not in given}
+        missing = ", ".join(f"{c!r}{f' (did you mean {like[0]!r}?)' if like else ''}" for c, like in near.items())
+        problem = f"{where(lacking)}: no column {missing}; expected {[*columns]}, found {brief(given)}"
+        raise InputError(f"{problem}; rename a column, or give its name with --before, --after, --label or --group")
     return made
 
 
@@ -136,32 +145,21 @@ def _bare(name: str) -> str:
     return re.sub(r"[\W_]", "", name).casefold()
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict:
-    """Return a JSON object. JSON itself would drop the first of two values of one key."""
-    if len(made := dict(pairs)) < len(pairs):
-        raise ValueError(f"a key occurs twice among {brief([key for key, _ in pairs])}")
-    return made
-
-
 def _read_json(path: Path) -> list[Row]:
-    text, cure = read_text(path), "write each object on a line of its own, or all of them in one array"
+    text = read_text(path)
     try:
         if not text.lstrip().startswith("["):
             return rows_of_lines(text, str(path))
-        items = json.loads(text, object_pairs_hook=_unique)
+        items = enumerate(_parsed(text, str(path)), start=1)
+        return [Row(f"{path}, item {n}", n, _object(item, f"{path}, item {n}")) for n, item in items]
     except InputError as error:
-        raise InputError(f"{error}; {cure}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not one JSON array: {error}; {cure}") from error
-    if wrong := [n for n, item in enumerate(items, 1) if not isinstance(item, dict)]:
-        raise InputError(f"{path}, item {wrong[0]} of the array must be an object, got {brief(items[wrong[0] - 1])}")
-    return [Row(f"{path}, item {n}", n, item) for n, item in enumerate(items, 1)]
+        raise InputError(f"{error}; write each object on a line of its own, or all of them in one array") from error
 
 
 def rows_of_lines(text: str, where: str) -> list[Row]:
     """Return the rows of JSON Lines. Empty lines are left out."""
     lines = [(f"{where}, line {n}", n, line) for n, line in enumerate(text.split("\n"), start=1)]
-    return [Row(here, n, parse_object(line, here)) for here, n, line in lines if line.strip()]
+    return [Row(here, n, _object(_parsed(line, here), here)) for here, n, line in lines if line.strip()]
 
 
 def _read_parquet(path: Path) -> list[Row]:
@@ -173,9 +171,9 @@ def _read_parquet(path: Path) -> list[Row]:
     return [Row(f"{path}, row {n}", n, row) for n, row in enumerate(rows, start=1)]
 
 
-def _read_csv(path: Path, usual: str = ",") -> list[Row]:
+def _read_csv(path: Path) -> list[Row]:
     # not through pandas, which does not say on which line of the file a row is
-    text = read_text(path)
+    text, usual = read_text(path), "\t" if path.suffix.lower() == ".tsv" else ","
     try:
         delimiter = csv.Sniffer().sniff(text.lstrip().partition("\n")[0].strip("\r"), DELIMITERS).delimiter
     except csv.Error:  # there is one column
@@ -252,7 +250,5 @@ def _table(numbered: Iterable[tuple[int, list]], where: str) -> list[Row]:
     return rows
 
 
-READERS = {
-    ".csv": _read_csv, ".tsv": partial(_read_csv, usual="\t"), ".jsonl": _read_json, ".json": _read_json,
-    ".xlsx": _read_xlsx, ".parquet": _read_parquet,
-}  # fmt: skip
+READERS = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_json, ".json": _read_json, ".xlsx": _read_xlsx,
+           ".parquet": _read_parquet}  # fmt: skip

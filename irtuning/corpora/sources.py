@@ -1,7 +1,6 @@
 """The named corpora: what each one states about itself, and where its files are found or downloaded."""
 
 import hashlib
-import logging
 import os
 import zipfile
 from collections.abc import Callable
@@ -11,8 +10,6 @@ from pathlib import Path
 from irtuning.corpora import argrewrite, arxivedits, iterater, tabular, tetra
 from irtuning.corpora.base import Corpus
 from irtuning.errors import InputError, unknown
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +24,8 @@ class CorpusSource:
     splits: tuple[str, ...] = ("published",)  # or "folds", five that this package makes; or both, the default first
     annotators: str = ""  # the file with each annotator's labels, from which the human ceiling is computed
     patterns: tuple[str, ...] = ()  # its files, which mark a folder as this corpus; empty if it needs none
-    may_be_file: bool = False  # whether the data folder may also be its only file
-    hub: str = ""  # the Hub data set that `load` reads where the folder is None
     url: str = ""  # a zip archive of its repository at one commit, or an address ending in "/" that has its files
     checksum: str = ""  # `digest` of the downloaded files, since GitHub may change the bytes of a zip that it packs
-    archive_sha256: str | None = None  # of a zip that was published as such
 
     def files(self, folder: Path) -> list[Path]:
         """Return the files of this corpus in a folder, sorted."""
@@ -55,14 +49,13 @@ CORPORA = {
         load=iterater.load_iterater, labels=tabular.ITERATER_LABELS, splits=("folds", "published"),
         patterns=("train.json", "train.jsonl", "dev.json", "test.json"), annotators=iterater.ANNOTATORS,
         licence="Apache-2.0",
-        home="https://github.com/vipulraheja/IteraTeR (commit 4bddaa4f90e9, dataset/)", hub=iterater.HUB,
+        home="https://github.com/vipulraheja/IteraTeR (commit 4bddaa4f90e9, dataset/)",
         url="https://raw.githubusercontent.com/vipulraheja/IteraTeR/4bddaa4f90e9ba041cf468625bc253a93437776e/"
         "dataset/human_sent_level.zip",
-        archive_sha256="5dd5a673e897db58195417a451cdde135179f98f07131eb9b5e722aa1f8bc982",
         checksum="c63749bab8075161bfba88e0a6ece03ef6f32ca3e4355736fa5b45636e483c34",
         citation="Du et al., Understanding Iterative Revision from Human-Written Text, ACL 2022"),
     "argrevision": CorpusSource(
-        load=tabular.load_argrevision, labels=tabular.ARGREVISION_LABELS, licence="not public", may_be_file=True,
+        load=tabular.load_argrevision, labels=tabular.ARGREVISION_LABELS, licence="not public",
         home="its authors (the ArgRevision corpus is not public); save their spreadsheet as argrevision.xlsx or .csv",
         patterns=("argrevision.xlsx", "argrevision.csv"),
         citation="ArgRevision, as used by Liu & Litman, Findings of EMNLP 2025"),
@@ -110,8 +103,6 @@ def find(name: str, data_dir: str | Path | None = None) -> Path | None:
     if not given or not source.patterns:
         return None
     base, origin = Path(given).expanduser(), "data folder" if data_dir else "IRTUNING_DATA"
-    if data_dir and source.may_be_file and base.is_file():
-        return base
     if not base.is_dir():
         raise InputError(f"{origin} {str(base)!r} is not a folder; name an existing one")
     folder = next((folder for folder in (base, base / name) if source.files(folder)), None)
@@ -124,8 +115,8 @@ def find(name: str, data_dir: str | Path | None = None) -> Path | None:
 def locate(name: str, data_dir: str | Path | None = None) -> Path | None:
     """Return the folder of a corpus, downloaded once if it is not on this machine.
 
-    It is None where the corpus needs no folder, or is to be read from the Hub because its download failed.
-    InputError says what to do where the corpus cannot be found or downloaded, or is not what was published.
+    It is None where the corpus needs no folder. InputError says what to do where the corpus cannot be found or
+    downloaded, or is not what was published.
     """
     folder, source = find(name, data_dir), CORPORA[name]
     if folder is not None or not source.patterns:
@@ -135,11 +126,7 @@ def locate(name: str, data_dir: str | Path | None = None) -> Path | None:
     try:
         return _download(name, source)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        problem = f"{name!r} could not be fetched from {source.url} ({error})"
-        if not source.hub:
-            raise InputError(f"{problem}. {source.cure()}") from error
-        logger.warning("%s; reading it from the Hub data set %s", problem, source.hub)
-        return None
+        raise InputError(f"{name!r} could not be fetched from {source.url} ({error}). {source.cure()}") from error
 
 
 def _download(name: str, source: CorpusSource) -> Path:
@@ -148,7 +135,7 @@ def _download(name: str, source: CorpusSource) -> Path:
     for path in map(Path, source.patterns if source.url.endswith("/") else ()):
         pooch.retrieve(source.url + path.as_posix(), None, path.name, cache / path.parent)
     if not source.url.endswith("/"):
-        pooch.retrieve(source.url, source.archive_sha256, "archive.zip", cache, processor=pooch.Unzip(extract_dir="."))
+        pooch.retrieve(source.url, None, "archive.zip", cache, processor=pooch.Unzip(extract_dir="."))
     for folder in (cache, *cache.iterdir()):
         if source.digest(folder) == source.checksum:
             return folder

@@ -23,14 +23,11 @@ class Columns:
     label: str = "label"
     group: str | None = None
 
-    def revisions(self, rows: Sequence[Row], source: str, labels=(), dropped: str | None = None) -> list[Revision]:
-        """Return the revisions of the rows without those labelled `dropped`. Further cells go to `extra`."""
+    def revisions(self, rows: Sequence[Row], source: str, labels: Sequence[str] = ()) -> list[Revision]:
+        """Return the revisions of the rows, with further cells in `extra`. If `labels` are given, others are errors."""
         names, revisions, faults = list(filter(None, vars(self).values())), [], {}
         for row in with_columns(rows, names):
-            before, after, label, *group = (row.text(name) for name in names)
-            if label == dropped:
-                continue
-            fault = None
+            (before, after, label, *group), fault = (row.text(name) for name in names), None
             if not before and not after:
                 fault = f"both sides are empty ({self.before!r}, {self.after!r}); drop the row"
             elif not all([label, *group]):
@@ -59,18 +56,17 @@ def read_splits(folder: Path) -> dict[str, list[Row]]:
     return tables
 
 
-def load_argrevision(path: Path, fold: int = 0, labels: str | None = None) -> Corpus:
+def load_argrevision(folder: Path, fold: int = 0, labels: str | None = None) -> Corpus:
     """Return ArgRevision, shuffled and cut 80/10/10, without the rows labelled `claim`.
 
     The paper gives the seed and the shares but not the generator. So the split is fixed, but may differ from theirs.
     """
     from numpy.random import RandomState
     from sklearn.model_selection import train_test_split
-    file = next(filter(Path.is_file, (path, path / "argrevision.csv", path / "argrevision.xlsx")))
+    file = next(filter(Path.is_file, (folder / "argrevision.csv", folder / "argrevision.xlsx")))
     columns = Columns("old_sentences", "new_sentences", "purpose_labels")
-    revisions = columns.revisions(read_rows(file), "argrevision", ARGREVISION_LABELS, dropped="claim")
-    if len(revisions) < 10:
-        raise InputError(f"{file} holds {len(revisions)} usable rows; a split in 80/10/10 needs 10 or more")
+    rows = columns.revisions(read_rows(file), "argrevision", (*ARGREVISION_LABELS, "claim"))
+    revisions = [r for r in rows if r.intention != "claim"]
     shuffled = [revisions[row] for row in RandomState(ARGREVISION_SEED).permutation(len(revisions))]
     train, rest = train_test_split(shuffled, test_size=0.2, random_state=ARGREVISION_SEED)
     validation, test = train_test_split(rest, test_size=0.5, random_state=ARGREVISION_SEED)

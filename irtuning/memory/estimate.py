@@ -43,20 +43,18 @@ def layers_that_learn(strategy: Strategy, depth: int) -> tuple[list[int], list[i
     candidates = list(range(strategy.min_layer, depth))
     if len(candidates) < 2:
         raise InputError(f"min_layer is {strategy.min_layer} of {depth} layers; lower it to leave at least 2 layers")
+    strategy.numbers = candidates
     chosen, ever = strategy.worst_case(len(candidates))
     return [candidates[position] for position in chosen], [candidates[position] for position in ever]
 
 
-def bytes_by_part(
-    setting: Setting, chosen: list[int], ever: list[int], accumulation: int = 1, optimizer: str = "fused"
-) -> dict[str, int]:
+def bytes_by_part(setting: Setting, chosen: list[int], ever: list[int], accumulation: int = 1) -> dict[str, int]:
     """Return the bytes of each part at the highest point of a training step.
 
     Args:
         chosen: layers that learn at this step.
         ever: layers that have learned by the end of this step, and so have an optimizer state.
         accumulation: micro-batches in the step.
-        optimizer: form of AdamW, `fused` or `foreach`; the latter makes a copy of the gradients.
     """
     depth, outside, layer, kinds = trace_setting(setting)
     _, gradients, _ = (outside + len(chosen) * layer).tolist()
@@ -66,12 +64,12 @@ def bytes_by_part(
     if accumulation > 1:  # the second micro-batch finds gradients that exist already
         held = Segment(np.array([gradients, 0, 0]), np.array([gradients, 0, 0]))
         segments = [held, *(Segment(segment.change * [0, 1, 1], segment.peak) for segment in segments)]
-    at_peak = max(highest(segments).tolist(), [gradients, 0, gradients * (optimizer == "foreach")], key=sum)
+    at_peak = max(highest(segments).tolist(), [gradients, 0, 0], key=sum)
     return {
         "weights": fixed if adapted else fixed + can_learn,
         "adapters": can_learn if adapted else 0,
         "gradients": at_peak[GRADIENTS],
-        "optimizer_state": 2 * have_learned + BLOCK * counters * (optimizer == "fused"),
+        "optimizer_state": 2 * have_learned + BLOCK * counters,
         "activations": at_peak[ACTIVATIONS],
         "temporary": at_peak[TEMPORARY] + LIBRARY_BYTES,
     }

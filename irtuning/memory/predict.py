@@ -50,8 +50,8 @@ class MemoryPrediction:
 def predict_memory(
     model: str = "mini", method: str | type[Strategy] | Strategy = "ir", adapter: str = "lora",
     batch: int | None = None, length: int | None = None, *, checkpointing: bool = False, min_layer: int = 0,
-    share: float | None = None, accumulation: int = 1, precision: str = "bf16", optimizer: str = "fused",
-    padded: bool = True, labels: int = 9, **options: object,
+    share: float | None = None, accumulation: int = 1, precision: str = "bf16", padded: bool = True,
+    labels: int = 9, **options: object,
 ) -> MemoryPrediction:  # fmt: skip
     """Predict the peak memory of training on a GPU. Neither the GPU nor the weights are needed.
 
@@ -66,7 +66,6 @@ def predict_memory(
         checkpointing: whether each layer recomputes its activations in the backward pass.
         min_layer, share: the lowest layer that may learn; the share of the layers, for methods with a budget.
         precision: `bf16` or `fp32`, for the frozen weights and for autocast.
-        optimizer: `fused` (the Trainer's) or `foreach`, which needs a copy of what learns.
         padded: whether a batch has examples shorter than `length`, so that attention needs a mask.
         options: rank, alpha, dropout, width and target_modules of the adapter.
 
@@ -79,7 +78,7 @@ def predict_memory(
         raise InputError(f"method {name!r} takes no share; leave it out")
     strategy = as_strategy(method, **({} if share is None else {"share": share}))
     batch, length = own["batch_size"] if batch is None else batch, own["max_length"] if length is None else length
-    _check(batch, length, accumulation, min_layer, precision, optimizer, labels, options)
+    _check(batch, length, accumulation, min_layer, precision, labels, options)
     from irtuning.memory.estimate import Setting, bytes_by_part, layers_that_learn  # imports torch
     strategy.min_layer = max(strategy.min_layer, min_layer)
     adapter = adapter if strategy.scope == "adapters" else None
@@ -87,7 +86,7 @@ def predict_memory(
     options = tuple((key, tuple(value) if isinstance(value, list) else value) for key, value in values.items())
     setting = Setting(model, adapter, options, batch // accumulation, length, checkpointing, precision, padded, labels)
     chosen, ever = layers_that_learn(strategy, load_shape(model).num_hidden_layers)
-    parts = bytes_by_part(setting, chosen, ever, accumulation, optimizer)
+    parts = bytes_by_part(setting, chosen, ever, accumulation)
     parts["note"] = FIXED if ever == chosen and strategy.importance is None else DRAWN
     return MemoryPrediction(model, name, adapter, batch, length, checkpointing, len(chosen), min(chosen), **parts)
 
@@ -107,7 +106,7 @@ def memory_table(model="mini", adapter="lora", methods: Iterable = tuple(METHODS
     return pandas.DataFrame([predict_memory(model, method, adapter, **settings).to_dict() for method in methods])
 
 
-def _check(batch, length, accumulation, min_layer, precision, optimizer, labels, options) -> None:
+def _check(batch, length, accumulation, min_layer, precision, labels, options) -> None:
     if wrong := sorted(set(options) - set(ADAPTER_SETTINGS)):
         raise unknown("setting of a memory prediction", wrong[0], ADAPTER_SETTINGS)
     least = {"batch": batch, "length": length, "accumulation": accumulation, "labels": labels}
@@ -115,8 +114,7 @@ def _check(batch, length, accumulation, min_layer, precision, optimizer, labels,
     problems = [f"{name} is {v!r}, give 1 or more" for name, v in least.items() if not isinstance(v, int) or v < 1]
     if not problems and batch % accumulation:
         problems = [f"batch {batch} is not a multiple of accumulation {accumulation}"]
-    named = ("precision", precision, ("bf16", "fp32")), ("optimizer", optimizer, ("fused", "foreach"))
-    problems += [f"{name} is {v!r}, give one of {choices}" for name, v, choices in named if v not in choices]
+    problems += [f"precision is {precision!r}, give bf16 or fp32"] * (precision not in ("bf16", "fp32"))
     problems += [f"min_layer is {min_layer}, give 0 or more"] * (min_layer < 0)
     if problems:
         raise InputError("; ".join(problems))

@@ -1,15 +1,18 @@
 """Baselines that IR-Tuning is compared with. Most have a budget: how many layers learn at a step."""
 
+import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from irtuning.errors import InputError
+from irtuning.errors import InputError, brief
 from irtuning.method.selector import MIDDLE
-from irtuning.method.strategies import LossesWithout, Scores, Strategy
+from irtuning.method.strategies import IRTuningStrategy, LossesWithout, Scores, Strategy
 
 
 def draw(rng: np.random.Generator, count: int, size: int, weights: np.ndarray | None = None) -> list[int]:
@@ -27,6 +30,50 @@ class ShareStrategy(Strategy):
     def size(self, count: int) -> int:
         """Return the share of `count` layers, at least 1."""
         return max(1, round(self.share * count))
+
+
+@dataclass
+class FixedLayers(Strategy):
+    """Exactly the given layers learn, for a whole run, as in `fixed:layers=8-15+20`."""
+    layers: str = "all"  # numbers of layers in the model, ranges and single ones joined by +; or all
+    name, colour = "fixed", "#7f6d5f"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.layers != "all" and not re.fullmatch(r"\d+(-\d+)?(\+\d+(-\d+)?)*", self.layers):
+            raise InputError(f"layers is {self.layers!r}; give numbers and ranges joined by +, as in 8-15+20, or all")
+
+    def worst_case(self, count: int) -> tuple[list[int], list[int]]:
+        """Return the given layers as both lists. InputError if one of them is no candidate."""
+        numbers = list(self.numbers) or list(range(count))
+        ends = [part.split("-") for part in self.layers.split("+") if self.layers != "all"]
+        wanted = {n for end in ends for n in range(int(end[0]), int(end[-1]) + 1)} if ends else {*numbers}
+        if missing := sorted(wanted - set(numbers)) or (not wanted and [self.layers]):
+            problem = f"{self.name} wants layers {brief(missing)}, but those that can learn are {brief(numbers)}"
+            raise InputError(f"{problem}; give some of these")
+        return ([position for position, number in enumerate(numbers) if number in wanted],) * 2
+
+
+@dataclass
+class Transplant(FixedLayers):
+    """The layers learn that learned at the last step of another run: of another seed, or on another corpus."""
+    run: str = ""  # folder of that run
+    name, colour = "transplant", "#b3a08d"
+
+    def __post_init__(self) -> None:
+        if self.run and self.layers == "all":  # otherwise they were read before
+            try:
+                steps = json.loads((Path(self.run) / "record.json").read_text())["train"]["steps"]
+                self.layers = "+".join(map(str, steps[-1]["layers"]))
+            except (OSError, ValueError, LookupError, TypeError) as error:
+                raise InputError(f"{self.run} is not the folder of a finished run: {error!r}; give one") from None
+        super().__post_init__()
+
+    def begin(self, count: int, steps: int | None) -> None:
+        """Raise InputError if no run is given."""
+        super().begin(count, steps)
+        if self.layers == "all":
+            raise InputError("transplant needs the folder of another run; write transplant:run=FOLDER")
 
 
 class LastLayers(ShareStrategy):
@@ -61,6 +108,21 @@ class RandomSparseTuning(ShareStrategy):
 
 
 @dataclass
+class RandomStatic(RandomSparseTuning):
+    """As many random layers learn as IR-Tuning chose, drawn once for the run: does it matter which layers learn?"""
+    share: float = 0.0  # 0 stands for the most layers that IR-Tuning can choose
+    name, colour, every, limits = "random-static", "#8c564b", math.inf, {"share": (0, 1)}
+
+    def size(self, count: int) -> int:
+        """Return the share of `count` layers, or the most layers that IR-Tuning's cut keeps if the share is 0."""
+        return super().size(count) if self.share else count - int(MIDDLE[0] * count)
+
+    def worst_case(self, count: int) -> tuple[list[int], list[int]]:
+        """Return the lowest draw as both lists, because no other layer ever learns."""
+        return (super().worst_case(count)[0],) * 2
+
+
+@dataclass
 class LisaAdapters(RandomSparseTuning):
     """LISA's schedule with adapters, unlike the original: random layers learn, drawn anew every `every` steps."""
     share: float = 0.0  # 0 stands for LISA's own 2 layers
@@ -75,6 +137,71 @@ class LisaAdapters(RandomSparseTuning):
 class Lisa(LisaAdapters):
     """LISA as published: the parameters of 2 random layers, embeddings, final norm and head learn, without adapters."""
     name, colour, scope, takes = "lisa", "#ece133", "parameters", None
+
+
+@dataclass
+class SampledTuning(RandomSparseTuning):
+    """Layers with large gradients are drawn more often, and no layer is left out for good.
+
+    Every `every` steps, layers are drawn with probability (1 - epsilon) softmax(s / temperature) + epsilon / L, where s
+    is a layer's score divided by the mean score. The score is a running mean of the RMS of the layer's gradient; a
+    layer that was not measured yet counts as the highest. GRASS (arXiv 2604.07808) and AdaGradSelect (arXiv
+    2512.15764) are related; this is neither of them.
+    """
+    share: float = 0.5
+    every: int = 20  # steps between two draws
+    temperature: float = 0.5  # the higher, the more equal the probabilities
+    epsilon: float = 0.1  # part of the probability that all layers share equally, from 0 to 1
+    smoothing: float = 0.9  # weight of the old score when a layer is measured again
+    name, colour, importance, score = "sampled", "#17becf", "gradient", "rms"
+    limits = ShareStrategy.limits | {"every": (1, math.inf), "temperature": (0.01, math.inf), "epsilon": (0, 1),
+                                     "smoothing": (0, 0.999)}  # fmt: skip
+
+    def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
+        """Return the last draw. A new one is made every `every` steps."""
+        if step % self.every == 0:
+            highest = max((score for score in scores if score is not None), default=1.0)
+            values = np.array([highest if score is None else score for score in scores])
+            powers = np.exp((values - values.max()) / (values.mean() or 1.0) / self.temperature)
+            shares = (1 - self.epsilon) * powers / powers.sum() + self.epsilon / self.count
+            self.now = draw(rng, self.count, self.size(self.count), np.maximum(shares, 1e-12))
+        return list(self.now)
+
+
+@dataclass
+class ProbeTuning(ShareStrategy):
+    """All layers are measured on the first batches, without learning; then the best share learns for the whole run."""
+    score: str = "rms"  # formula of the score: rms, l2 or reference
+    batches: int = 5  # so many steps only measure, and the scores are averaged over them
+    name, colour, importance, forms = "probe", "#2ca02c", "gradient", IRTuningStrategy.forms
+    changing, measured, limits = ("measured",), 0, ShareStrategy.limits | {"batches": (1, math.inf)}
+
+    def begin(self, count: int, steps: int | None) -> None:
+        """Raise InputError if no step is left to learn in."""
+        super().begin(count, steps)
+        if steps is not None and steps <= self.batches:
+            raise InputError(f"probe measures for {self.batches} steps of {steps}; lower batches or train longer")
+
+    def measures(self, step: int) -> bool:
+        """Return whether this is one of the first `batches` steps."""
+        return step < self.batches
+
+    def update(self, scores: Scores, fresh: Scores) -> list[float | None]:
+        """Return the mean of the measurements so far, and after the first `batches` steps the same for ever."""
+        self.measured += 1
+        if self.measured > self.batches:
+            return list(scores)
+        return [new if old is None else old + (new - old) / self.measured
+                for old, new in zip(scores, fresh, strict=True)]  # fmt: skip
+
+    def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
+        """Return all layers in the first steps, and later those with the highest scores."""
+        best = np.argsort([-(score or 0.0) for score in scores], kind="stable")[: self.size(self.count)]
+        return list(range(self.count)) if self.measures(step) else sorted(best.tolist())
+
+    def worst_case(self, count: int) -> tuple[list[int], list[int]]:
+        """Return all layers, which are measured together, and as many as learn."""
+        return list(range(count)), list(range(count - self.size(count), count))
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """The layers of any Hugging Face classifier, and the parameters in each layer that can learn."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from transformers.pytorch_utils import Conv1D  # GPT-2's linear map
 
 from irtuning.errors import InputError
 
+ON_PURPOSE = "modules_to_save|trainable_tokens"  # in the names of what peft was told to train outside its adapters
+UNFIT = {"POLY": "needs the ids of tasks in every batch", "SHADOW": "changes what the layers return"}  # tuners of peft
 
 @dataclass(frozen=True)
 class CandidateLayers:
@@ -67,16 +70,22 @@ def has_adapters(model: nn.Module) -> bool:
 
 
 def _refuse_strays(model: nn.Module, stack: nn.ModuleList, layers: list[list[nn.Parameter]]) -> None:
-    """Raise InputError if what can learn belongs to several layers, or lies in adapters or lists outside."""
+    """Raise InputError if what can learn belongs to several layers, or lies in adapters, lists or biases outside."""
+    configs = [(m, c) for m in model.modules() for c in getattr(m, "peft_config", {}).values()]
+    if unfit := [f"{kind} {why}" for kind, why in UNFIT.items() if any(c.peft_type == kind for _, c in configs)]:
+        raise InputError(f"peft's {unfit[0]}, so that no classifier trains with it here; use another adapter")
     names, inside = {id(p): name for name, p in model.named_parameters()}, [id(p) for layer in layers for p in layer]
     if shared := [names[key] for key, count in Counter(inside).items() if count > 1]:
         raise InputError(f"{shared[0]} is shared by several layers, so it cannot be frozen with one of them; use "
                          "an adapter that shares no weights between layers")  # fmt: skip
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == len(stack)]
-    if stray := [names[id(p)] for module in (*lists, *(module for _, module in adapter_modules(model)))
-                 for p in module.parameters() if p.requires_grad and id(p) not in inside]:  # fmt: skip
+    able = {p for _, module in adapter_modules(model) for p in module.parameters()}
+    able |= {p for m, c in configs if getattr(c, "bias", "") == "all" for n, p in m.named_parameters() if "bias" in n}
+    able = [p for p in able if not re.search(ON_PURPOSE, names[id(p)])]
+    if stray := [names[id(p)] for p in (*able, *(p for module in lists for p in module.parameters()))
+                 if p.requires_grad and id(p) not in inside]:  # fmt: skip
         raise InputError(f"{stray[0]} can learn and is outside the {len(stack)} layers, so it would learn at every "
-                         "step; choose target_modules inside the layers, or one list of layers")  # fmt: skip
+                         "step; choose target_modules inside the layers, no bias='all'")  # fmt: skip
 
 
 def frozen_head(model: nn.Module) -> str | None:
@@ -120,8 +129,7 @@ def attention_output(layer: nn.Module) -> tuple[str, nn.Module]:
 
 def let_backprop_end_early(model: nn.Module) -> None:
     """Let backpropagation end at the lowest layer that learns, also with gradient checkpointing."""
-    # Checkpointing makes the embeddings' output require a gradient, so that every frozen layer is in the backward pass.
-    # Only the reentrant kind needs that.
+    # Checkpointing makes the embeddings' output require a gradient, which the reentrant kind alone needs.
     checkpoint = getattr(find_layers(model)[0], "_gradient_checkpointing_func", None)
     if not getattr(checkpoint, "keywords", {}).get("use_reentrant"):
         for module in filter(lambda module: hasattr(module, "disable_input_require_grads"), [*model.modules()]):

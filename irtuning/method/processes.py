@@ -1,7 +1,6 @@
 """Helpers for several processes that train one model together, started by torchrun or accelerate launch."""
 
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from irtuning.errors import InputError
@@ -15,11 +14,6 @@ def world_size() -> int:
     from torch import distributed
     connected = distributed.is_available() and distributed.is_initialized()
     return distributed.get_world_size() if connected else int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def is_first() -> bool:
-    """Return whether this process is the one that writes files. It is true without a launcher."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def refuse_sharding(fsdp: object = None, deepspeed: object = None, devices: int = 1) -> None:
@@ -36,20 +30,3 @@ def summed(values: "Tensor") -> "Tensor":
         from torch.distributed import all_reduce
         all_reduce(values := values.clone())
     return values
-
-
-def from_first(make: Callable[[], object]) -> object:
-    """Call `make` in the first process only, and return its result in every process."""
-    if world_size() == 1:
-        return make()
-    from torch.distributed import broadcast_object_list
-    made = [make() if is_first() else None]
-    broadcast_object_list(made)
-    return made[0]
-
-
-def wait_for_all() -> None:
-    """Wait until every process has called this function."""
-    if world_size() > 1:
-        from torch.distributed import barrier
-        barrier()

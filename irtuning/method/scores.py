@@ -20,19 +20,20 @@ def tensor_norms(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.stack([norm.to(norms[0].device) for norm in norms])
 
 
-def gradient_score(norms: Sequence[float], form: str = "l2") -> float:
-    """Return a layer's score from the L2 norms ||g_i|| of its gradient tensors.
+def gradient_score(norms: Sequence[float], form: str = "l2", weights: int = 1) -> float:
+    """Return a layer's score from the L2 norms ||g_i|| of its gradient tensors, which have so many `weights` in all.
 
-    `l2` is the norm of the layer's gradient, sqrt(sum ||g_i||^2). `reference` is what the authors' code computes,
-    sqrt(sum sqrt(||g_i||)), where a norm that is not finite counts as 1000. Any other form raises InputError.
+    `l2` is the norm of the layer's gradient, sqrt(sum ||g_i||^2). `rms` divides it by sqrt(weights), so that layers of
+    different size compare. `reference` is what the authors' code computes, sqrt(sum sqrt(||g_i||)), where a norm that
+    is not finite counts as 1000. Any other form raises InputError.
 
     >>> gradient_score([3.0, 4.0]), gradient_score([4.0, 4.0], "reference")
     (5.0, 2.0)
     """
-    if form == "l2":
-        return math.sqrt(sum(norm * norm for norm in norms))
+    if form in ("l2", "rms"):
+        return math.sqrt(sum(norm * norm for norm in norms) / (weights if form == "rms" else 1))
     if form != "reference":
-        raise unknown("gradient score", form, ("reference", "l2"))
+        raise unknown("gradient score", form, ("reference", "l2", "rms"))
     return math.sqrt(sum(math.sqrt(n if math.isfinite(n) else REFERENCE_UNMEASURED) for n in norms))
 
 

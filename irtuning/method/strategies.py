@@ -28,17 +28,21 @@ class Strategy:
     scope: ClassVar[str] = "adapters"  # `parameters` if the layers' own weights learn and there are no adapters
     importance: ClassVar[str | None] = None  # what a score measures: `gradient`, `weight` or `cosine`; None: no scores
     score: ClassVar[str] = "l2"  # formula of that score, see `irtuning.method.scores`
+    forms: ClassVar[tuple[str, ...]] = ()  # the formulas that it may have; any, if empty
     keep: ClassVar[str] = "high"  # whether layers with `high` or with `low` scores learn
     leads: ClassVar[bool] = False  # whether other methods may take their budget of layers from this method's run
     takes: ClassVar[str | None] = None  # what it copies from such a run under an equal budget: `share` or `counts`
     smoothing: ClassVar[float] = 0.0  # weight of the old score when a layer is measured again, from 0 to 1
     changing: ClassVar[tuple[str, ...]] = ()  # attributes (lists or arrays) that a checkpoint must store
     limits: ClassVar[dict[str, tuple[float, float]]] = {}  # the lowest and the highest valid value of an option
+    numbers: ClassVar[Sequence[int]] = ()  # the candidate layers' numbers in the model, set before `begin`
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
             if (value := getattr(self, name)) not in choices:
                 raise unknown(f"{name} of {type(self).__name__}", value, map(str, choices))
+        if self.forms and self.score not in self.forms:
+            raise unknown(f"score of {self.importance} importance", self.score, self.forms)
         for name, (low, high) in self.limits.items():
             if not low <= getattr(self, name) <= high:
                 valid = f"a value from {low} to {high}" if high < math.inf else f"{low} or more"
@@ -47,6 +51,7 @@ class Strategy:
     def begin(self, count: int, steps: int | None) -> None:
         """Prepare for a run with `count` candidate layers and `steps` optimizer steps (None if not known)."""
         self.count = count
+        self.worst_case(count)  # it raises InputError if a layer does not exist
 
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
         """Return the positions of the layers that learn at this step, in ascending order. `step` counts from 0."""
@@ -57,6 +62,10 @@ class Strategy:
         s, pairs = self.smoothing, zip(scores, fresh, strict=True)
         smoothed = [(old, new if None in (old, new) else s * old + (1 - s) * new) for old, new in pairs]
         return [old if new is None else new for old, new in smoothed]
+
+    def measures(self, step: int) -> bool:
+        """Return whether this step only scores the layers, so that the optimizer changes nothing."""
+        return False
 
     def probe_due(self, step: int) -> bool:
         """Return whether `probe` must run before this step. Only IST needs it."""
@@ -100,15 +109,12 @@ class IRTuningStrategy(Strategy):
     splits: int = 1  # how many times the cut is applied
     refresh_every: int = 0  # ours: all layers learn every this many steps, so that no score goes stale; 0: never
     smoothing: float = 0.0  # ours: weight of the old score when a layer is measured again
-    name, colour, importance, leads = "ir", "#de8f05", "gradient", True
-    forms: ClassVar[tuple[str, ...]] = ("reference", "l2")
+    name, colour, importance, forms, leads = "ir", "#de8f05", "gradient", ("reference", "l2", "rms"), True
     limits = {"smoothing": (0, 0.999), "refresh_every": (0, math.inf), "splits": (1, math.inf)}
     shift: ClassVar[int] = 0  # how many indices at the start of the middle the authors' first cut skips
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.score not in self.forms:
-            raise unknown(f"score of {self.importance} importance", self.score, self.forms)
         split_scores([0.0, 1.0], variant=self.variant)
 
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:

@@ -40,7 +40,8 @@ class LayerTuner:
     Attributes:
         strategy, layers, scores: the strategy, its `CandidateLayers`, and the score of each (None: not measured).
         history: one dict per step: step (from 1), layers (numbers of those that learned, ascending), scores (from
-            which they were chosen), learning_rate, gradient_norm (before clipping), skipped.
+            which they were chosen), learning_rate, gradient_norm (before clipping; None: not finite), skipped (the
+            optimizer changed nothing, since the gradient was not finite or the step only measured).
     """
     def __init__(self, model: nn.Module, strategy: str | type[Strategy] | Strategy, optimizer: torch.optim.Optimizer,
                  seed: int = 171, steps: int | None = None):  # fmt: skip
@@ -58,13 +59,15 @@ class LayerTuner:
             raise InputError(f"the optimizer lacks parameters of layers {missing}, so that they would never learn; "
                              "create it while all adapters require gradients")  # fmt: skip
         self._identity = describe(self.strategy) | {"candidate_layers": self.layers.indices}
+        self.strategy.numbers = self.layers.indices
         self.strategy.begin(len(self.layers.indices), steps)
-        self.rng = np.random.default_rng(seed)
-        self.history: list[dict] = []
+        self.rng, self.history = np.random.default_rng(seed), []
         importance, unmeasured = self.strategy.importance, [None] * len(self.layers.indices)
         self.scores = weight_scores(model, self.layers) if importance == "weight" else unmeasured
         self.batch = {}  # inputs of the last training forward pass
-        self._weights = []  # the gradient of each backward pass of this step with respect to the model's own loss
+        self._is_mean = "SequenceClass" in (getattr(model, "loss_type", None) or "")  # the model's own loss
+        self.full_batch: int | None = None  # of a micro-batch; with it, shorter ones count less, for `mean_scale`
+        self._weights = []  # for each backward pass: gradient with respect to the model's own loss, share of examples
         self._required = [(p, p.requires_grad) for part in (*self.layers.parameters, self.layers.below) for p in part]
         self._chosen: list[int] | None = None  # positions of the layers that learn; None outside a step
         self._meter = CosineMeter(model, self.layers, self.strategy.score) if importance == "cosine" else None
@@ -110,22 +113,25 @@ class LayerTuner:
         norms, similarities = self._read(learning)
         total = scale * math.sqrt(sum(norm * norm for norm in norms.values()))
         finite, layers, self._chosen = math.isfinite(total), self._numbers(self._chosen), None
+        skipped = not finite or self.strategy.measures(len(self.history))
         self.history.append({
             "step": len(self.history) + 1, "layers": layers,
             "scores": list(self.scores) if self.strategy.importance else None,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "gradient_norm": total if finite else None, "skipped": not finite,
+            "gradient_norm": total if finite else None, "skipped": skipped,
         })  # fmt: skip
         if not finite:
             logging.getLogger(__name__).warning("step %d skipped: its gradient is not finite", len(self.history))
+        elif self.strategy.importance:
+            learned = self.layers.parameters if self.strategy.importance == "gradient" else [[]] * len(self.scores)
+            layers = [[p for p in parameters if id(p) in norms] for parameters in learned]
+            fresh = [gradient_score([norms[id(p)] * scale for p in layer], self.strategy.score,
+                                    sum(p.numel() for p in layer)) if layer else None for layer in layers]  # fmt: skip
+            self.scores = self.strategy.update(self.scores, similarities or fresh)
+        if skipped:
             for parameter in learning:
                 parameter.grad = None
             return total
-        if self.strategy.importance:
-            learned = self.layers.parameters if self.strategy.importance == "gradient" else [[]] * len(self.scores)
-            layers = [[norms[id(p)] * scale for p in parameters if id(p) in norms] for parameters in learned]
-            fresh = [gradient_score(layer, self.strategy.score) if layer else None for layer in layers]
-            self.scores = self.strategy.update(self.scores, similarities or fresh)
         if max_norm:
             scale *= min(1.0, max_norm / (total + 1e-6))
         if scale != 1.0:
@@ -138,10 +144,11 @@ class LayerTuner:
         A Trainer may sum the micro-batches' losses, since it expects a model to divide by the examples of the step. A
         sequence classifier's own loss is a mean over the micro-batch. What the backward passes gave to it tells.
         """
-        is_mean = "SequenceClass" in (getattr(self.model, "loss_type", None) or "")
-        weights = [weight for weight in self._weights if weight is not None]  # DDP gives None for a loss not used
-        is_cut = is_mean and len(weights) * world_size() > 1
-        return 1 / max(1.0, sum(weight.item() for weight in weights) / unit) if is_cut else 1.0
+        weights = [(g.item(), share) for g, share in self._weights if g is not None]  # DDP: None for a loss not used
+        if not self._is_mean or len(weights) * world_size() <= 1:
+            return 1.0
+        given = sum(weight for weight, _ in weights)
+        return given / sum(weight * share for weight, share in weights) / max(1.0, given / unit)
 
     def state_dict(self) -> dict:
         """Return everything that changes during training as a JSON object. Call it only between two steps."""
@@ -150,8 +157,7 @@ class LayerTuner:
             "identity": self._identity, "history": self.history, "scores": self.scores,
             "generator": self.rng.bit_generator.state, "strategy": self.strategy.state(),
             "hidden_states": self._meter.state() if self._meter else [],
-            "batch": {name: value.tolist() for name, value in batch.items() if torch.is_tensor(value)},
-        })  # fmt: skip
+            "batch": {name: value.tolist() for name, value in batch.items() if torch.is_tensor(value)}})  # fmt: skip
 
     def load_state_dict(self, state: Mapping) -> None:
         """Restore a `state_dict`, to continue as if never interrupted. InputError if the strategy or layers differ."""
@@ -195,7 +201,8 @@ class LayerTuner:
         if module.training and torch.is_grad_enabled():
             self.batch = dict(kwargs)
             if (loss := getattr(output, "loss", None)) is not None and loss.requires_grad:
-                loss.register_hook(self._weights.append)
+                share = len(kwargs["labels"]) / self.full_batch if self.full_batch and self._is_mean else 1.0
+                loss.register_hook(lambda g: self._weights.append((g, share)) or (g if g is None else g * share))
 
     def _losses_without(self, sets: list[list[int]], factor: float) -> list[float]:
         """Return the losses of the last training batch with each set of positions suppressed in turn."""

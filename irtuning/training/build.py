@@ -14,11 +14,11 @@ from transformers.integrations import TensorBoardCallback
 from irtuning.corpora.base import Revision
 from irtuning.errors import InputError
 from irtuning.memory.predict import ADAPTER_SETTINGS
-from irtuning.method.callback import LayerwiseTuning
 from irtuning.method.processes import world_size
 from irtuning.models.adapters import adapted_classifier
 from irtuning.models.loading import context_length, load_classifier, load_tokenizer
 from irtuning.models.prompts import encode
+from irtuning.training.callback import LayerwiseTuning
 from irtuning.training.metrics import balanced_weights, score
 from irtuning.training.prepare import Prepared
 from irtuning.training.record import versions
@@ -112,7 +112,7 @@ def _model(prepared: Prepared, tokenizer) -> torch.nn.Module:
     model.config.use_cache = False
     given = {name: getattr(config, name) for name in (*ADAPTER_SETTINGS, "checkpointing")}
     model = adapted_classifier(model, config.adapter if adapted else None, freeze_head=config.head == "frozen", **given)
-    accelerate(model, config.speed or (), config.activation_budget)
+    accelerate(model, config.speed or ())
     return model
 
 

@@ -54,8 +54,7 @@ class RevisionClassifier:
             tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", trust_remote_code=False)
             if (folder / "model").is_dir():
                 model, report = AutoModelForSequenceClassification.from_pretrained(
-                    folder / "model", use_safetensors=True, trust_remote_code=False, output_loading_info=True
-                )
+                    folder / "model", use_safetensors=True, trust_remote_code=False, output_loading_info=True)
                 missing = report["missing_keys"]
             else:
                 loading = {"precision": config["precision"], "quantize": config["quantize"]}

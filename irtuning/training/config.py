@@ -13,13 +13,12 @@ from irtuning.errors import InputError, read_as, unknown
 from irtuning.method.registry import as_strategy, method_text
 from irtuning.models.loading import ModelSource
 from irtuning.models.prompts import FORMS
-from irtuning.training.speed import problems as speed_problems
+from irtuning.training.speed import ACCELERATIONS
 
 CHOICES = {"head": ("learns", "frozen"), "class_weights": ("none", "balanced"), "precision": ("fp32", "bf16"),
            "quantize": ("none", "8bit", "4bit"), "device": ("auto", "cpu"), "form": FORMS}  # fmt: skip
 RANGES = {"learning_rate": "a number above 0 and below 1", "epochs": "more than 0",
-          "dropout": "0 or more and below 1", "train_share": "more than 0, at most 1",
-          "seed": "less than 2**32"}  # fmt: skip
+          "dropout": "0 or more and below 1", "train_share": "more than 0, at most 1", "seed": "less than 2**32"}
 WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "tuple": "names with commas"}
 OTHER_NAMES = {  # of settings, in other libraries
     "learning_rate": "lr", "batch_size": "bs batch per_device_train_batch_size", "rank": "r lora_r",
@@ -71,7 +70,6 @@ class RunConfig:
     quantize: str = "none"  # the frozen weights, which needs bitsandbytes
     checkpointing: bool = False  # recompute the activations in the backward pass, which saves memory
     speed: tuple[str, ...] | None = None  # uncast, compile or both, see `irtuning.training.speed`
-    activation_budget: float = 1.0  # share of the activations that compiled layers keep; they recompute the others
     train_share: float = 1.0  # of the training examples, the same share of every class
     device: str = "auto"  # auto is the GPU if there is one
     score_test: bool = False
@@ -109,7 +107,8 @@ class RunConfig:
             problems.append(f"batch_size {config.batch_size} is not a multiple of accumulation {config.accumulation}")
         floats = {name: value for name, value in now.items() if isinstance(value, float)}
         problems += [f"{n} is {v}, give a finite number" for n, v in floats.items() if not math.isfinite(v)]
-        problems += speed_problems(config.speed or (), config.activation_budget)
+        unknown_names = [name for name in config.speed or () if name not in ACCELERATIONS]
+        problems += [f"speed is {name!r}, give some of {', '.join(ACCELERATIONS)}" for name in unknown_names]
         if problems:
             raise InputError("; ".join(problems))
         steps = config.max_steps or (examples and int(config.epochs * -(-examples // config.batch_size)))

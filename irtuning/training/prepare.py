@@ -45,14 +45,16 @@ def prepare(
         on_device: `cuda` or `cpu`, to prepare a run for another machine.
     """
     loaded = isinstance(corpus, Corpus)
+    named = corpus.reading | {"corpus": corpus.name, "fold": corpus.fold} if loaded else {}
+    said = settings if config is None else vars(config) | {"corpus": Path(config.corpus).stem}
+    if loaded and (wrong := [name for name, value in named.items() if said.get(name, value) != value]):
+        problem = f"the corpus was read with {wrong[0]}={named[wrong[0]]!r}, but the run says {said[wrong[0]]!r}"
+        raise InputError(f"{problem}; make them agree, or leave it out of the run")
     if config is None:
-        named = {"corpus": corpus.name, "fold": corpus.fold} if loaded else {"corpus": corpus} if corpus else {}
-        strategy, config = strategy or settings.get("method"), RunConfig.of(settings | named)
+        settings |= named if loaded else {"corpus": corpus} if corpus else {}
+        strategy, config = strategy or settings.get("method"), RunConfig.of(settings)
     elif settings or isinstance(corpus, str):
         raise InputError(f"settings beside config are not read; put {', '.join(settings) or 'corpus'} into the config")
-    elif loaded and (corpus.name, corpus.fold) != (Path(config.corpus).stem, config.fold):
-        says = f"the config says {config.corpus}, fold {config.fold}"
-        raise InputError(f"the corpus is {corpus.name}, fold {corpus.fold}, but {says}; make them agree")
     given = strategy or config.method
     budget = {name: value for name in ("share", "counts") if (value := getattr(config, name)) is not None}
     if refused := sorted(set(budget) - {field.name for field in dataclasses.fields(as_strategy(given))}):

@@ -3,7 +3,6 @@
 import datetime
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import shutil
@@ -42,11 +41,6 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_record(folder: Path, record: Mapping) -> None:
     """Write the record of a run to `folder/record.json`."""
     write_text(folder / RECORD, json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n")
-
-
-def finite(row: dict) -> dict:
-    """Return the row with None in place of numbers that are not finite, because JSON cannot hold them."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
 def has_record(folder: Path) -> bool:
@@ -91,12 +85,8 @@ def new_folder(folder: Path, within: Path | None = None) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    try:
-        temporary.chmod(0o755)
-        os.replace(temporary, folder)
-    except OSError as error:
-        problem = f"{temporary} is complete but cannot be renamed to {folder}: {error.strerror}; move it by hand"
-        raise InputError(problem) from None
+    temporary.chmod(0o755)
+    os.replace(temporary, folder)  # if the name was taken meanwhile, the error names both folders and nothing is lost
 
 
 def provenance(device: str = "auto") -> dict:
@@ -114,8 +104,7 @@ def provenance(device: str = "auto") -> dict:
         "device": torch.cuda.get_device_name() if gpu else f"CPU, {threads} thread{'s' * (threads > 1)}",
         "platform": f"{platform.system()} {platform.machine()}",
         "peak_memory_bytes": torch.cuda.max_memory_allocated() if gpu else resident,
-        "peak_memory_kind": "GPU allocated by this run" if gpu else "resident, of the whole process so far",
-    }  # fmt: skip
+        "peak_memory_kind": "GPU allocated by this run" if gpu else "resident, of the whole process so far"}
 
 
 def versions() -> dict[str, str | None]:

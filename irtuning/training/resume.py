@@ -19,8 +19,9 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from irtuning.errors import InputError, differences
-from irtuning.method.callback import LayerwiseTuning
-from irtuning.method.processes import from_first, is_first, summed, wait_for_all, world_size
+from irtuning.method.processes import summed, world_size
+from irtuning.training.callback import LayerwiseTuning
+from irtuning.training.processes import from_first, is_first, wait_for_all
 from irtuning.training.record import has_record
 from irtuning.training.speed import few_walks
 from irtuning.training.trainer import LayerwiseTrainer
@@ -81,14 +82,11 @@ class Checkpoints:
             shutil.rmtree(checkpoint)
 
     def newest(self) -> Path | None:
-        """Return the newest checkpoint, or None. InputError if it belongs to another run or another version."""
+        """Return the newest checkpoint, or None. InputError if it belongs to another run."""
         if not (steps := [int(path.name.rpartition("-")[2]) for path in self.folder.glob("checkpoint-*")]):
             return None
         checkpoint = self.folder / f"checkpoint-{max(steps)}"
-        try:
-            recorded = json.loads((checkpoint / IDENTITY).read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # written by an older version
-            recorded = {}
+        recorded = json.loads((checkpoint / IDENTITY).read_text(encoding="utf-8"))
         if different := differences(recorded, self.identity):
             raise InputError(f"{self.folder} holds unfinished work of another run ({'; '.join(different)}); give "
                              "another output, or remove that folder")  # fmt: skip

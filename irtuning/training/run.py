@@ -1,5 +1,6 @@
 """One training run, from its configuration to its record. An interrupted run is resumed, a finished one is read."""
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,13 +16,14 @@ from irtuning.corpora.base import SPLITS, Corpus
 from irtuning.errors import InputError, TrainingStopped, differences, unknown
 from irtuning.memory.fit import setting_that_fits
 from irtuning.method.layers import find_layers
-from irtuning.method.processes import is_first, refuse_sharding, wait_for_all, world_size
+from irtuning.method.processes import refuse_sharding, world_size
 from irtuning.method.registry import facts
 from irtuning.training.build import build, examples_each
 from irtuning.training.config import RunConfig
 from irtuning.training.metrics import score
 from irtuning.training.prepare import Prepared, prepare
-from irtuning.training.record import SCHEMA, finite, has_record, new_folder, provenance, read_record, write_record
+from irtuning.training.processes import is_first, wait_for_all
+from irtuning.training.record import SCHEMA, has_record, new_folder, provenance, read_record, write_record
 from irtuning.training.resume import ResumableTrainer, unfinished
 
 CURVE = ("loss", "macro_f1", "auprc", "accuracy", "macro_precision", "macro_recall")
@@ -87,7 +89,9 @@ def train(
 def finished_run(folder: Path, prepared: Prepared) -> dict:
     """Return the record in a folder. If it belongs to another run, InputError lists the differences."""
     record = read_record(folder)
-    different = differences(record["run"]["config"], prepared.config.to_dict())
+    # an older version may have had fewer settings or more
+    recorded = {name: record["run"]["config"].get(name, usual) for name, usual in RunConfig().to_dict().items()}
+    different = differences(recorded, prepared.config.to_dict())
     if record["run"]["corpus_checksum"] != prepared.corpus.checksum:
         different.append("corpus_checksum (the texts changed)")
     if different:
@@ -172,18 +176,18 @@ def _record(prepared: Prepared, trainer: ResumableTrainer, splits, probabilities
         "random_weights": prepared.source.random_weights, "labels": list(labels),
         "split_sizes": {s: len(corpus.split(s)) for s in SPLITS} | {"train": len(splits["train"].revisions)},
         "parameters": sum(p.numel() for p in trainer.model.parameters()), "depth": len(find_layers(trainer.model)),
-        "candidate_layers": layers.indices, "layer_parameters": [sum(p.numel() for p in v) for v in layers.parameters],
-    }  # fmt: skip
+        "candidate_layers": layers.indices, "layer_parameters": [sum(p.numel() for p in v) for v in layers.parameters]}
     if prepared.source.title != prepared.config.model:
         run["model_title"] = prepared.source.title
     if corpus.shared_groups:  # a published split may share documents between its parts
         run["shared_groups"] = corpus.shared_groups
     history, evaluations = trainer.layerwise.history, [r for r in trainer.state.log_history if "eval_loss" in r]
     steps = {
-        "steps": [finite(row | {"loss": loss}) for row, loss in zip(history, trainer.step_losses(), strict=True)],
-        "validation": [finite({"step": row["step"]} | {n: row[f"eval_{n}"] for n in CURVE}) for row in evaluations],
+        "steps": [row | {"loss": loss} for row, loss in zip(history, trainer.step_losses(), strict=True)],
+        "validation": [{"step": row["step"]} | {n: row[f"eval_{n}"] for n in CURVE} for row in evaluations],
         "skipped_steps": sum(row["skipped"] for row in history)}  # fmt: skip
     meta = {"status": "complete", "starts": trainer.progress.starts, "processes": world_size(), "seconds": seconds}
     meta = provenance(prepared.device) | meta | {"step_seconds": trainer.progress.seconds}
     scores["test_scored"] = int(prepared.config.score_test)
-    return {"schema": SCHEMA, "run": run, "train": steps, "scores": scores, "predictions": predictions, "meta": meta}
+    record = {"schema": SCHEMA, "run": run, "train": steps, "scores": scores, "predictions": predictions, "meta": meta}
+    return json.loads(json.dumps(record), parse_constant=lambda number: None)  # JSON cannot hold NaN and infinity

@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForSequenceClassification, TrainerCal
 
 from irtuning.companion.paths import REPOSITORY
 from irtuning.method import tuner
-from irtuning.method.callback import IRTuning, LayerwiseTuning
+from irtuning.training.callback import IRTuning, LayerwiseTuning
 from irtuning.method.scores import gradient_score
 from irtuning.method.strategies import IRTuningStrategy, Strategy
 from irtuning.training.trainer import LayerwiseTrainer

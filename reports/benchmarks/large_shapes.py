@@ -25,7 +25,7 @@ from torch._dynamo.utils import counters
 from transformers import AutoModelForSequenceClassification, PrinterCallback, TrainerCallback, TrainingArguments
 
 from irtuning.models.adapters import add_adapter
-from irtuning.method.callback import LayerwiseTuning
+from irtuning.training.callback import LayerwiseTuning
 from irtuning.errors import InputError
 from irtuning.method.layers import adapter_parameters, attention_output, find_layers, linear_modules
 from irtuning.models.loading import checkpoint_layers
@@ -77,7 +77,6 @@ class Case:
     callback: bool = True
     method: str | None = None
     waits: bool = False
-    activation_budget: float = 1.0
     checkpointing: bool = False
     alternating: bool = False  # the callback is off and on in turn
     warm: int = WARM
@@ -96,8 +95,6 @@ def all_cases() -> list[Case]:
     cases += [Case(f"{layers}/compile", "last-k", layers) for layers in ("last14", "last16")]
     cases += [Case("changing/compile", "changing", "changing", steps=WARM + 100),
               Case("fixed/compile", "changing", "scattered", steps=WARM + 100)]
-    cases += [Case(f"{layers}/compile/budget{budget}", "budget", layers, activation_budget=budget)
-              for budget in (0.5, 0.1, 0.7, 0.3, 0.0) for layers in ("scattered", "all", "upper") if budget in (0.5, 0.1) or layers == "scattered"]
     cases += [Case(f"{layers}/checkpointing", "checkpointing", layers, "uncast", checkpointing=True) for layers in ("scattered", "upper", "all")]
     cases += [Case(f"{layers}/uncast", "eager", layers, "uncast") for layers in ("scattered", "upper", "all")]
     cases += [Case(f"{layers}/plain", "eager", layers, "") for layers in ("scattered", "upper", "all")]
@@ -241,7 +238,7 @@ def build(shape: str, case: Case) -> torch.nn.Module:
         model = add_adapter(model, case.adapter, r=32, alpha=64, dropout=case.dropout, width=256)
     if case.checkpointing:
         checkpoint_layers(model)
-    accelerate(model, [name for name in case.speed.split(",") if name], case.activation_budget)
+    accelerate(model, [name for name in case.speed.split(",") if name])
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

@@ -29,7 +29,7 @@ from transformers import (
 from transformers.initialization import no_init_weights
 
 from irtuning.models.adapters import adapted_classifier
-from irtuning.method.callback import LayerwiseTuning
+from irtuning.training.callback import LayerwiseTuning
 from irtuning.memory.estimate import layers_that_learn
 from irtuning.memory.predict import predict_memory
 from irtuning.models.loading import load_shape, resolve

@@ -1,12 +1,12 @@
-"""Tables and figures of layers on hand-made records: scores, cut, lock-in, agreement, stability."""
+"""Tables and figures of layers on hand-made records: scores, lock-in, agreement, stability, the cut."""
 
 import math
 
 import pytest
 
 from irtuning.errors import InputError
-from irtuning.analysis.figures.layers import agreement_map, cut_figure, layer_importance, layer_shares, score_bands
-from irtuning.analysis.layers import lock_in, rank_agreement, score_matrix, score_spread, stability
+from irtuning.analysis.figures.layers import agreement_map, cut_figure, layer_importance, layer_shares
+from irtuning.analysis.layers import lock_in, rank_agreement, score_matrix, stability
 
 
 def record(scores, layers, method="ir", seed=1, depth=4):
@@ -32,14 +32,6 @@ def test_scores_are_a_matrix_and_a_method_without_any_says_so():
         score_matrix(record([None] * 5, LAYERS, "rst"))
 
 
-def test_the_cut_is_the_lowest_score_that_learns_or_the_highest_where_low_ones_learn():
-    spread = score_spread(RUN)
-    assert spread.cut.iloc[2:].tolist() == [3.0, 5.0, 7.0] and spread.measured.tolist() == [0, 2, 4, 4, 4]
-    assert spread["median"].iloc[-1] == 4.5 and spread.learn.tolist() == [2] * 5
-    low = record(SCORES, [(0, 2), (1, 3), (0, 1), (0, 1), (0, 1)], "ir-cosine")
-    assert score_spread(low).cut.iloc[-1] == 2.0
-
-
 def test_lock_in_counts_layers_given_up_and_held_on_to():
     (row,) = lock_in([RUN]).to_dict("records")
     assert (row["never_after_3"], row["always_after_3"], row["always"], row["layers"]) == (2, 2, 0, 4)
@@ -53,9 +45,9 @@ def test_lock_in_counts_layers_given_up_and_held_on_to():
 def test_runs_agree_with_themselves_and_opposites_disagree():
     up, down = [[1.0, 2.0, 3.0, 4.0]] * 3, [[4.0, 3.0, 2.0, 1.0]] * 3
     runs = [record(up, LAYERS[2:]), record(down, LAYERS[2:], "ir-weight"), record(up, LAYERS[2:], seed=2)]
-    table = rank_agreement(runs, by=("method",))
+    table = rank_agreement(runs)
     assert table.loc["ir", "ir"] == pytest.approx(1) and table.loc["ir", "ir-weight"] == pytest.approx(-1)
-    assert rank_agreement([*runs, record([None] * 3, LAYERS[2:], "rst")], by=("method",)).equals(table)
+    assert rank_agreement([*runs, record([None] * 3, LAYERS[2:], "rst")]).equals(table)
 
 
 def test_stability_between_steps_and_between_seeds():
@@ -71,11 +63,9 @@ def test_figures_show_the_tables():
     drawn = maps[0].collections[0].get_array()
     assert drawn.shape == (4, 5) and drawn[3, 4] == 8.0
     assert len([a for a in layer_importance(record([None] * 5, LAYERS, "rst")).axes if a.get_ylabel() == "layer"]) == 1
-    above = score_bands(RUN).axes[0]
-    assert above.lines[1].get_ydata()[-1] == score_spread(RUN).cut.iloc[-1]
     frequency = layer_shares([RUN]).axes[0].collections[0].get_array()
     assert frequency.tolist() == [[0.2, 0.2, 0.8, 0.8]]
-    assert agreement_map([RUN, record(SCORES, LAYERS, seed=2)], ("seed",)).axes[0].collections[0].get_array().shape == (2, 2)
+    assert agreement_map([RUN, record(SCORES, LAYERS, "ir-weight")]).axes[0].collections[0].get_array().shape == (2, 2)
 
 
 def test_the_cut_is_drawn_where_the_selector_cuts():

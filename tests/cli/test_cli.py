@@ -59,15 +59,22 @@ def test_help_teaches_and_nothing_is_cut():
     assert irt("--version") == f"irtuning {irtuning.__version__}\n"
 
 
-def test_corpus_gives_name_labels_and_splits():
-    shown, text = json.loads(irt("corpus", "synthetic", "--floors", "--json")), irt("corpus", "synthetic", "--floors")
+def own_words(own_corpus):
+    return [word for name in ("before", "after", "label", "group") for word in (f"--{name}", own_corpus[name])]
+
+
+def test_corpus_gives_name_labels_and_splits(own_corpus):
+    shown, text = json.loads(irt("corpus", "synthetic", "--json")), irt("corpus", "synthetic")
+    own = ["corpus", own_corpus["corpus"], "--floors", *own_words(own_corpus)]
+    assert "operation validation" in irt(*own) and [f["name"] for f in json.loads(irt(*own, "--json"))["floors"]] == [
+        "operation", "edit-aware"]  # fmt: skip
     labels = ["clarity", "fluency", "coherence", "style", "meaning-changed"]
     assert (shown["name"], shown["synthetic"], shown["labels"]) == ("synthetic", True, labels)
     assert shown["splits"] == {"train": 1600, "validation": 200, "test": 200}
-    names = "name labels splits counts synthetic fold licence citation checksum floors leaks split groups shared_groups"
+    names = "name labels splits counts synthetic fold licence citation checksum leaks split groups shared_groups"
     assert set(shown) == {*names.split(), "dropped", "ceiling", "no_ceiling"} and shown["ceiling"] == []
     assert re.search(r"^ +0 pairs with two labels$", text, re.MULTILINE) and set(shown["leaks"].values()) == {0}
-    assert re.search(r"^clarity +325 +37 +41$", text, re.MULTILINE) and "operation validation" in text
+    assert re.search(r"^clarity +325 +37 +41$", text, re.MULTILINE)
     assert all(name in irt("corpus", "--help") for name in corpus_names())
 
 
@@ -108,9 +115,8 @@ def test_predict_takes_a_pair_a_file_and_standard_input(saved_run, tmp_path):
 
 
 def test_predict_reads_the_file_of_the_run_marks_what_was_not_revised_and_scores_labels(own_corpus, tmp_path):
-    columns = [word for n in ("corpus", "before", "after", "label", "group") for word in (f"--{n}", own_corpus[n])]
     folder = str(tmp_path / "run")
-    irt("train", *TINY, *columns, "--output", folder)
+    irt("train", *TINY, "--corpus", own_corpus["corpus"], *own_words(own_corpus), "--output", folder)
     text = irt("predict", folder, "--file", own_corpus["corpus"])
     assert text.startswith("1: ") and "'the red car 0 stops' -> 'the car 0 stops'" in text
     assert re.search(r"this run +120 .*majority +120 +0.4 +0.667.*operation +120 +0.4 +0.667", text, re.DOTALL)
@@ -145,19 +151,20 @@ def test_predict_aligns_two_versions_of_a_document(saved_run, tmp_path):
 
 def test_compare_prints_a_table_of_scores(own_corpus, tmp_path):
     words = ["compare", *TINY, "--methods", "full, last-k:share=0.5", "--seeds", "1", "--score-test", "--workers", "1",
-             "--output", str(tmp_path / "runs")]  # fmt: skip
-    words += [word for n in ("corpus", "before", "after", "label", "group") for word in (f"--{n}", own_corpus[n])]
+             "--output", str(tmp_path / "runs"), "--corpus", own_corpus["corpus"], *own_words(own_corpus)]  # fmt: skip
     shown, text = json.loads(irt(*words, "--json")), irt(*words)
     assert set(shown) == {"output", "table", "test"}
     assert all(sum(method in str(row) for row in shown["test"]) == 1 for method in ("full", "last-k:share=0.5"))
     assert re.search(rf"edit-aware.*scores on validation; records in {tmp_path}/runs.*scores on test", text, re.DOTALL)
 
 
-def test_a_class_in_a_file_is_a_method_of_every_command(tmp_path, monkeypatch):
+def test_a_class_in_a_file_is_a_method_of_every_command(own_corpus, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    corpus = ("--corpus", own_corpus["corpus"], *own_words(own_corpus))
     (tmp_path / "mine.py").write_text(OWN)
-    commands = (["train", *TINY, "--method", "mine.py:Mine", "--output", "run"], ["memory", "--method", "mine.py:Mine"],
-                ["compare", *TINY, "--methods", "mine.py:Mine,full", "--seeds", "1", "--workers", "1"])  # fmt: skip
+    commands = (["train", *TINY, *corpus, "--method", "mine.py:Mine", "--output", "run"],
+                ["memory", "--method", "mine.py:Mine"],
+                ["compare", *TINY, *corpus, "--methods", "mine.py:Mine,full", "--seeds", "1", "--workers", "1"])  # fmt: skip
     shown = []
     for words in commands:  # each like a process of its own, which has never heard of the class
         monkeypatch.setattr("irtuning.method.registry.METHODS", dict(METHODS))
@@ -228,6 +235,13 @@ def test_bad_input_is_told_before_anything_is_written(arguments, message, tmp_pa
     made = CliRunner().invoke(app, [a.replace("X", str(tmp_path / "run")) for a in arguments])
     assert isinstance(made.exception, InputError) and message in str(made.exception)
     assert "\n" not in str(made.exception) and not made.stdout and not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_before_training_says_so_in_one_line(tmp_path):
+    (tmp_path / "own.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n" + OWN)
+    command = [sys.executable, "-m", "irtuning", "train", "--method", f"{tmp_path}/own.py:Mine", "--output", "run"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "interrupted; what was recorded is kept\n")
 
 
 def test_an_error_is_one_line_and_names_are_imported_when_they_are_needed():

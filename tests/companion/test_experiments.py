@@ -25,7 +25,7 @@ OPTIONS = {"model": "tiny-random", "device": "cpu", "progress": False}
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """A companion whose experiments have been run."""
-    companion = Companion.open("quick", output=tmp_path_factory.mktemp("tiny"), changes=TINY)
+    companion = Companion.open("quick", output=tmp_path_factory.mktemp("tiny"), changes=TINY, workers=1)
     for name in companion.corpus_of:
         companion.run(name)
     return companion
@@ -59,7 +59,7 @@ def test_an_experiment_runs_what_is_planned_and_missing_and_reads_the_rest(tiny)
     configs = {path.parent: json.loads(path.read_text())["run"]["config"] for path in before}
     shutil.rmtree(next(folder for folder, config in configs.items() if config["method"] == "rst" and config["share"]))
     left = written(tiny)
-    again = Companion.open("quick", output=tiny.output, changes=TINY).experiment("methods")
+    again = Companion.open("quick", output=tiny.output, changes=TINY, workers=1).experiment("methods")
     after = written(tiny)
     assert len(left) == 4 and after.keys() == before.keys() and all(after[path] == left[path] for path in left)
     assert list(map(result_hash, again.records)) == list(map(result_hash, first.records))

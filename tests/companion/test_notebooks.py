@@ -23,6 +23,12 @@ STAMP = (r"· \w[\w.-]* \((random weights, )?[\d.]+ M parameters\).* · seeds [\
          r"|· no model, no seed, no steps$|· no corpus · ")  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def one_run_at_a_time(monkeypatch):
+    """Make short runs in this process, because new processes would take longer to start."""
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+
+
 def sources(name, kind="code"):
     return [cell.source for cell in nbformat.read(notebook_path(name), 4).cells if cell.cell_type == kind]
 

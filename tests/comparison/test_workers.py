@@ -99,7 +99,7 @@ def test_a_comparison_on_a_cluster_that_loses_a_worker_is_the_one_made_here(clus
     killer.start()
     records, floors = run_comparison(**options, scheduler=cluster.scheduler_address, output=tmp_path)
     killer.join()
-    alone, _ = run_comparison(**options, jobs=1)
+    alone, _ = run_comparison(**options, workers=1)
     for block in ("run", "train", "scores", "predictions"):
         assert [found[block] for found in records] == [expected[block] for expected in alone]
     folders = list(tmp_path.iterdir())
@@ -128,17 +128,17 @@ def test_a_run_whose_worker_dies_is_named_and_the_others_are_kept(tmp_path, monk
             yield index, InputError("its worker died twice") if dies else function(config, *rest)
     monkeypatch.setattr(runs, "outcomes", one_dies)
     with pytest.raises(InputError, match=r"^1 run failed, and 1 wait for .* ir-fold0-seed3-\w{8}: its worker died"):
-        run_comparison(["ir", "rst", "full"], seeds=[1, 3, 3], folds=[0, 0], output=tmp_path, jobs=2, **OPTIONS)
+        run_comparison(["ir", "rst", "full"], seeds=[1, 3, 3], folds=[0, 0], output=tmp_path, workers=2, **OPTIONS)
     names = sorted(path.parent.name[:-9] for path in tmp_path.rglob("record.json"))
     assert names == ["full-fold0-seed1", "full-fold0-seed3", "ir-fold0-seed1", "rst-fold0-seed1"]
 
 
 def test_a_record_made_on_a_gpu_is_read_where_there_is_none(tmp_path):
     """What a worker with a GPU trained in bfloat16 is the run that a client without one asked for, once."""
-    records, _ = run_comparison(["full", "full"], seeds=[1, 1], folds=[0, 0], output=tmp_path, jobs=1, **OPTIONS)
+    records, _ = run_comparison(["full", "full"], seeds=[1, 1], folds=[0, 0], output=tmp_path, workers=1, **OPTIONS)
     (path,) = tmp_path.rglob("record.json")
     path.write_text(path.read_text().replace('"precision": "fp32"', '"precision": "bf16"'))
-    (read,), _ = run_comparison(["full"], seeds=[1], output=tmp_path, jobs=1, **OPTIONS)
+    (read,), _ = run_comparison(["full"], seeds=[1], output=tmp_path, workers=1, **OPTIONS)
     assert len(records) == 1 and read["run"]["config"]["precision"] == "bf16" and read["scores"] == records[0]["scores"]
 
 

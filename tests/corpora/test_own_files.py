@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 
 import pandas
 import pytest
@@ -21,10 +22,24 @@ READ = {  # name: (file, content, cells of the rows, what the log says)
     "quoted line break": ("a.tsv", HEADER + '"a\tb\nc"\t""\tstyle\n', [["a\tb\nc", "", "style"]], ""),
     "prose with commas": ("a.csv", 'before,after,label\n"One, two,\nthree",x,style\n', [["One, two,\nthree", "x", "style"]], ""),
     "semicolons": ("a.csv", "before;after;label\na, b;c;style\n", [["a, b", "c", "style"]], "';' between"),
-    "tabs in a .csv": ("a.csv", HEADER + "a\tb\tstyle\n", [["a", "b", "style"]], r"'\t' between"),
+    "tabs in a .csv": ("a.csv", HEADER + "a\tb\tstyle\n", [["a", "b", "style"]], r"'\\t' between"),
     "UTF-16": ("a.csv", (HEADER + "é\t“b”\tstyle\n").encode("utf-16"), [["é", "“b”", "style"]], "read as utf_16"),
     "Latin-1": ("a.csv", "before,after,label\nnaïve,Je l'ai été à Noël,style\n".encode("latin-1"),
                 [["naïve", "Je l'ai été à Noël", "style"]], "read as cp1252, such as 'naïve'"),
+    "Czech": ("a.csv", ("before;after;label\n" + "Šel domů.;Šel rychle domů.;x\n" * 2).encode("cp1250"),
+              [["Šel domů.", "Šel rychle domů.", "x"]] * 2, "read as cp1250, such as 'Šel'"),
+    "Polish": ("a.csv", ("before;after;label\n" + "Poszedł.;Książka leży.;x\n" * 2).encode("cp1250"),
+               [["Poszedł.", "Książka leży.", "x"]] * 2, "read as cp1250, such as 'Poszedł'"),
+    "Hungarian": ("a.csv", ("before;after;label\n" + "Őszintén.;Árvíztűrő fúró.;x\n" * 9).encode("cp1250"),
+                  [["Őszintén.", "Árvíztűrő fúró.", "x"]] * 9, "read as cp1250"),
+    "a Turkish name": ("a.csv", "before,after,label\nMr. Erdoğan.,Atatürk.,x\n".encode("cp1254"),
+                       [["Mr. Erdoğan.", "Atatürk.", "x"]], "read as cp1254.*iconv -f"),
+    "Lithuanian": ("a.csv", ("before;after;label\n" + "Žmogus žiūri.;Ačiū už knygą.;x\n" * 2).encode("cp1257"),
+                   [["Žmogus žiūri.", "Ačiū už knygą.", "x"]] * 2, "read as cp1257"),
+    "Japanese": ("a.csv", ("before,after,label\n" + "彼は家に帰った。,彼は急いで帰った。,x\n" * 2).encode("cp932"),
+                 [["彼は家に帰った。", "彼は急いで帰った。", "x"]] * 2, "read as cp932"),
+    "English quotes": ("a.csv", "before,after,label\nFrançois said,Müller’s café,x\n".encode("cp1252"),
+                       [["François said", "Müller’s café", "x"]], "read as cp1252"),
     "few letters": ("a.tsv", (HEADER + "Old n°1\tNá naïve 1, x\tstyle\n" * 60).encode("cp1252"),
                     [["Old n°1", "Ná naïve 1, x", "style"]] * 60, "read as cp1252, such as 'n°1'"),
     "Cyrillic": ("a.csv", ("before;after;label\n" + "Он пошёл домой.;Он идёт;x\n" * 9).encode("cp1251"),
@@ -38,7 +53,7 @@ def test_what_a_file_holds_is_read_in_full(tmp_path, caplog, name, content, cell
     caplog.set_level(logging.INFO)
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     assert [list(row.cells.values()) for row in read_rows(tmp_path / name)] == cells
-    assert said in caplog.text and bool(said) == bool(caplog.text)
+    assert re.search(said, caplog.text) and bool(said) == bool(caplog.text)
 
 
 REFUSED = {
@@ -49,9 +64,8 @@ REFUSED = {
     "UTF-16 without a mark": ("a.csv", "before,after".encode("utf-16-le"), "zero bytes.*save it as UTF-8"),
     "objects on several lines": ("a.jsonl", b'{\n"before": "a"}\n', "line 1 is not JSON.*; write each object on a line"),
     "columns as objects": ("a.json", b'{"before": {"0": "a"}, "after": {"0": "b"}, "label": {"0": "x"}}', "must be text, got dict"),
-    "array of something else": ("a.json", b'[{"before": "a"}, 3]', "item 2 of the array must be an object, got 3"),
-    "key twice": ("a.jsonl", b'{"before": "a", "before": "b"}', "line 1 .*a key occurs twice"),
-    "damaged array": ("a.json", b'[{"before": "a"}, ', "is not one JSON array: .*line 1"),
+    "array of something else": ("a.json", b'[{"before": "a"}, 3]', "item 2 must hold one JSON object, got int 3"),
+    "damaged array": ("a.json", b'[{"before": "a"}, ', "is not JSON: .*line 1"),
     "not Parquet": ("a.parquet", b"PAR1", "cannot be read as Parquet"),
 }  # fmt: skip
 
@@ -88,8 +102,11 @@ def test_names_of_columns_may_differ_in_case_and_spaces_and_those_of_files_are_t
     corpus = load_corpus(write(tmp_path / "own.jsonl", rows), before="old text", after="New Text")
     assert corpus.labels == ("a", "b") and corpus.train[0].extra == {"extra": 1} and corpus.train[0].before
     write(tmp_path / "own.jsonl", [{"BEFORE": "x", "Before": "y", "after": "b", "label": "a"}])
-    with pytest.raises(InputError, match="no column 'before'; .*'BEFORE', 'Before'.*give its name with --before"):
+    with pytest.raises(InputError, match="no column 'before'.*'BEFORE', 'Before'.*give its name with --before"):
         load_corpus(tmp_path / "own.jsonl")
+    write(tmp_path / "own.jsonl", [{"old_text": "x", "new_text": "b", "lable": "a"}])
+    with pytest.raises(InputError, match=r"'old_txt' \(did you mean 'old_text'\?\), 'label' \(did you mean 'lable'\?\);"):
+        load_corpus(tmp_path / "own.jsonl", before="old_txt", after="new_text")
     (tmp_path / "own.jsonl").unlink()
     for split, name in [("train", "Train.jsonl"), ("test", "test.JSON")]:
         write(tmp_path / name, own_rows())

@@ -39,8 +39,6 @@ def test_llama_parts_are_the_hand_count():
     tuned = predict_memory(**LLAMA, method="full-ft", checkpointing=True)
     parts = (tuned.weights / 2, tuned.gradients / 2, tuned.optimizer_state / 4)
     assert [part / GIB for part in parts] == pytest.approx([13.98] * 3, abs=0.0025)
-    copied = predict_memory(**LLAMA, method="full-ft", checkpointing=True, optimizer="foreach")
-    assert copied.temporary / GIB == pytest.approx(2 * 13.98, abs=0.1)
     half = predict_memory(**LLAMA, method="last-k", padded=False)  # measured on an H200, without peft's input cast
     assert (half.layers, half.lowest_layer, half.peak_bytes / GIB) == (16, 16, pytest.approx(29.1, rel=0.02))
 
@@ -70,17 +68,19 @@ def test_more_layers_tokens_and_examples_need_more_and_checkpointing_less():
     assert peak(batch=16, accumulation=4) == pytest.approx(peak(batch=4), rel=0.02)
 
 
-@pytest.mark.parametrize("method", [*METHODS, "ir:splits=2", "ir:variant=exact", "ir:refresh_every=3"])
+@pytest.mark.parametrize("method", [*sorted(METHODS.keys() - {"transplant"}), "fixed:layers=4-9+20", "ir:splits=2", "ir:variant=exact", "ir:refresh_every=3"])
 def test_no_method_takes_more_layers_than_assumed(method):
     counts = {"counts": (5,) * 40} if method == "random-counts" else {}
     strategy, rng, scores = make_strategy(method, min_layer=3, **counts), np.random.default_rng(0), [None] * 21
     chosen, ever = layers_that_learn(strategy, 24)
     strategy.begin(21, 40)
+    seen = set()
     for step in range(40):
         drawn = strategy.choose(step, scores, rng)
         assert len(drawn) <= len(chosen) and min(drawn) + 3 >= min(chosen)
-        assert {position + 3 for position in drawn} <= set(ever)
-        scores = [rng.exponential() if i in drawn else old for i, old in enumerate(scores)]
+        seen |= set() if strategy.measures(step) else {position + 3 for position in drawn}
+        assert len(seen) <= len(ever) and (method in ("random-static", "probe") or seen <= set(ever))
+        scores = strategy.update(scores, [rng.exponential() if i in drawn else None for i in range(21)])
 
 
 def test_largest_batch_and_lowest_layer_are_the_last_that_fit():
@@ -109,7 +109,7 @@ def test_bad_input_is_named():
         "llama-9": {"model": "llama-9"}, "not known offline": {"model": "nobody/unknown-model"}, "depth": {"depth": 3},
         "batch is 0": {"batch": 0}, "length is 0": {"length": 0}, "'irr'": {"method": "irr"}, "ia4": {"adapter": "ia4"},
         "min_layer": {"min_layer": 11}, "share": {"share": 0.5}, "multiple": {"batch": 6, "accumulation": 4},
-        "context": {"length": 4096}, "optimizer": {"optimizer": "sgd"}, "precision": {"precision": "int8"}}  # fmt: skip
+        "context": {"length": 4096}, "precision": {"precision": "int8"}}  # fmt: skip
     for named, change in cases.items():
         with pytest.raises(InputError, match=named):
             predict_memory(**({"model": "mini", "method": "ir", "batch": 4, "length": 64} | change))

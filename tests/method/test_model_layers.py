@@ -22,6 +22,7 @@ def test_every_architecture(architecture, adapter):
     assert find_layers(wrapped) is find_layers(model)
     table = describe_layers(wrapped)
     inside = sum(p.numel() for n, p in wrapped.named_parameters() if p.requires_grad and "modules_to_save" not in n)
+    assert all(f" {path} " in repr(table) for path in (*table.path, *table.adapters)) and "..." not in repr(table)
     assert len(table) == 4 and table.parameters.sum() == inside and table.parameters.nunique() == 1
     candidates = candidate_layers(wrapped)
     assert len(weight_scores(wrapped, candidates)) == 4

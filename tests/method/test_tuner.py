@@ -78,7 +78,8 @@ class InOrder(Trainer):
         return loss
 
 
-@pytest.mark.parametrize("method", ["ir", "ir:min_layer=1", "ist:every=5", "rst:share=0.5", "lisa-adapters:every=4"])
+@pytest.mark.parametrize("method", ["ir", "ir:min_layer=1", "ist:every=5", "rst:share=0.5", "lisa-adapters:every=4",
+                                    "probe:batches=6", "sampled:every=4:share=0.5"])  # fmt: skip
 def test_a_plain_loop_is_the_same_run_as_the_trainer(tmp_path, method):
     """To the last bit: the same batches, model and optimizer, no dropout, and the same operations in the same order."""
     model = add_adapter(make_classifier(), "lora", r=2, alpha=4, dropout=0.0)
@@ -138,7 +139,8 @@ def test_a_strategy_of_ones_own_needs_only_choose_and_what_it_says_of_itself_is_
     assert shown == ["IRTuning('ir:variant=exact')", "LayerwiseTuning('rst')", "LastLayers(min_layer=0, share=0.5)"]
 
 
-@pytest.mark.parametrize("method", ["ir", "ist:every=5", "lisa-adapters:every=4", "ir-cosine", "ir-upper:horizon=3"])
+@pytest.mark.parametrize("method", ["ir", "ist:every=5", "lisa-adapters:every=4", "ir-cosine", "ir-upper:horizon=3",
+                                    "probe:batches=12", "sampled:every=4", "random-static"])  # fmt: skip
 def test_a_state_continues_as_if_never_interrupted(method):
     whole = make_tuner(method)
     expected = loop(whole)

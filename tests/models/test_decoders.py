@@ -30,8 +30,7 @@ def saved_decoder(folder, architecture: str, **tokens: str) -> str:
     return str(folder)
 
 
-@pytest.mark.parametrize("form", ["pair", "marked"])
-@pytest.mark.parametrize("architecture", DECODERS)
+@pytest.mark.parametrize(("architecture", "form"), zip(DECODERS, ["pair", "marked"] * 3, strict=True))
 def test_a_batch_is_read_as_its_texts_one_by_one(tmp_path, own_corpus, architecture, form):
     model = saved_decoder(tmp_path / "model", architecture, eos_token="</s>")
     corpus = load_corpus(own_corpus["corpus"], before="old", after="new", label="why", group="writer")

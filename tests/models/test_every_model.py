@@ -1,16 +1,18 @@
 """Every sequence classifier of transformers trains, and predicts the same when it is loaded again, or is refused."""
 
 import re
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 import torch
 import transformers
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as EVERY
 
 from irtuning import InputError, LayerTuner, add_adapter, find_layers
+from irtuning.method.layers import adapter_modules, candidate_layers
 from irtuning.models.adapters import no_rename_warning
 from irtuning.models.loading import load_classifier, position_limit, resolve
 
@@ -72,7 +74,6 @@ REFUSED = {  # by name, and the reason
 } | dict.fromkeys(["bart", "bigbird_pegasus", "mbart", "mt5", "mvp", "plbart", "t5", "t5gemma", "t5gemma2", "umt5"],
                   "encoder-decoder")  # fmt: skip
 FUSED = ("deepseek_v2", "deepseek_v3", "hunyuan_v1_moe", "qwen3_next")  # peft joins up_proj of experts with gate_proj
-REFUSED |= dict.fromkeys(FUSED, "up_proj without also targeting gate_proj.* Give target_modules")
 
 
 def build(name, seed=0):
@@ -100,7 +101,7 @@ def outside(model):
 def test_a_model_trains_and_is_equal_after_reload_or_is_refused(name, adapter, tmp_path):
     ids, model = torch.randint(5, 60, (3, 12), generator=torch.Generator().manual_seed(1)), build(name)
     try:
-        model = add_adapter(model, "lora", r=2) if adapter else model
+        model = add_adapter(model, adapter, r=2) if adapter else model
         optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.5)
         tuner = LayerTuner(model, "ir" if adapter else "lisa", optimizer)
     except InputError as refusal:
@@ -128,6 +129,13 @@ def test_a_model_trains_and_is_equal_after_reload_or_is_refused(name, adapter, t
         assert torch.allclose(loaded.eval()(ids).logits, model(ids).logits, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["bert", "deberta-v2"])
+@pytest.mark.parametrize("task", [{}, {"task_type": "FEATURE_EXTRACTION"}, {"task_type": "SEQ_CLS", "inference_mode": True}])
+def test_a_configuration_of_peft_for_another_task_trains_the_whole_head(name, task, tmp_path):
+    config = LoraConfig(r=2, target_modules=r".*layer\.\d+\.intermediate\.dense", **task)
+    test_a_model_trains_and_is_equal_after_reload_or_is_refused(name, config, tmp_path)
+
+
 def _renewed(base, trained):
     """Return the base model with a head drawn anew, as if it was loaded from a checkpoint without a head."""
     with torch.no_grad():
@@ -149,6 +157,20 @@ def test_what_else_can_learn_in_a_layer_is_frozen_with_it_and_a_configuration_ma
     assert any("classifier.modules_to_save" in n for n in outside(model))
     with pytest.raises(InputError, match="outside the 4 layers"):
         add_adapter(build("bert"), LoraConfig(target_modules=["query", "word_embeddings"]))
+
+
+def test_what_lies_outside_the_layers_learns_on_purpose_alone():
+    """Biases are frozen, or refused where peft was used by hand; embeddings and tokens that were named learn."""
+    every = {"target_modules": ["query"], "bias": "all", "task_type": "SEQ_CLS"}
+    able = outside(add_adapter(build("mpnet"), LoraConfig(**every | {"target_modules": ["q"]})))
+    assert able and all("classifier.modules_to_save" in n for n in able)
+    with pytest.raises(InputError, match="embeddings.LayerNorm.bias can learn and is outside.*no bias='all'"):
+        candidate_layers(get_peft_model(build("bert"), LoraConfig(**every)))
+    for more in ({"modules_to_save": ["word_embeddings"]}, {"trainable_token_indices": {"word_embeddings": [1, 2]}}):
+        for bias in ("none", "all"):
+            able = outside(add_adapter(build("bert"), LoraConfig(**every | more | {"bias": bias})))
+            assert any("word_embeddings" in n for n in able) and not any("LayerNorm" in n for n in able)
+        candidate_layers(get_peft_model(build("bert"), LoraConfig(**every | more | {"bias": "none"})))
 
 
 def test_a_configuration_of_text_inside_another_gets_the_padding_token(tmp_path):
@@ -175,13 +197,14 @@ def test_a_masked_lm_gets_a_new_pooler_and_a_finished_head_is_drawn_anew(tmp_pat
         load_classifier(resolve(str(tmp_path / "finished")), labels, SimpleNamespace(pad_token_id=64))
 
 
-@pytest.mark.parametrize("name", FUSED)
-def test_the_target_modules_that_a_refusal_names_can_be_given(name):
-    with pytest.raises(InputError) as refusal:
-        add_adapter(build(name), "lora", r=2)
-    named = str(refusal.value).rpartition("such as ")[2].split(",")
-    LayerTuner(model := add_adapter(build(name), "lora", r=2, target_modules=named), "ir",
-               torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.5))  # fmt: skip
+@pytest.mark.parametrize("name", (*FUSED, "phimoe"))
+def test_by_default_attention_takes_the_adapter_where_peft_fuses_the_experts_and_routers_take_none(name):
+    for adapter in ("lora", "bottleneck"):
+        adapted = dict(adapter_modules(add_adapter(build(name), adapter)))
+        assert not [n for n in adapted if re.search("expert_?gate|experts.(?!up|down)|router|wg", n)]
+        assert any("mlp" in n for n in adapted) == (adapter == "bottleneck" and name != "phimoe")
+    with pytest.raises(InputError, match="adapter PeftType.LORA cannot be put on.*Give target_modules, such as [qi].*_"):
+        add_adapter(build(name), LoraConfig(target_modules=["no_such_map"]))
 
 
 @pytest.mark.parametrize("name, limit", [("bert", 34), ("roberta", 33), ("mpnet", 32), ("esm", 33), ("ibert", 33)])
@@ -192,6 +215,14 @@ def test_the_context_is_what_the_model_can_read(name, limit, monkeypatch):
     model(torch.full((2, limit), 5))
     with pytest.raises((IndexError, RuntimeError)):
         model(torch.full((2, limit + 1), 5))
+
+
+def test_a_model_with_parts_for_languages_must_know_its_language(monkeypatch, tmp_path):
+    for language, refused in (("en_XX", False), (None, True)):
+        monkeypatch.setitem(MORE, "xmod", {"default_language": language, "languages": ["en_XX", "cs_CZ"]})
+        build("xmod").save_pretrained(tmp_path / str(language))
+        with pytest.raises(InputError, match="set it in its config.json to one of: en_XX, cs_CZ") if refused else nullcontext():
+            load_classifier(resolve(str(tmp_path / str(language))), ["a", "b"], SimpleNamespace(pad_token_id=0))
 
 
 def test_a_model_of_any_length_has_no_limit():

@@ -65,6 +65,9 @@ def test_the_record_keeps_its_contract_and_is_read_by_the_same_run_and_refused_t
     stamp = file.stat().st_mtime_ns
     assert quick(own_corpus, tmp_path / "run", **settings).record == json.loads(json.dumps(run.record))
     assert file.stat().st_mtime_ns == stamp
+    older = config | {"activation_budget": 1.0}  # a setting that there was once; `train_share` was added
+    file.write_text(json.dumps(record | {"run": record["run"] | {"config": {n: older[n] for n in older if n != "train_share"}}}))
+    assert quick(own_corpus, tmp_path / "run", **settings).config == json.loads(file.read_text())["run"]["config"]
     with pytest.raises(InputError, match="holds another run .*seed: 171 / 5"):
         quick(own_corpus, tmp_path / "run", seed=5, **settings)
 
@@ -169,11 +172,12 @@ def test_a_run_whose_splits_share_writers_says_so_in_its_record_and_stamp(own_co
 
 def test_objects_show_themselves_and_what_a_config_says_and_what_is_used_are_one():
     corpus = load_corpus("synthetic")
-    says = "the corpus is synthetic, fold 0, but the config says"
     for config, settings, message in (
         (RunConfig(), {"method": "rst"}, "put method into the config"), (None, {"lr": 1}, "lr"),
-        (RunConfig(corpus="iterater"), {}, f"{says} iterater, fold 0"),
-        (RunConfig(fold=2), {}, f"{says} synthetic, fold 2"),
+        (RunConfig(corpus="iterater"), {}, "read with corpus='synthetic', but the run says 'iterater'"),
+        (RunConfig(fold=2), {}, "read with fold=0, but the run says 2"), (None, {"fold": 1}, "fold=0, but .* says 1"),
+        (None, {"split": "folds"}, "split=None, but the run says 'folds'"), (None, {"group": "who"}, "group=None, but"),
+        (RunConfig(before="old"), {}, "before='before', but the run says 'old'; make them agree"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):
             train(config, corpus=corpus, **settings)

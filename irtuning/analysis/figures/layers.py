@@ -6,8 +6,8 @@ import numpy as np
 import pandas
 from matplotlib.figure import Figure
 
-from irtuning.analysis.figures.style import DOUBLE, canvas, heat_map, legend_above, method_colour, run_colour, styled
-from irtuning.analysis.layers import has_scores, rank_agreement, score_matrix, score_spread
+from irtuning.analysis.figures.style import DOUBLE, canvas, heat_map, legend_above, method_colour, styled
+from irtuning.analysis.layers import has_scores, rank_agreement, score_matrix
 from irtuning.analysis.tables import layer_frequency
 from irtuning.errors import InputError
 from irtuning.method.selector import MIDDLE, cut_variances, split_scores
@@ -52,22 +52,6 @@ def layer_shares(records: Sequence[dict]) -> Figure:
 
 
 @styled
-def score_bands(record: dict) -> Figure:
-    """Draw the distribution of a run's layer scores at each step with the cut, and the number of layers that learn."""
-    table, colour = score_spread(record), run_colour(record)
-    figure, (above, below) = canvas(DOUBLE, 3.6, rows=2, sharex=True, height_ratios=[2.4, 1])
-    above.fill_between(table.index, table["min"], table["max"], color="0.88", lw=0, label="lowest to highest")
-    above.fill_between(table.index, table.q25, table.q75, color="0.72", lw=0, label="middle half")
-    above.plot(table.index, table["median"], color="0.35", lw=1, label="median")
-    above.plot(table.index, table.cut, color=colour, lw=1.2, label="cut: last score that learns")
-    above.set(ylabel="score of a layer")
-    legend_above(figure)
-    below.step(table.index, table.learn, where="mid", color=colour, lw=1)
-    below.set(xlabel="step", ylabel="layers\nthat learn", ylim=(0, len(record["run"]["candidate_layers"]) + 0.5))
-    return figure
-
-
-@styled
 def cut_figure(scores: Sequence[float], variant: str = "reference") -> Figure:
     """Draw the cut of a list of scores: the sorted scores above, and V of every possible cut below.
 
@@ -101,9 +85,9 @@ def cut_figure(scores: Sequence[float], variant: str = "reference") -> Figure:
 
 
 @styled
-def agreement_map(records: Sequence[dict], by: Sequence[str] = ("method", "seed")) -> Figure:
-    """Draw the Spearman correlation of the layers' mean scores between runs. See `rank_agreement`."""
-    table = rank_agreement(records, by)
+def agreement_map(records: Sequence[dict]) -> Figure:
+    """Draw the Spearman correlation of the layers' mean scores between methods. See `rank_agreement`."""
+    table = rank_agreement(records)
     figure, axis = canvas(min(DOUBLE, 0.4 * len(table) + 3.2), 0.24 * len(table) + 1.8)
     heat_map(axis, table, ".2f", "Spearman correlation", cmap="RdBu_r", vmin=-1, vmax=1)
     axis.set_xticks([i + 0.5 for i in range(len(table))], table.columns, rotation=35, ha="right")

@@ -1,4 +1,4 @@
-"""Figures of runs: scores, differences between methods, convergence, size of the training split, cost of a step."""
+"""Figures of runs: scores, differences between methods, convergence, size of the training split."""
 
 from collections.abc import Sequence
 
@@ -8,18 +8,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from irtuning.analysis.ceiling import ANOTHER
-from irtuning.analysis.convergence import class_scores, data_curve, step_cost
-from irtuning.analysis.figures.corpus import confusions
+from irtuning.analysis.convergence import class_scores, data_curve
 from irtuning.analysis.figures.style import (
     DOUBLE, LINES, canvas, corpus_panels, heat_map, legend_above, method_colour, run_colour, styled,
 )  # fmt: skip
 from irtuning.analysis.statistics import half_width
-from irtuning.analysis.tables import KEYS, losses_table, run_title, runs_table, validation_table
+from irtuning.analysis.tables import KEYS, losses_table, runs_table, validation_table
 
 
 @styled
-def score_comparison(records: Sequence[dict], floors: Sequence[dict], metric="macro_f1", split="validation") -> Figure:
-    """Draw each run's score, each method's mean with its 95 % t interval over runs, and what bounds them.
+def score_comparison(records: Sequence[dict], floors: Sequence[dict], split: str = "validation") -> Figure:
+    """Draw each run's macro F1, each method's mean with its 95 % t interval over runs, and what bounds them.
 
     A line is the mean edit-aware floor. A band is the 95 % interval of one annotator against another, if it is known.
     """
@@ -28,17 +27,15 @@ def score_comparison(records: Sequence[dict], floors: Sequence[dict], metric="ma
     figure, panels = corpus_panels(table, 0.24 * len(methods) + 1.3, sharey=True)
     for part, (axis,) in panels:
         for row, method in enumerate(methods):
-            values, style = part.loc[part.method == method, metric], {"color": method_colour(method)}
+            values, style = part.macro_f1[part.method == method], {"color": method_colour(method)}
             axis.plot(values, [row + 0.22] * len(values), "o", ms=3, alpha=0.5, mew=0, **style)
             axis.errorbar(values.mean(), row - 0.1, xerr=half_width(values), fmt="D", ms=4, capsize=2, lw=1, **style)
         here = [f for f in floors if (f["corpus"], f["split"]) == (part.corpus.iloc[0].partition(", ")[0], split)]
-        if known := [f[metric] for f in here if f["name"] == "edit-aware" and metric in f]:
+        if known := [f["macro_f1"] for f in here if f["name"] == "edit-aware"]:
             axis.axvline(sum(known) / len(known), color="0.25", ls="--", lw=1, label="edit-aware floor")
-        ends = [f"{metric}_low", f"{metric}_high"]
-        if people := [[f[end] for end in ends] for f in here if f["name"] == ANOTHER and ends[0] in f]:
+        if people := [[f["macro_f1_low"], f["macro_f1_high"]] for f in here if f["name"] == ANOTHER]:
             axis.axvspan(*np.mean(people, axis=0), color="0.5", alpha=0.2, lw=0, label=f"{ANOTHER}, 95 %")
-    names = {"macro_f1": "macro F1", "auprc": "AUPRC", "accuracy": "accuracy"}
-    return _rows(figure, methods, f"{split} {names[metric]}")
+    return _rows(figure, methods, f"{split} macro F1")
 
 
 @styled
@@ -68,20 +65,19 @@ def class_heatmap(records: Sequence[dict], split: str = "validation") -> Figure:
 
 
 @styled
-def convergence(records: Sequence[dict], against: str = "step", smooth: int = 10) -> Figure:
-    """Draw training loss (running mean) and validation macro F1 against `step` or `seconds`: mean and range of runs."""
+def convergence(records: Sequence[dict], smooth: int = 10) -> Figure:
+    """Draw training loss (running mean) and validation macro F1 against the step: mean and range of runs."""
     table = losses_table(records).merge(validation_table(records), "left", [*KEYS, "step"], suffixes=("", "_held_out"))
     table["loss"] = table.groupby(list(KEYS)).loss.transform(lambda s: s.rolling(smooth, min_periods=1).mean())
     figure, panels = corpus_panels(table, 2.2 * table.groupby(["corpus", "model"]).ngroups + 0.6, per_corpus=2)
     for part, (left, right) in panels:
         for axis, column in ((left, "loss"), (right, "macro_f1")):
             for method, rows in part.dropna(subset=column).groupby("method", sort=False):
-                grouped, colour = rows.groupby(rows.step.rename("at")), method_colour(method)
-                at, scores = grouped[against].mean(), grouped[column]
+                scores, colour = rows.groupby("step")[column], method_colour(method)
                 style = LINES[sum(line.get_color() == colour for line in axis.lines) % len(LINES)]
-                axis.plot(at, scores.mean(), color=colour, lw=1.2, ls=style, label=method)
-                axis.fill_between(at, scores.min(), scores.max(), color=colour, alpha=0.15, lw=0)
-            axis.set_xlabel({"step": "step", "seconds": "training time (s)"}[against])
+                axis.plot(scores.mean(), color=colour, lw=1.2, ls=style, label=method)
+                axis.fill_between(scores.min().index, scores.min(), scores.max(), color=colour, alpha=0.15, lw=0)
+            axis.set_xlabel("step")
         left.set(ylabel=f"training loss (mean of {smooth} steps)", yscale="log")
         left.yaxis.set(major_formatter="{x:g}", minor_locator=LogLocator(subs=(2, 5)), minor_formatter="{x:g}")
         right.set(ylabel="validation macro F1", ylim=(0, None))
@@ -102,44 +98,6 @@ def score_by_size(records: Sequence[dict], split: str = "validation") -> Figure:
         axis.set_xticks(sizes := sorted(part.train_examples.unique()), [f"{size:,}" for size in sizes])
         axis.minorticks_off()
     return legend_above(figure)
-
-
-@styled
-def step_memory(records: Sequence[dict]) -> Figure:
-    """Draw the bytes of gradients and of Adam's moments of each method, and how many layers backprop runs through."""
-    table = step_cost(records)
-    figure, (left, right) = canvas(DOUBLE, 0.24 * len(table) + 1.2, columns=2, sharey=True)
-    colours, gradients = list(map(method_colour, table.index)), table.gradient_bytes / 1e6
-    left.barh(table.index, gradients, color=colours)
-    left.barh(table.index, table.optimizer_bytes / 1e6, left=gradients, color=colours, alpha=0.4)
-    right.barh(table.index, table.differentiated_layers, color=colours)
-    left.invert_yaxis()
-    left.set_xlabel("MB: gradients (dark), Adam's moments (light)")
-    right.set_xlabel("layers backprop runs through (mean over steps)")
-    return figure
-
-
-@styled
-def depth_and_time(records: Sequence[dict]) -> Figure:
-    """Draw the median time of a step against the number of layers that backprop ran through, by method."""
-    table = losses_table(records)
-    table["layers"] = [r["run"]["depth"] - min(step["layers"]) for r in records for step in r["train"]["steps"]]
-    table["milliseconds"] = [1000 * seconds for record in records for seconds in record["meta"]["step_seconds"]]
-    figure, axis = canvas(DOUBLE, 2.6)
-    for method, part in table.groupby("method", sort=False):
-        times, dots = part.groupby("layers").milliseconds, {"color": method_colour(method), "alpha": 0.7, "lw": 0}
-        axis.scatter(times.median().index, times.median(), s=8 + 80 * times.size() / len(part), label=method, **dots)
-    axis.set(xlabel="layers backprop runs through", ylabel="median step (ms)", ylim=(0, None))
-    axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), title="dot size: share of steps")
-    return figure
-
-
-@styled
-def confusion_pair(records: Sequence[dict], split: str = "validation") -> Figure:
-    """Draw the confusion matrices of runs on one corpus side by side."""
-    tables = {run_title(r["run"]["config"]): pandas.DataFrame(r["predictions"][split]) for r in records}
-    answers = {method: table.predicted for method, table in tables.items()}
-    return confusions(next(iter(tables.values())).intention, answers, records[0]["run"]["labels"])
 
 
 @styled

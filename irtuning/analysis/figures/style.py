@@ -16,8 +16,7 @@ LINES = ("-", "--", ":", "-.")  # for methods of the same colour, in turn
 DOUBLE = 7.2  # width of a page of two columns, inches
 STYLE = {
     "font.size": 8, "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
-    "figure.dpi": 150, "savefig.dpi": 200, "svg.hashsalt": "irtuning",
-}  # fmt: skip
+    "figure.dpi": 150, "savefig.dpi": 200, "svg.hashsalt": "irtuning"}  # fmt: skip
 styled = matplotlib.rc_context(STYLE)  # decorator: the function draws in this style, whatever the caller's style is
 
 

@@ -1,6 +1,7 @@
 """The callback inside the Trainer: what learns, what does not, and which configurations must be the same run."""
 
 import functools
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -169,9 +170,9 @@ def says(scaled):
     (Trainer, {"bf16": True}),
 ], ids=str)  # fmt: skip
 def test_options_of_the_trainer_leave_the_gradient_a_mean(tmp_path, trainer_class, settings):
-    """8 x 1 = 2 x 4, whatever makes the loss and whoever divides it; and 8 x 1 is what the Trainer has by itself."""
+    """8 x 1 = 2 x 4 = 3 + 3 + 2, whoever makes and divides the loss; and 8 x 1 is what the Trainer has by itself."""
     found, examples = [], make_examples(8)
-    for batch, accumulation in ((8, 1), (2, 4)):
+    for batch, accumulation in ((8, 1), (2, 4), (3, 3)):
         run(tmp_path, callback := IRTuning(refresh_every=1), trainer_class, examples=examples,
             per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation, **settings)  # fmt: skip
         found.append(callback)
@@ -179,7 +180,16 @@ def test_options_of_the_trainer_leave_the_gradient_a_mean(tmp_path, trainer_clas
     exact = 0.05 if "bf16" in settings else 1e-3
     first = next(row["grad_norm"] for row in alone.state.log_history)
     assert norms(found[0])[0] == pytest.approx(float(first), rel=exact) and norms(found[0])[0] > 0.1
-    assert norms(found[0])[:3] == pytest.approx(norms(found[1])[:3], rel=exact)
+    for other in found[1:]:
+        assert norms(found[0])[:3] == pytest.approx(norms(other)[:3], rel=exact)
+
+
+def test_a_trainer_that_divides_a_smoothed_loss_twice_is_refused(tmp_path):
+    for settings in ({"gradient_accumulation_steps": 4, "label_smoothing_factor": 0.1}, {}):
+        trainer = make_trainer(tmp_path, IRTuning(), says(False), examples=make_examples(8), **settings)
+        with pytest.raises(InputError, match="loss_is_scaled_for_ga=False.*leave it at None") if settings else nullcontext():
+            trainer.train()
+        assert trainer.state.global_step == (0 if settings else STEPS)
 
 
 def test_smoothed_losses_and_losses_of_ones_own_are_refused_to_ist_in_its_first_step(tmp_path):

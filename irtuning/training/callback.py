@@ -45,7 +45,7 @@ class LayerwiseTuning(TrainerCallback, ExportableState):
         state._layerwise = self
         seed = args.seed if self.seed is None else self.seed
         self.tuner = LayerTuner(model, self.strategy, optimizer, seed, state.max_steps)
-        self.strategy = self.tuner.strategy
+        self.strategy, self.tuner.full_batch = self.tuner.strategy, state.train_batch_size
         self._clip, args.max_grad_norm = args.max_grad_norm, 0.0
         if state.global_step:
             kept = state.stateful_callbacks.get(type(self).__name__, {}).get("attributes", {}).get("kept")
@@ -60,7 +60,7 @@ class LayerwiseTuning(TrainerCallback, ExportableState):
         scaler = getattr(self.tuner.optimizer, "scaler", None)  # of fp16
         self.tuner.end_backward(self._clip, self.tuner.mean_scale(scaler.get_scale() if scaler else 1.0))
         last = self.history[-self.bad_steps :]
-        if len(last) == self.bad_steps and all(row["skipped"] for row in last):
+        if len(last) == self.bad_steps and all(row["gradient_norm"] is None for row in last):
             raise TrainingStopped(f"{self.bad_steps} steps in a row had no finite gradient, the last is step "
                                   f"{last[-1]['step']}, in which layers {last[-1]['layers']} learned; the weights are "
                                   "those before. Lower the learning rate, or look at the batch")  # fmt: skip
@@ -84,12 +84,16 @@ class IRTuning(LayerwiseTuning):
 @functools.wraps(TRAINER_LOOP)
 def _loop_with_an_end(trainer, *args, **kwargs):
     """Run the Trainer's loop and call `on_train_end` also after an error or Ctrl-C, of which no callback is told."""
+    ours = [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, LayerwiseTuning)]
+    smooths = trainer.label_smoother and trainer.model_accepts_loss_kwargs  # then its loss is a mean over the step
+    says = getattr(trainer, "loss_is_scaled_for_ga", None) if type(trainer).compute_loss is Trainer.compute_loss else 0
+    if ours and smooths and says is False:
+        raise InputError("loss_is_scaled_for_ga=False divides the mean loss of label smoothing twice; leave it at None")
     try:
         return TRAINER_LOOP(trainer, *args, **kwargs)
     finally:
-        for callback in trainer.callback_handler.callbacks:
-            if isinstance(callback, LayerwiseTuning):
-                callback.on_train_end(trainer.args, trainer.state, trainer.control)
+        for callback in ours:
+            callback.on_train_end(trainer.args, trainer.state, trainer.control)
 
 
 Trainer._inner_training_loop = _loop_with_an_end
