@@ -138,8 +138,7 @@ def predict(
     file has labels, the run is scored on them, beside two simple rules that know the file's labels. With --json each
     line of the output is the JSON object of one revision, in the order of the input.
 
-    If --before and --after name two plain text files, they are two versions of a document. Their sentences are aligned,
-    and each change gets its intention. A page (--output changes.html) shows the whole document.
+    If --before and --after name two text files, these are two versions of a document, whose sentences are aligned.
 
     \b
     irtuning predict runs/ir --before "He go home." --after "He goes home."
@@ -159,9 +158,8 @@ def predict(
     revisions = read_documents(*paths) if paths else revisions
     classifier, rows, lines = RevisionClassifier.load(run), [], []
     predictions, page = classifier.predict(revisions), output and output.suffix.lower() == ".html"
-    for r, p in zip(revisions, predictions, strict=True):
-        if paths and not (p.intention or page):
-            continue  # only a page shows the unchanged sentences of a document
+    shown = [(r, p) for r, p in zip(revisions, predictions, strict=True) if p.intention or page or not paths]
+    for r, p in shown:  # only a page shows the unchanged sentences of a document
         rows.append(({"id": r.id} if r.id else {}) | {"before": r.before, "after": r.after} | vars(p))
         shares = ", ".join(f"{label} {share:.2f}" for label, share in p.probabilities.items())
         lines.append(f"{p.intention}  ({shares})" if p.intention else p.note)
