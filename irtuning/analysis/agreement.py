@@ -1,5 +1,6 @@
 """Agreement of annotators: kappa over all intentions and of each, with intervals, and what they disagree on."""
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 
@@ -29,32 +30,27 @@ def agreement(answers: pandas.DataFrame, labels: Sequence[str], draws: int = DRA
     observed, shares = np.tensordot(weights, same, (1, 0)), np.tensordot(weights, given, (1, 0))
     by_pair = np.stack([_chance(shares[:, a], shares[:, b]) for a, b in pairs], axis=1)
     of_all = _chance(shares.mean(1), shares.mean(1))
-    values = {"agreement": observed.mean(1), "cohen": _kappa(observed, by_pair).mean(1),
-              "fleiss": _kappa(observed.mean(1), of_all)}  # fmt: skip
+    values = {"agreement": observed.mean(1), "cohen": _kappa(observed, by_pair).mean(1)}
+    values["fleiss"] = _kappa(observed.mean(1), of_all)
     rows = {"items": np.r_[len(given), given.max(1).sum(0)].astype(int)}  # of a label: those where anyone gave it
     for name, drawn in values.items():
-        unknown_ones = np.isnan(drawn[0])
-        ends = np.nanquantile(np.where(unknown_ones, 0, drawn), ENDS, axis=0)  # without draws that lack a label
-        low, high = np.where(unknown_ones, np.nan, ends)
-        rows |= {name: drawn[0], f"{name}_low": low, f"{name}_high": high}
+        possible = ~np.isnan(drawn[0])
+        ends = np.nanquantile(np.where(possible, drawn, 0), ENDS, axis=0)  # without draws that lack a label
+        rows[name], (rows[f"{name}_low"], rows[f"{name}_high"]) = drawn[0], np.where(possible, ends, np.nan)
     return pandas.DataFrame(rows, index=pandas.Index(["all", *labels], name="intention"))
 
 
 def disagreements(answers: pandas.DataFrame, labels: Sequence[str]) -> pandas.DataFrame:
-    """Return the items that annotators label differently, with their texts, notes and a column for each annotator.
+    """Return the items with different labels: their texts, notes, and the label of each annotator.
 
-    Items with the same labels stand together, the most frequent disagreement first.
+    `answers` also has `before`, `after` and `note`. The most frequent kind of disagreement comes first.
     """
     table = _common(answers, labels)
-    table = table[table.nunique(axis=1) > 1]
-    columns = [name for name in ("before", "after") if name in answers]
-    table = answers.drop_duplicates("id").set_index("id")[columns].join(table, how="inner")
-    if "note" in answers:
-        said = answers[answers.note.fillna("") != ""].groupby("id").note.agg(" / ".join)
-        table = table.join(said).fillna({"note": ""})
-    kinds = table[[name for name in table if name not in (*columns, "note")]].agg(tuple, axis=1)
-    order = pandas.DataFrame({"count": kinds.map(kinds.value_counts()), "kind": kinds.map(str)})
-    return table.loc[order.sort_values(["count", "kind"], ascending=[False, True], kind="stable").index]
+    kinds = {item: tuple(given) for item, *given in table.itertuples() if len({*given}) > 1}
+    counts = Counter(kinds.values())
+    order = sorted(kinds, key=lambda item: (-counts[kinds[item]], kinds[item]))
+    parts = {"before": "first", "after": "first", "note": lambda notes: " / ".join(filter(None, notes))}
+    return answers.groupby("id").agg(parts).join(table).loc[order]
 
 
 def _common(answers: pandas.DataFrame, labels: Sequence[str]) -> pandas.DataFrame:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from html import escape
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 import pandas
@@ -18,14 +18,12 @@ from scipy.stats import entropy
 
 from irtuning.corpora.base import Corpus, Revision
 from irtuning.corpora.html import revision_html, shares_html
-from irtuning.corpora.load import load_corpus
 from irtuning.corpora.reading import Row, read_rows, rows_of_lines, with_columns
-from irtuning.corpora.sources import CORPORA
 from irtuning.errors import InputError, brief, unknown
 from irtuning.training.classifier import RevisionClassifier, read_revisions
 from irtuning.training.record import write_text
 
-SHOW, ORDERS = ("after", "before"), ("mixed", "uncertain", "random")
+CHOICES = {"show": ("after", "before"), "order": ("mixed", "uncertain", "random")}
 KEYS = "123456789abcdefghijklmopqrtvwxyz"  # of the labels; n, s and u are next, skip and undo
 
 
@@ -33,32 +31,30 @@ def annotate(
     table_or_corpus: Corpus | pandas.DataFrame | Sequence[Revision] | str | Path, labels: Sequence[str] = (),
     suggestions: str | Path | RevisionClassifier | None = None, output: str | Path = "labels.jsonl", *,
     annotator: str = "", show: str = "after", order: str = "", seed: int = 171) -> "Panel":  # fmt: skip
-    """Return a panel for labelling revisions. A notebook shows it. Called again, it goes on where one stopped.
+    """Return a panel for labelling revisions, for a notebook to show. Called again, it goes on where one stopped.
 
     Args:
-        table_or_corpus: a corpus or its name (its training part, whose labels stay hidden), a table or its file with
-            the columns `before` and `after`, or a list of revisions. Pairs without a change are left out.
+        table_or_corpus: a table or its file with the columns `before` and `after`, a list of revisions, or a corpus, of
+            which the training part is labelled anew. Pairs without a change are left out.
         labels: the intentions. By default those of the corpus, or else of the run.
         suggestions: the folder of a saved run, or a classifier, whose predictions are shown.
-        output: the file of the answers, one JSON object per line, for `irtuning.train(corpus=output)`. Each annotator
-            needs a file of their own.
+        output: the annotator's own file of answers, a JSON object per line, for `irtuning.train(corpus=output)`.
         annotator: who labels. By default the name of this computer's user.
         show: whether the suggestion is shown `after` a first choice, which can then be changed, or `before` it.
         order: what comes next: `uncertain` (the suggestion of highest entropy), `random`, or both in turn (`mixed`, the
-            default with suggestions). Each answer records it; see `random_part`.
-        seed: of the random order.
+            default with suggestions). `seed` decides the random order. Each answer records it; see `random_part`.
 
     Raises:
         InputError: an argument cannot work, or `output` has another annotator's answers.
     """
-    known, revisions = _read(table_or_corpus)
+    revisions = [r for r in _read(table_or_corpus) if len({text.strip() for text in r.texts()}) > 1]
     if isinstance(suggestions, str | Path):
         suggestions = RevisionClassifier.load(suggestions)
-    labels = list(labels or known or getattr(suggestions, "labels", ()))
+    labels = list(labels or getattr(table_or_corpus, "labels", ()) or getattr(suggestions, "labels", ()))
     order = order or ("mixed" if suggestions else "random")
-    for name, value, choices in (("show", show, SHOW), ("order", order, ORDERS)):
-        if value not in choices:
-            raise unknown(name, value, choices)
+    for name, value in (("show", show), ("order", order)):
+        if value not in CHOICES[name]:
+            raise unknown(name, value, CHOICES[name])
     if not revisions or not 2 <= len({*labels}) == len(labels) <= len(KEYS):
         need = f"give one revision or more, and 2 to {len(KEYS)} different labels"
         raise InputError(f"{len(revisions)} revisions to label with {brief(labels)}; {need}")
@@ -74,18 +70,14 @@ def annotate(
     return Panel(revisions, labels, shares, answers, show, order, seed)
 
 
-def _read(given) -> tuple[Sequence[str], list[Revision]]:
-    """Return the labels of a corpus, or none, and the revisions to label."""
-    corpus = load_corpus(given) if isinstance(given, str) and given in CORPORA else given
-    revisions = corpus.train if isinstance(corpus, Corpus) else corpus
-    if isinstance(revisions, pandas.DataFrame):
-        cells = enumerate(revisions.to_dict("records"), start=1)
-        rows = with_columns([Row(f"the table, row {n}", n, row) for n, row in cells], ["before", "after"])
-        texts = ([row.text(name) for name in ("id", "before", "after")] for row in rows)
-        revisions = [Revision(name or str(n), *pair, "") for n, (name, *pair) in enumerate(texts, start=1)]
-    elif isinstance(revisions, str | Path):
-        revisions = read_revisions(str(revisions), {}, dict.fromkeys(("before", "after", "label"), ""))
-    return getattr(corpus, "labels", ()), [r for r in revisions if len({text.strip() for text in r.texts()}) > 1]
+def _read(given) -> Sequence[Revision]:
+    if isinstance(given, str | Path):
+        return read_revisions(str(given), {}, dict.fromkeys(("before", "after", "label"), ""))
+    if not isinstance(given, pandas.DataFrame):
+        return getattr(given, "train", given)
+    cells = enumerate(given.to_dict("records"), start=1)
+    rows = with_columns([Row(f"the table, row {n}", n, row) for n, row in cells], ["before", "after"])
+    return [Revision(row.text("id") or str(row.line), row.text("before"), row.text("after"), "") for row in rows]
 
 
 def read_answers(*paths: str | Path) -> pandas.DataFrame:
@@ -94,10 +86,7 @@ def read_answers(*paths: str | Path) -> pandas.DataFrame:
 
 
 def random_part(answers: pandas.DataFrame) -> pandas.DataFrame:
-    """Return the answers whose ranks in the random order have no gap.
-
-    They are a random sample, whatever else was labelled because a model was uncertain. So scores on them are unbiased.
-    """
+    """Return the answers whose ranks in the random order have no gap: a random sample, so scores on it are unbiased."""
     ranks = set(answers.random_rank)
     return answers[answers.random_rank < next(rank for rank in count() if rank not in ranks)]
 
@@ -126,13 +115,12 @@ class Panel(VBox):
     def __init__(self, revisions, labels, shares, answers, show, order, seed):
         self.revisions, self.shares, self.answers, self.show = {r.id: r for r in revisions}, shares, answers, show
         shuffled = random.Random(seed).sample(list(self.revisions), len(revisions))
+        self.ranks, done = {name: rank for rank, name in enumerate(shuffled)}, {row["id"]: row for row in answers.rows}
         lists = {"random": shuffled, "uncertain": sorted(shares, key=lambda name: -entropy([*shares[name].values()]))}
-        lists = {name: items for name, items in lists.items() if order in (name, "mixed")}
-        self.ranks, self.drawn = {name: rank for rank, name in enumerate(shuffled)}, {}
-        for turn in zip(*lists.values(), strict=True):
-            for how, item in zip(lists, turn, strict=True):
-                self.drawn.setdefault(item, how)
-        done = {row["id"]: row for row in answers.rows}
+        lists = [[(item, how) for item in lists[how] if item not in done] for how in lists if order in (how, "mixed")]
+        self.drawn = {name: row.get("drawn") for name, row in done.items()}  # how, in the order of work
+        for item, how in chain.from_iterable(zip(*lists, strict=True)):
+            self.drawn.setdefault(item, how)
         self.queue, self.waiting = [name for name in self.drawn if name not in done], False
         self.seen = {name for name, row in done.items() if row.get("suggestion")}
         self.actions = {key: (label, partial(self.choose, label)) for key, label in zip(KEYS, labels, strict=False)}
@@ -144,15 +132,20 @@ class Panel(VBox):
         self.note, self.key = Text(description="note"), Text(description="keys", placeholder="press a key here")
         self.key.observe(self._press, "value")
         rows = list(self.buttons.values())
-        labels, others = HBox(rows[:-3], layout=Layout(flex_flow="wrap")), HBox(rows[-3:])
-        head = HBox([self.bar, self.progress])
-        super().__init__([head, self.text, labels, self.suggestion, others, self.note, self.key])
+        head, labels = HBox([self.bar, self.progress]), HBox(rows[:-3], layout=Layout(flex_flow="wrap"))
+        super().__init__([head, self.text, labels, self.suggestion, HBox(rows[-3:]), self.note, self.key])
         self._draw()
 
     @property
     def current(self) -> Revision | None:
         """The revision that is shown, or None if all are labelled."""
         return self.revisions[self.queue[0]] if self.queue else None
+
+    def _repr_mimebundle_(self, **options) -> dict:
+        """Return the live panel, and for a page that has no kernel the picture that it shows now."""
+        keys = escape(" · ".join(button.description for button in self.buttons.values()))
+        page = "<br>".join([self.progress.value, self.text.value, keys, self.suggestion.value])
+        return super()._repr_mimebundle_(**options) | {"text/html": page}
 
     def choose(self, label: str) -> None:
         """Save the label of the revision that is shown. After its suggestion was shown, change or keep it."""

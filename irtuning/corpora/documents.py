@@ -40,14 +40,13 @@ def align(before: Sequence[str], after: Sequence[str]) -> list[tuple[list[int], 
     Dice coefficient of the words.
     """
     bags = [[Counter(re.findall(r"\w+", text.lower()) or [text]) for text in side] for side in (before, after)]
-    old, new = ({1: [(bag, bag.total()) for bag in side], 2: [(b := x + y, b.total()) for x, y in pairwise(side)]}
-                for side in bags)  # fmt: skip
+    old, new = ({1: side, 2: [one + other for one, other in pairwise(side)]} for side in bags)  # by number of sentences
     best = {(0, 0): (0.0, (0, 0))}  # for the first i and j sentences: the highest sum, and the step that led there
     for i, j in ((i, j) for i in range(len(before) + 1) for j in range(len(after) + 1) if i or j):
         ways = [(best[i - a, j - b][0], (a, b)) for a, b in ((1, 0), (0, 1)) if i >= a and j >= b]
         for a, b in (step for step in STEPS if i >= step[0] and j >= step[1]):
-            (one, size), (other, length) = old[a][i - a], new[b][j - b]
-            gain = 2 * (one & other).total() / max(1, size + length) - LEAST - MERGING * (a != b)
+            one, other = old[a][i - a], new[b][j - b]
+            gain = 2 * (one & other).total() / (one.total() + other.total()) - LEAST - MERGING * (a != b)
             if gain > 0:
                 ways.append((best[i - a, j - b][0] + gain, (a, b)))
         best[i, j] = max(ways)

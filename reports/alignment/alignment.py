@@ -30,7 +30,7 @@ def read_drafts(folder: Path) -> list[dict]:
         names = ("Original Paragraph No", "New Paragraph No")
         draft["texts"] = [[" ".join(row.text("Sentence Content").split()) for row in side] for side in rows]
         draft["paragraphs"] = [[row.text(name) for row in side] for side, name in zip(rows, names, strict=True)]
-        draft["pairs"] = {(i, order[1][n]) for i, row in enumerate(rows[0]) for n in row.parts("Aligned Index") if n in order[1]}
+        draft["pairs"] = {(i, order[1][n]) for i, row in enumerate(rows[0]) for n in row.text("Aligned Index").split(",") if n in order[1]}
         drafts.append(draft)
     return drafts
 

@@ -53,10 +53,10 @@ def test_full_agreement_and_a_label_that_nobody_gives():
 def test_disagreements_are_listed_with_the_most_frequent_first_and_notes():
     rows = [("1", "x", "a"), ("1", "y", "b"), ("2", "x", "c"), ("2", "y", "b"), ("3", "x", "c"), ("3", "y", "b"),
             ("4", "x", "a"), ("4", "y", "a"), ("5", "x", "a")]  # fmt: skip
-    given = pandas.DataFrame(rows, columns=["id", "annotator", "label"]).assign(after="text", note=["why", *[""] * 8])
+    given = pandas.DataFrame(rows, columns=["id", "annotator", "label"]).assign(before="b", after="text", note=["why", *[""] * 8])
     table = disagreements(given, LABELS)
     assert table.index.tolist() == ["2", "3", "1"] and table.x.tolist() == ["c", "c", "a"]
-    assert table.columns.tolist() == ["after", "x", "y", "note"] and table.note["1"] == "why"
+    assert table.columns.tolist() == ["before", "after", "note", "x", "y"] and table.note["1"] == "why"
     assert disagreements(given[given.id == "4"], LABELS).empty
 
 

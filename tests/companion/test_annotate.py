@@ -119,7 +119,7 @@ def test_tables_files_corpora_and_names_are_taken(tmp_path):
     assert {name: r.before for name, r in panel.revisions.items()} == {"1": "a", "3": "c", "4": ""}  # b was not revised
     table.assign(id=["p", "q", "r", "s"]).to_csv(tmp_path / "t.csv", index=False)
     assert list(annotate(tmp_path / "t.csv", LABELS, output=tmp_path / "b.jsonl", annotator="x").revisions) == ["p", "r", "s"]
-    panel = annotate("synthetic", output=tmp_path / "c.jsonl", annotator="ana")
+    panel = annotate(irtuning.load_corpus("synthetic"), output=tmp_path / "c.jsonl", annotator="ana")
     assert len(panel.revisions) == 1600 and list(panel.buttons)[:2] == ["clarity", "fluency"]
     with pytest.raises(InputError, match="no column 'after'"):
         annotate(table[["Before"]], LABELS)
