@@ -72,5 +72,5 @@ def _chance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _kappa(observed: np.ndarray, chance: np.ndarray) -> np.ndarray:
-    possible = chance < 1 - 1e-12
-    return np.where(possible, (observed - chance) / np.where(possible, 1 - chance, 1), np.nan)
+    chance = np.where(chance < 1 - 1e-12, chance, np.nan)
+    return (observed - chance) / (1 - chance)

@@ -144,7 +144,7 @@ class Panel(VBox):
     def _repr_mimebundle_(self, **options) -> dict:
         """Return the live panel, and for a page that has no kernel the picture that it shows now."""
         keys = escape(" · ".join(button.description for button in self.buttons.values()))
-        page = "<br>".join([self.progress.value, self.text.value, keys, self.suggestion.value])
+        page = f"{self.progress.value}<br>{self.text.value}<br>{keys}<br>{self.suggestion.value}"
         return super()._repr_mimebundle_(**options) | {"text/html": page}
 
     def choose(self, label: str) -> None:

@@ -41,16 +41,13 @@ def shares_html(probabilities: Mapping[str, float]) -> str:
 
 
 def predictions_page(rows: Sequence[Mapping], title: str) -> str:
-    """Return a self-contained HTML page of predictions: coloured diffs with intentions and probabilities, and counts.
-
-    A row has `before`, `after`, `intention`, `probabilities` and `note`. One without an intention shows as plain text.
-    """
+    """Return a self-contained HTML page of predictions as rows, with counts of intentions. Unchanged text is plain."""
     counts, body = Counter(row["intention"] for row in rows if row["intention"]), ""
     for row in rows:
         shown = revision_html(row["before"], row["after"], row["intention"] or "")
         body += f"<section>{shown}{shares_html(row['probabilities'])}</section>" if row["intention"] else shown
     text = ", ".join(f"{count} {label}" for label, count in counts.most_common())
-    text = f"{counts.total()} of {len(rows)} were revised: {text}. " + "Struck out was deleted, bold was inserted."
+    text = f"{counts.total()} of {len(rows)} were revised: {text}. Struck out was deleted, bold was inserted."
     return PAGE.format(title=escape(title), counts=escape(text), body=body)
 
 
