@@ -118,7 +118,7 @@ class Panel(VBox):
         self.ranks, done = {name: rank for rank, name in enumerate(shuffled)}, {row["id"]: row for row in answers.rows}
         lists = {"random": shuffled, "uncertain": sorted(shares, key=lambda name: -entropy([*shares[name].values()]))}
         lists = [[(item, how) for item in lists[how] if item not in done] for how in lists if order in (how, "mixed")]
-        self.drawn = {name: row.get("drawn") for name, row in done.items()}  # how, in the order of work
+        self.drawn = {name: row.get("drawn") for name, row in done.items()}  # how each was drawn, in the order of work
         for item, how in chain.from_iterable(zip(*lists, strict=True)):
             self.drawn.setdefault(item, how)
         self.queue, self.waiting = [name for name in self.drawn if name not in done], False
@@ -192,7 +192,7 @@ class Panel(VBox):
     def _saved(self, rows: list[dict]) -> bool:
         try:
             self.answers.write(rows)
-        except InputError as error:  # a button has no caller that could show it
+        except (InputError, OSError) as error:  # a button has no caller that could show it
             self.suggestion.value = f"<b>Not saved.</b> {escape(str(error))}"
             return False
         return True

@@ -96,7 +96,10 @@ def test_one_goes_on_where_one_stopped_and_never_over_another_annotators_answers
     assert again.current == panel.current and again.bar.value == 1
     monkeypatch.setattr(module, "write_text", lambda *_: (_ for _ in ()).throw(InputError("disk full")))
     again.choose("style")
-    assert "disk full" in again.suggestion.value and path.read_text() == saved and again.current == panel.current
+    assert "disk full" in again.suggestion.value
+    monkeypatch.setattr(module, "FileLock", lambda _: (_ for _ in ()).throw(PermissionError("read-only")))
+    again.choose("style")
+    assert "read-only" in again.suggestion.value and path.read_text() == saved and again.current == panel.current
 
 
 def test_uncertain_and_random_items_alternate_and_the_random_part_is_known(tmp_path):
