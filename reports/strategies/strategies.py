@@ -1,0 +1,181 @@
+"""Compare all strategies at equal numbers of layers on validation parts: scores, how often the choice changes, cost.
+
+    python reports/strategies/strategies.py scores --data DIR --workers 16 --minutes 8
+    python reports/strategies/strategies.py cost --data DIR          # one run at a time, on an otherwise idle machine
+    python reports/strategies/strategies.py draw
+
+Each run is an ordinary run of this package, and its row is written when it ends. Rows that are there are not made
+again, so a command is repeated until it says that nothing is missing. Test parts are never scored: the validation part
+of fold 0 is the one that folds 0 to 3 share. The table gives no verdict, and the study decides nothing by it.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from itertools import pairwise, product
+from pathlib import Path
+
+import pandas
+
+from irtuning.analysis.tables import markdown
+from irtuning.companion.paths import REPOSITORY
+from irtuning.comparison.workers import gpus, outcomes
+from irtuning.corpora.base import Corpus
+from irtuning.method.registry import as_strategy
+from irtuning.models.loading import load_tokenizer, resolve
+from irtuning.training.config import RunConfig
+from irtuning.training.prepare import corpus_of, prepare
+from irtuning.training.record import provenance, write_bytes, write_text
+from irtuning.training.run import train
+
+HERE = REPOSITORY / "reports" / "strategies"
+CORPORA, SEEDS = {"iterater": {"split": "folds"}, "arxivedits": {"split": "folds"}}, (181, 182)  # seeds used nowhere else
+MODELS = {"smollm2-135m-q4": {"form": "marked", "rank": 32, "alpha": 64, "learning_rate": 1e-3}, "mini": {}}
+METHODS = ["full", "ir:score=l2", "ir:score=rms", "ir:variant=exact", "ir:refresh_every=5", "ir:unit=block", "ir-weight",
+           "ir-cosine", "ir-upper", "rst", "ist", "lisa-adapters", "last-k", "middle-k", "random-counts", "random-static",
+           "probe", "sampled", "transplant from the other seed", "transplant from the other corpus", "full-ft"]  # fmt: skip
+RATES = {"full-ft": {"smollm2-135m-q4": 1e-4}}  # others share one rate
+KEYS = ["corpus", "model", "method", "seed"]
+
+
+def rows_in(path: Path) -> list[dict]:
+    """The rows of a table that was written before."""
+    return pandas.read_csv(path, keep_default_na=False, dtype={"last": str}).to_dict("records") if path.exists() else []
+
+
+def config_of(row: dict, leaders: dict[tuple, dict], **more: object) -> RunConfig:
+    """The configuration of a run, with the number of layers that IR-Tuning chose with the same seed."""
+    corpus, model, method, seed = (row[name] for name in KEYS)
+    given = {"epochs": 4.0, "batch_size": 16} | CORPORA.get(corpus, {}) | MODELS.get(model, {})
+    rate = RATES.get(method, {}).get(model, given.get("learning_rate"))
+    leader = leaders.get((corpus, model, seed))
+    if method.startswith("transplant"):  # a fixed set, so that a run's folder is not needed
+        other = min(set(SEEDS) - {seed}), min(set(CORPORA) - {corpus})
+        of = leaders[(corpus, model, other[0]) if "seed" in method else (other[1], model, seed)]
+        method = f"fixed:layers={of['last']}"
+    elif leader and (takes := as_strategy(method).takes):
+        sizes = json.loads(leader["sizes"])
+        more |= {"counts": tuple(sizes)} if takes == "counts" else {"share": round(leader["layers"] / leader["depth"], 4)}
+    named = given | {"corpus": corpus, "model": model, "method": method, "seed": seed, "learning_rate": rate}
+    return RunConfig.of(named | more)
+
+
+def make(row: dict, config: RunConfig, corpus: Corpus) -> dict:
+    """Make one run in a worker, and return its row."""
+    record = train(prepare(config, corpus=corpus), progress=False).record
+    steps, scores, meta = record["train"]["steps"], record["scores"]["validation"], record["meta"]
+    sets = [step.get("blocks") or step["layers"] for step in steps]
+    sizes = [len(chosen) / (2 if "blocks" in step else 1) for chosen, step in zip(sets, steps, strict=True)]
+    return row | {
+        "macro_f1": scores["macro_f1"], "accuracy": scores["accuracy"], "layers": statistics.mean(sizes),
+        "validation_loss": record["train"]["validation"][-1]["loss"], "training_loss": steps[-1]["loss"],
+        "lowest": statistics.mean(min(step["layers"]) for step in steps), "steps": len(steps), "depth": record["run"]["depth"],
+        "changed": statistics.mean(one != two for one, two in pairwise(sets)),
+        "step_ms": 1e3 * statistics.median(meta["step_seconds"][len(steps) // 4 :]), "peak_bytes": meta["peak_memory_bytes"],
+        "last": "+".join(map(str, steps[-1]["layers"])), "sizes": json.dumps([int(s) for s in sizes]) if row["method"] == "ir" else "",
+        "device": meta["device"], "versions": ", ".join(f"{n} {meta['versions'][n]}" for n in ("torch", "transformers", "peft")),
+    }  # fmt: skip
+
+
+def run_all(path: Path, wanted: list[dict], leaders: dict, corpora: dict, workers: int, end: float, **more: object) -> None:
+    """Make the runs whose rows are missing, until `end`, and write each row when its run ends."""
+    rows = rows_in(path)
+    done = {tuple(str(row[name]) for name in KEYS) for row in rows}
+    missing = [row for row in wanted if tuple(str(row[name]) for name in KEYS) not in done]
+    for start in range(0, len(missing), 4 * workers):
+        if time.time() > end:
+            break
+        part = missing[start : start + 4 * workers]
+        items = [(row, config_of(row, leaders, **more), corpora[row["corpus"]]) for row in part]
+        for index, outcome in outcomes(make, items, workers=workers):
+            if isinstance(outcome, Exception):
+                print(f"failed: {part[index]}: {outcome!r}", flush=True)
+                continue
+            rows.append(outcome)
+            write_text(path, pandas.DataFrame(rows).to_csv(index=False))
+            print(*(outcome[name] for name in KEYS), f"{outcome['macro_f1']:.3f}", flush=True)
+    left = len(wanted) - len({tuple(str(row[name]) for name in KEYS) for row in rows_in(path)})
+    print(f"{left} runs are missing, repeat the command" if left > 0 else "nothing is missing")
+
+
+def table_of(scores: pandas.DataFrame, cost: pandas.DataFrame) -> pandas.DataFrame:
+    """One row for each model and method: mean scores by corpus with their range over seeds, layers, changes and cost."""
+    groups = scores.groupby(["model", "method", "corpus"], sort=False).macro_f1
+    texts = groups.mean().map("{:.3f}".format) + " (" + (groups.max() - groups.min()).map("{:.3f}".format) + ")"
+    table = texts.unstack("corpus")[list(dict.fromkeys(scores.corpus))]
+    means = scores.groupby(["model", "method"])[["layers", "lowest", "changed"]].mean()
+    alone = cost.groupby(["model", "method"])[["step_ms", "peak_bytes"]].mean() if len(cost) else pandas.DataFrame()
+    if len(alone):
+        means = means.join(alone.assign(peak_gib=alone.peak_bytes / 2**30).drop(columns="peak_bytes"))
+    return table.join(means.round(2)).loc[texts.unstack("corpus").index]
+
+
+def drawn(scores: pandas.DataFrame, cost: pandas.DataFrame):
+    """Score against cost: a panel for each model and corpus, a point for each method."""
+    from irtuning.analysis.figures.style import DOUBLE, canvas, method_colour, styled
+    models, corpora = list(dict.fromkeys(scores.model)), list(dict.fromkeys(scores.corpus))
+    alone = cost.groupby(["model", "method"]).step_ms.mean()
+
+    @styled
+    def draw():
+        figure, axes = canvas(DOUBLE, 2.9 * len(models) + 0.5, len(models), len(corpora), squeeze=False)
+        for (model, corpus), axis in zip(product(models, corpora), axes.flat, strict=True):
+            part = scores[(scores.model == model) & (scores.corpus == corpus)].groupby("method", sort=False).macro_f1
+            for method, values in part:
+                if (model, method) not in alone.index:
+                    continue
+                x = alone[model, method] / alone[model, "full"]
+                axis.vlines(x, values.min(), values.max(), color=method_colour(method), lw=1)
+                axis.plot(x, values.mean(), "o", ms=4, color=method_colour(method))
+                axis.annotate(method, (x, values.mean()), xytext=(3, 2), textcoords="offset points", fontsize=4.5)
+            axis.set(title=f"{corpus}, {resolve(model).title}", xlabel="time of a step, Full PEFT = 1", ylabel="validation macro F1")
+        figure.suptitle("Score against cost, at the number of layers that IR-Tuning chose; lines span two seeds")
+        return figure
+    return draw()
+
+
+def main() -> None:
+    """Read the command line and run one command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["scores", "cost", "draw"])
+    parser.add_argument("--data", type=Path, help="folder of the corpora; by default IRTUNING_DATA")
+    parser.add_argument("--out", type=Path, default=HERE)
+    parser.add_argument("--workers", type=int, default=1, help="runs at a time on each GPU; without a GPU, in all")
+    parser.add_argument("--minutes", type=float, default=1e6, help="after so many minutes no further runs begin")
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--steps", type=int, help="steps of each run, to try the script")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    scores, cost, end = given.out / "scores.csv", given.out / "cost.csv", time.time() + 60 * given.minutes
+    if given.command == "draw":
+        tables = [pandas.DataFrame(rows_in(path)) for path in (scores, cost)]
+        from irtuning.analysis.figures.style import to_image
+        write_bytes(given.out / "strategies.png", to_image(drawn(*tables)))
+        stamps = [" · ".join([", ".join(sorted({*map(str, t[n])})) for n in ("steps", "seed", "device", "versions")]) for t in tables]
+        text = f"# All strategies at equal numbers of layers\n\n{__doc__.rsplit(chr(10) * 2, 1)[1]}\n"
+        text += "Macro F1 on the validation part of fold 0, mean over seeds, with their range.\n\n"
+        text += markdown(table_of(*tables)) + f"\nscores: {stamps[0]}\n\ncost, one run at a time: {stamps[1]}\n"
+        write_text(given.out / "strategies.md", text)
+        return
+    corpora = {name: corpus_of(RunConfig.of({"corpus": name} | of), given.data) for name, of in CORPORA.items()}
+    models, more = given.models.split(","), {"max_steps": given.steps, "eval_every": given.steps} if given.steps else {}
+    for model in models:
+        load_tokenizer(resolve(model))  # a GGUF file is dequantised here, before several workers ask for it
+    workers = given.workers * max(1, len(gpus()))
+    every = [dict(zip(KEYS, key, strict=True)) for key in product(CORPORA, models, ["ir", *METHODS], SEEDS)]
+    first = [row for row in every if row["method"] == "ir"]
+    if given.command == "scores":
+        run_all(scores, first, {}, corpora, workers, end, **more)
+    leaders = {(r["corpus"], r["model"], int(r["seed"])): r for r in rows_in(scores) if r["method"] == "ir"}
+    if given.command == "scores":
+        run_all(scores, sorted(every, key=lambda row: row["seed"]), leaders, corpora, workers, end, **more)
+    else:
+        alone = [row for row in every if row["corpus"] == "iterater" and row["seed"] == SEEDS[0]]
+        steps = given.steps or 60
+        run_all(cost, alone, leaders, corpora, 1, end, max_steps=steps, eval_every=steps)
+    write_text(given.out / "meta.json", json.dumps(provenance(), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
