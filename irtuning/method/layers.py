@@ -14,6 +14,7 @@ from irtuning.errors import InputError
 ON_PURPOSE = "modules_to_save|trainable_tokens"  # in the names of what peft was told to train outside its adapters
 UNFIT = {"POLY": "needs the ids of tasks in every batch", "SHADOW": "changes what the layers return"}  # tuners of peft
 
+
 @dataclass(frozen=True)
 class CandidateLayers:
     """The layers that a strategy may choose from, or the blocks of layers."""

@@ -16,6 +16,7 @@ from irtuning.method.registry import as_strategy, describe, method_text
 from irtuning.method.scores import CosineMeter, gradient_score, losses_without, tensor_norms, weight_scores
 from irtuning.method.strategies import Strategy
 
+
 class LayerTuner:
     """Tuner that lets only the layers chosen by a strategy learn at each optimizer step. The head always learns.
 
