@@ -95,7 +95,7 @@ def _refuse_strays(model: nn.Module, stack: nn.ModuleList, layers: list[list[nn.
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == len(stack)]
     able = {p for _, module in adapter_modules(model) for p in module.parameters()}
     able |= {p for m, c in configs if getattr(c, "bias", "") == "all" for n, p in m.named_parameters() if "bias" in n}
-    able = [p for p in able if not re.search(ON_PURPOSE, names[id(p)])]
+    able = [p for n, p in model.named_parameters() if p in able and not re.search(ON_PURPOSE, n)]
     if stray := [names[id(p)] for p in (*able, *(p for module in lists for p in module.parameters()))
                  if p.requires_grad and id(p) not in inside]:  # fmt: skip
         raise InputError(f"{stray[0]} can learn and is outside the {len(stack)} layers, so it would learn at every "
