@@ -99,7 +99,7 @@ def _refuse_strays(model: nn.Module, stack: nn.ModuleList, layers: list[list[nn.
     if stray := [names[id(p)] for p in (*able, *(p for module in lists for p in module.parameters()))
                  if p.requires_grad and id(p) not in inside]:  # fmt: skip
         raise InputError(f"{stray[0]} can learn and is outside the {len(stack)} layers, so it would learn at every "
-                         "step; choose target_modules inside the layers, no bias='all'")  # fmt: skip
+                         "step; choose target_modules in one list of layers, and no bias='all'")  # fmt: skip
 
 
 def frozen_head(model: nn.Module) -> str | None:
