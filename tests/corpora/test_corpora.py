@@ -342,6 +342,10 @@ def test_files_or_an_archive_are_downloaded_once_and_checked(tmp_path, monkeypat
         monkeypatch.setitem(CORPORA, "arxivedits", replace(source, url=f"{url}absent.zip"))
         with pytest.raises(InputError, match="absent.zip .*404.*Get it from home .*--data.*IRTUNING_DATA"):
             sources.locate("arxivedits")
+        (served / "abc.zip").touch()
+        monkeypatch.setitem(CORPORA, "arxivedits", replace(source, url=f"{url}abc.zip?", archive_sha256="0" * 64))
+        with pytest.raises(InputError, match="SHA256 hash of downloaded file .archive.zip. does not match"):
+            sources.locate("arxivedits")
         web.shutdown()
 
 
