@@ -8,19 +8,14 @@ import logging
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from irtuning.errors import InputError, brief
 
 logger = logging.getLogger(__name__)
-LETTERS = {  # the letters beyond a to z of each language, such as Czech, of encodings that differ in few letters
-    "cp1252": "áçéèêëíïñôóöäåü äöüß éàèùâêîôûçëïüœæÿ áéíóúüñ¿¡ ãâáàçéêíóõôú åäöé æøåé àèéìíòóùî áéíóúýþæöð éëïóöèüê",
-    "cp1250": "áčďéěíňóřšťúůýž ąćęłńóśźż áéíóúöőüű áäčďéíĺľňóôŕšťúýž čćđšž âăîşţ",
-    "cp1254": "âçğıİîöşüû", "cp1257": "ąčęėįšųūž āčēģīķļņšūž äõöüšž"}  # fmt: skip
-ENCODINGS = [*LETTERS, "cp1251", "cp1253", "cp1255", "cp1256", "cp874", "cp932", "cp949", "gb18030", "big5", "utf_16",
-             "utf_32"]  # what Excel saves anywhere  # fmt: skip
+ENCODINGS = ("cp1252", "cp1250", "cp1254", "cp1257", "cp1251", "cp1253", "cp1255", "cp1256", "cp874", "cp932", "cp949",
+             "gb18030", "big5", "utf_16", "utf_32")  # what Excel saves anywhere; of those that fit alike, the first  # fmt: skip
 MOST_ROWS = 8  # named in one message
 DELIMITERS = ",;\t|"
 
@@ -82,22 +77,13 @@ def _guess(content: bytes, path: Path) -> str | None:
     strange = len(re.findall(r"[^\x00-\x7f]", text))
     if 2 * text.count("\ufffd") < strange or not (found := list(from_bytes(content, cp_isolation=ENCODINGS))):
         return None
-    encoding = found[0].encoding
-    if encoding in LETTERS:  # the library is often wrong about which of them; where several fit as well, the first
-        encoding = max(LETTERS, key=partial(_letters, content))
+    best = [match for match in found if (match.chaos, match.coherence) == (found[0].chaos, found[0].coherence)]
+    encoding = min((name for match in best for name in match.could_be_from_charset), key=ENCODINGS.index)
     text = content.decode(encoding)
     sample = re.search(r"\w*[^\x00-\x7f]\w*", text)
     warning = "%s is not UTF-8 and was read as %s, such as %r; if letters are wrong, save it as UTF-8, as "
     logger.warning(warning + "iconv -f ENCODING -t UTF-8 FILE does", path, encoding, sample and sample[0])
     return text
-
-
-def _letters(content: bytes, encoding: str) -> int:
-    """Return how many letters beyond a to z are of the one language that fits best, -1 if it cannot be decoded."""
-    text = content.decode(encoding, errors="replace")
-    counts = {letter: text.count(letter) for letter in {*text} if letter > "\x7f"}
-    best = max(sum(counts.get(c, 0) for c in {*word, *word.upper()}) for word in LETTERS[encoding].split())
-    return -1 if "\ufffd" in counts else best
 
 
 def _parsed(text: str, where: str) -> object:
