@@ -28,13 +28,13 @@ KINDS = {"rank": int, "alpha": int, "dropout": float, "width": int, "share": flo
 def corpus(
     name: opt.Name, data: opt.Data = None, split: opt.Split = None, fold: opt.Fold = 0, labels: opt.LabelSet = None,
     before: opt.Before = "before", after: opt.After = "after", label: opt.Label = "label", group: opt.Group = None,
-    floors: opt.Floors = False, as_json: opt.Json = False) -> None:  # fmt: skip
+    as_json: opt.Json = False) -> None:  # fmt: skip
     """Show a corpus: its labels, splits, licence and origin.
 
     It also tells how well people agree, where the corpus gives the labels of each annotator.
 
     \b
-    irtuning corpus mine.csv --before old --after new --label why --group writer --floors
+    irtuning corpus mine.csv --before old --after new --label why --group writer
     """
     import pandas
     from irtuning.analysis.ceiling import human_ceiling, why_no_ceiling
@@ -50,10 +50,6 @@ def corpus(
     if ceilings := [dataclasses.asdict(ceiling) for ceiling in human_ceiling(shown)]:
         texts += [f"human ceiling on validation\n{pandas.DataFrame(ceilings).T.to_string(header=False)}"]
     result["ceiling"] = ceilings
-    if floors:
-        from irtuning.comparison.runs import corpus_floors
-        result["floors"] = corpus_floors(shown)
-        texts += [pandas.DataFrame(result["floors"]).round(3).dropna(axis="columns").to_string(index=False)]
     result["leaks"] = leaks(shown)
     texts += ["\n".join(f"{count:>5} {name}" for name, count in result["leaks"].items())]
     opt.show(result, as_json, "\n\n".join(texts))

@@ -33,7 +33,6 @@ Before = _option(str, "The original text, or the column of a corpus of your own 
 After = _option(str, "The revised text, or the column of a corpus of your own that has it.")
 Label = _option(str, "The column of a corpus of your own that has the intention.")
 Group = _option(str | None, "The column of a corpus of your own, such as the writer, that no two splits share.")
-Floors = _option(bool, "Also score two simple rules on validation, which a model has to beat.", "--floors")
 Model = _option(str, "The model: a name such as mini, a Hub id (owner/name), a local folder or a GGUF file.")
 Adapter = _option(str, "The kind of adapter: lora, dora or bottleneck.")
 Method = _option(str, "The method: a name from `irtuning methods`, or a class of your own as FILE.py:Class.")
