@@ -3,7 +3,6 @@
 from collections import defaultdict
 
 from irtuning.corpora.base import SPLITS, Corpus, Revision
-from irtuning.errors import brief
 
 
 def pair_of(revision: Revision) -> tuple[str, ...]:
@@ -25,15 +24,10 @@ def leaks(corpus: Corpus) -> dict[str, int]:
 
 
 def warnings_about(corpus: Corpus) -> list[str]:
-    """Return a sentence about each leak of a corpus, and about labels that may be one, with what to do."""
+    """Return a sentence about each leak of a corpus, with what to do."""
     cures = {
         "repeated rows": "each counts as an example of its own, so drop what is no revision of its own",
         "pairs in several splits": "the scores are too high, so keep each pair in one split or give its rows one group",
         "pairs with two labels": "no model can predict both, so decide on one",
         "groups in several splits": "the scores are too high, so keep each group in one split"}
-    texts = [f"{count:,} {name}: {cures[name]}" for name, count in leaks(corpus).items() if count]
-    spellings = defaultdict(list)
-    for label in corpus.labels:
-        spellings["".join(label.split()).casefold()].append(label)
-    alike = [labels for labels in spellings.values() if len(labels) > 1]
-    return [*texts, *(f"labels {brief(labels)} differ in case or spaces alone and stay apart" for labels in alike)]
+    return [f"{count:,} {name}: {cures[name]}" for name, count in leaks(corpus).items() if count]

@@ -95,7 +95,7 @@ def test_the_published_split_of_iterater_has_the_published_counts_and_says_that_
                "style": (100, 13, 15), "meaning-changed": (807, 54, 35)}  # fmt: skip
     assert corpus.counts() == {s: {label: n[i] for label, n in columns.items()} for i, s in enumerate(SPLITS)}
     said = "29 groups in several splits"
-    assert corpus.shared_groups == 29 and said in corpus._repr_html_() and f"iterater, {said}: " in caplog.text
+    assert corpus.shared_groups == 29 and said in repr(corpus) and f"iterater, {said}: " in caplog.text
     config = RunConfig.of({"corpus": "iterater", "split": "published"})
     assert corpus_of(config, real_data).checksum == corpus.checksum
     with pytest.raises(InputError, match="fixed splits, so fold 1 does not exist"):

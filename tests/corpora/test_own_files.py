@@ -136,14 +136,10 @@ def test_equal_pairs_stay_together_and_leaks_are_told(tmp_path, caplog):
     assert "in several splits" not in caplog.text
 
 
-def test_groups_and_pairs_that_given_splits_share_and_labels_alike_are_told(tmp_path, caplog):
+def test_groups_and_pairs_that_given_splits_share_are_told(tmp_path, caplog):
     [write(tmp_path / f"{split}.jsonl", own_rows(count)) for split, count in (("train", 40), ("dev", 20), ("test", 10))]
     load_corpus(tmp_path, group="who")
     assert "10 groups in several splits" in caplog.text and "20 pairs in several splits" in caplog.text
-    caplog.clear()
-    rows = [row | {"label": ("Style", "style ", "STYLE", "clear")[i % 4]} for i, row in enumerate(own_rows())]
-    assert load_corpus(write(tmp_path / "own.jsonl", rows)).labels == ("STYLE", "Style", "clear", "style")
-    assert "labels ['STYLE', 'Style', 'style'] differ in case" in caplog.text and caplog.text.count("WARNING") == 1
 
 
 def test_a_short_file_in_another_encoding_is_read_with_a_warning_that_shows_a_word_and_the_cure(tmp_path, caplog):
