@@ -71,15 +71,12 @@ def train(
     """
     config = RunConfig.of(opt.run_settings(locals()))  # before the imports, which take seconds
     from irtuning.comparison.runs import corpus_floors, with_budget
-    from irtuning.corpora.floors import simple_floors
     from irtuning.training.prepare import prepare
     from irtuning.training.run import train as train_run
     prepared = prepare(with_budget(config, read_record(like) if like else None), data_dir=data)
     options = {"output": output, "save_every": save_every, "progress": not as_json}
     run = train_run(prepared, report_to=report_to.replace(",", " ").split(), **options)
-    known = prepared.corpus
-    rules = vars(simple_floors(known.labels, known.train, known.validation, "validation")[0]), *corpus_floors(known)
-    floors = [{name: floor[name] for name in ("name", "macro_f1", "accuracy")} for floor in rules]
+    floors = [{name: of[name] for name in ("name", "macro_f1", "accuracy")} for of in corpus_floors(prepared.corpus)]
     adapted = f" with {run.config['adapter']}" if facts(run.config["method"])["scope"] == "adapters" else ""
     trained = "trained:  {method} on {corpus}, fold {fold}: {model}{0}, seed {seed}, {max_steps} steps"
     score = "scores:   macro F1 {macro_f1:.3f}, accuracy {accuracy:.3f} on {0}"

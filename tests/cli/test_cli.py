@@ -91,12 +91,11 @@ def test_train_prints_one_object_or_a_few_lines_and_writes_the_record(saved_run,
     (folder, shown), record = saved_run, read_record(saved_run[0])
     floors = shown.pop("floors")
     assert shown == {"output": str(folder), "config": record["run"]["config"], "scores": record["scores"]}
-    assert [floor["name"] for floor in floors] == ["majority", "operation", "edit-aware"]
-    assert floors[0]["accuracy"] == 37 / 200  # clarity is the most frequent label of train
+    assert [floor["name"] for floor in floors] == ["operation", "edit-aware"]
     text = irt("train", *TINY, "--output", str(folder))  # it is recorded already
     assert "ir on synthetic, fold 0: tiny-random with lora, seed 171, 2 steps" in text and str(folder) in text
     assert f"macro F1 {shown['scores']['validation']['macro_f1']:.3f}" in text and len(text.splitlines()) == 5
-    assert "to beat:  macro F1 of majority 0.062, operation 0.108, edit-aware 0.59" in text
+    assert "to beat:  macro F1 of operation 0.108, edit-aware 0.59" in text
     words = ["--method", "random-counts", "--like", str(folder), "--output", str(tmp_path / "run"), "--json"]
     plain = irt("train", *TINY, "--method", "full-ft", "--output", str(tmp_path / "full"))
     assert "full-ft on synthetic, fold 0: tiny-random, seed 171" in plain and "lora" not in plain
