@@ -29,27 +29,21 @@ def corpus(
     name: opt.Name, data: opt.Data = None, split: opt.Split = None, fold: opt.Fold = 0, labels: opt.LabelSet = None,
     before: opt.Before = "before", after: opt.After = "after", label: opt.Label = "label", group: opt.Group = None,
     as_json: opt.Json = False) -> None:  # fmt: skip
-    """Show a corpus: its labels, splits, licence and origin.
-
-    It also tells how well people agree, where the corpus gives the labels of each annotator.
+    """Show a corpus: its labels, splits, licence and origin, and what its rows and splits share.
 
     \b
     irtuning corpus mine.csv --before old --after new --label why --group writer
     """
     import pandas
-    from irtuning.analysis.ceiling import human_ceiling, why_no_ceiling
     columns = {"before": before, "after": after, "label": label, "group": group}
     shown = load_corpus(name, data, fold, labels=labels, split=split, **columns)
     keys = ("name", "synthetic", "fold", "licence", "citation", "checksum", "shared_groups", "dropped")
     facts = {key: getattr(shown, key) for key in keys}
-    facts |= {"split": "published" if has_fixed_splits(name, split) else "folds", "no_ceiling": why_no_ceiling(shown)}
+    facts["split"] = "published" if has_fixed_splits(name, split) else "folds"
     table = pandas.DataFrame(shown.counts()).rename_axis("examples", axis="columns")
     texts = ["\n".join(f"{key}: {value}" for key, value in facts.items() if value not in ("", {})), table.to_string()]
     result = facts | {"labels": list(shown.labels), "counts": shown.counts(), "splits": table.sum().to_dict()}
     result["groups"] = {part: len({r.group for r in shown.split(part)} - {""}) for part in shown.counts()}
-    if ceilings := [dataclasses.asdict(ceiling) for ceiling in human_ceiling(shown)]:
-        texts += [f"human ceiling on validation\n{pandas.DataFrame(ceilings).T.to_string(header=False)}"]
-    result["ceiling"] = ceilings
     result["leaks"] = leaks(shown)
     texts += ["\n".join(f"{count:>5} {name}" for name, count in result["leaks"].items())]
     opt.show(result, as_json, "\n\n".join(texts))

@@ -72,19 +72,18 @@ def test_corpus_gives_name_labels_and_splits():
     assert (shown["name"], shown["synthetic"], shown["labels"]) == ("synthetic", True, labels)
     assert shown["splits"] == {"train": 1600, "validation": 200, "test": 200}
     names = "name labels splits counts synthetic fold licence citation checksum leaks split groups shared_groups"
-    assert set(shown) == {*names.split(), "dropped", "ceiling", "no_ceiling"} and shown["ceiling"] == []
+    assert set(shown) == {*names.split(), "dropped"}
     assert re.search(r"^ +0 pairs with two labels$", text, re.MULTILINE) and set(shown["leaks"].values()) == {0}
     assert re.search(r"^clarity +325 +37 +41$", text, re.MULTILINE)
     assert all(name in irt("corpus", "--help") for name in corpus_names())
 
 
-def test_corpus_tells_split_ceiling_and_shared_documents(real_data):
+def test_corpus_tells_split_and_shared_documents(real_data):
     data = ["corpus", "iterater", "--data", str(real_data)]
     folds, published = (json.loads(irt(*data, *more, "--json")) for more in ([], ["--split", "published"]))
     assert (folds["split"], folds["groups"]["validation"], folds["dropped"]) == ("folds", 40, {"others": 58})
-    assert folds["ceiling"][0]["joined"] == folds["splits"]["validation"] == 388 and folds["no_ceiling"] == ""
+    assert folds["splits"]["validation"] == 388
     assert (published["split"], published["shared_groups"], published["splits"]["test"]) == ("published", 29, 360)
-    assert "annotator against another" in irt(*data)
 
 
 def test_train_prints_one_object_or_a_few_lines_and_writes_the_record(saved_run, tmp_path):
