@@ -26,8 +26,6 @@ class Ceiling:
     macro_f1_low: float  # ends of the 95 % interval
     macro_f1_high: float
     accuracy: float
-    accuracy_low: float
-    accuracy_high: float
     rows: int  # of the split
     joined: int  # of them with annotators' labels
 
@@ -57,11 +55,9 @@ def human_ceiling(corpus: Corpus, split: str = "validation", draws: int = DRAWS)
     weights = np.vstack([np.ones(len(groups), int), weights])  # the first draw takes each document once
     found = []
     for name, part in zip((ANOTHER, MAJORITY), counts, strict=True):
-        pooled = np.tensordot(weights, part, (1, 0))
-        equal = pooled.trace(axis1=1, axis2=2) / pooled.sum((1, 2))
-        scores = (f1_of_seeds(part[None], weights, len(corpus.labels))[:, 0], equal)
-        numbers = [float(x) for of in scores for x in (of[0], *np.quantile(of[1:], ENDS))]
-        found.append(Ceiling(name, split, *numbers, len(revisions), len(rows)))
+        scores, total = f1_of_seeds(part[None], weights, len(corpus.labels))[:, 0], part.sum(0)
+        interval, accuracy = np.quantile(scores[1:], ENDS), float(total.trace() / total.sum())
+        found.append(Ceiling(name, split, float(scores[0]), *map(float, interval), accuracy, len(revisions), len(rows)))
     return found
 
 
