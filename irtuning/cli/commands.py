@@ -189,8 +189,7 @@ def reproduce(
 def memory(
     model: opt.Model = "mini", method: opt.Method = "ir", adapter: opt.Adapter = "lora", batch: opt.Batch = None,
     length: opt.Length = None, checkpointing: opt.Checkpointing = False, min_layer: opt.MinLayer = 0,
-    gpu: opt.Gpu = None, every: opt.Every = False, settings: opt.Setting = None,
-    as_json: opt.Json = False) -> None:  # fmt: skip
+    gpu: opt.Gpu = None, settings: opt.Setting = None, as_json: opt.Json = False) -> None:  # fmt: skip
     """Predict the peak GPU memory of training, without a GPU.
 
     No weights are needed: --model also takes a config.json. For a method that draws its layers, the worst draw counts:
@@ -206,20 +205,13 @@ def memory(
         raise unknown("setting of a memory prediction", wrong[0], KINDS, {*meant(wrong[0])} & {*KINDS})
     asked = {"batch": batch, "length": length, "checkpointing": checkpointing, "min_layer": min_layer}
     asked |= {name: read_as(name, text, KINDS[name]) for name, text in texts.items()}
-    rows = [predict_memory(model, name, adapter, **asked).to_dict() for name in (METHODS if every else [method])]
-    rows = [row | fit_report(gpu_bytes, model, row["method"], adapter, **asked) for row in rows]
-    import pandas
-    sizes, hidden = [*PARTS, "peak_bytes"], ["model", "adapter", *asked, "note", "gpu_bytes", "fits_with_checkpointing"]
-    table = pandas.DataFrame(rows, dtype=object).set_index("method").drop(columns=hidden, errors="ignore")
-    table[sizes] = (table[sizes].astype(float) / 2**30).round(2)
-    table = table.where(table.notna(), "none fits").rename(columns={"peak_bytes": "predicted_peak"})
-    title = "{model}, batch {batch}, {length} tokens; sizes in GiB; ".format(**rows[0])
-    title += "all predicted" if every else rows[0]["note"]
-    result = {"model": model, "gpu_bytes": gpu_bytes, "methods": rows} if every else rows[0]
-    texts = [f"{title}\n{(table if every else table.T).to_string()}"]
-    if not every:  # of many methods the column `fits` tells it
-        texts.append(fit_answer(rows[0]) if gpu else "Give --gpu 24GB to be told whether it fits.")
-    opt.show(result, as_json, "\n".join(texts))
+    found = predict_memory(model, method, adapter, **asked).to_dict()
+    found |= fit_report(gpu_bytes, model, method, adapter, **asked)
+    lines = ["{model}, {method}, batch {batch}, {length} tokens; sizes in GiB; {note}".format(**found)]
+    lines += [f"{name:<16} {found[name]:>6}" for name in ("layers", "lowest_layer")]
+    lines += [f"{name.removesuffix('_bytes'):<16} {found[name] / 2**30:>6.2f}" for name in (*PARTS, "peak_bytes")]
+    lines.append(fit_answer(found) if gpu else "Give --gpu 24GB to be told whether it fits.")
+    opt.show(found, as_json, "\n".join(lines))
 
 
 def methods(as_json: opt.Json = False) -> None:

@@ -62,7 +62,6 @@ Length = _option(int | None, "Tokens in an example. By default the model's own m
 Checkpointing = _option(bool, "Recompute the activations of each layer in the backward pass.", "--checkpointing")
 MinLayer = _option(int, "The lowest layer that may learn. Backpropagation ends there.")
 Gpu = _option(str | None, "The memory of a GPU, such as 24GB. The answer tells whether it fits, and what would fit.")
-Every = _option(bool, "Show every method, one in each row.", "--all")
 Profile = _option(str, "What to run: quick (synthetic, minutes on 2 CPU cores), study (real corpora, hours on a GPU), "
                   "small (16 GB GPU) or paper (80 GB GPU). The last two have not been run in full yet.")
 Everything = _option(Path | None, "The folder for everything. By default figures/ and reports/ here.", "--output")
