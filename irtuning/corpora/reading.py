@@ -14,8 +14,9 @@ from typing import NamedTuple
 from irtuning.errors import InputError, brief
 
 logger = logging.getLogger(__name__)
-ENCODINGS = ("cp1252", "cp1250", "cp1254", "cp1257", "cp1251", "cp1253", "cp1255", "cp1256", "cp874", "cp932", "cp949",
-             "gb18030", "big5", "utf_16", "utf_32")  # what Excel saves anywhere; of those that fit alike, the first  # fmt: skip
+ENCODINGS = (  # what Excel saves anywhere; of those that fit alike, the first is taken
+    "cp1252", "cp1250", "cp1254", "cp1257", "cp1251", "cp1253", "cp1255", "cp1256", "cp874", "cp932", "cp949",
+    "gb18030", "big5", "utf_16", "utf_32")  # fmt: skip
 MOST_ROWS = 8  # named in one message
 SEPARATORS = ",;\t|"
 JSON_FORM = "write each object on a line of its own, or all of them in one array"
