@@ -16,7 +16,6 @@ from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter, MarkdownExporter
 from nbconvert.preprocessors import ClearMetadataPreprocessor, TagRemovePreprocessor
 
-from irtuning.companion.benchmarks import measurement
 from irtuning.companion.experiments import REAL_CORPORA, STUDY, Companion
 from irtuning.companion.paths import NOTEBOOKS, Folders, notebook_path
 from irtuning.companion.profiles import GPU_GIB, RUN_BY_US, missing, profile_parameters
@@ -87,11 +86,6 @@ def dry_run(profile: str, *, data: str | Path | None = None, changes: dict | Non
     shown |= {f"by {n}": dict(Counter(getattr(c, n) for c in configs)) for n in ("corpus", "model", "method")}
     shown["steps"] = sorted({str(config.max_steps or "the model's own epochs") for config in configs})
     shown |= {"missing": missing(parameters), "run by us": RUN_BY_US[profile]}
-    record, _ = measurement("runs_at_a_time")  # measured with `mini` on a GPU
-    if all(config.model == record["model"] and config.device != "cpu" and config.max_steps for config in configs):
-        size = sum(config.max_steps for config in configs) / record["steps"]
-        times = {f"{row['jobs']} at a time": round(size / row["runs_per_minute"]) for row in record["rows"]}
-        shown[f"predicted minutes on one {record['meta']['device']}"] = times
     if memory:
         peaks = (prepare(config, load=False, on_device="cuda").predicted_memory() for config in configs)
         shown["predicted peak on a GPU, GiB"] = highest_peaks(peaks)
