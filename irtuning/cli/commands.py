@@ -179,7 +179,7 @@ def reproduce(
         except ValueError:
             raise InputError(f"{name}={text} is not JSON; write a text as '\"...\"', a list as [0, 1]") from None
     if dry_run:
-        plan = reproduction.dry_run(profile, data=data, changes=changes, memory=True)
+        plan = reproduction.dry_run(profile, data=data, changes=changes)
         return opt.show(plan, as_json, json.dumps(plan, ensure_ascii=False, indent=2))
     options = {"output": output, "workers": workers, "scheduler": scheduler, "update_notebooks": update_notebooks}
     folders = reproduction.reproduce(profile, data=data, fresh=fresh, changes=changes, **options)

@@ -67,7 +67,7 @@ Profile = _option(str, "What to run: quick (synthetic, minutes on 2 CPU cores), 
 Everything = _option(Path | None, "The folder for everything. By default figures/ and reports/ here.", "--output")
 Fresh = _option(bool, "Delete the recorded runs first, so that all are made again.", "--fresh")
 Update = _option(bool, "Also write the executed notebooks over those in notebooks/.", "--update-notebooks")
-Dry = _option(bool, "Run nothing. List the runs, their predicted memory, and what is missing here.", "--dry-run")
+Dry = _option(bool, "Run nothing. List the runs, and what is missing here.", "--dry-run")
 Json = _option(bool, "Print JSON instead of text.", "--json")
 # fmt: on
 
