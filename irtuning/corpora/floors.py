@@ -1,6 +1,5 @@
 """Floors: scores that baselines reach without reading. A model below the edit-aware one makes less of the edit."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,12 +43,10 @@ def simple_floors(
     labels: Sequence[str], train: Sequence[Revision], scored: Sequence[Revision], split: str
 ) -> list[Floor]:
     """Return the floors of two rules: the most frequent intention in train, and that of the revision's operation."""
-    counts: dict[str, Counter] = {}
-    for r in train:
-        counts.setdefault(r.operation, Counter())[r.intention] += 1
-    overall = max(labels, key=sum(counts.values(), Counter()).__getitem__)
-    table = {name: max(labels, key=counts[name].__getitem__) for name in sorted(counts)}
-    rules = {"majority": [overall] * len(scored), "operation": [table.get(r.operation, overall) for r in scored]}
+    table = pandas.DataFrame([(r.operation, r.intention) for r in train], columns=["operation", "intention"])
+    counts = pandas.crosstab(table.operation, table.intention).reindex(columns=list(labels), fill_value=0)
+    overall, commonest = counts.sum().idxmax(), counts.idxmax(axis=1)  # among equals, the earlier label
+    rules = {"majority": [overall] * len(scored), "operation": [commonest.get(r.operation, overall) for r in scored]}
     return [_floor(name, labels, scored, split, predictions) for name, predictions in rules.items()]
 
 

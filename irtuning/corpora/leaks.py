@@ -1,7 +1,5 @@
 """What makes scores better or worse than they are: repeated pairs, pairs with two labels, groups in several splits."""
 
-from collections import defaultdict
-
 from irtuning.corpora.base import SPLITS, Corpus, Revision
 
 
@@ -12,15 +10,12 @@ def pair_of(revision: Revision) -> tuple[str, ...]:
 
 def leaks(corpus: Corpus) -> dict[str, int]:
     """Return how many rows repeat a pair, and how many pairs and groups are in several splits or have two labels."""
-    splits, labels, count = defaultdict(set), defaultdict(set), 0
-    for split in SPLITS:
-        for revision in corpus.split(split):
-            pair, count = pair_of(revision), count + 1
-            splits[pair].add(split)
-            labels[pair].add(revision.intention)
-    several = {"pairs in several splits": splits, "pairs with two labels": labels}
-    counts = {name: sum(len(values) > 1 for values in of.values()) for name, of in several.items()}
-    return {"repeated rows": count - len(splits)} | counts | {"groups in several splits": corpus.shared_groups}
+    import pandas
+    rows = [(pair_of(r), split, r.intention) for split in SPLITS for r in corpus.split(split)]
+    pairs = pandas.DataFrame(rows, columns=["pair", "split", "label"]).groupby("pair").nunique()
+    several = {"pairs in several splits": (pairs.split > 1).sum(), "pairs with two labels": (pairs.label > 1).sum()}
+    several = {"repeated rows": len(rows) - len(pairs), **several, "groups in several splits": corpus.shared_groups}
+    return {name: int(count) for name, count in several.items()}
 
 
 def warnings_about(corpus: Corpus) -> list[str]:
