@@ -183,7 +183,8 @@ def reproduce(
         return opt.show(plan, as_json, json.dumps(plan, ensure_ascii=False, indent=2))
     options = {"output": output, "workers": workers, "scheduler": scheduler, "update_notebooks": update_notebooks}
     folders = reproduction.reproduce(profile, data=data, fresh=fresh, changes=changes, **options)
-    opt.show({name: str(path) for name, path in folders.items()}, as_json)
+    shown = {name: str(path) for name, path in folders.items()}
+    opt.show(shown, as_json, "\n".join(f"{name}: {path}" for name, path in shown.items()))
 
 
 def memory(

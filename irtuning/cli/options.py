@@ -89,9 +89,7 @@ def method_texts(text: str) -> list[str]:
     return [method for method in re.split(r"\s*,(?!\s*\d)\s*", text.strip()) if method]
 
 
-def show(result: dict, as_json: bool, text: str | None = None) -> None:
-    """Print a result as one line of JSON, or as its text, by default one line a value, from the first process alone."""
+def show(result: dict, as_json: bool, text: str = "") -> None:
+    """Print a result as one line of JSON, or as its text, from the first process alone."""
     if is_first():
-        width = max(map(len, result)) + 1
-        lines = [f"{name + ':':<{width}} {value}" for name, value in result.items()] if text is None else [text]
-        typer.echo(json.dumps(result, ensure_ascii=False) if as_json else "\n".join(lines))
+        typer.echo(json.dumps(result, ensure_ascii=False) if as_json else text)
