@@ -10,7 +10,7 @@ from pathlib import Path
 
 from irtuning.cli import options as opt
 from irtuning.corpora.base import Revision
-from irtuning.corpora.leaks import leaks
+from irtuning.corpora.folds import leaks
 from irtuning.corpora.load import has_fixed_splits, load_corpus
 from irtuning.errors import InputError, brief, read_as, unknown
 from irtuning.memory.fit import fit_answer, fit_report, parse_gpu

@@ -8,7 +8,7 @@ import pandas
 import pytest
 
 from irtuning.corpora.base import SPLITS
-from irtuning.corpora.leaks import leaks
+from irtuning.corpora.folds import leaks
 from irtuning.corpora.load import load_corpus
 from irtuning.corpora.reading import read_rows
 from irtuning.errors import InputError
