@@ -88,21 +88,36 @@ def _guess(content: bytes, path: Path) -> str | None:
     return text
 
 
-def check_columns(rows: Sequence[Row], columns: Sequence[str]) -> None:
-    """Raise InputError for the rows that lack one of the columns."""
-    if not (lacking := [row for row in rows if not row.cells.keys() >= {*columns}]):
-        return
-    given = [str(name) for name in lacking[0].cells]
-    near = {c: difflib.get_close_matches(c, given, 1) for c in columns if c not in given}
-    missing = ", ".join(f"{c!r}{f' (did you mean {like[0]!r}?)' if like else ''}" for c, like in near.items())
-    problem = f"{where(lacking)}: no column {missing}; expected {[*columns]}, found {brief(given)}"
-    raise InputError(f"{problem}; rename a column, or give its name with --before, --after, --label or --group")
+def with_columns(rows: Iterable[Row], columns: Sequence[str]) -> list[Row]:
+    """Return the rows with these columns, whose names in the file may differ in case, spaces, hyphens and underscores.
+
+    Raise InputError for the rows that lack one.
+    """
+    made = []
+    for row in rows:
+        if row.cells.keys() >= {*columns}:
+            made.append(row)
+            continue
+        alike = {column: [name for name in row.cells if _bare(name) == _bare(column)] for column in columns}
+        renamed = {names[0]: c for c, names in alike.items() if c not in row.cells and len(names) == 1}
+        made.append(row._replace(cells={renamed.get(name, name): value for name, value in row.cells.items()}))
+    if lacking := [row for row in made if not row.cells.keys() >= {*columns}]:
+        given = [str(name) for name in lacking[0].cells]
+        near = {c: difflib.get_close_matches(c, given, 1) for c in columns if c not in given}
+        missing = ", ".join(f"{c!r}{f' (did you mean {like[0]!r}?)' if like else ''}" for c, like in near.items())
+        problem = f"{where(lacking)}: no column {missing}; expected {[*columns]}, found {brief(given)}"
+        raise InputError(f"{problem}; rename a column, or give its name with --before, --after, --label or --group")
+    return made
 
 
 def where(rows: Sequence[Row]) -> str:
     """Return the position of one or more rows in words, shortened if they are many."""
     more = "".join(f", {row.line}" for row in rows[1:MOST_ROWS])
     return f"{rows[0].where}{more}{f' and {len(rows) - MOST_ROWS} more' if len(rows) > MOST_ROWS else ''}"
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).casefold()
 
 
 def _read_json(path: Path) -> list[Row]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from irtuning.corpora.base import SPLITS, Corpus, Revision
-from irtuning.corpora.reading import READERS, Row, check_columns, read_rows, where
+from irtuning.corpora.reading import READERS, Row, read_rows, where, with_columns
 from irtuning.errors import InputError, unknown
 
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "dev", "valid", "val"), "test": ("test",)}
@@ -26,8 +26,7 @@ class Columns:
     def revisions(self, rows: Sequence[Row], source: str, labels: Sequence[str] = ()) -> list[Revision]:
         """Return the revisions of the rows, with further cells in `extra`. If `labels` are given, others are errors."""
         names, revisions, faults = list(filter(None, vars(self).values())), [], {}
-        check_columns(rows, names)
-        for row in rows:
+        for row in with_columns(rows, names):
             (before, after, label, *group), fault = (row.text(name) for name in names), None
             if not before and not after:
                 fault = f"both sides are empty ({self.before!r}, {self.after!r}); drop the row"

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from irtuning.corpora.base import Revision
 from irtuning.corpora.floors import simple_floors
-from irtuning.corpora.reading import check_columns, read_rows, rows_of_lines
+from irtuning.corpora.reading import read_rows, rows_of_lines, with_columns
 from irtuning.errors import InputError, brief
 from irtuning.models.adapters import no_rename_warning  # importing it registers the bottleneck with peft
 from irtuning.models.loading import load_classifier, resolve
@@ -108,10 +109,16 @@ def read_revisions(file: str, config: Mapping[str, object], columns: Mapping[str
     """
     rows = rows_of_lines(sys.stdin.read(), "standard input") if file == "-" else read_rows(Path(file))
     named = {name: columns[name] or config.get(name) or name for name in ("before", "after", "label")}
-    of_run = {named["before"], named["after"]}
-    if not (columns["before"] or columns["after"] or all(of_run <= row.cells.keys() for row in rows)):
+    try:
+        rows = with_columns(rows, [named["before"], named["after"]])
+    except InputError:
+        if columns["before"] or columns["after"]:
+            raise
         named |= {"before": "before", "after": "after"}
-    check_columns(rows, [named["before"], named["after"], *filter(None, [columns["label"]])])
+        rows = with_columns(rows, ["before", "after"])
+    for name in ("id", named["label"]):
+        with nullcontext() if name == columns["label"] else suppress(InputError):  # most files have neither
+            rows = with_columns(rows, [name])
     texts = ([row.text("id") or str(row.line), *(row.text(name) for name in named.values())] for row in rows)
     return [Revision(*cells) for cells in texts]
 

@@ -119,7 +119,7 @@ def test_predict_reads_the_file_of_the_run_marks_what_was_not_revised_and_scores
     assert text.startswith("1: ") and "'the red car 0 stops' -> 'the car 0 stops'" in text
     assert re.search(r"this run +120 .*majority +120 +0.4 +0.667.*operation +120 +0.4 +0.667", text, re.DOTALL)
     rows = ("x,He go.,He goes.,add", "y,, ,add", "z,a,a,drop", "w,a,b,other")
-    (tmp_path / "new.csv").write_text("\n".join(["id,v1,v2,why", *rows]))
+    (tmp_path / "new.csv").write_text("\n".join(["ID,v 1,V2,Why", *rows]))
     words = ["--file", str(tmp_path / "new.csv"), "--before", "v1", "--after", "v2", "--output"]
     shown = json.loads(irt("predict", folder, *words, str(tmp_path / "out.jsonl"), "--json"))
     irt("predict", folder, *words, str(tmp_path / "out.csv"))

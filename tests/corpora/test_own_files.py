@@ -87,12 +87,12 @@ def own_rows(count=40):
     return [dict(before=f"old {i}", after=f"new {i}", label="ab"[i % 2], who=f"w{i % 10}") for i in range(count)]
 
 
-def test_columns_have_the_names_that_are_given_and_files_of_splits_the_usual_ones(tmp_path):
-    rows = [{"old text": r["before"], "New": r["after"], "label": r["label"], "extra": 1} for r in own_rows()]
-    corpus = load_corpus(write(tmp_path / "own.jsonl", rows), before="old text", after="New")
+def test_names_of_columns_may_differ_in_case_and_spaces_and_those_of_files_are_the_usual_ones(tmp_path):
+    rows = [{"Old_Text ": r["before"], "NEW-text": r["after"], "Label": r["label"], "extra": 1} for r in own_rows()]
+    corpus = load_corpus(write(tmp_path / "own.jsonl", rows), before="old text", after="New Text")
     assert corpus.labels == ("a", "b") and corpus.train[0].extra == {"extra": 1} and corpus.train[0].before
     write(tmp_path / "own.jsonl", [{"BEFORE": "x", "Before": "y", "after": "b", "label": "a"}])
-    with pytest.raises(InputError, match="no column 'before' .did you mean 'Before'.*'BEFORE', 'Before'.*give its name with --before"):
+    with pytest.raises(InputError, match="no column 'before'.*'BEFORE', 'Before'.*give its name with --before"):
         load_corpus(tmp_path / "own.jsonl")
     write(tmp_path / "own.jsonl", [{"old_text": "x", "new_text": "b", "lable": "a"}])
     with pytest.raises(InputError, match=r"'old_txt' \(did you mean 'old_text'\?\), 'label' \(did you mean 'lable'\?\);"):
