@@ -16,9 +16,11 @@ from irtuning.errors import InputError
 from irtuning.memory.predict import ADAPTER_SETTINGS
 from irtuning.method.processes import world_size
 from irtuning.models.adapters import adapted_classifier
+from irtuning.models.backward import skip_backward
 from irtuning.models.loading import context_length, load_classifier, load_tokenizer
 from irtuning.models.prompts import encode
 from irtuning.training.callback import LayerwiseTuning
+from irtuning.training.idle import IdleStates
 from irtuning.training.metrics import balanced_weights, score
 from irtuning.training.prepare import Prepared
 from irtuning.training.record import versions
@@ -80,7 +82,7 @@ def build(prepared: Prepared, *, progress, callbacks, report_to, output, save_ev
         model, _arguments(prepared, checkpoints, progress, report_to), train_dataset=splits["train"].examples,
         eval_dataset=splits["validation"].examples, compute_metrics=scores, class_weights=weights,
         data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=eights),
-        callbacks=[clock, layerwise, *callbacks],  # the clock is first, to time the choice of layers too
+        callbacks=[clock, layerwise, IdleStates(config.idle), *callbacks],  # the clock times the choice of layers too
         checkpoints=checkpoints, layerwise=layerwise, progress=clock)  # fmt: skip
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
@@ -113,6 +115,8 @@ def _model(prepared: Prepared, tokenizer) -> torch.nn.Module:
     given = {name: getattr(config, name) for name in (*ADAPTER_SETTINGS, "checkpointing")}
     model = adapted_classifier(model, config.adapter if adapted else None, freeze_head=config.head == "frozen", **given)
     accelerate(model, config.speed or ())
+    if config.backward == "skip":  # outside of the compiled layers
+        skip_backward(model)
     return model
 
 

@@ -10,13 +10,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from irtuning.errors import InputError, read_as, unknown
+from irtuning.memory.predict import CHOICES as PREDICTED
 from irtuning.method.registry import as_strategy, method_text
 from irtuning.models.loading import ModelSource
 from irtuning.models.prompts import FORMS
 from irtuning.training.speed import ACCELERATIONS
 
 CHOICES = {"head": ("learns", "frozen"), "class_weights": ("none", "balanced"), "precision": ("fp32", "bf16"),
-           "quantize": ("none", "8bit", "4bit"), "device": ("auto", "cpu"), "form": FORMS}  # fmt: skip
+           "quantize": ("none", "8bit", "4bit"), "device": ("auto", "cpu"), "form": FORMS,
+           **{name: PREDICTED[name] for name in ("backward", "idle")}}  # fmt: skip
 RANGES = {"learning_rate": "a number above 0 and below 1", "epochs": "more than 0",
           "dropout": "0 or more and below 1", "train_share": "more than 0, at most 1", "seed": "less than 2**32"}
 WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "tuple": "names with commas"}
@@ -70,6 +72,8 @@ class RunConfig:
     quantize: str = "none"  # the frozen weights, which needs bitsandbytes
     checkpointing: bool = False  # recompute the activations in the backward pass, which saves memory
     speed: tuple[str, ...] | None = None  # uncast, compile or both, see `irtuning.training.speed`
+    backward: str = "exact"  # skip: layers that do not learn hand the gradient on as it is; cheaper, and approximate
+    idle: str = "keep"  # the optimizer's state of layers that do not learn: kept, dropped or, in offload, on the host
     train_share: float = 1.0  # of the training examples, the same share of every class
     device: str = "auto"  # auto is the GPU if there is one
     score_test: bool = False
@@ -109,6 +113,8 @@ class RunConfig:
         problems += [f"{n} is {v}, give a finite number" for n, v in floats.items() if not math.isfinite(v)]
         unknown_names = [name for name in config.speed or () if name not in ACCELERATIONS]
         problems += [f"speed is {name!r}, give some of {', '.join(ACCELERATIONS)}" for name in unknown_names]
+        if config.idle == "offload" and device == "cpu":
+            problems.append("idle is 'offload', which needs a GPU; give keep or drop")
         if problems:
             raise InputError("; ".join(problems))
         steps = config.max_steps or (examples and int(config.epochs * -(-examples // config.batch_size)))

@@ -27,7 +27,7 @@ class Prepared:
         run = dataclasses.replace(self.config, **changes)
         if run.quantize != "none":
             raise InputError(f"quantize is {run.quantize!r}, whose memory cannot be predicted; use none, or measure it")
-        names = (*ADAPTER_SETTINGS, "checkpointing", "accumulation", "precision")
+        names = (*ADAPTER_SETTINGS, "checkpointing", "accumulation", "precision", "backward", "idle")
         options = {name: value for name in names if (value := getattr(run, name)) is not None}
         return predict_memory(run.model, self.strategy, run.adapter, run.batch_size, run.max_length, **options)
 

@@ -154,7 +154,8 @@ def interrupted(settings, folder, signals=TWICE, moment="step"):
     ("ir:smoothing=0.5:refresh_every=4", {"accumulation": 4, "head": "frozen"}, TWICE, "step", 8),
     ("ist:every=4", {"adapter": "dora"}, TWICE, "step", 8),  # it probes the batch before the checkpoint
     ("ir-weight", {"class_weights": "balanced", "eval_every": 1}, TWICE, "step", 8),
-    ("rst", {"adapter": "bottleneck"}, TWICE, "step", 8), ("full-ft", {}, TWICE, "step", 8),
+    ("rst", {"adapter": "bottleneck"}, TWICE, "step", 8),
+    ("rst", {"backward": "skip", "idle": "drop"}, TWICE, "step", 8), ("full-ft", {}, TWICE, "step", 8),
     # asked to end, it saves and says so
     ("ir", {"eval_every": 3}, [signal.SIGTERM], "evaluation", 9), ("ir", {"eval_every": 3}, [signal.SIGINT], "step", 10),
 ])  # fmt: skip
