@@ -1,8 +1,5 @@
 """A cheaper, approximate backward pass: layers of which nothing learns hand the gradient on as it is."""
 
-import contextlib
-import functools
-
 import torch
 from torch import nn
 from torch.autograd.graph import get_gradient_edge
@@ -43,7 +40,6 @@ def skip_backward(model: nn.Module) -> None:
 
 def _skipping(layer: nn.Module):
     forward, parameters = layer.forward, list(layer.parameters())
-    @functools.wraps(forward)
     def skipping(*args, **kwargs):
         hidden = args[0] if args else kwargs["hidden_states"]
         if not (torch.is_grad_enabled() and hidden.requires_grad) or any(p.requires_grad for p in parameters):
@@ -57,25 +53,18 @@ def _skipping(layer: nn.Module):
 
 
 def _is_residual(model: nn.Module, layer: nn.Module) -> bool:
-    """Return whether a layer's output is a sum with its input as one term. The model runs up to this layer."""
-    found = []
-    def look(layer: nn.Module, args: tuple, kwargs: dict) -> None:
-        hidden = (args[0] if args else kwargs.pop("hidden_states")).detach().requires_grad_()
-        with torch.enable_grad():
-            output = layer.forward(hidden, *args[1:], **kwargs)
-        output = output if torch.is_tensor(output) else output[0]
-        found.append(output.shape == hidden.shape and _paths(output.grad_fn, get_gradient_edge(hidden).node) == 1)
-        raise StopIteration  # the rest of the forward pass is not needed
-    ids, training = torch.ones(1, 4, dtype=torch.long, device=next(layer.parameters()).device), model.training
-    with (torch.compiler.set_stance("force_eager"), layer.register_forward_pre_hook(look, with_kwargs=True),
-          contextlib.suppress(StopIteration)):  # fmt: skip
+    """Return whether the autograd graph of one run shows a layer's output as a sum with its input as one term."""
+    ends, training = [], model.training
+    def before(layer: nn.Module, args: tuple, kwargs: dict) -> None:
+        ends.append((args[0] if args else kwargs["hidden_states"]).requires_grad_())
+    def after(layer: nn.Module, args: tuple, output: object) -> None:
+        ends.append(output if torch.is_tensor(output) else output[0])
+    ids = torch.ones(1, 4, dtype=torch.long, device=next(layer.parameters()).device)
+    with (torch.enable_grad(), torch.compiler.set_stance("force_eager"), layer.register_forward_hook(after),
+          layer.register_forward_pre_hook(before, with_kwargs=True)):  # fmt: skip
         model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))
     model.train(training)
-    return found == [True]
-
-
-def _paths(node: object, source: object) -> int:
-    """Return how many ways there are in the autograd graph from a node to another through sums alone."""
-    if node is None or node is source:
-        return int(node is source)
-    return sum(_paths(term, source) for term, _ in node.next_functions) if node.name() in SUMS else 0
+    terms = [ends[1].grad_fn]
+    for term in terms:  # the list grows by the terms of each sum in it
+        terms += [node for node, _ in term.next_functions if node] if term.name() in SUMS else []
+    return terms.count(get_gradient_edge(ends[0]).node) == 1

@@ -102,6 +102,25 @@ def test_outputs_and_gradients_of_all_that_learns_above_stay_the_same(architectu
     assert below  # it is not the exact gradient
 
 
+def test_a_layer_of_which_one_block_learns_is_not_skipped():
+    exact, skipping = (model.double() for model in both())
+
+    def of_blocks(model, names):
+        blocks = candidate_layers(model, unit="block")
+        blocks.freeze_all_but([blocks.blocks.index(name) for name in names])
+        torch.manual_seed(0)
+        output = model.train()(**collate(make_examples(4)))
+        output.loss.backward()
+        return {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+
+    names = ["0.attention", "1.mlp", "2.mlp", "3.attention"]  # one block of each layer
+    assert same(of_blocks(skipping, names), of_blocks(exact, names))
+    skipping.zero_grad()
+    few = of_blocks(skipping, ["0.mlp", "2.attention"])  # as with the whole layers 0 and 2
+    whole = gradients(skipping, [0, 2])[1]
+    assert few.keys() < whole.keys() and same(few, {name: whole[name] for name in few})
+
+
 def test_a_skipped_layer_keeps_nothing_and_is_not_computed_again():
     kept = {}
     for name, model in zip(("exact", "skip"), both(), strict=True):
