@@ -14,7 +14,7 @@ from irtuning.corpora.leaks import leaks
 from irtuning.corpora.load import has_fixed_splits, load_corpus
 from irtuning.errors import InputError, brief, read_as, unknown
 from irtuning.memory.fit import fit_answer, fit_report, parse_gpu
-from irtuning.memory.predict import PARTS, predict_memory
+from irtuning.memory.predict import PARTS, every_method, predict_memory
 from irtuning.method.registry import METHODS, facts
 from irtuning.models.loading import load_shape, resolve
 from irtuning.training.config import RunConfig, allowed, comments, meant, parse_settings
@@ -219,7 +219,7 @@ def memory(
         raise unknown("setting of a memory prediction", wrong[0], KINDS, {*meant(wrong[0])} & {*KINDS})
     asked = {"batch": batch, "length": length, "checkpointing": checkpointing, "min_layer": min_layer}
     asked |= {name: read_as(name, text, KINDS[name]) for name, text in texts.items()}
-    rows = [predict_memory(model, name, adapter, **asked).to_dict() for name in (METHODS if every else [method])]
+    rows = [predict_memory(model, name, adapter, **asked).to_dict() for name in (every_method() if every else [method])]
     rows = [row | fit_report(gpu_bytes, model, row["method"], adapter, **asked) for row in rows]
     import pandas
     sizes, hidden = [*PARTS, "peak_bytes"], ["model", "adapter", *asked, "note", "gpu_bytes", "fits_with_checkpointing"]

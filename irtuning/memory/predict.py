@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 
 from irtuning.errors import InputError, unknown
+from irtuning.method.baselines import FixedLayers
 from irtuning.method.registry import METHODS, as_strategy, method_text
 from irtuning.method.strategies import Strategy
 from irtuning.models.loading import load_shape, resolve
@@ -107,8 +108,14 @@ def highest_peaks(predictions: Iterable[MemoryPrediction]) -> dict[str, float]:
     return peaks
 
 
-def memory_table(model="mini", adapter="lora", methods: Iterable = tuple(METHODS), **settings):
-    """Return a table of predictions, one row per method, with the columns of `MemoryPrediction.to_dict`."""
+def every_method() -> list[str]:
+    """Return the names of all methods, without those that learn only layers which they are given."""
+    return [name for name, kind in METHODS.items() if not issubclass(kind, FixedLayers)]
+
+
+def memory_table(model="mini", adapter="lora", methods: Iterable | None = None, **settings):
+    """Return a table of predictions, one row per method, by default of `every_method`, with columns as in `to_dict`."""
+    methods = every_method() if methods is None else methods
     import pandas
     return pandas.DataFrame([predict_memory(model, method, adapter, **settings).to_dict() for method in methods])
 

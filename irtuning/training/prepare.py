@@ -7,6 +7,7 @@ from irtuning.corpora.base import Corpus
 from irtuning.corpora.load import load_corpus
 from irtuning.errors import InputError
 from irtuning.memory.predict import ADAPTER_SETTINGS, MemoryPrediction, predict_memory
+from irtuning.method.baselines import Transplant
 from irtuning.method.registry import METHODS, as_strategy, method_text
 from irtuning.method.strategies import Strategy
 from irtuning.models.loading import ModelSource, resolve
@@ -60,7 +61,7 @@ def prepare(
     if refused := sorted(set(budget) - {field.name for field in dataclasses.fields(as_strategy(given))}):
         raise InputError(f"method {config.method!r} takes no {', '.join(refused)}; leave it out")
     strategy = as_strategy(given, **budget)
-    if config.method.split(":")[0] not in METHODS:  # FILE.py:Class
+    if config.method.split(":")[0] not in METHODS or isinstance(strategy, Transplant):  # FILE.py:Class, or a folder
         config = dataclasses.replace(config, method=method_text(as_strategy(config.method)))
     source, device = resolve(config.model, config.form), on_device or available_device(config.device)
     if not loaded:

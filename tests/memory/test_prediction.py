@@ -191,7 +191,7 @@ def test_table_figure_and_command_show_the_same_numbers():
     assert shown["peak_bytes"] == predict_memory(**SMALL).peak_bytes and shown["gpu_bytes"] == int(0.7 * 2**30)
     assert shown["fits"] and shown["largest_batch"] > 4 and shown["min_layer_needed"] == 0
     every = json.loads(memory("--all", "--json").stdout)
-    assert [row["method"] for row in every["methods"]] == list(METHODS)
+    assert [row["method"] for row in every["methods"]] == [m for m in METHODS if m not in ("fixed", "transplant")]
     assert "predicted" in memory("--all").stdout
     for wrong in (("--gpu", "large"), ("--gpu", "0GB"), ("--batch", "0"), ("--set", "depth=3")):
         assert isinstance(memory(*wrong).exception, InputError), wrong

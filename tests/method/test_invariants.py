@@ -98,7 +98,8 @@ def test_every_way_to_cut_a_step_gives_the_committed_trajectory(change, size):
 
 @pytest.mark.parametrize(("method", "more"), [
     *((method, {}) for method in ("ir:variant=exact:score=l2", "ist:every=2:step_size=1000", "ir-cosine:score=token", "lisa",
-                                  "sampled:every=2", "probe:batches=3")),
+                                  "sampled:every=2", "probe:batches=3", "random-static", "fixed:layers=1-2",
+                                  "transplant:layers=0+3")),
     ("rst", {"backward": "skip", "idle": "drop", "accumulation": 2})])  # fmt: skip
 def test_three_processes_train_as_one(method, more):
     settings = SETTINGS | {"batch_size": 12, "max_steps": 8, "eval_every": 4, "method": method} | more
