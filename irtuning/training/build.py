@@ -36,24 +36,6 @@ class Split:
     order: np.ndarray
 
 
-class TrainingBar(ProgressCallback):
-    """Progress bar of the training steps with the last score: no bars of evaluations, no printed numbers."""
-    def on_train_begin(self, args, state, control, **kwargs):
-        super().on_train_begin(args, state, control, **kwargs)
-        self.current_step = state.global_step
-        if state.is_world_process_zero and state.global_step:  # so that the time left is right after a resume
-            self.training_bar.n = self.training_bar.initial = state.global_step
-
-    def on_log(self, *args, **kwargs):
-        """Print nothing, and for an evaluation show no bar of its own."""
-
-    on_prediction_step = on_log
-
-    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
-        if state.is_world_process_zero:
-            self.training_bar.set_postfix_str(f"macro F1 {metrics['eval_macro_f1']:.3f}")
-
-
 def build(prepared: Prepared, *, progress, callbacks, report_to, output, save_every) -> tuple[ResumableTrainer, dict]:
     """Return a run's Trainer and, by name, the `Split` it trains on and those it scores. Arguments: see `train`."""
     config, corpus = prepared.config, prepared.corpus
@@ -88,8 +70,7 @@ def build(prepared: Prepared, *, progress, callbacks, report_to, output, save_ev
         if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
             callback.logging_dir = f"{output or 'runs/unsaved'}.tensorboard"
     trainer.remove_callback(PrinterCallback)
-    if progress and trainer.pop_callback(ProgressCallback):  # a notebook has its own table instead
-        trainer.add_callback(TrainingBar)
+    clock.shows_bar = progress and trainer.pop_callback(ProgressCallback) is not None  # a notebook has a table instead
     return trainer, splits
 
 

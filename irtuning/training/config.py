@@ -16,9 +16,8 @@ from irtuning.models.loading import ModelSource
 from irtuning.models.prompts import FORMS
 from irtuning.training.speed import ACCELERATIONS
 
-CHOICES = {"head": ("learns", "frozen"), "class_weights": ("none", "balanced"), "precision": ("fp32", "bf16"),
-           "quantize": ("none", "8bit", "4bit"), "device": ("auto", "cpu"), "form": FORMS,
-           **{name: PREDICTED[name] for name in ("backward", "idle")}}  # fmt: skip
+CHOICES = PREDICTED | {"head": ("learns", "frozen"), "class_weights": ("none", "balanced"), "device": ("auto", "cpu"),
+                       "quantize": ("none", "8bit", "4bit"), "form": FORMS}  # fmt: skip
 RANGES = {"learning_rate": "a number above 0 and below 1", "epochs": "more than 0",
           "dropout": "0 or more and below 1", "train_share": "more than 0, at most 1", "seed": "less than 2**32"}
 WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "tuple": "names with commas"}

@@ -14,8 +14,8 @@ class IdleStates(TrainerCallback):
     `optimizer.state`, so that its checkpoint is complete. A resume loads all states to the GPU first. In a loop without
     a Trainer, call `attach` and, at the end, `remove`. Related: BAdam, and GRASS (arXiv 2604.07808).
     """
-    def __init__(self, how: str, host: torch.device | str = "cpu"):
-        self.how, self.host, self.away = how, torch.device(host), set()  # `away`: parameters whose state is on the host
+    def __init__(self, how: str):
+        self.how, self.away = how, set()  # `away`: parameters whose state is on the host
         self._handles, self._stream = [], None
 
     def attach(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -25,7 +25,7 @@ class IdleStates(TrainerCallback):
         self._handles = [model.register_forward_pre_hook(self._before_forward)] if self.how != "keep" else []
         if self.how == "offload" and device.type == "cuda":
             self._stream = torch.cuda.Stream(device)
-            wait = lambda *_: torch.cuda.current_stream(device).wait_stream(self._stream)  # noqa: E731
+            wait = lambda *_: torch.cuda.current_stream(device).wait_stream(self._stream)
             self._handles.append(optimizer.register_step_pre_hook(wait))
             self._handles.append(optimizer.register_state_dict_pre_hook(lambda _: self._stream.synchronize()))
 
@@ -47,17 +47,17 @@ class IdleStates(TrainerCallback):
         coming = [p for p in self.away if p.requires_grad]
         if self._stream and (leaving or coming):
             self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))  # for the last optimizer step
-        for parameter in [*leaving, *coming]:  # in this order, so that the GPU never has to hold both
+        for parameter in [*leaving, *coming]:
             if self.how == "drop":
                 del self.optimizer.state[parameter]
-                continue
-            self._move(self.optimizer.state[parameter], parameter.device if parameter in self.away else self.host)
-            self.away ^= {parameter}
+            else:
+                self._move(self.optimizer.state[parameter], parameter.device if parameter in self.away else "cpu")
+                self.away ^= {parameter}
 
-    def _move(self, state: dict, device: torch.device) -> None:
+    def _move(self, state: dict, device: torch.device | str) -> None:
         for name, value in state.items():
             if torch.is_tensor(value) and value.dim():  # the number of steps stays where it is
-                pinned = self._stream is not None and device.type == "cpu"
+                pinned = self._stream is not None and device == "cpu"
                 state[name] = torch.empty_like(value, device=device, pin_memory=pinned)
                 with torch.cuda.stream(self._stream):
                     state[name].copy_(value, non_blocking=True)
