@@ -291,13 +291,12 @@ def measure(shape: str, case: Case) -> dict:
     depth, warm, started = numbers["num_hidden_layers"], min(case.warm, case.steps // 2), time.perf_counter()
     clock = Clock(warm if case.waits else None)
     strategy = make_strategy(case.method) if case.method else Replay(sets=plan(case.layers, depth, case.steps))
-    callbacks = [clock, IdleStates(case.idle)]
     callback = (Alternating if case.alternating else LayerwiseTuning)(strategy, seed=0)
     with ExitStack() as stack:
         seen = stack.enter_context(warnings.catch_warnings(record=True))
         warnings.simplefilter("always" if case.waits else "ignore")
         model = build(shape, case)
-        trainer = make_trainer(model, case, numbers["vocab_size"], callbacks + [callback] * case.callback, stack)
+        trainer = make_trainer(model, case, numbers["vocab_size"], [clock, *[callback] * case.callback, IdleStates(case.idle)], stack)
         trainer.train()
         waits = sum("synchronizing" in str(w.message) for w in seen)
     times = clock.milliseconds()

@@ -29,12 +29,14 @@ class Watched(IdleStates):
 
 @pytest.mark.parametrize("optim", ["adamw_torch", "adamw_torch_fused"])
 def test_a_state_held_elsewhere_is_the_same_step_by_step_and_over_a_resume(tmp_path, optim):
-    """Both devices are the CPU, so that it runs anywhere: each move is a copy."""
+    """Without a GPU both devices are the CPU, and each move is a copy."""
     ends = []
     for how, checkpoint in (("keep", None), ("offload", None), ("offload", tmp_path / "offload" / "checkpoint-6"),
                             ("keep", tmp_path / "offload" / "checkpoint-6")):  # fmt: skip
         idle = Watched(how)
-        trainer = resumable(tmp_path / how, LayerwiseTuning("rst:share=0.5"), optim=optim)
+        model = add_adapter(make_classifier(attn_implementation="eager"), "lora", r=2, alpha=4, dropout=0.1)
+        options = {"optim": optim, "use_cpu": not torch.cuda.is_available()}
+        trainer = resumable(tmp_path / how, LayerwiseTuning("rst:share=0.5"), model=model, **options)
         trainer.add_callback(idle)
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
         states = trainer.optimizer.optimizer.state_dict()["state"]
@@ -46,16 +48,16 @@ def test_a_state_held_elsewhere_is_the_same_step_by_step_and_over_a_resume(tmp_p
         assert all(torch.equal(value, weights[name]) for name, value in ends[0][0].items())
         assert states.keys() == ends[0][1].keys()
         for index, state in states.items():
-            assert all(torch.equal(value, state[name]) for name, value in ends[0][1][index].items())
+            assert all(torch.equal(value.cpu(), state[name].cpu()) for name, value in ends[0][1][index].items())
 
 
-def test_a_dropped_state_begins_anew_in_any_loop_and_only_training_passes_count():
+def test_a_dropped_state_begins_anew():
     model = add_adapter(make_classifier(), "lora", r=2, dropout=0.0)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01, weight_decay=0.0)
     idle, layers = IdleStates("drop"), candidate_layers(model)
-    idle.attach(model, optimizer)
     for chosen in ([0, 1], [1], [0, 1]):
         layers.freeze_all_but(chosen)
+        idle.on_step_begin(None, None, None, optimizer=optimizer)
         before = [p.detach().clone() for p in layers.parameters[0]]
         model.train()(**collate(make_examples(6))).loss.backward()
         optimizer.step()
@@ -66,9 +68,4 @@ def test_a_dropped_state_begins_anew_in_any_loop_and_only_training_passes_count(
                 step = 0.01 * new.grad / (new.grad.abs() + 1e-8)
                 assert torch.allclose(new.detach(), old - step, rtol=0, atol=1e-6)
         optimizer.zero_grad()
-        layers.freeze_all_but([2])
-        model.eval()(**collate(make_examples(6)))  # drops nothing
     assert [optimizer.state[p]["step"].item() for p in (layers.parameters[0][0], layers.parameters[1][0])] == [1, 3]
-    idle.remove()
-    model.train()(**collate(make_examples(6)))
-    assert layers.parameters[1][0] in optimizer.state
