@@ -85,10 +85,6 @@ class IRTuning(LayerwiseTuning):
 def _loop_with_an_end(trainer, *args, **kwargs):
     """Run the Trainer's loop and call `on_train_end` also after an error or Ctrl-C, of which no callback is told."""
     ours = [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, LayerwiseTuning)]
-    smooths = trainer.label_smoother and trainer.model_accepts_loss_kwargs  # then its loss is a mean over the step
-    says = getattr(trainer, "loss_is_scaled_for_ga", None) if type(trainer).compute_loss is Trainer.compute_loss else 0
-    if ours and smooths and says is False:
-        raise InputError("loss_is_scaled_for_ga=False divides the mean loss of label smoothing twice; leave it at None")
     try:
         return TRAINER_LOOP(trainer, *args, **kwargs)
     finally:
