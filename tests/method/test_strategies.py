@@ -10,6 +10,7 @@ from conftest import collate, make_classifier, make_examples
 from peft import LoraConfig
 
 from irtuning import InputError, LayerTuner, add_adapter, make_strategy, train
+from irtuning.comparison.runs import run_comparison
 from irtuning.method.scores import gradient_score
 
 BATCHES = [collate(make_examples()[i : i + 12]) for i in range(0, 48, 12)]
@@ -98,6 +99,9 @@ def test_a_finished_transplant_knows_its_layers_without_the_other_run_and_is_not
     with pytest.raises(InputError, match="'.*donor' is not the folder of a finished run; write transplant:run=FOLDER"):
         train(**asked | {"output": tmp_path / "new"})
     train(**common, method="fixed:layers=1", output=tmp_path / "donor")
+    (record,), _ = run_comparison([f"transplant:run={tmp_path / 'donor'}"], seeds=[3], output=tmp_path / "many", **common)
+    assert [step["layers"] for step in record["train"]["steps"]] == [[1], [1]]
+    assert [path.name[:16] for path in (tmp_path / "many").iterdir()] == ["transplant_run--"]
     with pytest.raises(InputError, match=r"holds another run \(method: 'transplant:layers=0\+2:.* / 'transplant:layers=1:"):
         train(**asked)
     (tmp_path / "donor" / "record.json").write_text(json.dumps({"train": {"steps": []}}))
