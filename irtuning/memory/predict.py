@@ -93,7 +93,8 @@ def predict_memory(
     setting = Setting(model, adapter, options, batch // accumulation, length, checkpointing, precision, padded, labels,
                       backward)  # fmt: skip
     chosen, ever = layers_that_learn(strategy, load_shape(model).num_hidden_layers)
-    parts = bytes_by_part(setting, chosen, ever if idle == "keep" else chosen, accumulation)
+    held = ever if idle == "keep" else [layer for layer in chosen if layer in ever]  # others are only measured
+    parts = bytes_by_part(setting, chosen, held, accumulation)
     drawn = DRAWN if strategy.unit == "layer" else BLOCKS
     parts["note"] = FIXED if ever == chosen and strategy.importance is None and strategy.unit == "layer" else drawn
     return MemoryPrediction(model, name, adapter, batch, length, checkpointing, len(chosen), min(chosen), **parts)

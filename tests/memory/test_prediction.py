@@ -70,6 +70,8 @@ def test_skipped_layers_keep_no_activations_and_idle_ones_no_state():
     layer = 32 * (4 * 4096 + 14336 + 4096 + 2 * 1024 + 14336 + 4096)  # weights, see above; two numbers of 4 bytes each
     counters = 512 * 10 * 28  # the numbers of steps of 10 tensors a layer
     assert state["keep"] - state["offload"] == state["keep"] - state["drop"] == 8 * 28 * layer + counters
+    measured = {how: predict_memory(**SMALL, method="probe", idle=how).optimizer_state for how in ("keep", "drop")}
+    assert measured["drop"] == measured["keep"]  # all layers are measured at the costliest step, which makes no state
     with pytest.raises(InputError, match="backward=skip needs layers that add to their input"):
         predict_memory("roberta-base", "rst", backward="skip")
 
