@@ -100,23 +100,12 @@ def predict_memory(
     return MemoryPrediction(model, name, adapter, batch, length, checkpointing, len(chosen), min(chosen), **parts)
 
 
-def highest_peaks(predictions: Iterable[MemoryPrediction]) -> dict[str, float]:
-    """Return the highest predicted peak in GiB of each "model adapter method" among the predictions."""
-    peaks: dict[str, float] = {}
-    for run in predictions:
-        name = " ".join(filter(None, (run.model, run.adapter, run.method)))
-        peaks[name] = max(peaks.get(name, 0.0), round(run.peak_bytes / 2**30, 2))
-    return peaks
-
-
-def every_method() -> list[str]:
-    """Return the names of all methods, without those that learn only layers which they are given."""
-    return [name for name, kind in METHODS.items() if not issubclass(kind, FixedLayers)]
-
-
 def memory_table(model="mini", adapter="lora", methods: Iterable | None = None, **settings):
-    """Return a table of predictions, one row per method, by default of `every_method`, with columns as in `to_dict`."""
-    methods = every_method() if methods is None else methods
+    """Return a table of predictions, one row per method, with the columns of `MemoryPrediction.to_dict`.
+
+    By default these are all methods but those that learn only layers which they are given.
+    """
+    methods = methods or [name for name, kind in METHODS.items() if not issubclass(kind, FixedLayers)]
     import pandas
     return pandas.DataFrame([predict_memory(model, method, adapter, **settings).to_dict() for method in methods])
 

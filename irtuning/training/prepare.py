@@ -23,9 +23,9 @@ class Prepared:
     source: ModelSource  # where the model comes from
     device: str  # cuda or cpu
 
-    def predicted_memory(self, **changes: object) -> MemoryPrediction:
-        """Predict the peak GPU memory, also with changes such as `accumulation=4`. InputError for quantized weights."""
-        run = dataclasses.replace(self.config, **changes)
+    def predicted_memory(self) -> MemoryPrediction:
+        """Predict the peak GPU memory. InputError for quantized weights."""
+        run = self.config
         if run.quantize != "none":
             raise InputError(f"quantize is {run.quantize!r}, whose memory cannot be predicted; use none, or measure it")
         names = (*ADAPTER_SETTINGS, "checkpointing", "accumulation", "precision", "backward", "idle")
