@@ -89,11 +89,11 @@ class RunConfig:
             given["method"] = method_text(as_strategy(given["method"]))
         return cls(**given)
 
-    def complete(self, source: ModelSource, examples: int | None, full_parameters: bool, device: str) -> "RunConfig":
+    def complete(self, source: ModelSource, examples: int, full_parameters: bool, device: str) -> "RunConfig":
         """Return the configuration with the model's own settings in place of None. One InputError lists all problems.
 
-        `examples` is the number of training examples; without it, only max_steps tells the number of steps. The device
-        decides the precision. `full_parameters` says that the layers' own weights learn, at a learning rate for them.
+        `examples` is the number of training examples. The device decides the precision. `full_parameters` says that
+        the layers' own weights learn, at a learning rate for them.
         """
         own = source.settings | {"precision": "fp32" if device == "cpu" else "bf16"}
         own["learning_rate"] = own["full_learning_rate" if full_parameters else "learning_rate"]
@@ -112,22 +112,17 @@ class RunConfig:
         problems += [f"{n} is {v}, give a finite number" for n, v in floats.items() if not math.isfinite(v)]
         unknown_names = [name for name in config.speed or () if name not in ACCELERATIONS]
         problems += [f"speed is {name!r}, give some of {', '.join(ACCELERATIONS)}" for name in unknown_names]
-        if config.idle == "offload" and device == "cpu":
-            problems.append("idle is 'offload', which needs a GPU; give keep or drop")
         if problems:
             raise InputError("; ".join(problems))
-        steps = config.max_steps or (examples and int(config.epochs * -(-examples // config.batch_size)))
-        if steps is None:
-            return config
+        steps = config.max_steps or int(config.epochs * -(-examples // config.batch_size))
         warmup = config.warmup_steps  # of the model, at most a tenth of the steps, unless it is given
         if self.warmup_steps is None:
             warmup = min(steps // 10, steps if warmup is None else warmup)
         if warmup >= steps:
             problem = f"warm-up of {warmup} steps is as long as the run ({steps} steps)"
             raise InputError(f"{problem}, so the learning rate never reaches its value; lower warmup_steps")
-        times = {"max_steps": steps, "eval_every": config.eval_every or max(1, steps // 4), "warmup_steps": warmup}
-        times["epochs"] = round(steps * config.batch_size / examples, 3) if examples else config.epochs
-        return dataclasses.replace(config, **times)
+        epochs, every = round(steps * config.batch_size / examples, 3), config.eval_every or max(1, steps // 4)
+        return dataclasses.replace(config, max_steps=steps, epochs=epochs, eval_every=every, warmup_steps=warmup)
 
     def to_dict(self) -> dict:
         """Return the configuration as a JSON object, as the record has it."""

@@ -18,7 +18,7 @@ from irtuning.training.config import RunConfig
 class Prepared:
     """Everything that a run needs before its model is loaded, made by `prepare`."""
     config: RunConfig  # complete and checked
-    corpus: Corpus | None  # None if nothing is to be trained
+    corpus: Corpus
     strategy: Strategy  # with its budget of layers set
     source: ModelSource  # where the model comes from
     device: str  # cuda or cpu
@@ -35,14 +35,13 @@ class Prepared:
 
 def prepare(
     config: RunConfig | None = None, *, corpus: Corpus | str | None = None, data_dir: str | Path | None = None,
-    strategy: type[Strategy] | Strategy | None = None, load: bool = True, on_device: str | None = None,
+    strategy: type[Strategy] | Strategy | None = None, on_device: str | None = None,
     **settings: object) -> Prepared:  # fmt: skip
     """Complete and check a configuration, and load its corpus. Raise InputError if something cannot work.
 
     Args:
         config, corpus, data_dir, settings: see `irtuning.training.run.train`.
         strategy: the strategy that the configuration's method names, in case this process does not know the name.
-        load: whether to load a corpus that is not given. Without a corpus, only max_steps tells the number of steps.
         on_device: `cuda` or `cpu`, to prepare a run for another machine.
     """
     loaded = isinstance(corpus, Corpus)
@@ -65,8 +64,8 @@ def prepare(
         config = dataclasses.replace(config, method=method_text(as_strategy(config.method)))
     source, device = resolve(config.model, config.form), on_device or available_device(config.device)
     if not loaded:
-        corpus = corpus_of(config, data_dir) if load else None
-    examples = corpus and len(corpus.train_part(config.train_share, config.seed))
+        corpus = corpus_of(config, data_dir)
+    examples = len(corpus.train_part(config.train_share, config.seed))
     completed = config.complete(source, examples, strategy.scope == "parameters", device)
     return Prepared(completed, corpus, strategy, source, device)
 

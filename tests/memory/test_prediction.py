@@ -165,7 +165,7 @@ def test_a_strategy_of_ones_own_is_predicted_as_class_and_as_instance(monkeypatc
 def test_runs_are_predicted_from_their_configurations():
     same = {"accumulation": 2, "rank": 8, "checkpointing": True, "backward": "skip", "idle": "drop"}
     config = RunConfig(model="phi-2", method="last-k", share=0.25, batch_size=8, **same)
-    prepared = prepare(config, load=False, on_device="cuda")
+    prepared = prepare(config, on_device="cuda")
     direct = predict_memory("phi-2", "last-k:share=0.25", batch=8, **same)
     assert prepared.predicted_memory() == direct and direct.length == 256
     with pytest.raises(InputError, match="quantize"):

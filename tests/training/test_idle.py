@@ -6,6 +6,7 @@ from conftest import collate, make_classifier, make_examples
 from test_resume import resumable
 
 from irtuning import LayerwiseTuning, add_adapter
+from irtuning.comparison.runs import run_comparison
 from irtuning.method.layers import candidate_layers
 from irtuning.training.idle import IdleStates
 
@@ -49,6 +50,12 @@ def test_a_state_held_elsewhere_is_the_same_step_by_step_and_over_a_resume(tmp_p
         assert states.keys() == ends[0][1].keys()
         for index, state in states.items():
             assert all(torch.equal(value.cpu(), state[name].cpu()) for name, value in ends[0][1][index].items())
+
+
+def test_a_comparison_takes_it_where_there_is_no_gpu(own_corpus):
+    records, _ = run_comparison(["rst"], **own_corpus, seeds=[1], idle="offload", max_steps=4, device="cpu", progress=False)
+    kept, _ = run_comparison(["rst"], **own_corpus, seeds=[1], max_steps=4, device="cpu", progress=False)
+    assert records[0]["train"] == kept[0]["train"] and records[0]["predictions"] == kept[0]["predictions"]
 
 
 def test_a_dropped_state_begins_anew():
