@@ -25,8 +25,8 @@ def outcomes(function: Callable, items: Sequence[tuple], *, workers: int = 1,
              scheduler: str | None = None) -> Iterator[tuple[int, object]]:  # fmt: skip
     """Call `function(*item)` for every item and yield (index, result or exception) as the calls end.
 
-    If a worker dies, its call is repeated once. If that worker dies too, the outcome is an InputError. A Dask scheduler
-    repeats a call as often as it is told to, three times by default, and then the outcome is its KilledWorker.
+    If a worker dies, its call is repeated once; then the outcome is an InputError. A Dask scheduler repeats it three
+    times, unless it is told otherwise; then the outcome is a KilledWorker.
 
     Args:
         function: the function to call. It is sent by value if the other side cannot import it.
