@@ -11,7 +11,7 @@ class IdleStates(TrainerCallback):
     `drop`, a parameter that learns again starts with a new state. With `offload`, every step is the same as with
     `keep`: states are copied on their own stream beside the forward and backward pass, and the optimizer waits for
     them. They stay in `optimizer.state`, so that its checkpoint is complete. A resume loads all states to the GPU
-    first. On a CPU it saves nothing. Related: BAdam, and GRASS (arXiv 2604.07808).
+    first. A run without a GPU refuses it. Related: BAdam, and GRASS (arXiv 2604.07808).
     """
     def __init__(self, how: str):
         self.how, self.away, self._stream = how, set(), None  # `away`: parameters whose state is on the host

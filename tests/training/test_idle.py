@@ -7,6 +7,7 @@ from test_resume import resumable
 
 from irtuning import LayerwiseTuning, add_adapter
 from irtuning.comparison.runs import run_comparison
+from irtuning.errors import InputError
 from irtuning.method.layers import candidate_layers
 from irtuning.training.idle import IdleStates
 
@@ -52,10 +53,9 @@ def test_a_state_held_elsewhere_is_the_same_step_by_step_and_over_a_resume(tmp_p
             assert all(torch.equal(value.cpu(), state[name].cpu()) for name, value in ends[0][1][index].items())
 
 
-def test_a_comparison_takes_it_where_there_is_no_gpu(own_corpus):
-    records, _ = run_comparison(["rst"], **own_corpus, seeds=[1], idle="offload", max_steps=4, device="cpu", progress=False)
-    kept, _ = run_comparison(["rst"], **own_corpus, seeds=[1], max_steps=4, device="cpu", progress=False)
-    assert records[0]["train"] == kept[0]["train"] and records[0]["predictions"] == kept[0]["predictions"]
+def test_a_run_without_a_gpu_refuses_to_offload(own_corpus):
+    with pytest.raises(InputError, match="no GPU whose memory it could save; use keep or drop"):
+        run_comparison(["rst"], **own_corpus, seeds=[1], idle="offload", max_steps=4, device="cpu", progress=False)
 
 
 def test_a_dropped_state_begins_anew():
