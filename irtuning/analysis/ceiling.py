@@ -40,6 +40,7 @@ def human_ceiling(corpus: Corpus, split: str = "validation", draws: int = DRAWS)
     All pairs of annotators of a row count alike, in both directions. The list is empty if no row has their labels;
     `why_no_ceiling` then says why.
     """
+    from sklearn.metrics import cohen_kappa_score
     revisions = corpus.split(split)
     rows = [(r.group or r.id, r.extra["annotators"]) for r in revisions if r.extra.get("annotators")]
     if not rows:
@@ -58,11 +59,13 @@ def human_ceiling(corpus: Corpus, split: str = "validation", draws: int = DRAWS)
     weights = np.random.default_rng(0).multinomial(len(groups), np.full(len(groups), 1 / len(groups)), draws)
     weights = np.vstack([np.ones(len(groups), int), weights])  # the first draw takes each document once
     found, fleiss = [], fleiss_kappa(given, len(names))
+    codes = np.indices(counts.shape[2:]).reshape(2, -1)  # both annotators' labels of each cell
     for name, part in zip((ANOTHER, MAJORITY), counts, strict=True):
         pooled = np.tensordot(weights, part, (1, 0))
         scores = (f1_of_seeds(part[None], weights, len(corpus.labels))[:, 0], _agreement(pooled))
         numbers = [float(x) for of in scores for x in (of[0], *np.quantile(of[1:], ENDS))]
-        found.append(Ceiling(name, split, *numbers, cohen_kappa(pooled[0]), fleiss, len(revisions), len(rows)))
+        cohen = cohen_kappa_score(*codes, sample_weight=pooled[0].ravel())
+        found.append(Ceiling(name, split, *numbers, float(cohen), fleiss, len(revisions), len(rows)))
     return found
 
 
@@ -74,13 +77,6 @@ def why_no_ceiling(corpus: Corpus) -> str:
     if source is None or not source.annotators:
         return "the corpus does not give the labels of each annotator"
     return f"{source.annotators} is not beside its files; get it from {source.home}, then --data names the folder"
-
-
-def cohen_kappa(counts: np.ndarray) -> float:
-    """Return Cohen's kappa of a table of counts, shape (K, K)."""
-    shares = counts / counts.sum()
-    chance = shares.sum(0) @ shares.sum(1)
-    return float((np.trace(shares) - chance) / (1 - chance))
 
 
 def fleiss_kappa(given: np.ndarray, classes: int) -> float:

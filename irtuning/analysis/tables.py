@@ -62,24 +62,6 @@ def bound_name(row: Mapping) -> str:
     return row["name"] if "macro_f1_low" in row else f"{row['name']} floor"
 
 
-def scores_table(record: dict, split: str = "validation") -> pandas.DataFrame:
-    """Return precision, recall, F1, average precision and number of examples of each class of one run."""
-    return pandas.DataFrame(record["scores"][split]["per_class"]).T.rename_axis("intention")
-
-
-def layer_frequency(records: Sequence[dict]) -> pandas.DataFrame:
-    """Return the share of steps in which each layer (column) learned under each method (row), mean over runs."""
-    runs = ((record["train"]["steps"], range(record["run"]["depth"])) for record in records)
-    rows = [{i: sum(i in step["layers"] for step in steps) / len(steps) for i in depth} for steps, depth in runs]
-    return mean_by_method(records, rows)
-
-
-def mean_by_method(records: Sequence[dict], rows: Sequence[dict]) -> pandas.DataFrame:
-    """Return the means of `rows`, one row of numbers per record, over the runs with the same title."""
-    titles = pandas.Series([run_title(record["run"]["config"]) for record in records], name="method")
-    return pandas.DataFrame(rows).groupby(titles, sort=False).mean()
-
-
 def losses_table(records: Sequence[dict]) -> pandas.DataFrame:
     """Return one row per step of every run: the run's keys, step, training loss, and seconds since the run began."""
     rows = []
@@ -145,6 +127,19 @@ def markdown(table: pandas.DataFrame) -> str:
     rows = [list(map(str, flat.columns)), ["---"] * len(flat.columns)]
     rows += [["" if value != value else str(value) for value in row] for row in flat.to_numpy(dtype=object)]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def readable(table: pandas.DataFrame) -> pandas.DataFrame:
+    """Return a table as texts for readers: words as column names, MiB for bytes, equal decimals in a column."""
+    columns = {}
+    for name, column in table.items():
+        if str(name).endswith("_bytes"):
+            name, column = f"{name.removesuffix('_bytes')} (MiB)", column / 2**20
+        if pandas.api.types.is_float_dtype(column):
+            decimals = 3 if column.abs().max() < 10 else 1
+            column = column.map(f"{{:.{decimals}f}}".format, na_action="ignore").astype(object).fillna("")
+        columns[str(name).replace("_", " ")] = column
+    return pandas.DataFrame(columns, table.index)
 
 
 def mean_share(record: dict) -> float:
