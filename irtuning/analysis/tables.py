@@ -11,6 +11,7 @@ from irtuning.method.registry import facts
 
 METRICS = ("macro_f1", "macro_precision", "macro_recall", "auprc", "accuracy")
 KEYS = ("corpus", "model", "method", "fold", "seed")
+UNITS = {"bytes": "MiB", "gib": "GiB", "ms": "ms", "seconds": "s"}  # by the last word of a column's name
 # A run's title names what differs from these usual values, in these words.
 USUAL = {"adapter": ("lora", "{}"), "head": ("learns", "head {}"), "train_share": (1.0, "{:.0%} of train")}
 
@@ -130,15 +131,16 @@ def markdown(table: pandas.DataFrame) -> str:
 
 
 def readable(table: pandas.DataFrame) -> pandas.DataFrame:
-    """Return a table as texts for readers: words as column names, MiB for bytes, equal decimals in a column."""
+    """Return a table for readers: words and units as column names, MiB for bytes, equal decimals in a column."""
     columns = {}
     for name, column in table.items():
-        if str(name).endswith("_bytes"):
-            name, column = f"{name.removesuffix('_bytes')} (MiB)", column / 2**20
+        head, _, unit = str(name).rpartition("_")
+        name = f"{head} ({UNITS[unit]})" if head and unit in UNITS else str(name)
+        column = column / 2**20 if unit == "bytes" else column
         if pandas.api.types.is_float_dtype(column):
             decimals = 3 if column.abs().max() < 10 else 1
             column = column.map(f"{{:.{decimals}f}}".format, na_action="ignore").astype(object).fillna("")
-        columns[str(name).replace("_", " ")] = column
+        columns[name.replace("_", " ")] = column
     return pandas.DataFrame(columns, table.index)
 
 

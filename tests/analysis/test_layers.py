@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from irtuning.errors import InputError
 from irtuning.analysis.figures.layers import cut_figure, late_choice, layer_importance
 from irtuning.analysis.layers import choice_over_time, late_shares, score_matrix
+from irtuning.errors import InputError
 
 
 def record(scores, layers, method="ir", seed=1, depth=4):

@@ -27,7 +27,7 @@ def layer_importance(record: dict) -> Figure:
         maps.insert(0, (title, scores.reindex(units), "score", {"cmap": "viridis", "robust": True}))
     ticks = {"xticklabels": max(1, len(steps) // 8), "yticklabels": max(1, depth // 6)}
     for axis, (title, table, name, options) in zip(axes[:, 0], maps, strict=True):
-        heat_map(axis, table, "", name, annot=False, **ticks, **options)
+        heat_map(axis, table, name, **ticks, **options)
         axis.set(ylabel="block" if run.get("candidate_blocks") else "layer", title=title, ylim=(0, depth))
         axis.tick_params(rotation=0)
     axis.collections[0].colorbar.set_ticks([0.25, 0.75], labels=["frozen", "learns"])
@@ -42,7 +42,7 @@ def late_choice(records: Sequence[dict]) -> Figure:
     figure, panels = corpus_panels(table, 0.15 * table.groupby(["corpus", "model"]).size().max() + 1.5)
     for part, (axis,) in panels:
         shares = part.drop(columns=list(KEYS)).dropna(axis="columns")
-        heat_map(axis, shares, "", "share of late steps", "layer", annot=False, yticklabels=False, vmin=0, vmax=1)
+        heat_map(axis, shares, "share of late steps", "layer", yticklabels=False, vmin=0, vmax=1)
         axis.set(ylabel=f"{len(part)} runs")
     return figure
 

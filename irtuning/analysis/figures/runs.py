@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from irtuning.analysis.ceiling import ANOTHER
-from irtuning.analysis.figures.style import LINES, corpus_panels, legend_above, method_colour, styled, title_of
+from irtuning.analysis.figures.style import corpus_panels, legend_above, method_colour, styled, title_of
 from irtuning.analysis.statistics import method_scores
 from irtuning.analysis.tables import KEYS, losses_table, runs_table, validation_table
 
@@ -64,8 +64,7 @@ def convergence(records: Sequence[dict], smooth: int = 10) -> Figure:
         for axis, column in ((left, "loss"), (right, "macro_f1")):
             for method, rows in part.dropna(subset=column).groupby("method", sort=False):
                 scores, colour = rows.groupby("step")[column], method_colour(method)
-                style = LINES[sum(line.get_color() == colour for line in axis.lines) % len(LINES)]
-                axis.plot(scores.mean(), color=colour, lw=1.2, ls=style, label=title_of(method))
+                axis.plot(scores.mean(), color=colour, lw=1.2, label=title_of(method))
                 axis.fill_between(scores.min().index, scores.min(), scores.max(), color=colour, alpha=0.15, lw=0)
             axis.set_xlabel("step")
         left.set(ylabel=f"training loss (mean of {smooth} steps)", yscale="log")

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from irtuning.method.registry import facts
 
-LINES = ("-", "--", ":", "-.")  # for methods of the same colour, in turn
 DOUBLE = 7.2  # width of a page of two columns, inches
 TITLES = {  # of methods and corpora in figures; others keep their names
     "full": "Full PEFT", "full-ft": "full fine-tuning", "ir": "IR-Tuning", "ir-weight": "IR-Tuning by weights",
@@ -65,10 +64,9 @@ def corpus_panels(table: pandas.DataFrame, height: float, per_corpus: int = 1, *
     return figure, list(zip(groups, axes, strict=True))
 
 
-def heat_map(axis, table: pandas.DataFrame, form: str, name: str, xlabel="", **options) -> None:
-    """Draw a table as a heat map, with its numbers if there is room for them, and `name` beside the colour bar."""
-    numbers = {"annot": table.shape[1] <= 16, "fmt": form, "annot_kws": {"size": 6}}
-    options = {"cmap": "Blues", "xticklabels": max(1, table.shape[1] // 20), "yticklabels": True} | numbers | options
+def heat_map(axis, table: pandas.DataFrame, name: str, xlabel="", **options) -> None:
+    """Draw a table as a heat map, with `name` beside the colour bar."""
+    options = {"cmap": "Blues", "xticklabels": max(1, table.shape[1] // 20)} | options
     seaborn.heatmap(table, ax=axis, cbar_kws={"label": name, "pad": 0.01}, **options)
     axis.tick_params(axis="y", rotation=0)
     axis.set(xlabel=xlabel, ylabel="")
