@@ -93,15 +93,6 @@ def predict_memory(
     return MemoryPrediction(model, name, adapter, batch, length, checkpointing, len(chosen), min(chosen), **parts)
 
 
-def highest_peaks(predictions: Iterable[MemoryPrediction]) -> dict[str, float]:
-    """Return the highest predicted peak in GiB of each "model adapter method" among the predictions."""
-    peaks: dict[str, float] = {}
-    for run in predictions:
-        name = " ".join(filter(None, (run.model, run.adapter, run.method)))
-        peaks[name] = max(peaks.get(name, 0.0), round(run.peak_bytes / 2**30, 2))
-    return peaks
-
-
 def memory_table(model="mini", adapter="lora", methods: Iterable = tuple(METHODS), **settings):
     """Return a table of predictions, one row per method, with the columns of `MemoryPrediction.to_dict`."""
     import pandas
