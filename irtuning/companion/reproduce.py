@@ -60,7 +60,8 @@ def reproduce(
     companion.store()
     seconds = {"training": time.perf_counter() - started}
     logger.info("runs ready after %.0f s", seconds["training"])
-    parameters = {"profile": profile, "data": settings["data"], "output": settings["output"], "changes": changes or {}}
+    where = {"data": settings["data"], "output": settings["output"]}
+    parameters = {"profile": profile, "folders": where, "changes": changes or {}}
     for name in NOTEBOOKS:
         seconds[name] = execute(name, folders.reports, parameters, update_notebooks)
         logger.info("%s done in %.0f s", name, seconds[name])

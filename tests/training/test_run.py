@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from irtuning import InputError, Revision, RunConfig, load_corpus, train
-from irtuning.analysis.tables import layer_frequency, mean_share, stamp
+from irtuning.analysis.layers import late_shares
+from irtuning.analysis.tables import mean_share, stamp
 from irtuning.errors import TrainingStopped
 from irtuning.method.strategies import Strategy
 from irtuning.training.metrics import balanced_weights
@@ -146,13 +147,13 @@ def test_accumulation_is_the_same_run(own_corpus):
         assert run.layers == runs[0].layers and losses(run) == pytest.approx(losses(runs[0]), abs=1e-5)
 
 
-def test_a_lowest_layer_keeps_shares_and_frequencies_true(own_corpus):
+def test_a_lowest_layer_keeps_shares_true(own_corpus):
     record = quick(own_corpus, method="ir:min_layer=6").record
     chosen = [layer for step in record["train"]["steps"] for layer in step["layers"]]
     assert record["run"]["depth"] == 12 and record["run"]["candidate_layers"] == list(range(6, 12))
     assert mean_share(record) == pytest.approx(len(chosen) / 4 / 12) and min(chosen) >= 6
-    frequency = layer_frequency([record]).iloc[0]
-    assert frequency[:6].sum() == 0 and frequency.sum() == pytest.approx(len(chosen) / 4)
+    late = sum(len(step["layers"]) for step in record["train"]["steps"][1:])
+    assert late_shares(record).index.tolist() == [*range(6, 12)] and late_shares(record).sum() == pytest.approx(late / 3)
 
 
 def test_any_peft_configuration_trains_from_its_folder(own_corpus, tmp_path):
