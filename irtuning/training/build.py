@@ -39,6 +39,8 @@ class Split:
 def build(prepared: Prepared, *, progress, callbacks, report_to, output, save_every) -> tuple[ResumableTrainer, dict]:
     """Return a run's Trainer and, by name, the `Split` it trains on and those it scores. Arguments: see `train`."""
     config, corpus = prepared.config, prepared.corpus
+    if config.idle == "offload" and prepared.device == "cpu":
+        raise InputError("idle is 'offload', and this run has no GPU whose memory it could save; use keep or drop")
     if prepared.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     set_seed(config.seed)  # from here on, the order of the calls decides the random numbers and the results

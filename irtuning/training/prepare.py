@@ -63,8 +63,6 @@ def prepare(
     if config.method.split(":")[0] not in METHODS or isinstance(strategy, Transplant):  # FILE.py:Class, or a folder
         config = dataclasses.replace(config, method=method_text(as_strategy(config.method)))
     source, device = resolve(config.model, config.form), on_device or available_device(config.device)
-    if config.idle == "offload" and on_device is None and device == "cpu":
-        raise InputError("idle is 'offload', and this run has no GPU whose memory it could save; use keep or drop")
     if not loaded:
         corpus = corpus_of(config, data_dir)
     examples = len(corpus.train_part(config.train_share, config.seed))
