@@ -11,10 +11,12 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from transformers import AutoModelForSequenceClassification
 
 from irtuning.errors import InputError
+from irtuning.memory.four_bit import freeze_in_four_bits
 from irtuning.memory.tracing import ACTIVATIONS, BLOCK, GRADIENTS, TEMPORARY, Segment, highest, rounded, trace_step
 from irtuning.method.layers import candidate_layers, find_layers, let_backprop_end_early
 from irtuning.method.strategies import Strategy
 from irtuning.models.adapters import adapted_classifier
+from irtuning.models.float8 import freeze_in_float8
 from irtuning.models.loading import load_shape, position_limit, resolve, with_depth
 
 LIBRARY_BYTES = 2 * 32 * 2**20  # cuBLAS's workspace on Hopper GPUs, one for the forward and one for the autograd thread
@@ -36,6 +38,7 @@ class Setting:
     precision: str
     padded: bool
     labels: int
+    base: str = ""  # how the frozen base is kept: float8, 4bit, or as `precision` says
 
 
 def layers_that_learn(strategy: Strategy, depth: int) -> tuple[list[int], list[int]]:
@@ -117,6 +120,8 @@ def trace_layers(setting: Setting, depth: int, chosen: list[int]) -> tuple[np.nd
         if setting.length > (limit := position_limit(model) or setting.length):
             raise InputError(f"length {setting.length} is beyond {setting.model}'s context of {limit} tokens")
         model = adapted_classifier(model, setting.adapter, checkpointing=setting.checkpointing, **dict(setting.options))
+    if setting.base:
+        {"float8": freeze_in_float8, "4bit": freeze_in_four_bits}[setting.base](model)
     layers = find_layers(model)
     inside = {id(t) for t in _tensors(layers)}
     outside, layer = _weights(t for t in _tensors(model) if id(t) not in inside), _weights(_tensors(layers[1]))

@@ -4,7 +4,7 @@ A step is traced with tensors that have no storage. The prediction is what PyTor
 leaves out the CUDA context, fragmentation, and evaluation in larger batches.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, fields
 
 from irtuning.errors import InputError, unknown
@@ -52,7 +52,7 @@ def predict_memory(
     model: str = "mini", method: str | type[Strategy] | Strategy = "ir", adapter: str = "lora",
     batch: int | None = None, length: int | None = None, *, checkpointing: bool = False, min_layer: int = 0,
     share: float | None = None, accumulation: int = 1, precision: str = "bf16", padded: bool = True,
-    labels: int = 9, **options: object,
+    labels: int = 9, speed: Collection[str] = (), quantize: str = "none", **options: object,
 ) -> MemoryPrediction:  # fmt: skip
     """Predict the peak memory of training on a GPU. Neither the GPU nor the weights are needed.
 
@@ -68,6 +68,7 @@ def predict_memory(
         min_layer, share: the lowest layer that may learn; the share of the layers, for methods with a budget.
         precision: `bf16` or `fp32`, for the frozen weights and for autocast.
         padded: whether a batch has examples shorter than `length`, so that attention needs a mask.
+        speed, quantize: accelerations, of which `float8` changes the memory; `4bit` for a base in 4 bits.
         options: rank, alpha, dropout, width and target_modules of the adapter.
 
     Raises:
@@ -79,13 +80,14 @@ def predict_memory(
         raise InputError(f"method {name!r} takes no share; leave it out")
     strategy = as_strategy(method, **({} if share is None else {"share": share}))
     batch, length = own["batch_size"] if batch is None else batch, own["max_length"] if length is None else length
-    _check(batch, length, accumulation, min_layer, precision, labels, options)
+    _check(batch, length, accumulation, min_layer, precision, quantize, labels, options)
     from irtuning.memory.estimate import Setting, bytes_by_part, layers_that_learn  # imports torch
     strategy.min_layer = max(strategy.min_layer, min_layer)
     adapter = adapter if strategy.scope == "adapters" else None
     values = {key: options.get(key, own.get(key)) for key in ADAPTER_SETTINGS} if adapter else {}
     options = tuple((key, tuple(value) if isinstance(value, list) else value) for key, value in values.items())
-    setting = Setting(model, adapter, options, batch // accumulation, length, checkpointing, precision, padded, labels)
+    setting = Setting(model, adapter, options, batch // accumulation, length, checkpointing, precision, padded, labels,
+                      quantize if quantize != "none" else "float8" * ("float8" in speed))  # fmt: skip
     chosen, ever = layers_that_learn(strategy, load_shape(model).num_hidden_layers)
     parts = bytes_by_part(setting, chosen, ever, accumulation)
     drawn = DRAWN if strategy.unit == "layer" else BLOCKS
@@ -108,7 +110,7 @@ def memory_table(model="mini", adapter="lora", methods: Iterable = tuple(METHODS
     return pandas.DataFrame([predict_memory(model, method, adapter, **settings).to_dict() for method in methods])
 
 
-def _check(batch, length, accumulation, min_layer, precision, labels, options) -> None:
+def _check(batch, length, accumulation, min_layer, precision, quantize, labels, options) -> None:
     if wrong := sorted(set(options) - set(ADAPTER_SETTINGS)):
         raise unknown("setting of a memory prediction", wrong[0], ADAPTER_SETTINGS)
     least = {"batch": batch, "length": length, "accumulation": accumulation, "labels": labels}
@@ -116,7 +118,8 @@ def _check(batch, length, accumulation, min_layer, precision, labels, options) -
     problems = [f"{name} is {v!r}, give 1 or more" for name, v in least.items() if not isinstance(v, int) or v < 1]
     if not problems and batch % accumulation:
         problems = [f"batch {batch} is not a multiple of accumulation {accumulation}"]
-    problems += [f"precision is {precision!r}, give bf16 or fp32"] * (precision not in ("bf16", "fp32"))
+    named = ("precision", precision, ("bf16", "fp32")), ("quantize", quantize, ("none", "4bit"))
+    problems += [f"{name} is {v!r}, give {' or '.join(choices)}" for name, v, choices in named if v not in choices]
     problems += [f"min_layer is {min_layer}, give 0 or more"] * (min_layer < 0)
     if problems:
         raise InputError("; ".join(problems))

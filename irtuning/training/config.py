@@ -16,7 +16,7 @@ from irtuning.models.prompts import FORMS
 from irtuning.training.speed import ACCELERATIONS
 
 CHOICES = {"head": ("learns", "frozen"), "class_weights": ("none", "balanced"), "precision": ("fp32", "bf16"),
-           "quantize": ("none", "8bit", "4bit"), "device": ("auto", "cpu"), "form": FORMS}  # fmt: skip
+           "quantize": ("none", "4bit"), "device": ("auto", "cpu"), "form": FORMS}  # fmt: skip
 RANGES = {"learning_rate": "a number above 0 and below 1", "epochs": "more than 0",
           "dropout": "0 or more and below 1", "train_share": "more than 0, at most 1", "seed": "less than 2**32"}
 WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "tuple": "names with commas"}
@@ -25,7 +25,7 @@ OTHER_NAMES = {  # of settings, in other libraries
     "max_steps": "steps", "epochs": "num_epochs num_train_epochs", "accumulation": "gradient_accumulation_steps",
     "alpha": "lora_alpha", "dropout": "lora_dropout", "weight_decay": "wd", "warmup_steps": "warmup warmup_ratio",
     "clip": "max_grad_norm", "max_length": "length max_seq_length", "eval_every": "eval_steps", "quantize":
-    "load_in_4bit load_in_8bit", "checkpointing": "gradient_checkpointing", "precision": "fp16 bf16 dtype",
+    "load_in_4bit", "checkpointing": "gradient_checkpointing", "precision": "fp16 bf16 dtype",
     "speed": "torch_compile"}  # fmt: skip
 AT_LEAST = {"rank": 1, "width": 1, "batch_size": 1, "accumulation": 1, "max_length": 16, "seed": 0, "weight_decay": 0,
             "clip": 0, "max_steps": 1, "eval_every": 1, "warmup_steps": 0}  # fmt: skip

@@ -23,11 +23,9 @@ class Prepared:
     device: str  # cuda or cpu
 
     def predicted_memory(self, **changes: object) -> MemoryPrediction:
-        """Predict the peak GPU memory, also with changes such as `accumulation=4`. InputError for quantized weights."""
+        """Predict the peak GPU memory, also with changes such as `accumulation=4`."""
         run = dataclasses.replace(self.config, **changes)
-        if run.quantize != "none":
-            raise InputError(f"quantize is {run.quantize!r}, whose memory cannot be predicted; use none, or measure it")
-        names = (*ADAPTER_SETTINGS, "checkpointing", "accumulation", "precision")
+        names = (*ADAPTER_SETTINGS, "checkpointing", "accumulation", "precision", "speed", "quantize")
         options = {name: value for name in names if (value := getattr(run, name)) is not None}
         return predict_memory(run.model, self.strategy, run.adapter, run.batch_size, run.max_length, **options)
 

@@ -1,4 +1,4 @@
-"""Optional accelerations of a training step. The numbers stay the same up to rounding."""
+"""Optional accelerations of a training step."""
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from transformers import Trainer
 
 ACCELERATIONS = {
+    "float8": "the base's frozen weights are kept and multiplied in float8, which changes the numbers a little",
     "uncast": "adapters read their input itself, not a float32 copy, so that autocast works in bfloat16",
     "compile": "each layer's forward and backward pass is compiled; the first steps take a minute or more"}  # fmt: skip
 GRAPHS = 64  # per layer: it learns or not, its input has a gradient or not, and so on
@@ -20,6 +21,9 @@ def accelerate(model: "nn.Module", names: Collection[str]) -> None:
     from irtuning.method.layers import adapter_modules, find_layers
     for _, module in adapter_modules(model) if "uncast" in names else ():
         module.cast_input_dtype_enabled = False  # an option of peft
+    if "float8" in names:
+        from irtuning.models.float8 import freeze_in_float8
+        freeze_in_float8(model)
     if "compile" not in names:
         return
     model.config.use_cache = False  # with a cache, each layer would need its own graph

@@ -64,6 +64,14 @@ def test_an_accelerated_run_is_the_same_run(tmp_path, speed, settings):
     assert fast[0] == pytest.approx(plain[0], rel=1e-4)
 
 
+def test_compiled_float8_layers_do_what_they_do_uncompiled(tmp_path):
+    plain, fast = run(tmp_path, ["float8"]), run(tmp_path, ["float8", "compile"])
+    assert not counters["graph_break"] and counters["stats"]["unique_graphs"]
+    assert fast[1] == plain[1] and fast[0] == pytest.approx(plain[0], rel=1e-4)
+    exact = run(tmp_path, [])[0]
+    assert fast[0][0] != exact[0] and fast[0][0] == pytest.approx(exact[0], rel=0.01)  # later, other layers may learn
+
+
 @pytest.mark.parametrize("speed", [[], ["uncast"]], ids=["plain", "uncast"])
 @pytest.mark.parametrize("adapter", ["lora", "dora", "bottleneck"])
 def test_uncast_adapters_see_no_float32_copy(speed, adapter):
