@@ -38,7 +38,7 @@ class Setting:
     precision: str
     padded: bool
     labels: int
-    base: str = ""  # how the frozen base is kept: float8, 4bit, or as `precision` says
+    base: tuple[str, ...] = ()  # what is done to the frozen base: 4bit, float8
 
 
 def layers_that_learn(strategy: Strategy, depth: int) -> tuple[list[int], list[int]]:
@@ -120,8 +120,8 @@ def trace_layers(setting: Setting, depth: int, chosen: list[int]) -> tuple[np.nd
         if setting.length > (limit := position_limit(model) or setting.length):
             raise InputError(f"length {setting.length} is beyond {setting.model}'s context of {limit} tokens")
         model = adapted_classifier(model, setting.adapter, checkpointing=setting.checkpointing, **dict(setting.options))
-    if setting.base:
-        {"float8": freeze_in_float8, "4bit": freeze_in_four_bits}[setting.base](model)
+    for name in setting.base:
+        {"float8": freeze_in_float8, "4bit": freeze_in_four_bits}[name](model)
     layers = find_layers(model)
     inside = {id(t) for t in _tensors(layers)}
     outside, layer = _weights(t for t in _tensors(model) if id(t) not in inside), _weights(_tensors(layers[1]))

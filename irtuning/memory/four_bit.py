@@ -2,22 +2,11 @@
 
 import torch
 from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from irtuning.models.float8 import frozen_linears
 
 BLOCK = 64  # weights that share one float32 scale
-
-
-class UnpackedProduct(torch.autograd.Function):
-    """The product with a 4-bit weight: the bfloat16 weight exists for a moment in each pass, and no input is kept."""
-    @staticmethod
-    def forward(ctx, inputs: torch.Tensor, outputs: int) -> torch.Tensor:
-        ctx.shape = outputs, inputs.shape[-1]
-        return inputs @ inputs.new_empty(ctx.shape).t()
-
-    @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return gradient @ gradient.new_empty(ctx.shape), None
 
 
 class FourBitLinear(nn.Linear):
@@ -26,12 +15,18 @@ class FourBitLinear(nn.Linear):
         nn.Module.__init__(self)
         self.in_features, self.out_features, self.bias = linear.in_features, linear.out_features, linear.bias
         count, device = linear.weight.numel(), linear.weight.device
-        self.register_buffer("weight", torch.empty(count // 2, dtype=torch.uint8, device=device))
+        self.register_buffer("numbers", torch.empty(count // 2, dtype=torch.uint8, device=device))
         self.register_buffer("scales", torch.empty(-(-count // BLOCK), device=device))
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The weight in bfloat16, shape (out_features, in_features), which exists for a moment in each pass."""
+        return torch.empty(self.out_features, self.in_features, dtype=torch.bfloat16, device=self.numbers.device)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return an output of the right shape and type."""
-        output = UnpackedProduct.apply(inputs.bfloat16(), self.out_features)
+        with saved_tensors_hooks(lambda weight: weight.shape, lambda shape: self.weight.view(shape)):
+            output = nn.functional.linear(inputs.bfloat16(), self.weight)
         return (output if self.bias is None else output + self.bias.bfloat16()).to(inputs.dtype)
 
 

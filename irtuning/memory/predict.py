@@ -11,6 +11,7 @@ from irtuning.errors import InputError, unknown
 from irtuning.method.registry import METHODS, as_strategy, method_text
 from irtuning.method.strategies import Strategy
 from irtuning.models.loading import load_shape, resolve
+from irtuning.models.speed import ACCELERATIONS
 
 PARTS = ("weights", "adapters", "gradients", "optimizer_state", "activations", "temporary")
 FIXED = "predicted; the same layers learn at every step"
@@ -80,14 +81,15 @@ def predict_memory(
         raise InputError(f"method {name!r} takes no share; leave it out")
     strategy = as_strategy(method, **({} if share is None else {"share": share}))
     batch, length = own["batch_size"] if batch is None else batch, own["max_length"] if length is None else length
-    _check(batch, length, accumulation, min_layer, precision, quantize, labels, options)
+    _check(batch, length, accumulation, min_layer, precision, quantize, speed, labels, options)
     from irtuning.memory.estimate import Setting, bytes_by_part, layers_that_learn  # imports torch
     strategy.min_layer = max(strategy.min_layer, min_layer)
     adapter = adapter if strategy.scope == "adapters" else None
     values = {key: options.get(key, own.get(key)) for key in ADAPTER_SETTINGS} if adapter else {}
     options = tuple((key, tuple(value) if isinstance(value, list) else value) for key, value in values.items())
-    setting = Setting(model, adapter, options, batch // accumulation, length, checkpointing, precision, padded, labels,
-                      quantize if quantize != "none" else "float8" * ("float8" in speed))  # fmt: skip
+    base = tuple(name for name, used in (("4bit", quantize == "4bit"), ("float8", "float8" in speed)) if used)
+    micro = batch // accumulation
+    setting = Setting(model, adapter, options, micro, length, checkpointing, precision, padded, labels, base)
     chosen, ever = layers_that_learn(strategy, load_shape(model).num_hidden_layers)
     parts = bytes_by_part(setting, chosen, ever, accumulation)
     drawn = DRAWN if strategy.unit == "layer" else BLOCKS
@@ -110,7 +112,7 @@ def memory_table(model="mini", adapter="lora", methods: Iterable = tuple(METHODS
     return pandas.DataFrame([predict_memory(model, method, adapter, **settings).to_dict() for method in methods])
 
 
-def _check(batch, length, accumulation, min_layer, precision, quantize, labels, options) -> None:
+def _check(batch, length, accumulation, min_layer, precision, quantize, speed, labels, options) -> None:
     if wrong := sorted(set(options) - set(ADAPTER_SETTINGS)):
         raise unknown("setting of a memory prediction", wrong[0], ADAPTER_SETTINGS)
     least = {"batch": batch, "length": length, "accumulation": accumulation, "labels": labels}
@@ -118,7 +120,8 @@ def _check(batch, length, accumulation, min_layer, precision, quantize, labels, 
     problems = [f"{name} is {v!r}, give 1 or more" for name, v in least.items() if not isinstance(v, int) or v < 1]
     if not problems and batch % accumulation:
         problems = [f"batch {batch} is not a multiple of accumulation {accumulation}"]
-    named = ("precision", precision, ("bf16", "fp32")), ("quantize", quantize, ("none", "4bit"))
+    named = [("precision", precision, ("bf16", "fp32")), ("quantize", quantize, ("none", "4bit"))]
+    named += [("speed", name, ACCELERATIONS) for name in speed]
     problems += [f"{name} is {v!r}, give {' or '.join(choices)}" for name, v, choices in named if v not in choices]
     problems += [f"min_layer is {min_layer}, give 0 or more"] * (min_layer < 0)
     if problems:

@@ -40,9 +40,8 @@ class FrozenProduct(torch.autograd.Function):
 
 def _product(left: torch.Tensor, right: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     # The library wants the right matrix column by column in memory. Fast accumulation exists on GPUs alone.
-    fast = left.is_cuda
-    return torch._scaled_mm(
-        left, right, scale_a=rows, scale_b=columns.contiguous(), out_dtype=torch.bfloat16, use_fast_accum=fast)
+    scales = {"scale_a": rows, "scale_b": columns.contiguous()}
+    return torch._scaled_mm(left, right, **scales, out_dtype=torch.bfloat16, use_fast_accum=left.is_cuda)
 
 
 class Float8Linear(nn.Linear):
@@ -72,7 +71,7 @@ class Float8Linear(nn.Linear):
 
 
 def frozen_linears(model: nn.Module) -> list[tuple[nn.Module, str, nn.Linear]]:
-    """Return the frozen linear layers of the base inside the transformer layers, with their parents and names there."""
+    """Return the frozen linear layers of the base inside the transformer layers: parent, name there, and layer."""
     parents = (module for module in find_layers(model).modules() if not isinstance(module, nn.ModuleDict))  # of adapters
     return [(parent, name, child) for parent in parents for name, child in parent.named_children()
             if isinstance(child, nn.Linear) and not child.weight.requires_grad]  # fmt: skip
@@ -87,7 +86,8 @@ def freeze_in_float8(model: nn.Module) -> None:
         InputError: the GPU cannot multiply in float8, a width is no multiple of 16, or the base is quantized already.
     """
     linears = frozen_linears(model)
-    if torch.cuda.is_available() and torch.cuda.get_device_capability() < CAPABILITY:
+    on_gpu = torch.cuda.is_available() and not any(p.is_meta for p in model.parameters())  # else memory is predicted
+    if on_gpu and torch.cuda.get_device_capability() < CAPABILITY:
         raise InputError(f"{torch.cuda.get_device_name()} cannot multiply in float8, which needs compute "
                          "capability 8.9 or more; leave float8 out of speed")  # fmt: skip
     if not linears:

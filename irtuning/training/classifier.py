@@ -24,7 +24,7 @@ from irtuning.models.prompts import encode
 from irtuning.training.metrics import score
 from irtuning.training.prepare import available_device
 from irtuning.training.record import read_record, write_text
-from irtuning.training.speed import accelerate
+from irtuning.models.speed import accelerate
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from irtuning.errors import InputError, read_as, unknown
 from irtuning.method.registry import as_strategy, method_text
 from irtuning.models.loading import ModelSource
 from irtuning.models.prompts import FORMS
-from irtuning.training.speed import ACCELERATIONS
+from irtuning.models.speed import ACCELERATIONS
 
 CHOICES = {"head": ("learns", "frozen"), "class_weights": ("none", "balanced"), "precision": ("fp32", "bf16"),
            "quantize": ("none", "4bit"), "device": ("auto", "cpu"), "form": FORMS}  # fmt: skip
@@ -69,7 +69,7 @@ class RunConfig:
     precision: str | None = None  # of the frozen weights; None for bf16 on a GPU
     quantize: str = "none"  # the frozen weights, which needs bitsandbytes
     checkpointing: bool = False  # recompute the activations in the backward pass, which saves memory
-    speed: tuple[str, ...] | None = None  # uncast, compile or both, see `irtuning.training.speed`
+    speed: tuple[str, ...] | None = None  # some of float8, uncast and compile, see `irtuning.models.speed`
     train_share: float = 1.0  # of the training examples, the same share of every class
     device: str = "auto"  # auto is the GPU if there is one
     score_test: bool = False

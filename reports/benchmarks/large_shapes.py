@@ -32,7 +32,7 @@ from irtuning.models.loading import checkpoint_layers
 from irtuning.companion.paths import REPOSITORY
 from irtuning.training.record import provenance, write_text
 from irtuning.method.selector import split_scores
-from irtuning.training.speed import accelerate
+from irtuning.models.speed import accelerate
 from irtuning.method.strategies import Strategy
 from irtuning.method.registry import make_strategy
 from irtuning.training.trainer import LayerwiseTrainer

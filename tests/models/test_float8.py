@@ -8,7 +8,7 @@ from torch import nn
 from irtuning import InputError, add_adapter, find_layers
 from irtuning.models.adapters import adapted_classifier
 from irtuning.models.float8 import Float8Linear, freeze_in_float8
-from irtuning.training.speed import accelerate
+from irtuning.models.speed import accelerate
 
 
 def linear(inputs=64, outputs=48, bias=True):

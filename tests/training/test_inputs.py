@@ -13,7 +13,7 @@ from irtuning.models.prompts import FORMS, encode, instruction
 from irtuning.training.config import parse_settings
 from irtuning.training.metrics import score
 from irtuning.training.record import new_folder, read_record, write_record, write_text
-from irtuning.training.speed import ACCELERATIONS
+from irtuning.models.speed import ACCELERATIONS
 
 LABELS = ("a", "b", "c")
 RECORD = {"schema": 1, "run": {"config": {}}, "train": {}, "scores": {}, "predictions": {}, "meta": {}}

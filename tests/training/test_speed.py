@@ -9,7 +9,7 @@ from transformers import TrainingArguments
 from irtuning import LayerwiseTrainer, LayerwiseTuning, RunConfig, add_adapter, find_layers, train
 from irtuning.method.layers import let_backprop_end_early
 from irtuning.models.loading import checkpoint_layers
-from irtuning.training.speed import accelerate
+from irtuning.models.speed import accelerate
 
 SAME_RUNS = [
     (["uncast"], {"method": "ir"}), (["compile"], {"method": "ist:every=3"}),

@@ -1,12 +1,10 @@
-"""Optional accelerations of a training step."""
+"""Optional accelerations of a training step, put into a model that has its adapters."""
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import Trainer
 
 ACCELERATIONS = {
     "float8": "the base's frozen weights are kept and multiplied in float8, which changes the numbers a little",
@@ -32,20 +30,3 @@ def accelerate(model: "nn.Module", names: Collection[str]) -> None:
     torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
     for layer in find_layers(model):
         layer.forward = torch.compile(layer.forward)  # the layer's hooks stay outside
-
-
-@contextmanager
-def few_walks(trainer: "Trainer") -> Iterator[None]:
-    """Skip three traversals of all modules that the Trainer makes at each step while the GPU waits.
-
-    The Trainer sets train mode, which is set already. It searches for all parameters to clear their gradients, although
-    the optimizer knows them. It counts operations that nobody reads.
-    """
-    model, train = trainer.model, trainer.model.train
-    model.train = lambda mode=True: model if mode == model.training else train(mode)
-    model.zero_grad = lambda set_to_none=True: trainer.optimizer.zero_grad(set_to_none)
-    trainer.floating_point_ops = lambda inputs: 0
-    try:
-        yield
-    finally:
-        del model.train, model.zero_grad, trainer.floating_point_ops
