@@ -13,12 +13,12 @@ _HOMES = {
     "Corpus": "corpora.base", "IRTuning": "training.callback", "InputError": "errors", "LayerTuner": "method.tuner",
     "LayerwiseTrainer": "training.trainer", "LayerwiseTuning": "training.callback", "Revision": "corpora.base",
     "RevisionClassifier": "training.classifier", "Run": "training.run", "RunConfig": "training.config",
-    "add_adapter": "models.adapters", "compare": "comparison.runs", "describe_layers": "models.adapters",
-    "embedded_model_path": "models.catalog", "find_layers": "method.layers", "largest_batch": "memory.fit",
-    "load_corpus": "corpora.load", "lowest_layer_that_fits": "memory.fit", "make_strategy": "method.registry",
-    "memory_table": "memory.predict", "predict_memory": "memory.predict", "probe_layers": "training.probe",
-    "skip_backward": "models.backward", "split_scores": "method.selector", "train": "training.run",
-    "IdleStates": "training.idle",
+    "add_adapter": "models.adapters", "compare": "comparison.runs",
+    "describe_layers": "models.adapters", "embedded_model_path": "models.catalog", "find_layers": "method.layers",
+    "largest_batch": "memory.fit", "load_corpus": "corpora.load", "lowest_layer_that_fits": "memory.fit",
+    "make_strategy": "method.registry", "memory_table": "memory.predict", "predict_memory": "memory.predict",
+    "probe_layers": "training.probe", "read_documents": "corpora.documents", "skip_backward": "models.backward",
+    "split_scores": "method.selector", "train": "training.run", "IdleStates": "training.idle",
 }  # fmt: skip
 __all__ = sorted(_HOMES)
 __version__ = "0.1.0"

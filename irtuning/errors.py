@@ -24,15 +24,16 @@ def brief(value: object) -> str:
 
 
 def unknown(kind: str, value: object, choices: Iterable[str], meant: Iterable[str] = ()) -> InputError:
-    """Return an error for an unknown name. It suggests the names that are `meant`, then the most similar ones.
+    """Return an error for an unknown name. The names that are `meant` come first, then similar ones.
 
     >>> print(unknown("method", "rts", ["full", "ir", "rst"]))
-    unknown method 'rts'; did you mean 'rst'? Choose one of: full, ir, rst
+    unknown method 'rts'; did you mean 'rst'? Choose one of: rst, full, ir
     """
     choices = list(choices)
     near = dict.fromkeys([*meant, *difflib.get_close_matches(str(value)[:60], choices, n=2, cutoff=0.5)])
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
-    return InputError(f"unknown {kind} {brief(value)}{hint} Choose one of: {', '.join(choices)}")
+    ordered = sorted(choices, key=lambda name: [*near, name].index(name))
+    return InputError(f"unknown {kind} {brief(value)}{hint} Choose one of: {', '.join(ordered)}")
 
 
 def read_as(name: str, text: str, kind: object) -> object:

@@ -6,15 +6,18 @@ import sys
 import typer
 
 from irtuning import __version__
-from irtuning.cli import commands
+from irtuning.cli import commands, lists
 from irtuning.errors import InputError
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
     invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )  # fmt: skip
-for name in ("reproduce", "compare", "train", "predict", "corpus", "memory", "methods", "models", "settings", "probe"):
-    app.command()(getattr(commands, name))
+for command in (
+    commands.reproduce, commands.compare, commands.train, commands.predict, commands.corpus, commands.memory,
+    lists.methods, lists.models, lists.settings, commands.probe,
+):  # fmt: skip
+    app.command()(command)
 
 
 @app.callback()

@@ -1,23 +1,20 @@
 """The commands. Each imports what is slow to import only when it is called."""
 
-import dataclasses
 import json
 import logging
-import math
 import os
-from inspect import signature
 from pathlib import Path
 
 from irtuning.cli import options as opt
 from irtuning.corpora.base import Revision
+from irtuning.corpora.documents import read_documents
 from irtuning.corpora.folds import leaks
 from irtuning.corpora.load import has_fixed_splits, load_corpus
 from irtuning.errors import InputError, brief, read_as, unknown
 from irtuning.memory.fit import fit_answer, fit_report, parse_gpu
 from irtuning.memory.predict import PARTS, predict_memory
-from irtuning.method.registry import METHODS, facts
-from irtuning.models.loading import load_shape, resolve
-from irtuning.training.config import RunConfig, allowed, comments, meant, parse_settings
+from irtuning.method.registry import facts
+from irtuning.training.config import RunConfig, meant, parse_settings
 from irtuning.training.record import read_record
 
 logger = logging.getLogger(__name__)
@@ -125,30 +122,36 @@ def predict(
     file has labels, the run is scored on them, beside two simple rules that know the file's labels. With --json each
     line of the output is the JSON object of one revision, in the order of the input.
 
+    If --before and --after name two text files, these are two versions of a document, whose sentences are aligned.
+
     \b
     irtuning predict runs/ir --before "He go home." --after "He goes home."
+    irtuning predict runs/ir --before draft1.txt --after draft2.txt --output changes.html
     irtuning predict runs/ir --file pairs.csv --output intentions.csv
     """
     from irtuning.training.classifier import RevisionClassifier, read_revisions, scores_of, write_predictions
     if not (file or before or after):
         raise InputError("nothing to predict: give --before and --after, or --file (- for standard input)")
-    if not file and (path := next((text for text in (before, after) if os.path.isfile(text)), None)):
-        raise InputError(f"{path!r} is a file, not a text; put its revisions in a table for --file, or give its text")
-    if output and output.suffix.lower() not in (".csv", ".jsonl"):
-        raise InputError(f"cannot write {output}: its name must end in .csv or .jsonl")
+    paths = [text for text in (before, after) if not file and os.path.isfile(text)]
+    if len(paths) == 1:
+        raise InputError(f"{paths[0]!r} is a file, not a text; give both versions as files, or a table as --file")
+    if output and output.suffix.lower() not in (".csv", ".jsonl", ".html"):
+        raise InputError(f"cannot write {output}: its name must end in .csv, .jsonl or .html")
     columns, config = {"before": before, "after": after, "label": label}, read_record(run)["run"]["config"]
     revisions = read_revisions(file, config, columns) if file else [Revision("", before, after, "")]
+    revisions = read_documents(*paths) if paths else revisions
     classifier, rows, lines = RevisionClassifier.load(run), [], []
-    predictions = classifier.predict(revisions)
-    for r, p in zip(revisions, predictions, strict=True):
-        rows.append(({"id": r.id} if file else {}) | {"before": r.before, "after": r.after} | vars(p))
+    predictions, page = classifier.predict(revisions), output and output.suffix.lower() == ".html"
+    shown = [(r, p) for r, p in zip(revisions, predictions, strict=True) if p.intention or page or not paths]
+    for r, p in shown:  # only a page shows the unchanged sentences of a document
+        rows.append(({"id": r.id} if r.id else {}) | {"before": r.before, "after": r.after} | vars(p))
         shares = ", ".join(f"{label} {share:.2f}" for label, share in p.probabilities.items())
         lines.append(f"{p.intention}  ({shares})" if p.intention else p.note)
-        lines[-1] = f"{r.id}: {lines[-1]}  {brief(r.before)} -> {brief(r.after)}" if file else lines[-1]
+        lines[-1] = f"{r.id}: {lines[-1]}  {brief(r.before)} -> {brief(r.after)}" if r.id else lines[-1]
     scores = scores_of(predictions, revisions, classifier.labels)
     if output:
         write_predictions(output, rows)
-        lines = [f"{len(rows)} predictions in {output}"]
+        lines = [f"{len(rows)} {'sentences' if paths and page else 'predictions'} in {output}"]
     if scores:
         import pandas
         lines += ["", pandas.DataFrame(scores).round(3).to_string(index=False)]
@@ -240,60 +243,3 @@ def probe(
     lines = [table.round(6).to_string(), f"layers: {', '.join(map(str, peft.layers_to_transform))}",
              f"saved:  {output} (adapter_config.json for peft, probe.json with the scores)"]  # fmt: skip
     opt.show(result, as_json, "\n".join(lines))
-
-
-def methods(as_json: opt.Json = False) -> None:
-    """List the methods with their options, defaults and allowed values.
-
-    An option is written after the name, as in ir:variant=exact:splits=2. Wherever a command takes a method, it also
-    takes a strategy class of your own, written as FILE.py:Class.
-    """
-    texts = {name: " ".join(kind.__doc__.partition("\n\n")[0].split()) for name, kind in METHODS.items()}
-    for name, kind in METHODS.items():
-        options = [f"{f.name}={f.default}" for f in dataclasses.fields(kind) if f.type in (int, float, str)]
-        texts[name] += f" [{' '.join(options)}]"
-    width = max(map(len, texts)) + 1
-    lines = [f"{name + ':':<{width}} {text}" for name, text in texts.items()]
-    opt.show(texts, as_json, "\n".join([*lines, "", "The options:", *_options()]))
-
-
-def _options() -> list[str]:
-    """Return a line for each option of a method: its name, meaning, allowed values, and the methods that have it."""
-    lines = {}
-    for name, kind in METHODS.items():
-        meanings = comments(kind)
-        for field in dataclasses.fields(kind):
-            low, high = kind.limits.get(field.name, (0, 0))
-            values = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}" if high else ""
-            values = " or ".join(kind.forms) if field.name == "score" else values
-            meaning = meanings.get(field.name, "see its class") + (f" ({values})" if values else "")
-            lines.setdefault(f"{field.name:<14} {meaning}", []).append(name)
-    return [f"{line}: {'all' if len(names) == len(METHODS) else ', '.join(names)}" for line, names in lines.items()]
-
-
-def models(as_json: opt.Json = False) -> None:
-    """List the models that have a name, as `irtuning models`. Others are named by Hub id (owner/name) or folder."""
-    import pandas
-    from irtuning.models.catalog import MODELS, model_names
-    rows = {}
-    for name in model_names():
-        shape, source = load_shape(name), resolve(name)
-        weights = "random, for tests" if source.random_weights else "part of this package"
-        rows[name] = {"layers": shape.num_hidden_layers, "width": shape.hidden_size, "input": source.form,
-                      "batch_size": source.settings["batch_size"],
-                      "weights": source.path if name in MODELS else weights}  # fmt: skip
-    table = pandas.DataFrame(rows).T
-    opt.show(rows, as_json, f"{table.to_string(index_names=False)}\nOr give a Hub id (owner/name) or a local folder.")
-
-
-def settings(model: opt.Model = "mini", as_json: opt.Json = False) -> None:
-    """List what --set takes, with the values and their meaning.
-
-    None stands for a value that is chosen when training starts. Example: irtuning settings --model smollm2-135m.
-    """
-    of_model, options = resolve(model).settings, {*signature(train).parameters, "counts"}
-    fields = [f for f in dataclasses.fields(RunConfig) if f.name not in options]
-    values = {f.name: of_model.get(f.name, f.default) for f in fields}
-    meanings = comments(RunConfig)
-    lines = [f"{f.name:<18} {values[f.name]!s:<8} {allowed(f.name)}: {meanings.get(f.name, '')}" for f in fields]
-    opt.show(values, as_json, "\n".join(lines))

@@ -1,12 +1,20 @@
 """HTML that shows revisions in a notebook."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from irtuning.corpora.diff import word_diff
 
 DELETED = "background:#fbe3d6;text-decoration:line-through;color:#8a3b00"
 INSERTED = "background:#d6e9f8;color:#003f72;font-weight:600"
+PAGE = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width,initial-scale=1"><style>
+body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 46em; margin: 1em auto; padding: 0 1em }}
+section {{ border-left: 3px solid #999; padding-left: 0.8em; margin: 0.8em 0; break-inside: avoid }}
+small {{ color: #444 }} * {{ print-color-adjust: exact; -webkit-print-color-adjust: exact }}
+</style></head><body><h1>{title}</h1><p>{counts}</p>{body}</body></html>
+"""
 
 
 def revision_html(before: str, after: str, intention: str = "") -> str:
@@ -23,3 +31,21 @@ def revision_html(before: str, after: str, intention: str = "") -> str:
 def revisions_html(revisions: Iterable) -> str:
     """Return the HTML of several revisions, one below the other."""
     return "".join(revision._repr_html_() for revision in revisions)
+
+
+def shares_html(probabilities: Mapping[str, float]) -> str:
+    """Return the HTML of probabilities by label, the highest first, each as a small bar with its number."""
+    ordered = sorted(probabilities.items(), key=lambda item: -item[1])
+    bars = (f"{escape(label)}&nbsp;<meter value='{share:.3f}'></meter>&nbsp;{share:.2f}" for label, share in ordered)
+    return f"<small>{' · '.join(bars)}</small>"
+
+
+def predictions_page(rows: Sequence[Mapping], title: str) -> str:
+    """Return a self-contained HTML page of predictions as rows, with counts of intentions. Unchanged text is plain."""
+    counts, body = Counter(row["intention"] for row in rows if row["intention"]), ""
+    for row in rows:
+        shown = revision_html(row["before"], row["after"], row["intention"] or "")
+        body += f"<section>{shown}{shares_html(row['probabilities'])}</section>" if row["intention"] else shown
+    text = ", ".join(f"{count} {label}" for label, count in counts.most_common())
+    text = f"{counts.total()} of {len(rows)} were revised: {text}. Struck out was deleted, bold was inserted."
+    return PAGE.format(title=escape(title), counts=escape(text), body=body)

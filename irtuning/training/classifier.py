@@ -16,6 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from irtuning.corpora.base import Revision
 from irtuning.corpora.floors import simple_floors
+from irtuning.corpora.html import predictions_page
 from irtuning.corpora.reading import read_rows, rows_of_lines, with_columns
 from irtuning.errors import InputError, brief
 from irtuning.models.adapters import no_rename_warning  # importing it registers the bottleneck with peft
@@ -142,7 +143,9 @@ def scores_of(predictions: Sequence[Prediction], revisions: Sequence[Revision], 
 
 
 def write_predictions(path: Path, rows: Sequence[dict]) -> None:
-    """Write predictions as JSON Lines, or as CSV with a column for each label's probability."""
+    """Write predictions as JSON Lines, as an HTML page, or as CSV with a column for each label's probability."""
+    if path.suffix.lower() == ".html":
+        return write_text(path, predictions_page(rows, path.stem))
     if path.suffix.lower() == ".jsonl":
         return write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     flat = [row | {f"p({label})": share for label, share in row["probabilities"].items()} for row in rows]

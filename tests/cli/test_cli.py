@@ -133,6 +133,20 @@ def test_predict_reads_the_file_of_the_run_marks_what_was_not_revised_and_scores
         irt("predict", folder, *words[:2], "--before", "text")
 
 
+def test_predict_aligns_two_versions_of_a_document(saved_run, tmp_path):
+    drafts, page = [str(tmp_path / name) for name in ("d1.txt", "d2.txt")], tmp_path / "changes.html"
+    for path, text in zip(drafts, ("It rained. He go home.", "It rained. He goes home. We stay."), strict=True):
+        (tmp_path / path).write_text(text)
+    words = ["predict", str(saved_run[0]), "--before", drafts[0], "--after", drafts[1]]
+    text, rows = irt(*words), [json.loads(line) for line in irt(*words, "--json").splitlines()]
+    assert [(row["id"], row["before"], row["after"]) for row in rows] == [("2>2", "He go home.", "He goes home."), (">3", "", "We stay.")]
+    assert [line.split(":")[0] for line in text.splitlines() if line] == ["2>2", ">3"]
+    assert irt(*words, "--output", str(page)) == f"3 sentences in {page}\n"
+    assert "2 of 3 were revised" in page.read_text() and "It rained.</div>" in page.read_text()
+    irt(*words, "--output", str(tmp_path / "changes.csv"))
+    assert pandas.read_csv(tmp_path / "changes.csv").id.tolist() == ["2>2", ">3"]
+
+
 def test_compare_prints_a_table_of_scores(own_corpus, tmp_path):
     words = ["compare", *TINY, "--methods", "full, last-k:share=0.5", "--seeds", "1", "--score-test", "--workers", "1",
              "--output", str(tmp_path / "runs"), "--corpus", own_corpus["corpus"], *own_words(own_corpus)]  # fmt: skip
@@ -206,7 +220,7 @@ def test_reproduce_hands_its_options_on(monkeypatch, tmp_path):
     (["compare", "--methods", "random-counts"], "add ir to the methods"),
     (["predict", "absent", "--after", "x"], "no run in absent"),
     (["predict", "absent", "--before", __file__, "--after", "x"], "is a file, not a text"),
-    (["predict", "absent", "--after", "x", "--output", "a.xls"], "must end in .csv or .jsonl"),
+    (["predict", "absent", "--after", "x", "--output", "a.xls"], "must end in .csv, .jsonl or .html"),
     (["train", "--set", "lr=1e-3", "--output", "X"], "did you mean 'learning_rate'?"),
     (["train", "--set", "bs", "--output", "X"], "such as batch_size=..."),
     (["memory", "--set", "r=8"], "did you mean 'rank'?"),

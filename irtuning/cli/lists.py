@@ -1,0 +1,68 @@
+"""The commands that list what can be chosen: methods, models and settings."""
+
+import dataclasses
+import math
+from inspect import signature
+
+from irtuning.cli import options as opt
+from irtuning.cli.commands import train
+from irtuning.method.registry import METHODS
+from irtuning.models.loading import load_shape, resolve
+from irtuning.training.config import RunConfig, allowed, comments
+
+
+def methods(as_json: opt.Json = False) -> None:
+    """List the methods with their options, defaults and allowed values.
+
+    An option is written after the name, as in ir:variant=exact:splits=2. Wherever a command takes a method, it also
+    takes a strategy class of your own, written as FILE.py:Class.
+    """
+    texts = {name: " ".join(kind.__doc__.partition("\n\n")[0].split()) for name, kind in METHODS.items()}
+    for name, kind in METHODS.items():
+        options = [f"{f.name}={f.default}" for f in dataclasses.fields(kind) if f.type in (int, float, str)]
+        texts[name] += f" [{' '.join(options)}]"
+    width = max(map(len, texts)) + 1
+    lines = [f"{name + ':':<{width}} {text}" for name, text in texts.items()]
+    opt.show(texts, as_json, "\n".join([*lines, "", "The options:", *_options()]))
+
+
+def _options() -> list[str]:
+    """Return a line for each option of a method: its name, meaning, allowed values, and the methods that have it."""
+    lines = {}
+    for name, kind in METHODS.items():
+        meanings = comments(kind)
+        for field in dataclasses.fields(kind):
+            low, high = kind.limits.get(field.name, (0, 0))
+            values = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}" if high else ""
+            values = " or ".join(kind.forms) if field.name == "score" else values
+            meaning = meanings.get(field.name, "see its class") + (f" ({values})" if values else "")
+            lines.setdefault(f"{field.name:<14} {meaning}", []).append(name)
+    return [f"{line}: {'all' if len(names) == len(METHODS) else ', '.join(names)}" for line, names in lines.items()]
+
+
+def models(as_json: opt.Json = False) -> None:
+    """List the models that have a name, as `irtuning models`. Others are named by Hub id (owner/name) or folder."""
+    import pandas
+    from irtuning.models.catalog import MODELS, model_names
+    rows = {}
+    for name in model_names():
+        shape, source = load_shape(name), resolve(name)
+        weights = "random, for tests" if source.random_weights else "part of this package"
+        rows[name] = {"layers": shape.num_hidden_layers, "width": shape.hidden_size, "input": source.form,
+                      "batch_size": source.settings["batch_size"],
+                      "weights": source.path if name in MODELS else weights}  # fmt: skip
+    table = pandas.DataFrame(rows).T
+    opt.show(rows, as_json, f"{table.to_string(index_names=False)}\nOr give a Hub id (owner/name) or a local folder.")
+
+
+def settings(model: opt.Model = "mini", as_json: opt.Json = False) -> None:
+    """List what --set takes, with the values and their meaning.
+
+    None stands for a value that is chosen when training starts. Example: irtuning settings --model smollm2-135m.
+    """
+    of_model, options = resolve(model).settings, {*signature(train).parameters, "counts"}
+    fields = [f for f in dataclasses.fields(RunConfig) if f.name not in options]
+    values = {f.name: of_model.get(f.name, f.default) for f in fields}
+    meanings = comments(RunConfig)
+    lines = [f"{f.name:<18} {values[f.name]!s:<8} {allowed(f.name)}: {meanings.get(f.name, '')}" for f in fields]
+    opt.show(values, as_json, "\n".join(lines))
