@@ -87,8 +87,7 @@ def predict_memory(
     adapter = adapter if strategy.scope == "adapters" else None
     values = {key: options.get(key, own.get(key)) for key in ADAPTER_SETTINGS} if adapter else {}
     options = tuple((key, tuple(value) if isinstance(value, list) else value) for key, value in values.items())
-    base = tuple(name for name, used in (("4bit", quantize == "4bit"), ("float8", "float8" in speed)) if used)
-    micro = batch // accumulation
+    base, micro = ("4bit",) * (quantize == "4bit") + ("float8",) * ("float8" in speed), batch // accumulation
     setting = Setting(model, adapter, options, micro, length, checkpointing, precision, padded, labels, base)
     chosen, ever = layers_that_learn(strategy, load_shape(model).num_hidden_layers)
     parts = bytes_by_part(setting, chosen, ever, accumulation)
