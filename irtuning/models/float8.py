@@ -100,6 +100,5 @@ def freeze_in_float8(model: nn.Module) -> None:
                              "of 16; leave it out of speed")  # fmt: skip
     for parent, name, linear in linears:
         setattr(parent, name, Float8Linear(linear))
-    frozen = {buffer for module in model.modules() if isinstance(module, Float8Linear) for buffer in module.buffers()}
-    # every process of a DDP run has made the same weights, and gloo cannot send float8
-    model._ddp_params_and_buffers_to_ignore = [name for name, buffer in model.named_buffers() if buffer in frozen]
+    ours = [name for name, _ in model.named_buffers() if name.endswith((".numbers", ".scales"))]
+    model._ddp_params_and_buffers_to_ignore = ours  # each process has made the same ones, and gloo cannot send float8
