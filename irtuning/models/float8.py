@@ -101,3 +101,5 @@ def freeze_in_float8(model: nn.Module) -> None:
     while linears:  # one by one, so that each weight of the base is freed when its float8 one exists
         parent, name, linear = linears.pop()
         setattr(parent, name, Float8Linear(linear))
+    ours = [name for name, _ in model.named_buffers() if name.endswith((".numbers", ".scales"))]
+    model._ddp_params_and_buffers_to_ignore = ours  # each process has made the same ones, and gloo cannot send float8

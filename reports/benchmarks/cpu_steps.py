@@ -17,15 +17,16 @@ from transformers import DataCollatorWithPadding
 
 import irtuning.training.build
 from irtuning.companion.paths import REPOSITORY
-from irtuning.training import resume
 from irtuning.training.record import provenance, write_text
+from irtuning.training.resume import ResumableTrainer
 from irtuning.training.run import train
+from irtuning.training.trainer import LayerwiseTrainer
 
 WARM = 4
 PADDED = partial(DataCollatorWithPadding, padding="max_length", max_length=160)
 VARIANTS = {
     "as it is": nullcontext,
-    "modules walked and operations counted at each step": lambda: patch.object(resume, "few_walks", lambda trainer: nullcontext()),
+    "modules walked and operations counted at each step": lambda: patch.object(ResumableTrainer, "train", LayerwiseTrainer.train),
     "padded to 160 tokens": lambda: patch.object(
         irtuning.training.build, "DataCollatorWithPadding", lambda tokenizer, **_: PADDED(tokenizer)
     ),

@@ -21,8 +21,8 @@ from irtuning.method.registry import METHODS
 from irtuning.models.adapters import BottleneckConfig
 
 ADAPTERS = ("LoRA", "DoRA", "bottleneck", "other peft tuners", "full parameters")
-WAYS = ("classification", "causal LM", "accumulation", "checkpointing", "compile", "DDP", "resume", "memory prediction",
-        "unit=block", "FSDP, DeepSpeed")  # fmt: skip
+WAYS = ("classification", "causal LM", "accumulation", "checkpointing", "compile", "float8", "DDP", "resume",
+        "memory prediction", "unit=block", "FSDP, DeepSpeed")  # fmt: skip
 STEPS = 4
 SETTINGS = {"corpus": "synthetic", "model": "tiny-random", "dropout": 0.0, "batch_size": 8, "max_steps": STEPS,
             "eval_every": STEPS, "max_length": 32, "device": "cpu", "warmup_steps": 0}  # fmt: skip
@@ -35,6 +35,8 @@ def expected(method, adapter, way):
     """`works`, `refused` or, in words, why the question does not arise."""
     if (METHODS[method].scope == "parameters") != (adapter == "full parameters"):
         return "not applicable"
+    if way == "float8" and adapter == "full parameters":  # nothing is frozen for a whole run
+        return "refused"
     if way == "FSDP, DeepSpeed" or (way == "unit=block" and not METHODS[method].blocks):
         return "refused"
     return "works"
@@ -136,6 +138,11 @@ def attempt(method, adapter, way, folder, monkeypatch):
         compile_with = torch.compile  # the same graphs without machine code, which would take minutes
         monkeypatch.setattr(torch, "compile", lambda forward: compile_with(forward, backend="aot_eager"))
         assert_equal_steps(run_of(method, adapter, folder, speed=("compile",)), method, adapter, folder)
+    elif way == "float8":
+        steps = run_of(method, adapter, folder, speed=("float8",))["train"]["steps"]
+        first, exact = steps[0]["loss"], plain(method, adapter, folder)[0]["loss"]
+        assert first != exact and first == pytest.approx(exact, rel=0.02)  # later, other layers may learn
+        assert all(math.isfinite(row["gradient_norm"]) for row in steps)
     elif way == "DDP":
         records = train_together(2, given)
         assert records[0]["train"]["steps"] == records[1]["train"]["steps"]
@@ -154,7 +161,8 @@ PATHS += [("ist", "DoRA", "checkpointing"),
           ("ir-cosine", "other peft tuners", "resume"), ("ir-weight", "LoRA", "unit=block"),
           ("rst", "bottleneck", "accumulation"), ("lisa", "full parameters", "resume"), ("ist", "LoRA", "unit=block"),
           ("full-ft", "full parameters", "causal LM"), ("last-k", "other peft tuners", "memory prediction"),
-          ("lisa", "full parameters", "unit=block"), ("random-counts", "bottleneck", "causal LM")]  # fmt: skip
+          ("lisa", "full parameters", "unit=block"), ("random-counts", "bottleneck", "causal LM"),
+          ("ist", "DoRA", "float8"), ("full-ft", "full parameters", "float8")]  # fmt: skip
 
 
 def check(method, adapter, way, folder, monkeypatch):
@@ -174,6 +182,14 @@ def test_a_cell_of_each_path_is_as_the_guide_says(method, adapter, way, tmp_path
 @pytest.mark.parametrize(("method", "adapter", "way"), CELLS)
 def test_every_cell_is_as_the_guide_says(method, adapter, way, tmp_path, monkeypatch):
     check(method, adapter, way, tmp_path, monkeypatch)
+
+
+def test_two_processes_train_with_a_base_in_float8_as_one(tmp_path):
+    given = configuration("ir", "LoRA", tmp_path) | {"speed": ("float8",)}
+    (one, same), alone = train_together(2, given), train(**given, progress=False).record
+    assert one["train"]["steps"] == same["train"]["steps"]
+    first, expected = one["train"]["steps"][0], alone["train"]["steps"][0]
+    assert first["layers"] == expected["layers"] and first["loss"] == pytest.approx(expected["loss"], abs=1e-5)
 
 
 def test_a_tuner_whose_memory_cannot_be_traced_is_refused(tmp_path):

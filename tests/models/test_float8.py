@@ -1,11 +1,14 @@
 """A frozen base in float8: products near the exact ones, one copy of the weights, the adapters untouched."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from conftest import make_classifier, make_examples
 from torch import nn
 
-from irtuning import InputError, add_adapter, find_layers
+from irtuning import InputError, add_adapter, find_layers, predict_memory
+from irtuning.memory.estimate import trace_setting
 from irtuning.models.adapters import adapted_classifier
 from irtuning.models.float8 import Float8Linear, freeze_in_float8
 from irtuning.models.speed import accelerate
@@ -70,3 +73,20 @@ def test_what_cannot_be_multiplied_in_float8_is_refused():
     freeze_in_float8(quantized)
     with pytest.raises(InputError, match="Float8Linear: the base is quantized already"):
         freeze_in_float8(quantized)
+    with pytest.raises(InputError, match="FourBitLinear: the base is quantized already; use quantize=none"):
+        predict_memory("tiny-random", batch=2, length=16, quantize="4bit", speed=["float8"])
+    with pytest.raises(InputError, match="no frozen nn.Linear"):
+        predict_memory("tiny-random", "full-ft", batch=2, length=16, speed=["float8"])
+
+
+def test_a_gpu_below_capability_8_9_is_refused_but_memory_is_predicted_beside_one(monkeypatch):
+    before = predict_memory("tiny-random", batch=2, length=17, speed=["float8"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA A100")
+    for capability in ((8, 0), (9, 0)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda found=capability: found)
+        model = add_adapter(make_classifier(hidden_size=32, intermediate_size=64), "lora", r=2)
+        with nullcontext() if capability == (9, 0) else pytest.raises(InputError, match="A100 cannot multiply .* 8.9"):
+            freeze_in_float8(model)
+        trace_setting.cache_clear()
+        assert predict_memory("tiny-random", batch=2, length=17, speed=["float8"]) == before
