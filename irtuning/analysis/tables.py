@@ -13,7 +13,8 @@ METRICS = ("macro_f1", "macro_precision", "macro_recall", "auprc", "accuracy")
 KEYS = ("corpus", "model", "method", "fold", "seed")
 UNITS = {"bytes": "MiB", "gib": "GiB", "ms": "ms", "seconds": "s"}  # by the last word of a column's name
 # A run's title names what differs from these usual values, in these words.
-USUAL = {"adapter": ("lora", "{}"), "head": ("learns", "head {}"), "train_share": (1.0, "{:.0%} of train")}
+USUAL = {"adapter": ("lora", "{}"), "head": ("learns", "head {}"), "train_share": (1.0, "{:.0%} of train"),
+         "backward": ("exact", "backward={}"), "idle": ("keep", "idle={}")}  # fmt: skip
 
 
 def runs_table(records: Sequence[dict], split: str = "validation") -> pandas.DataFrame:

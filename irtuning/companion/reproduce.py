@@ -23,7 +23,6 @@ from irtuning.comparison.workers import cores
 from irtuning.corpora.sources import locate
 from irtuning.errors import InputError
 from irtuning.memory.predict import memory_table
-from irtuning.method.registry import METHODS
 from irtuning.training.record import RECORD, provenance, write_text
 
 logger = logging.getLogger(__name__)
@@ -102,7 +101,7 @@ def check(companion: Companion) -> None:
     # Jupyter replaces a bare `python` by this one
     if os.path.isabs(program) and Path(program).parent != Path(sys.executable).parent:
         raise InputError(f"the Jupyter kernel named python3 is another environment's, {program}; {cure}")
-    memory_table("llama-3.1-8b", methods=METHODS)  # notebook 3 predicts it for every method, also for a new one
+    memory_table("llama-3.1-8b")  # notebook 3 predicts it for every method, also for a new one
 
 
 def execute(name: str, folder: Path, parameters: dict, update: bool = False) -> float:

@@ -43,3 +43,17 @@ def test_steps_at_8b_have_one_row_for_each_setting_and_every_method_and_adapter_
     assert ist["step_ms_mean"] > 1.2 * ist["step_ms"]  # it measures layers between steps
     again = [row["step_ms"] / row["earlier_ms"][0] - 1 for row in record["rows"] if row.get("earlier_ms")]
     assert len(again) == 20 and 0 < max(map(abs, again)) < 0.06  # two cards of one kind
+
+
+def test_gradients_with_skipped_layers_are_the_exact_ones_above_them_and_have_their_measured_cosine_below():
+    record, _ = measurement("skip_bias")
+    assert [row["model"] for row in record["rows"]] == ["mini", "smollm2-135m-q4"]
+    for row in record["rows"]:
+        kinds = [choice["choice"] for choice in row["choices"]]
+        assert kinds == ["ir", "random", "random"] and len({len(choice["layers"]) for choice in row["choices"]}) == 1
+        for choice in row["choices"]:
+            layers = choice["layers"]
+            above = [row["depth"] - layer == len(layers) - place for place, layer in enumerate(layers)]  # none is skipped above
+            for batch in choice["cosine"]:
+                assert len(batch) == len(layers) and all(-1 <= value < 1.0001 for value in batch)  # summed in float32
+                assert all((value > 0.9999) == exact for value, exact in zip(batch, above, strict=True))

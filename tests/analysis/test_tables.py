@@ -50,6 +50,7 @@ def test_titles_tell_what_sets_runs_apart_and_corpora_get_rows_of_their_own():
     base = record("ir", 0.5)["run"]["config"]
     assert run_title(base) == "ir" and run_title(base | {"adapter": "dora"}) == "ir, dora"
     assert run_title(base | {"head": "frozen", "train_share": 0.25}) == "ir, head frozen, 25% of train"
+    assert run_title(base | {"backward": "skip", "idle": "drop"}) == "ir, backward=skip, idle=drop"
     runs = folds("ir", (0.5, 0.6)) + folds("ir", (0.1, 0.2), corpus="arxivedits", max_steps=4)
     table = summary_table(runs)
     assert table.macro_f1["argrewrite", "ir"] == pytest.approx(0.55) and len(table) == 2

@@ -12,6 +12,7 @@ from irtuning.companion.experiments import Companion
 from irtuning.companion.paths import NOTEBOOKS, REPOSITORY, Folders
 from irtuning.companion.profiles import PROFILES, missing, profile_parameters
 from irtuning.errors import InputError
+from irtuning.memory import predict
 from irtuning.method import registry
 from irtuning.method.strategies import Strategy
 from irtuning.training.record import write_text
@@ -54,7 +55,7 @@ def test_a_method_that_was_added_is_predicted_before_anything_runs(monkeypatch):
             return [step % 2]
 
     monkeypatch.setattr(registry, "METHODS", METHODS := dict(registry.METHODS))
-    monkeypatch.setattr(reproduction, "METHODS", METHODS)
+    monkeypatch.setattr(predict, "METHODS", METHODS)
     registry.register(Added)
     reproduction.check(Companion.open("quick"))
     Added.worst_case = lambda self, count: ([count], [count])

@@ -1,5 +1,6 @@
 """Predicted memory, against hand counts, full depth, and what a GPU measured."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -41,11 +42,13 @@ def test_llama_parts_are_the_hand_count():
     assert (half.layers, half.lowest_layer, half.peak_bytes / GIB) == (16, 16, pytest.approx(29.1, rel=0.02))
 
 
-@pytest.mark.parametrize("method", ["ir", "last-k", "full-ft", "lisa", "bottleneck"])
+@pytest.mark.parametrize("method", ["ir", "last-k", "full-ft", "lisa", "bottleneck", "skip"])
 def test_few_layers_tell_what_full_depth_does(method, monkeypatch):
     more = {"checkpointing": method in ("last-k", "lisa")}
     if method == "bottleneck":
         method, more = "ir", {"min_layer": 5, "adapter": "bottleneck"}
+    if method == "skip":
+        method, more = "rst", {"backward": "skip"}
     calls, original = [], estimate.bytes_by_part
     monkeypatch.setattr(estimate, "bytes_by_part", lambda *given: calls.append(given) or original(*given))
     found = predict_memory("mini", method, batch=16, length=128, **more)
@@ -53,6 +56,23 @@ def test_few_layers_tell_what_full_depth_does(method, monkeypatch):
     at_peak = highest(list(trace_layers(setting, 12, chosen)[2].values())).sum()
     moving = found.gradients + found.activations + found.temporary - LIBRARY_BYTES
     assert moving == pytest.approx(at_peak, abs=16 * 128 * 256 * 2)  # of some 40 MiB: one layer's output, at the edges
+    if "backward" in more:  # the layers that learn cost as much wherever they lie
+        near, far = (highest(list(trace_layers(setting, 12, [0, i])[2].values())).sum() for i in (1, 6))
+        assert near == far == pytest.approx(at_peak, abs=16 * 128 * 256 * 4) and chosen == [0, 11]
+
+
+def test_skipped_layers_keep_no_activations_and_idle_ones_no_state():
+    exact, skip = (predict_memory(**LLAMA, method="rst", backward=how) for how in ("exact", "skip"))
+    full = predict_memory(**LLAMA, method="full").activations
+    assert skip.activations < 0.3 * exact.activations and exact.activations > 0.7 * full  # 4 of 32 layers
+    state = {how: predict_memory(**LLAMA, method="rst", idle=how).optimizer_state for how in ("keep", "drop", "offload")}
+    layer = 32 * (4 * 4096 + 14336 + 4096 + 2 * 1024 + 14336 + 4096)  # weights, see above; two numbers of 4 bytes each
+    counters = 512 * 10 * 28  # the numbers of steps of 10 tensors a layer
+    assert state["keep"] - state["offload"] == state["keep"] - state["drop"] == 8 * 28 * layer + counters
+    measured = {how: predict_memory(**SMALL, method="probe", idle=how).optimizer_state for how in ("keep", "drop")}
+    assert measured["drop"] == measured["keep"]  # all layers are measured at the costliest step, which makes no state
+    with pytest.raises(InputError, match="backward=skip needs layers that add to their input"):
+        predict_memory("roberta-base", "rst", backward="skip")
 
 
 def test_more_layers_tokens_and_examples_need_more_and_checkpointing_less():
@@ -107,7 +127,8 @@ def test_bad_input_is_named():
         "llama-9": {"model": "llama-9"}, "not known offline": {"model": "nobody/unknown-model"}, "depth": {"depth": 3},
         "batch is 0": {"batch": 0}, "length is 0": {"length": 0}, "'irr'": {"method": "irr"}, "ia4": {"adapter": "ia4"},
         "min_layer": {"min_layer": 11}, "share": {"share": 0.5}, "multiple": {"batch": 6, "accumulation": 4},
-        "context": {"length": 4096}, "precision": {"precision": "int8"}}  # fmt: skip
+        "context": {"length": 4096}, "precision": {"precision": "int8"},
+        "backward is 'skp'": {"backward": "skp"}, "idle is 'swap'": {"idle": "swap"}}  # fmt: skip
     for named, change in cases.items():
         with pytest.raises(InputError, match=named):
             predict_memory(**({"model": "mini", "method": "ir", "batch": 4, "length": 64} | change))
@@ -142,19 +163,20 @@ def test_a_strategy_of_ones_own_is_predicted_as_class_and_as_instance(monkeypatc
 
 
 def test_runs_are_predicted_from_their_configurations():
-    same = {"accumulation": 2, "rank": 8, "checkpointing": True}
+    same = {"accumulation": 2, "rank": 8, "checkpointing": True, "backward": "skip", "idle": "drop"}
     config = RunConfig(model="phi-2", method="last-k", share=0.25, batch_size=8, **same)
-    prepared = prepare(config, load=False, on_device="cuda")
+    prepared = prepare(config, on_device="cuda")
     direct = predict_memory("phi-2", "last-k:share=0.25", batch=8, **same)
     assert prepared.predicted_memory() == direct and direct.length == 256
     with pytest.raises(InputError, match="quantize"):
-        prepared.predicted_memory(quantize="4bit")
+        dataclasses.replace(prepared, config=dataclasses.replace(prepared.config, quantize="4bit")).predicted_memory()
 
 
 def test_table_figure_and_command_show_the_same_numbers():
     def memory(*words):
         return CliRunner().invoke(app, ["memory", "--model", "tiny-random", "--batch", "4", "--length", "48", *words])
 
+    assert memory_table(**SMALL).method.tolist() == [m for m in METHODS if m not in ("fixed", "transplant")]
     table = memory_table(**SMALL, methods=("full", "ir", "last-k"))
     assert (table[list(PARTS)].sum(axis=1) == table.peak_bytes).all()
     stacks = memory_parts(table).axes[0].containers
