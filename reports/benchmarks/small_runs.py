@@ -3,11 +3,13 @@
 Run `python reports/benchmarks/small_runs.py --data FOLDER`. Each case has a number of workers and a way to run a step.
 All workers first make a short run, which imports packages, starts CUDA and compiles. Then each makes timed runs,
 of IR-Tuning and of Full PEFT in turn, evaluation included. A row is written as soon as its case ends. `profile` counts
-the kernels of a step of one run and the time that the GPU is busy with them.
+the kernels of a step of one run and the time that the GPU is busy with them. With NVIDIA's multi-process service
+(`nvidia-cuda-mps-control -d`, and CUDA_MPS_PIPE_DIRECTORY set) kernels of several processes run at the same time.
 """
 
 import functools
 import json
+import os
 import time
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from irtuning.training.run import train
 PATH = REPOSITORY / "reports" / "benchmarks" / "small_runs.json"
 COMMON = {"model": "smollm2-135m-q4", "form": "marked", "rank": 32, "batch_size": 16, "learning_rate": 1e-3}
 CASES = {  # name: workers on the GPU, speed, mode of torch.compile
+    "12 plain": (12, (), None), "14 plain": (14, (), None), "12 uncast": (12, ("uncast",), None),
     "8 plain": (8, (), None), "16 plain": (16, (), None), "16 uncast": (16, ("uncast",), None),
     "8 compiled": (8, ("uncast", "compile"), None), "16 compiled": (16, ("uncast", "compile"), None),
     "1 graphs": (1, ("uncast", "compile"), "reduce-overhead"), "8 graphs": (8, ("uncast", "compile"), "reduce-overhead"),
@@ -57,7 +60,7 @@ def case_row(name: str, corpus: Corpus, steps: int, rounds: int) -> dict:
     took, losses = together(workers * rounds, steps) if not any(isinstance(f, Exception) for f in first) else (0, first)
     errors = [repr(loss)[:300] for loss in losses if isinstance(loss, Exception)]
     held = torch.cuda.mem_get_info() if torch.cuda.is_available() else (0, 0)
-    return {"case": name, "workers": workers, "speed": list(speed), "mode": mode, "steps": steps, "runs": len(losses),
+    return {"case": name, "mps": "CUDA_MPS_PIPE_DIRECTORY" in os.environ, "workers": workers, "speed": list(speed), "mode": mode, "steps": steps, "runs": len(losses),
             "warm_s": warm, "timed_s": took, "steps_per_second": 0 if errors else len(losses) * steps / took,
             "gpu_gib_held_by_all": (held[1] - held[0]) / 2**30, "cores": cores(), "errors": errors[:1],
             "losses": [] if errors else losses[:2], "settings": COMMON, "meta": provenance()}  # fmt: skip
@@ -99,7 +102,8 @@ def profile_step(data: Path | None = None, case: str = "1 plain", wait: int = 30
     _, speed, mode = CASES[case]
     seen = Profiled(wait, active)
     one_run(load_corpus("iterater", data), 0, wait + active + 10, speed, mode, (seen,))
-    kernels = [e for e in seen.profiler.events() if e.device_type == torch.autograd.DeviceType.CUDA]
+    kernels = [e for e in seen.profiler.events() if e.device_type == torch.autograd.DeviceType.CUDA
+               and not e.name.startswith("ProfilerStep")]
     by_name: dict[str, list[float]] = {}
     for event in kernels:
         by_name.setdefault(event.name[:80], []).append(event.time_range.elapsed_us())
