@@ -22,7 +22,8 @@ from irtuning.training.record import read_record
 
 logger = logging.getLogger(__name__)
 KINDS = {"rank": int, "alpha": int, "dropout": float, "width": int, "share": float, "accumulation": int, "labels": int,
-         "precision": str, "padded": bool, "backward": str, "idle": str, "target_modules": tuple[str, ...]}  # fmt: skip
+         "precision": str, "padded": bool, "backward": str, "idle": str, "target_modules": tuple[str, ...],
+         "quantize": str, "speed": tuple[str, ...]}  # fmt: skip
 
 
 def corpus(
@@ -196,7 +197,7 @@ def memory(
     No weights are needed: --model also takes a config.json. For a method that draws its layers, the worst draw counts:
     the most layers, with the lowest one among them. A higher --min-layer ends backpropagation earlier and saves memory.
     --set takes rank, alpha, dropout, width, share, accumulation, labels, precision (bf16 or fp32), padded (true or
-    false), target_modules, backward (exact or skip) and idle (keep, drop or offload).
+    false), target_modules, backward (exact or skip), idle (keep, drop or offload), quantize (4bit) and speed (float8).
 
     \b
     irtuning memory --model llama-3.1-8b --method last-k --set share=0.25 --batch 16 --length 256 --gpu 24GB

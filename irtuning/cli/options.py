@@ -10,7 +10,7 @@ import typer
 
 from irtuning.corpora.load import corpus_names
 from irtuning.errors import InputError
-from irtuning.training.processes import is_first
+from irtuning.method.processes import is_first
 from irtuning.method.registry import as_strategy
 from irtuning.models.loading import resolve
 from irtuning.training.config import RunConfig, parse_settings

@@ -16,13 +16,12 @@ from irtuning.analysis.tables import chosen, mean_share, summary_table
 from irtuning.comparison.workers import cores, outcomes
 from irtuning.corpora.base import Corpus
 from irtuning.errors import InputError
-from irtuning.method.processes import world_size
+from irtuning.method.processes import is_first, world_size
 from irtuning.method.registry import METHODS, as_strategy, method_text
 from irtuning.method.strategies import Strategy
 from irtuning.models.loading import MINI, RANDOM
 from irtuning.training.config import RunConfig
 from irtuning.training.prepare import available_device, corpus_of, prepare
-from irtuning.training.processes import is_first
 from irtuning.training.record import has_record, new_folder, read_record, write_record
 from irtuning.training.run import finished_run, train
 

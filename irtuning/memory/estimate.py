@@ -11,11 +11,13 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from transformers import AutoModelForSequenceClassification
 
 from irtuning.errors import InputError
+from irtuning.memory.four_bit import freeze_in_four_bits
 from irtuning.memory.tracing import ACTIVATIONS, BLOCK, GRADIENTS, TEMPORARY, Segment, highest, rounded, trace_step
 from irtuning.method.layers import candidate_layers, find_layers, let_backprop_end_early
 from irtuning.method.strategies import Strategy
 from irtuning.models.adapters import adapted_classifier
 from irtuning.models.backward import skip_backward
+from irtuning.models.float8 import freeze_in_float8
 from irtuning.models.loading import load_shape, position_limit, resolve, with_depth
 
 LIBRARY_BYTES = 2 * 32 * 2**20  # cuBLAS's workspace on Hopper GPUs, one for the forward and one for the autograd thread
@@ -38,6 +40,7 @@ class Setting:
     padded: bool
     labels: int
     backward: str = "exact"
+    base: tuple[str, ...] = ()  # what is done to the frozen base: 4bit, float8
 
 
 def layers_that_learn(strategy: Strategy, depth: int) -> tuple[list[int], list[int]]:
@@ -119,6 +122,8 @@ def trace_layers(setting: Setting, depth: int, chosen: list[int]) -> tuple[np.nd
         if setting.length > (limit := position_limit(model) or setting.length):
             raise InputError(f"length {setting.length} is beyond {setting.model}'s context of {limit} tokens")
         model = adapted_classifier(model, setting.adapter, checkpointing=setting.checkpointing, **dict(setting.options))
+    for name in setting.base:
+        {"float8": freeze_in_float8, "4bit": freeze_in_four_bits}[name](model)
     layers = find_layers(model)
     inside = {id(t) for t in _tensors(layers)}
     outside, layer = _weights(t for t in _tensors(model) if id(t) not in inside), _weights(_tensors(layers[1]))

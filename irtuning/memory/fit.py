@@ -1,5 +1,7 @@
 """Predictions of what fits a GPU: a setting, the largest batch and the lowest layer."""
 
+import bisect
+import itertools
 import re
 from collections.abc import Mapping
 
@@ -23,16 +25,9 @@ def largest_batch(gpu_bytes: int, model: str = "mini", method="ir", adapter: str
     def peak(size: int) -> int:
         return predict_memory(model, method, adapter, size * accumulation, **settings).peak_bytes
 
-    if peak(1) > room:
-        return 0
-    low, high = 1, 8
-    while peak(high) <= room:
-        low, high = high, 8 * high
-    while high - low > 1:  # memory grows almost linearly, so interpolation needs few traces
-        share = (room - peak(low)) / (peak(high) - peak(low))
-        middle = min(max(low + int(share * (high - low)), low + 1), high - 1)
-        low, high = (middle, high) if peak(middle) <= room else (low, middle)
-    return low * accumulation
+    doubled = (2**power for power in itertools.count())
+    too_large = next(size for size in doubled if peak(size) > room)
+    return bisect.bisect(range(1, too_large), room, key=peak) * accumulation
 
 
 def lowest_layer_that_fits(gpu_bytes: int, model="mini", method="ir", adapter="lora", **settings) -> int | None:

@@ -16,6 +16,11 @@ def world_size() -> int:
     return distributed.get_world_size() if connected else int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def is_first() -> bool:
+    """Return whether this process is the one that writes files. It is true without a launcher."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def refuse_sharding(fsdp: object = None, deepspeed: object = None, devices: int = 1) -> None:
     """Raise InputError if FSDP, DeepSpeed or DataParallel is asked for, by argument or by `accelerate launch`."""
     for name, asked in (("FSDP", fsdp), ("DeepSpeed", deepspeed), ("DataParallel", devices > 1)):

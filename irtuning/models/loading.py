@@ -107,7 +107,7 @@ def load_classifier(
 ) -> "PreTrainedModel":  # fmt: skip
     """Return the model as a sequence classifier over `labels`. Its head is random, so set the seed before.
 
-    Weights come from safetensors files alone, in `fp32` or `bf16`, or quantized to `8bit` or `4bit`. No code is loaded.
+    Weights come from safetensors files alone, in `fp32` or `bf16`, or quantized to `4bit`. No code is loaded.
     InputError is raised where it cannot be loaded, lacks some of its weights, or needs bitsandbytes.
     """
     import torch
@@ -125,9 +125,9 @@ def load_classifier(
     options = names | {"dtype": torch.bfloat16 if precision == "bf16" else torch.float32, "revision": source.revision}
     if quantize != "none":
         if not is_bitsandbytes_available():
-            raise InputError(f"quantize={quantize} needs bitsandbytes: pip install 'irtuning[quantize]'")
-        four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16}
-        options["quantization_config"] = BitsAndBytesConfig(**(four if quantize == "4bit" else {"load_in_8bit": True}))
+            raise InputError(f"quantize={quantize} needs bitsandbytes: pip install 'irtuning[4bit]'")
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
     if source.name == MINI:
         logging.disable_progress_bar()  # it loads in an instant
     with ExitStack() as at_end, _reading(source):
@@ -136,6 +136,9 @@ def load_classifier(
         model, report = AutoModelForSequenceClassification.from_pretrained(
             source.path, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
             ignore_mismatched_sizes=True, **options)  # a head over other labels; other mismatches are an error below
+    for module in model.modules():  # on some CPUs bitsandbytes repacks weights when it first evaluates, and through
+        if hasattr(module, "support_avx512bf16_for_cpu"):  # that form no gradient passes (bitsandbytes 0.50)
+            module.support_avx512bf16_for_cpu = False
     _renew_head(model, source, report)
     for settings in (model.config, model.config.get_text_config()):  # the text's may be inside the model's
         settings.pad_token_id = tokenizer.pad_token_id

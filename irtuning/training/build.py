@@ -25,7 +25,7 @@ from irtuning.training.metrics import balanced_weights, score
 from irtuning.training.prepare import Prepared
 from irtuning.training.record import versions
 from irtuning.training.resume import Checkpoints, Progress, ResumableTrainer, unfinished_folder
-from irtuning.training.speed import accelerate
+from irtuning.models.speed import accelerate
 
 
 @dataclass

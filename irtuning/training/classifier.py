@@ -24,6 +24,7 @@ from irtuning.models.prompts import encode
 from irtuning.training.metrics import score
 from irtuning.training.prepare import available_device
 from irtuning.training.record import read_record, write_text
+from irtuning.models.speed import accelerate
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class RevisionClassifier:
                 stored = load_file(folder / "adapter" / "adapter_model.safetensors")
                 with no_rename_warning():
                     model = PeftModel.from_pretrained(base, folder / "adapter")
+                accelerate(model, {"float8"} & set(config["speed"] or ()))  # as it was trained
                 missing = get_peft_model_state_dict(model, save_embedding_layers=False).keys() - stored.keys()
             if missing:
                 raise InputError(f"the weights in {folder} lack {min(missing)}; train the run again")

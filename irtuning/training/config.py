@@ -14,10 +14,10 @@ from irtuning.memory.predict import CHOICES as PREDICTED
 from irtuning.method.registry import as_strategy, method_text
 from irtuning.models.loading import ModelSource
 from irtuning.models.prompts import FORMS
-from irtuning.training.speed import ACCELERATIONS
+from irtuning.models.speed import ACCELERATIONS
 
 CHOICES = PREDICTED | {"head": ("learns", "frozen"), "class_weights": ("none", "balanced"), "device": ("auto", "cpu"),
-                       "quantize": ("none", "8bit", "4bit"), "form": FORMS}  # fmt: skip
+                       "form": FORMS}  # fmt: skip
 RANGES = {"learning_rate": "a number above 0 and below 1", "epochs": "more than 0",
           "dropout": "0 or more and below 1", "train_share": "more than 0, at most 1", "seed": "less than 2**32"}
 WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "tuple": "names with commas"}
@@ -26,7 +26,7 @@ OTHER_NAMES = {  # of settings, in other libraries
     "max_steps": "steps", "epochs": "num_epochs num_train_epochs", "accumulation": "gradient_accumulation_steps",
     "alpha": "lora_alpha", "dropout": "lora_dropout", "weight_decay": "wd", "warmup_steps": "warmup warmup_ratio",
     "clip": "max_grad_norm", "max_length": "length max_seq_length", "eval_every": "eval_steps", "quantize":
-    "load_in_4bit load_in_8bit", "checkpointing": "gradient_checkpointing", "precision": "fp16 bf16 dtype",
+    "load_in_4bit", "checkpointing": "gradient_checkpointing", "precision": "fp16 bf16 dtype",
     "speed": "torch_compile"}  # fmt: skip
 AT_LEAST = {"rank": 1, "width": 1, "batch_size": 1, "accumulation": 1, "max_length": 16, "seed": 0, "weight_decay": 0,
             "clip": 0, "max_steps": 1, "eval_every": 1, "warmup_steps": 0}  # fmt: skip
@@ -70,7 +70,7 @@ class RunConfig:
     precision: str | None = None  # of the frozen weights; None for bf16 on a GPU
     quantize: str = "none"  # the frozen weights, which needs bitsandbytes
     checkpointing: bool = False  # recompute the activations in the backward pass, which saves memory
-    speed: tuple[str, ...] | None = None  # uncast, compile or both, see `irtuning.training.speed`
+    speed: tuple[str, ...] | None = None  # some of float8, uncast, compile and recompute, see `irtuning.models.speed`
     backward: str = "exact"  # skip: layers that do not learn hand the gradient on as it is; cheaper, and approximate
     idle: str = "keep"  # the optimizer's state of layers that do not learn: kept, dropped or, in offload, on the host
     train_share: float = 1.0  # of the training examples, the same share of every class
@@ -112,6 +112,8 @@ class RunConfig:
         problems += [f"{n} is {v}, give a finite number" for n, v in floats.items() if not math.isfinite(v)]
         unknown_names = [name for name in config.speed or () if name not in ACCELERATIONS]
         problems += [f"speed is {name!r}, give some of {', '.join(ACCELERATIONS)}" for name in unknown_names]
+        if "recompute" in (config.speed or ()) and "compile" not in config.speed:
+            problems.append("speed has 'recompute' without 'compile', whose layers it is for; add compile")
         if problems:
             raise InputError("; ".join(problems))
         steps = config.max_steps or int(config.epochs * -(-examples // config.batch_size))

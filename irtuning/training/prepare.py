@@ -24,11 +24,10 @@ class Prepared:
     device: str  # cuda or cpu
 
     def predicted_memory(self) -> MemoryPrediction:
-        """Predict the peak GPU memory. InputError for quantized weights."""
+        """Predict the peak GPU memory."""
         run = self.config
-        if run.quantize != "none":
-            raise InputError(f"quantize is {run.quantize!r}, whose memory cannot be predicted; use none, or measure it")
-        names = (*ADAPTER_SETTINGS, "checkpointing", "accumulation", "precision", "backward", "idle")
+        names = (*ADAPTER_SETTINGS, "checkpointing", "accumulation", "precision", "backward", "idle", "speed",
+                 "quantize")  # fmt: skip
         options = {name: value for name in names if (value := getattr(run, name)) is not None}
         return predict_memory(run.model, self.strategy, run.adapter, run.batch_size, run.max_length, **options)
 

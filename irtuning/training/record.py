@@ -13,11 +13,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from irtuning import __version__
 from irtuning.errors import InputError
 
 SCHEMA, RECORD = 1, "record.json"
 BLOCKS = ("schema", "run", "train", "scores", "predictions", "meta")
-PACKAGES = ("irtuning", "torch", "transformers", "peft", "accelerate", "numpy", "scikit-learn")
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "scikit-learn")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -107,16 +108,10 @@ def provenance(device: str = "auto") -> dict:
         "peak_memory_kind": "GPU allocated by this run" if gpu else "resident, of the whole process so far"}
 
 
-def versions() -> dict[str, str | None]:
-    """Return the versions of Python and of the packages that decide a run's numbers."""
-    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def versions() -> dict[str, str]:
+    """Return the versions of Python, of this package, and of the others that decide a run's numbers."""
+    own = {"python": platform.python_version(), "irtuning": __version__}
+    return own | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def _commit() -> str | None:

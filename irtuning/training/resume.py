@@ -7,11 +7,12 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from accelerate.utils import broadcast_object_list, wait_for_everyone
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -20,12 +21,10 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from irtuning.errors import InputError, differences
-from irtuning.method.processes import summed, world_size
+from irtuning.method.processes import is_first, summed, world_size
 from irtuning.training.callback import LayerwiseTuning
-from irtuning.training.processes import from_first, is_first, wait_for_all
 from irtuning.training.record import has_record
-from irtuning.training.speed import few_walks
-from irtuning.training.trainer import LayerwiseTrainer
+from irtuning.training.trainer import LayerwiseTrainer, few_walks
 
 logger = logging.getLogger(__name__)
 FORMAT, IDENTITY, TENSORS = 2, "identity.json", "tensors.safetensors"
@@ -63,6 +62,11 @@ def _remove_half_written(folder: Path) -> None:
     for path in folder.iterdir():
         if path.is_dir() and not (path.name.startswith("checkpoint-") or has_record(path)):
             shutil.rmtree(path)
+
+
+def from_first(make: Callable[[], object]) -> object:
+    """Call `make` in the first process only, and return its result in every process."""
+    return broadcast_object_list([make() if is_first() else None])[0]
 
 
 class Checkpoints:
@@ -221,7 +225,7 @@ class ResumableTrainer(LayerwiseTrainer):
         from_first(lambda: shutil.rmtree(self.checkpoints.new, ignore_errors=True))
         try:
             super()._save_checkpoint(model, trial)
-            wait_for_all()  # every process writes the state of its random generators
+            wait_for_everyone()  # every process writes the state of its random generators
             from_first(lambda: self.checkpoints.publish(step))
         except (OSError, RuntimeError, SafetensorError) as error:  # torch.save raises RuntimeError if the disk is full
             shutil.rmtree(self.checkpoints.new, ignore_errors=True)

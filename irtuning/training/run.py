@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from accelerate.utils import wait_for_everyone
 from safetensors import SafetensorError
 from transformers import TrainerCallback
 from transformers.integrations import get_available_reporting_integrations
@@ -18,13 +19,12 @@ from irtuning.corpora.base import SPLITS, Corpus
 from irtuning.errors import InputError, TrainingStopped, differences, unknown
 from irtuning.method.baselines import Transplant
 from irtuning.method.layers import find_layers
-from irtuning.method.processes import refuse_sharding, world_size
+from irtuning.method.processes import is_first, refuse_sharding, world_size
 from irtuning.method.registry import facts
 from irtuning.training.build import build, examples_each
 from irtuning.training.config import RunConfig
 from irtuning.training.metrics import score
 from irtuning.training.prepare import Prepared, prepare
-from irtuning.training.processes import is_first, wait_for_all
 from irtuning.training.record import SCHEMA, has_record, new_folder, provenance, read_record, write_record
 from irtuning.training.resume import ResumableTrainer, unfinished
 
@@ -84,7 +84,7 @@ def train(
     options = {"callbacks": callbacks, "report_to": report_to, "progress": progress and is_first()}
     options |= {"output": folder, "save_every": every}
     record = _fit_and_save(prepared, options) if folder and is_first() else _fit(prepared, options)[0]
-    wait_for_all()
+    wait_for_everyone()
     return Run(record, folder)
 
 

@@ -33,7 +33,7 @@ from irtuning.models.loading import checkpoint_layers
 from irtuning.companion.paths import REPOSITORY
 from irtuning.training.record import provenance, write_text
 from irtuning.method.selector import split_scores
-from irtuning.training.speed import accelerate
+from irtuning.models.speed import accelerate
 from irtuning.method.strategies import Strategy
 from irtuning.method.registry import make_strategy
 from irtuning.training.idle import IdleStates
@@ -42,6 +42,7 @@ from irtuning.training.trainer import LayerwiseTrainer
 PEAK_FLOPS = 788e12  # measured for bf16 matrix products on the H200
 WARM, TIMED = 8, 24
 COMPILED = "uncast,compile"
+FLOAT8 = f"float8,{COMPILED}"
 SHAPES = {  # configuration class and numbers, as in the config.json of each model
     "llama-3.1-8b": ("LlamaConfig", {"vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
                      "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 131072}),
@@ -109,6 +110,11 @@ def all_cases() -> list[Case]:
               Case("trajectory/plain", "trajectory", "trajectory", "", steps=200)]
     cases += [Case(f"all/checkpointing/{batch}x{length}", "reach", "all", "uncast", batch=batch, length=length, steps=6, checkpointing=True)
               for batch, length in ((64, 256), (256, 256), (512, 256), (16, 2048), (16, 8192))]
+    cases += [Case(f"{layers}/float8", "float8", layers, FLOAT8) for layers in ("scattered", "upper", "all")]
+    cases += [Case("all/float8/no-callback", "float8", "all", FLOAT8, callback=False),
+              Case("all/float8/again", "float8", "all", FLOAT8), Case("ir/float8", "float8", speed=FLOAT8, method="ir"),
+              *(Case(f"scattered/float8/checkpointing/{name}", "float8", speed=speed, checkpointing=True)
+                for name, speed in (("compile", FLOAT8), ("uncast", "float8,uncast")))]
     cases += [Case(f"{layers}/{adapter}/{name}", "adapters", layers, speed, adapter=adapter)
               for adapter, speeds in (("bottleneck", {"compile": COMPILED, "uncast": "uncast"}), ("dora", {"uncast": "uncast"}))
               for name, speed in speeds.items() for layers in ("scattered", "all")]

@@ -144,7 +144,7 @@ def test_a_record_made_on_a_gpu_is_read_where_there_is_none(tmp_path):
 
 def test_a_cluster_that_cannot_be_used_is_named(cluster, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
-        patch.setattr("irtuning.training.record._version", lambda package: "0.1")  # here; workers have their own
+        patch.setattr("irtuning.training.record.__version__", "0.1")  # here; workers have their own
         with pytest.raises(InputError, match=r"worker tcp://\S+ has irtuning [\d.]+, this process has 0\.1; install"):
             list(outcomes(truediv, [(1, 1)], scheduler=cluster.scheduler_address))
     assert workers.CONNECT_SECONDS <= 10

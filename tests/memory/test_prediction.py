@@ -35,6 +35,8 @@ def test_llama_parts_are_the_hand_count():
     parts = (found.weights, found.adapters, found.optimizer_state)
     assert parts == pytest.approx((2 * frozen, 4 * learns, 8 * learns), abs=2**20)
     assert found.peak_bytes == sum(getattr(found, part) for part in PARTS)
+    maps, rows = layer - 2 * 4096, 2 * 4096 + 2 * 1024 + 2 * 14336 + 4096  # a byte each, and a scale for each output
+    assert found.weights - predict_memory(**LLAMA, speed=["float8"]).weights == 32 * (maps - 4 * rows)
     tuned = predict_memory(**LLAMA, method="full-ft", checkpointing=True)
     parts = (tuned.weights / 2, tuned.gradients / 2, tuned.optimizer_state / 4)
     assert [part / GIB for part in parts] == pytest.approx([13.98] * 3, abs=0.0025)
@@ -168,8 +170,9 @@ def test_runs_are_predicted_from_their_configurations():
     prepared = prepare(config, on_device="cuda")
     direct = predict_memory("phi-2", "last-k:share=0.25", batch=8, **same)
     assert prepared.predicted_memory() == direct and direct.length == 256
-    with pytest.raises(InputError, match="quantize"):
-        dataclasses.replace(prepared, config=dataclasses.replace(prepared.config, quantize="4bit")).predicted_memory()
+    packed = dataclasses.replace(prepared, config=dataclasses.replace(prepared.config, quantize="4bit")).predicted_memory()
+    assert packed == predict_memory("phi-2", "last-k:share=0.25", batch=8, quantize="4bit", **same)
+    assert packed.weights < 0.35 * direct.weights
 
 
 def test_table_figure_and_command_show_the_same_numbers():

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from irtuning import InputError, RevisionClassifier, load_corpus, train
 from irtuning.models.loading import load_classifier, load_tokenizer, resolve
 
-RUNS = {"ir": {}, "lisa": {}, "full-ft": {}, "dora": {"adapter": "dora"}, "bottleneck": {"adapter": "bottleneck"}}
+RUNS = {"ir": {}, "lisa": {}, "full-ft": {}, "dora": {"adapter": "dora"}, "bottleneck": {"adapter": "bottleneck"},
+        "float8": {"speed": ("float8",)}}  # fmt: skip
 PAIR = [("He go home.", "He goes home.")]
 
 

@@ -10,7 +10,7 @@ from irtuning import LayerwiseTrainer, LayerwiseTuning, RunConfig, add_adapter, 
 from irtuning.method.layers import let_backprop_end_early
 from irtuning.models.backward import skip_backward
 from irtuning.models.loading import checkpoint_layers
-from irtuning.training.speed import accelerate
+from irtuning.models.speed import accelerate
 
 SAME_RUNS = [
     (["uncast"], {"method": "ir"}), (["compile"], {"method": "ist:every=3"}),
@@ -67,6 +67,14 @@ def test_an_accelerated_run_is_the_same_run(tmp_path, speed, settings):
     assert fast[0] == pytest.approx(plain[0], rel=1e-4)
 
 
+def test_compiled_float8_layers_do_what_they_do_uncompiled(tmp_path):
+    plain, fast = run(tmp_path, ["float8"]), run(tmp_path, ["float8", "compile"])
+    assert not counters["graph_break"] and counters["stats"]["unique_graphs"]
+    assert fast[1] == plain[1] and fast[0] == pytest.approx(plain[0], rel=1e-4)
+    exact = run(tmp_path, [])[0]
+    assert fast[0][0] != exact[0] and fast[0][0] == pytest.approx(exact[0], rel=0.01)  # later, other layers may learn
+
+
 @pytest.mark.parametrize("speed", [[], ["uncast"]], ids=["plain", "uncast"])
 @pytest.mark.parametrize("adapter", ["lora", "dora", "bottleneck"])
 def test_uncast_adapters_see_no_float32_copy(speed, adapter):
@@ -114,8 +122,8 @@ def test_no_step_walks_through_all_modules(monkeypatch):
 def test_a_run_takes_accelerations_from_its_configuration():
     settings = {"corpus": "synthetic", "model": "tiny-random", "max_steps": 2, "train_share": 0.2, "batch_size": 4,
                 "max_length": 16, "method": "full"}  # few graphs are compiled
-    given = ({}, {"speed": "uncast,compile"})
+    given = ({}, {"speed": "uncast,compile,recompute"})
     plain, fast = (train(RunConfig.of(settings | each), progress=False) for each in given)
-    assert fast.config["speed"] == ["uncast", "compile"] and fast.layers == plain.layers
+    assert fast.config["speed"] == ["uncast", "compile", "recompute"] and fast.layers == plain.layers
     losses = [[step["loss"] for step in run.record["train"]["steps"]] for run in (plain, fast)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
