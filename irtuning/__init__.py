@@ -17,7 +17,8 @@ _HOMES = {
     "embedded_model_path": "models.catalog", "find_layers": "method.layers", "largest_batch": "memory.fit",
     "load_corpus": "corpora.load", "lowest_layer_that_fits": "memory.fit", "make_strategy": "method.registry",
     "memory_table": "memory.predict", "predict_memory": "memory.predict", "probe_layers": "training.probe",
-    "split_scores": "method.selector", "train": "training.run",
+    "skip_backward": "models.backward", "split_scores": "method.selector", "train": "training.run",
+    "IdleStates": "training.idle",
 }  # fmt: skip
 __all__ = sorted(_HOMES)
 __version__ = "0.1.0"

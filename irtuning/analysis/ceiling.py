@@ -26,10 +26,6 @@ class Ceiling:
     macro_f1_low: float  # ends of the 95 % interval
     macro_f1_high: float
     accuracy: float
-    accuracy_low: float
-    accuracy_high: float
-    cohen_kappa: float
-    fleiss_kappa: float
     rows: int  # of the split
     joined: int  # of them with annotators' labels
 
@@ -47,8 +43,8 @@ def human_ceiling(corpus: Corpus, split: str = "validation", draws: int = DRAWS)
     names = [*corpus.labels, *sorted({label for _, given in rows for label in given} - set(corpus.labels))]
     code, groups = ({name: i for i, name in enumerate(of)} for of in (names, sorted({group for group, _ in rows})))
     counts = np.zeros((2, len(groups), len(names), len(names)))  # of both comparisons by document
-    given = np.array([[code[label] for label in labels] for _, labels in rows])
-    for (group, _), labels in zip(rows, given, strict=True):
+    for group, given in rows:
+        labels = [code[label] for label in given]
         for one, other in permutations(labels, 2):
             counts[0, groups[group], one, other] += 1
         for i, one in enumerate(labels):
@@ -57,12 +53,11 @@ def human_ceiling(corpus: Corpus, split: str = "validation", draws: int = DRAWS)
                 counts[1, groups[group], others.argmax(), one] += 1
     weights = np.random.default_rng(0).multinomial(len(groups), np.full(len(groups), 1 / len(groups)), draws)
     weights = np.vstack([np.ones(len(groups), int), weights])  # the first draw takes each document once
-    found, fleiss = [], fleiss_kappa(given, len(names))
+    found = []
     for name, part in zip((ANOTHER, MAJORITY), counts, strict=True):
-        pooled = np.tensordot(weights, part, (1, 0))
-        scores = (f1_of_seeds(part[None], weights, len(corpus.labels))[:, 0], _agreement(pooled))
-        numbers = [float(x) for of in scores for x in (of[0], *np.quantile(of[1:], ENDS))]
-        found.append(Ceiling(name, split, *numbers, cohen_kappa(pooled[0]), fleiss, len(revisions), len(rows)))
+        scores, total = f1_of_seeds(part[None], weights, len(corpus.labels))[:, 0], part.sum(0)
+        interval, accuracy = np.quantile(scores[1:], ENDS), float(total.trace() / total.sum())
+        found.append(Ceiling(name, split, float(scores[0]), *map(float, interval), accuracy, len(revisions), len(rows)))
     return found
 
 
@@ -74,22 +69,3 @@ def why_no_ceiling(corpus: Corpus) -> str:
     if source is None or not source.annotators:
         return "the corpus does not give the labels of each annotator"
     return f"{source.annotators} is not beside its files; get it from {source.home}, then --data names the folder"
-
-
-def cohen_kappa(counts: np.ndarray) -> float:
-    """Return Cohen's kappa of a table of counts, shape (K, K)."""
-    shares = counts / counts.sum()
-    chance = shares.sum(0) @ shares.sum(1)
-    return float((np.trace(shares) - chance) / (1 - chance))
-
-
-def fleiss_kappa(given: np.ndarray, classes: int) -> float:
-    """Return Fleiss' kappa of label codes, shape (rows, annotators)."""
-    votes, people = np.stack([np.bincount(labels, minlength=classes) for labels in given]), given.shape[1]
-    agreement = ((votes**2).sum(1) - people) / (people * (people - 1))
-    chance = ((votes.sum(0) / votes.sum()) ** 2).sum()
-    return float((agreement.mean() - chance) / (1 - chance))
-
-
-def _agreement(counts: np.ndarray) -> np.ndarray:
-    return counts.trace(axis1=1, axis2=2) / counts.sum((1, 2))

@@ -46,18 +46,6 @@ class Comparison:
     runs: int  # of each method
 
 
-def interval(values: pandas.Series) -> dict[str, float]:
-    """Return the mean of paired differences between runs and the ends of its 95 % t interval."""
-    mean, half = values.mean(), half_width(values)
-    return {"difference": mean, "low": mean - half, "high": mean + half}
-
-
-def half_width(values: pandas.Series) -> float:
-    """Return half the width of the 95 % t interval of a mean. It is NaN for fewer than five values."""
-    enough = len(values) >= FEWEST
-    return float(pandas.Series(values).sem() * stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) if enough else np.nan
-
-
 def compare_methods(records: Sequence[dict], method: str, against: str, split="test", metric="macro_f1",
                     tests: int = 1) -> Comparison:  # fmt: skip
     """Compare two methods' runs on one corpus and model, paired by fold and seed.

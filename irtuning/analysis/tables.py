@@ -11,8 +11,10 @@ from irtuning.method.registry import facts
 
 METRICS = ("macro_f1", "macro_precision", "macro_recall", "auprc", "accuracy")
 KEYS = ("corpus", "model", "method", "fold", "seed")
+UNITS = {"bytes": "MiB", "gib": "GiB", "ms": "ms", "seconds": "s"}  # by the last word of a column's name
 # A run's title names what differs from these usual values, in these words.
-USUAL = {"adapter": ("lora", "{}"), "head": ("learns", "head {}"), "train_share": (1.0, "{:.0%} of train")}
+USUAL = {"adapter": ("lora", "{}"), "head": ("learns", "head {}"), "train_share": (1.0, "{:.0%} of train"),
+         "backward": ("exact", "backward={}"), "idle": ("keep", "idle={}")}  # fmt: skip
 
 
 def runs_table(records: Sequence[dict], split: str = "validation") -> pandas.DataFrame:
@@ -60,24 +62,6 @@ def summary_table(records: Sequence[dict], floors: Sequence[dict] = (), split: s
 def bound_name(row: Mapping) -> str:
     """Return the name of a floor or of a human ceiling, which has an interval, in tables."""
     return row["name"] if "macro_f1_low" in row else f"{row['name']} floor"
-
-
-def scores_table(record: dict, split: str = "validation") -> pandas.DataFrame:
-    """Return precision, recall, F1, average precision and number of examples of each class of one run."""
-    return pandas.DataFrame(record["scores"][split]["per_class"]).T.rename_axis("intention")
-
-
-def layer_frequency(records: Sequence[dict]) -> pandas.DataFrame:
-    """Return the share of steps in which each layer (column) learned under each method (row), mean over runs."""
-    runs = ((record["train"]["steps"], range(record["run"]["depth"])) for record in records)
-    rows = [{i: sum(i in step["layers"] for step in steps) / len(steps) for i in depth} for steps, depth in runs]
-    return mean_by_method(records, rows)
-
-
-def mean_by_method(records: Sequence[dict], rows: Sequence[dict]) -> pandas.DataFrame:
-    """Return the means of `rows`, one row of numbers per record, over the runs with the same title."""
-    titles = pandas.Series([run_title(record["run"]["config"]) for record in records], name="method")
-    return pandas.DataFrame(rows).groupby(titles, sort=False).mean()
 
 
 def losses_table(records: Sequence[dict]) -> pandas.DataFrame:
@@ -145,6 +129,20 @@ def markdown(table: pandas.DataFrame) -> str:
     rows = [list(map(str, flat.columns)), ["---"] * len(flat.columns)]
     rows += [["" if value != value else str(value) for value in row] for row in flat.to_numpy(dtype=object)]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def readable(table: pandas.DataFrame) -> pandas.DataFrame:
+    """Return a table for readers: words and units as column names, MiB for bytes, equal decimals in a column."""
+    columns = {}
+    for name, column in table.items():
+        head, _, unit = str(name).rpartition("_")
+        name = f"{head} ({UNITS[unit]})" if head and unit in UNITS else str(name)
+        column = column / 2**20 if unit == "bytes" else column
+        if pandas.api.types.is_float_dtype(column):
+            decimals = 3 if column.abs().max() < 10 else 1
+            column = column.map(f"{{:.{decimals}f}}".format, na_action="ignore").astype(object).fillna("")
+        columns[name.replace("_", " ")] = column
+    return pandas.DataFrame(columns, table.index)
 
 
 def mean_share(record: dict) -> float:

@@ -7,16 +7,14 @@ import typer
 
 from irtuning import __version__
 from irtuning.cli import commands
-from irtuning.cli.probe import probe
 from irtuning.errors import InputError
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
     invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )  # fmt: skip
-for name in ("reproduce", "compare", "train", "predict", "corpus", "memory", "methods", "models", "settings"):
+for name in ("reproduce", "compare", "train", "predict", "corpus", "memory", "methods", "models", "settings", "probe"):
     app.command()(getattr(commands, name))
-app.command()(probe)
 
 
 @app.callback()

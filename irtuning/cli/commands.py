@@ -10,7 +10,7 @@ from pathlib import Path
 
 from irtuning.cli import options as opt
 from irtuning.corpora.base import Revision
-from irtuning.corpora.leaks import leaks
+from irtuning.corpora.folds import leaks
 from irtuning.corpora.load import has_fixed_splits, load_corpus
 from irtuning.errors import InputError, brief, read_as, unknown
 from irtuning.memory.fit import fit_answer, fit_report, parse_gpu
@@ -22,39 +22,29 @@ from irtuning.training.record import read_record
 
 logger = logging.getLogger(__name__)
 KINDS = {"rank": int, "alpha": int, "dropout": float, "width": int, "share": float, "accumulation": int, "labels": int,
-         "precision": str, "padded": bool, "target_modules": tuple[str, ...],
+         "precision": str, "padded": bool, "backward": str, "idle": str, "target_modules": tuple[str, ...],
          "quantize": str, "speed": tuple[str, ...]}  # fmt: skip
 
 
 def corpus(
     name: opt.Name, data: opt.Data = None, split: opt.Split = None, fold: opt.Fold = 0, labels: opt.LabelSet = None,
     before: opt.Before = "before", after: opt.After = "after", label: opt.Label = "label", group: opt.Group = None,
-    floors: opt.Floors = False, as_json: opt.Json = False) -> None:  # fmt: skip
+    as_json: opt.Json = False) -> None:  # fmt: skip
     """Show a corpus: its labels, splits, licence and origin.
 
-    It also tells how well people agree, where the corpus gives the labels of each annotator.
-
     \b
-    irtuning corpus mine.csv --before old --after new --label why --group writer --floors
+    irtuning corpus mine.csv --before old --after new --label why --group writer
     """
     import pandas
-    from irtuning.analysis.ceiling import human_ceiling, why_no_ceiling
     columns = {"before": before, "after": after, "label": label, "group": group}
     shown = load_corpus(name, data, fold, labels=labels, split=split, **columns)
     keys = ("name", "synthetic", "fold", "licence", "citation", "checksum", "shared_groups", "dropped")
     facts = {key: getattr(shown, key) for key in keys}
-    facts |= {"split": "published" if has_fixed_splits(name, split) else "folds", "no_ceiling": why_no_ceiling(shown)}
+    facts["split"] = "published" if has_fixed_splits(name, split) else "folds"
     table = pandas.DataFrame(shown.counts()).rename_axis("examples", axis="columns")
     texts = ["\n".join(f"{key}: {value}" for key, value in facts.items() if value not in ("", {})), table.to_string()]
     result = facts | {"labels": list(shown.labels), "counts": shown.counts(), "splits": table.sum().to_dict()}
     result["groups"] = {part: len({r.group for r in shown.split(part)} - {""}) for part in shown.counts()}
-    if ceilings := [dataclasses.asdict(ceiling) for ceiling in human_ceiling(shown)]:
-        texts += [f"human ceiling on validation\n{pandas.DataFrame(ceilings).T.to_string(header=False)}"]
-    result["ceiling"] = ceilings
-    if floors:
-        from irtuning.comparison.runs import corpus_floors
-        result["floors"] = corpus_floors(shown)
-        texts += [pandas.DataFrame(result["floors"]).round(3).dropna(axis="columns").to_string(index=False)]
     result["leaks"] = leaks(shown)
     texts += ["\n".join(f"{count:>5} {name}" for name, count in result["leaks"].items())]
     opt.show(result, as_json, "\n\n".join(texts))
@@ -76,15 +66,12 @@ def train(
     """
     config = RunConfig.of(opt.run_settings(locals()))  # before the imports, which take seconds
     from irtuning.comparison.runs import corpus_floors, with_budget
-    from irtuning.corpora.floors import simple_floors
     from irtuning.training.prepare import prepare
     from irtuning.training.run import train as train_run
     prepared = prepare(with_budget(config, read_record(like) if like else None), data_dir=data)
     options = {"output": output, "save_every": save_every, "progress": not as_json}
     run = train_run(prepared, report_to=report_to.replace(",", " ").split(), **options)
-    known = prepared.corpus
-    rules = vars(simple_floors(known.labels, known.train, known.validation, "validation")[0]), *corpus_floors(known)
-    floors = [{name: floor[name] for name in ("name", "macro_f1", "accuracy")} for floor in rules]
+    floors = [{name: of[name] for name in ("name", "macro_f1", "accuracy")} for of in corpus_floors(prepared.corpus)]
     adapted = f" with {run.config['adapter']}" if facts(run.config["method"])["scope"] == "adapters" else ""
     trained = "trained:  {method} on {corpus}, fold {fold}: {model}{0}, seed {seed}, {max_steps} steps"
     score = "scores:   macro F1 {macro_f1:.3f}, accuracy {accuracy:.3f} on {0}"
@@ -193,24 +180,24 @@ def reproduce(
         except ValueError:
             raise InputError(f"{name}={text} is not JSON; write a text as '\"...\"', a list as [0, 1]") from None
     if dry_run:
-        plan = reproduction.dry_run(profile, data=data, changes=changes, memory=True)
+        plan = reproduction.dry_run(profile, data=data, changes=changes)
         return opt.show(plan, as_json, json.dumps(plan, ensure_ascii=False, indent=2))
     options = {"output": output, "workers": workers, "scheduler": scheduler, "update_notebooks": update_notebooks}
     folders = reproduction.reproduce(profile, data=data, fresh=fresh, changes=changes, **options)
-    opt.show({name: str(path) for name, path in folders.items()}, as_json)
+    shown = {name: str(path) for name, path in folders.items()}
+    opt.show(shown, as_json, "\n".join(f"{name}: {path}" for name, path in shown.items()))
 
 
 def memory(
     model: opt.Model = "mini", method: opt.Method = "ir", adapter: opt.Adapter = "lora", batch: opt.Batch = None,
     length: opt.Length = None, checkpointing: opt.Checkpointing = False, min_layer: opt.MinLayer = 0,
-    gpu: opt.Gpu = None, every: opt.Every = False, settings: opt.Setting = None,
-    as_json: opt.Json = False) -> None:  # fmt: skip
+    gpu: opt.Gpu = None, settings: opt.Setting = None, as_json: opt.Json = False) -> None:  # fmt: skip
     """Predict the peak GPU memory of training, without a GPU.
 
     No weights are needed: --model also takes a config.json. For a method that draws its layers, the worst draw counts:
     the most layers, with the lowest one among them. A higher --min-layer ends backpropagation earlier and saves memory.
     --set takes rank, alpha, dropout, width, share, accumulation, labels, precision (bf16 or fp32), padded (true or
-    false), target_modules, quantize (4bit) and speed (float8).
+    false), target_modules, backward (exact or skip), idle (keep, drop or offload), quantize (4bit) and speed (float8).
 
     \b
     irtuning memory --model llama-3.1-8b --method last-k --set share=0.25 --batch 16 --length 256 --gpu 24GB
@@ -220,20 +207,39 @@ def memory(
         raise unknown("setting of a memory prediction", wrong[0], KINDS, {*meant(wrong[0])} & {*KINDS})
     asked = {"batch": batch, "length": length, "checkpointing": checkpointing, "min_layer": min_layer}
     asked |= {name: read_as(name, text, KINDS[name]) for name, text in texts.items()}
-    rows = [predict_memory(model, name, adapter, **asked).to_dict() for name in (METHODS if every else [method])]
-    rows = [row | fit_report(gpu_bytes, model, row["method"], adapter, **asked) for row in rows]
-    import pandas
-    sizes, hidden = [*PARTS, "peak_bytes"], ["model", "adapter", *asked, "note", "gpu_bytes", "fits_with_checkpointing"]
-    table = pandas.DataFrame(rows, dtype=object).set_index("method").drop(columns=hidden, errors="ignore")
-    table[sizes] = (table[sizes].astype(float) / 2**30).round(2)
-    table = table.where(table.notna(), "none fits").rename(columns={"peak_bytes": "predicted_peak"})
-    title = "{model}, batch {batch}, {length} tokens; sizes in GiB; ".format(**rows[0])
-    title += "all predicted" if every else rows[0]["note"]
-    result = {"model": model, "gpu_bytes": gpu_bytes, "methods": rows} if every else rows[0]
-    texts = [f"{title}\n{(table if every else table.T).to_string()}"]
-    if not every:  # of many methods the column `fits` tells it
-        texts.append(fit_answer(rows[0]) if gpu else "Give --gpu 24GB to be told whether it fits.")
-    opt.show(result, as_json, "\n".join(texts))
+    found = predict_memory(model, method, adapter, **asked).to_dict()
+    found |= fit_report(gpu_bytes, model, method, adapter, **asked)
+    lines = ["{model}, {method}, batch {batch}, {length} tokens; sizes in GiB; {note}".format(**found)]
+    lines += [f"{name:<16} {found[name]:>6}" for name in ("layers", "lowest_layer")]
+    lines += [f"{name.removesuffix('_bytes'):<16} {found[name] / 2**30:>6.2f}" for name in (*PARTS, "peak_bytes")]
+    lines.append(fit_answer(found) if gpu else "Give --gpu 24GB to be told whether it fits.")
+    opt.show(found, as_json, "\n".join(lines))
+
+
+def probe(
+    output: opt.ProbeFolder, corpus: opt.Corpus = "synthetic", data: opt.Data = None, model: opt.Model = "mini",
+    adapter: opt.Adapter = "lora", share: opt.Share = 0.5, batches: opt.Batches = 5, score: opt.Score = "rms",
+    chunk: opt.Chunk = None, seed: opt.Seed = 171, fold: opt.Fold = 0, settings: opt.Setting = None,
+    before: opt.Before = "before", after: opt.After = "after", label: opt.Label = "label", group: opt.Group = None,
+    as_json: opt.Json = False) -> None:  # fmt: skip
+    """Choose layers before training, for any trainer of peft models.
+
+    Nothing is trained. The folder gets adapter_config.json, which LoraConfig.from_pretrained and any trainer of peft
+    models read, also with FSDP or DeepSpeed, and probe.json with the scores. `irtuning train` takes it as --adapter.
+
+    \b
+    irtuning probe --corpus mine.csv --model smollm2-135m --share 0.5 --chunk 8 --output layers
+    irtuning train --corpus mine.csv --model smollm2-135m --adapter layers --method full --output runs/probed
+    """
+    method = f"probe:score={score}:batches={batches}"
+    config = RunConfig.of(opt.run_settings(locals()))  # before the imports, which take seconds
+    from irtuning.training.prepare import prepare
+    from irtuning.training.probe import probe_layers
+    peft, table = probe_layers(prepare(config, data_dir=data), output=output, chunk=chunk)
+    result = {"output": str(output), "layers": peft.layers_to_transform, "scores": table.score.to_dict()}
+    lines = [table.round(6).to_string(), f"layers: {', '.join(map(str, peft.layers_to_transform))}",
+             f"saved:  {output} (adapter_config.json for peft, probe.json with the scores)"]  # fmt: skip
+    opt.show(result, as_json, "\n".join(lines))
 
 
 def methods(as_json: opt.Json = False) -> None:

@@ -33,7 +33,6 @@ Before = _option(str, "The original text, or the column of a corpus of your own 
 After = _option(str, "The revised text, or the column of a corpus of your own that has it.")
 Label = _option(str, "The column of a corpus of your own that has the intention.")
 Group = _option(str | None, "The column of a corpus of your own, such as the writer, that no two splits share.")
-Floors = _option(bool, "Also score two simple rules on validation, which a model has to beat.", "--floors")
 Model = _option(str, "The model: a name such as mini, a Hub id (owner/name), a local folder or a GGUF file.")
 Adapter = _option(str, "The kind of adapter: lora, dora or bottleneck.")
 Method = _option(str, "The method: a name from `irtuning methods`, or a class of your own as FILE.py:Class.")
@@ -63,13 +62,12 @@ Length = _option(int | None, "Tokens in an example. By default the model's own m
 Checkpointing = _option(bool, "Recompute the activations of each layer in the backward pass.", "--checkpointing")
 MinLayer = _option(int, "The lowest layer that may learn. Backpropagation ends there.")
 Gpu = _option(str | None, "The memory of a GPU, such as 24GB. The answer tells whether it fits, and what would fit.")
-Every = _option(bool, "Show every method, one in each row.", "--all")
 Profile = _option(str, "What to run: quick (synthetic, minutes on 2 CPU cores), study (real corpora, hours on a GPU), "
                   "small (16 GB GPU) or paper (80 GB GPU). The last two have not been run in full yet.")
 Everything = _option(Path | None, "The folder for everything. By default figures/ and reports/ here.", "--output")
 Fresh = _option(bool, "Delete the recorded runs first, so that all are made again.", "--fresh")
 Update = _option(bool, "Also write the executed notebooks over those in notebooks/.", "--update-notebooks")
-Dry = _option(bool, "Run nothing. List the runs, their predicted memory, and what is missing here.", "--dry-run")
+Dry = _option(bool, "Run nothing. List the runs, and what is missing here.", "--dry-run")
 Json = _option(bool, "Print JSON instead of text.", "--json")
 # fmt: on
 
@@ -91,9 +89,7 @@ def method_texts(text: str) -> list[str]:
     return [method for method in re.split(r"\s*,(?!\s*\d)\s*", text.strip()) if method]
 
 
-def show(result: dict, as_json: bool, text: str | None = None) -> None:
-    """Print a result as one line of JSON, or as its text, by default one line a value, from the first process alone."""
+def show(result: dict, as_json: bool, text: str = "") -> None:
+    """Print a result as one line of JSON, or as its text, from the first process alone."""
     if is_first():
-        width = max(map(len, result)) + 1
-        lines = [f"{name + ':':<{width}} {value}" for name, value in result.items()] if text is None else [text]
-        typer.echo(json.dumps(result, ensure_ascii=False) if as_json else "\n".join(lines))
+        typer.echo(json.dumps(result, ensure_ascii=False) if as_json else text)

@@ -11,8 +11,10 @@ from irtuning.errors import InputError
 
 LAYERS = {"all": "all 32 layers", "trajectory": "200 chosen sets", "scattered": "14 scattered",
           "upper": "14, none below 16", "last16": "the last 16", "last14": "the last 14"}  # fmt: skip
-ENGINES = ("", "uncast", "uncast,liger", "uncast,compile", "uncast,compile,liger")  # liger was an option once
-GIVEN = ("core", "last-k", "trajectory", "eager", "liger", "checkpointing", "budget")  # cases with given layers
+ENGINES = {("", False): "plain", ("uncast", False): "uncast", ("uncast,compile", False): "uncast, compile",
+           ("uncast", True): "uncast, checkpointing"}  # fmt: skip
+GIVEN = ("core", "last-k", "trajectory", "eager", "checkpointing")  # cases with given layers
+
 
 
 def measurement(name: str) -> tuple[dict, dict[str, str]]:
@@ -40,34 +42,19 @@ def prediction_errors(record: Mapping) -> pandas.DataFrame:
     return pandas.DataFrame([row["setting"] for row in rows]).assign(**pandas.DataFrame(peaks) / 2**30, **errors)
 
 
-def error_summary(table: pandas.DataFrame) -> pandas.DataFrame:
-    """Return the median and worst absolute error in percent, for settings seen in development and held-out ones."""
-    size = table.assign(error=100 * table.error.abs(), part=table.held_out.map({True: "held out", False: "seen"}))
-    return size.groupby("part", sort=False).error.agg(settings="size", median_percent="median", worst_percent="max")
-
-
 def step_table(record: Mapping) -> pandas.DataFrame:
-    """Return time and memory of a step of 16 x 256 tokens with given layers: one row per set, engine and dropout.
-
-    `step_ms` is a median. `roofline_share` is the share of it that matrix products would take at the GPU's bf16 peak.
-    """
-    order = {name: i for names in (LAYERS, ENGINES) for i, name in enumerate(names)}
-    rows = [row for row in record["rows"] if not row.get("error") and row["group"] in GIVEN]
-    table = pandas.DataFrame([row | {"engine": _engine(row), "recomputed": -row["activation_budget"]} for row in rows])
-    keys = ["cudnn_attention", "checkpointing", "speed", "recomputed", "layers", "dropout"]
-    table = table.sort_values(keys, key=lambda column: column.replace(order)).replace({"layers": LAYERS})
-    table = table[["layers", "engine", "dropout", "step_ms", "step_ms_stdev", "peak_gib", "roofline_share"]]
-    return table.drop_duplicates(["layers", "engine", "dropout"]).reset_index(drop=True)
+    """Return the median time and the peak memory of a step of 16 x 256 tokens, with a row for each set and engine."""
+    rows = [row | {"engine": ENGINES.get((row["speed"], row["checkpointing"])), "layers": LAYERS.get(row["layers"])}
+            for row in record["rows"] if not row.get("error") and row["group"] in GIVEN and row["dropout"]]  # fmt: skip
+    table = pandas.DataFrame(rows).query("activation_budget == 1 and not cudnn_attention")
+    table = table.dropna(subset=["engine", "layers"]).drop_duplicates(["engine", "layers"])
+    order = [*ENGINES.values(), *LAYERS.values()]
+    table = table.sort_values(["engine", "layers"], key=lambda column: column.map(order.index))
+    return table[["engine", "layers", "step_ms", "peak_gib"]].reset_index(drop=True)
 
 
-def saving(table: pandas.DataFrame, layers: str, engine: str, dropout: float) -> tuple[float, float]:
+
+def saving(table: pandas.DataFrame, layers: str, engine: str = "plain") -> tuple[float, float]:
     """Return the shares of time and memory that a set of layers saves, compared with a step of all layers."""
-    part = table[(table.engine == engine) & (table.dropout == dropout)].set_index("layers")[["step_ms", "peak_gib"]]
+    part = table[table.engine == engine].set_index("layers")[["step_ms", "peak_gib"]]
     return tuple(1 - part.loc[layers] / part.loc[LAYERS["all"]])
-
-
-def _engine(row: Mapping) -> str:
-    """Return a text with the settings that made a measured step fast or small."""
-    budget = f"{row['activation_budget']:.0%} of activations" * (row["activation_budget"] < 1)
-    words = [row["speed"].replace(",", ", ") or "plain", budget, "checkpointing" * row["checkpointing"]]
-    return ", ".join(filter(None, [*words, "cuDNN attention" * row["cudnn_attention"]]))

@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas
@@ -13,8 +13,8 @@ import PIL.Image
 from IPython.display import Image, Markdown
 from matplotlib.figure import Figure
 
-from irtuning.analysis.figures.style import to_image
-from irtuning.analysis.tables import groups_by, markdown, run_title, stamp
+from irtuning.analysis.figures.style import entitle, to_image
+from irtuning.analysis.tables import markdown, readable, run_title, stamp
 from irtuning.companion.archive import INDEX, read_archive, write_archive
 from irtuning.companion.paths import Folders, training_fingerprint
 from irtuning.companion.profiles import comparisons, profile_parameters
@@ -35,29 +35,13 @@ class Experiment:
     records: list[dict]
     floors: list[dict]
 
-    @property
-    def corpus(self) -> str:
-        """Name of the corpus, with the model if the profile has several, or `none` without records."""
-        config = self.records[0]["run"]["config"] if self.records else {"corpus": "none", "model": "none"}
-        return "-".join([config["corpus"], config["model"].replace("/", "-")][: len(self.companion.models)])
-
-    def figure(self, draw: Callable[..., Figure], name: str, *more: object, **options: object) -> Image | Markdown:
+    def figure(self, draw: Callable[..., Figure], name: str, *more: object, title="", **options: object):
         """Draw `draw(records, ...)`, save it and return it, or return a note if there are no records."""
-        return self._save(self.companion.figure, draw, name, *more, **options)
+        return self._save(functools.partial(self.companion.figure, title=title), draw, name, *more, **options)
 
     def table(self, make: Callable[..., pandas.DataFrame], name: str, *more: object, **options: object):
         """Make the table `make(records, ...)`, save it and return it, or return a note if there are no records."""
         return self._save(self.companion.table, make, name, *more, **options)
-
-    def by_corpus(self) -> Iterator["Experiment"]:
-        """Yield the part of each corpus and model, or the experiment itself if it has no records."""
-        parts = groups_by(self.records, ["corpus", "model"]) or {(None, None): []}
-        for (corpus, _), records in parts.items():
-            yield replace(self, records=records, floors=[floor for floor in self.floors if floor["corpus"] == corpus])
-
-    def only(self, methods: Sequence[str]) -> "Experiment":
-        """Return the experiment with the records of these methods alone."""
-        return replace(self, records=[r for r in self.records if r["run"]["config"]["method"] in methods])
 
     def _save(self, save: Callable, make: Callable, name: str, *more: object, **options: object):
         if self.records:
@@ -136,10 +120,14 @@ class Companion:
                 first.setdefault((config, takes_budget(config) and options.get("budget", "equal")), name)
         return [(name, config) for (config, _), name in first.items()]
 
-    def figure(self, figure: Figure, name: str, origin: Origin, profile: str | None = None, note: str = "") -> Image:
-        """Save a figure as PNG and SVG, with a stamp made of `origin` (its data) and `note`. Return it as an image."""
+    def figure(self, figure: Figure, name: str, origin: Origin, profile: str | None = None, note="", title="") -> Image:
+        """Save a figure as PNG and SVG, with a stamp made of `origin` (its data) and `note`. Return it as an image.
+
+        `title` is what a reader should see in it, in one line.
+        """
         path, stream = self.folders.figures / f"{name}.png", io.BytesIO()
         line = self._enter(path, origin, profile or self.profile, note)
+        entitle(figure, title)
         figure.supxlabel(line, fontsize=6, color="0.45", x=0.01, ha="left", wrap=True)
         picture = PIL.Image.open(io.BytesIO(to_image(figure, "png"))).convert("RGB")
         picture.quantize(256, dither=PIL.Image.Dither.NONE).save(stream, "PNG", optimize=True)  # a third as large
@@ -148,12 +136,12 @@ class Companion:
         return Image(stream.getvalue(), width=round(figure.get_figwidth() * 100), alt=name)
 
     def table(self, table: pandas.DataFrame, name: str, origin: Origin, profile: str | None = None, note: str = ""):
-        """Save a table as CSV and Markdown with its stamp, enter it in the manifest, and return it rounded."""
+        """Save a table as CSV and Markdown with its stamp, enter it in the manifest, and return it for readers."""
         path = self.folders.reports / f"{name}.csv"
         line = self._enter(path, origin, profile or self.profile, note)
         write_text(path, table.to_csv(index=any(table.index.names)))
-        write_text(path.with_suffix(".md"), f"{markdown(table.round(3))}\n{line}\n")
-        return table.round(3)
+        write_text(path.with_suffix(".md"), f"{markdown(readable(table))}\n{line}\n")
+        return readable(table)
 
     def _enter(self, path: Path, origin: Origin, profile: str, note: str) -> str:
         """Write the stamp of a file and the hashes of its data into its folder's manifest, and return the stamp."""

@@ -16,16 +16,13 @@ from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter, MarkdownExporter
 from nbconvert.preprocessors import ClearMetadataPreprocessor, TagRemovePreprocessor
 
-from irtuning.companion.benchmarks import measurement
 from irtuning.companion.experiments import REAL_CORPORA, STUDY, Companion
 from irtuning.companion.paths import NOTEBOOKS, Folders, notebook_path
 from irtuning.companion.profiles import GPU_GIB, RUN_BY_US, missing, profile_parameters
 from irtuning.comparison.workers import cores
 from irtuning.corpora.sources import locate
 from irtuning.errors import InputError
-from irtuning.memory.predict import highest_peaks, memory_table
-from irtuning.method.registry import METHODS
-from irtuning.training.prepare import prepare
+from irtuning.memory.predict import memory_table
 from irtuning.training.record import RECORD, provenance, write_text
 
 logger = logging.getLogger(__name__)
@@ -63,7 +60,8 @@ def reproduce(
     companion.store()
     seconds = {"training": time.perf_counter() - started}
     logger.info("runs ready after %.0f s", seconds["training"])
-    parameters = {"profile": profile, "data": settings["data"], "output": settings["output"], "changes": changes or {}}
+    where = {"data": settings["data"], "output": settings["output"]}
+    parameters = {"profile": profile, "folders": where, "changes": changes or {}}
     for name in NOTEBOOKS:
         seconds[name] = execute(name, folders.reports, parameters, update_notebooks)
         logger.info("%s done in %.0f s", name, seconds[name])
@@ -78,24 +76,15 @@ def reproduce(
     return {"figures": folders.figures, "reports": folders.reports, "runs": folders.runs}
 
 
-def dry_run(profile: str, *, data: str | Path | None = None, changes: dict | None = None, memory: bool = False) -> dict:
-    """Return what `reproduce` would run, what this machine lacks, and with `memory` the predicted peaks on a GPU."""
+def dry_run(profile: str, *, data: str | Path | None = None, changes: dict | None = None) -> dict:
+    """Return what `reproduce` would run, and what this machine lacks."""
     parameters = profile_parameters(profile, data, None, changes)
     runs = Companion(**parameters).planned()
     configs, experiments = [config for _, config in runs], Counter(name for name, _ in runs)
     shown = {"profile": parameters["profile"], "runs": len(runs), "by experiment": dict(experiments)}
     shown |= {f"by {n}": dict(Counter(getattr(c, n) for c in configs)) for n in ("corpus", "model", "method")}
     shown["steps"] = sorted({str(config.max_steps or "the model's own epochs") for config in configs})
-    shown |= {"missing": missing(parameters), "run by us": RUN_BY_US[profile]}
-    record, _ = measurement("runs_at_a_time")  # measured with `mini` on a GPU
-    if all(config.model == record["model"] and config.device != "cpu" and config.max_steps for config in configs):
-        size = sum(config.max_steps for config in configs) / record["steps"]
-        times = {f"{row['jobs']} at a time": round(size / row["runs_per_minute"]) for row in record["rows"]}
-        shown[f"predicted minutes on one {record['meta']['device']}"] = times
-    if memory:
-        peaks = (prepare(config, load=False, on_device="cuda").predicted_memory() for config in configs)
-        shown["predicted peak on a GPU, GiB"] = highest_peaks(peaks)
-    return shown
+    return shown | {"missing": missing(parameters), "run by us": RUN_BY_US[profile]}
 
 
 def check(companion: Companion) -> None:
@@ -112,7 +101,7 @@ def check(companion: Companion) -> None:
     # Jupyter replaces a bare `python` by this one
     if os.path.isabs(program) and Path(program).parent != Path(sys.executable).parent:
         raise InputError(f"the Jupyter kernel named python3 is another environment's, {program}; {cure}")
-    memory_table("llama-3.1-8b", methods=METHODS)  # notebook 3 predicts it for every method, also for a new one
+    memory_table("llama-3.1-8b")  # notebook 3 predicts it for every method, also for a new one
 
 
 def execute(name: str, folder: Path, parameters: dict, update: bool = False) -> float:

@@ -129,7 +129,8 @@ def in_notebook() -> bool:
 def run_name(config: RunConfig) -> str:
     """Return the folder name of a run within its comparison. Each configuration has a name of its own."""
     digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()
-    return f"{config.method.replace(':', '_').replace('=', '-')}-fold{config.fold}-seed{config.seed}-{digest[:8]}"
+    method = config.method.replace(":", "_").replace("=", "-").replace("/", "-")
+    return f"{method}-fold{config.fold}-seed{config.seed}-{digest[:8]}"
 
 
 def corpus_floors(corpus: Corpus, splits: Sequence[str] = ("validation",)) -> list[dict]:

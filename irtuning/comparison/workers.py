@@ -25,7 +25,8 @@ def outcomes(function: Callable, items: Sequence[tuple], *, workers: int = 1,
              scheduler: str | None = None) -> Iterator[tuple[int, object]]:  # fmt: skip
     """Call `function(*item)` for every item and yield (index, result or exception) as the calls end.
 
-    If a worker dies, its call is repeated once. If that worker dies too, the outcome is an InputError.
+    If a worker dies, its call is repeated once; then the outcome is an InputError. A Dask scheduler repeats it three
+    times, unless it is told otherwise; then the outcome is a KilledWorker.
 
     Args:
         function: the function to call. It is sent by value if the other side cannot import it.
@@ -94,7 +95,7 @@ def _processes(count: int) -> Iterator[tuple]:
 def _cluster(address: str) -> Iterator[tuple]:
     """Yield functions for a Dask cluster to `outcomes`. Each worker is checked before it gets its first call."""
     try:
-        from distributed import Client, KilledWorker
+        from distributed import Client
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except ImportError:
         raise InputError('a scheduler needs Dask; install it with pip install "irtuning[cluster]"') from None
@@ -122,13 +123,7 @@ def _cluster(address: str) -> Iterator[tuple]:
             checked.add(worker)
         return len(threads) - running
     try:
-        # `outcomes` itself counts deaths and repeats calls, so the scheduler must not; lambdas are sent by value
-        before = client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.allowed_failures)
-        client.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", 0))
-        try:
-            yield free, client.get_executor(pure=False, retries=0).submit, KilledWorker
-        finally:
-            client.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", before))
+        yield free, client.get_executor(pure=False, retries=0).submit, ()  # Dask itself repeats calls of dead workers
     except (CancelledError, OSError):  # the connection failed; the error of a call is an outcome
         raise InputError(f"the scheduler {address!r} is gone; start one and repeat; recorded runs are kept") from None
     finally:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from operator import attrgetter
 
-from irtuning.corpora.html import counts_html, revision_html
+from irtuning.corpora.html import revision_html
 from irtuning.errors import InputError, brief, unknown
 
 SPLITS = ("train", "validation", "test")
@@ -66,7 +66,9 @@ class Corpus:
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{split} {len(self.split(split)):,}" for split in SPLITS)
-        return f"Corpus({self.name!r}, {len(self.labels)} labels, {sizes}, fold {self.fold})"
+        kind = "SYNTHETIC" if self.synthetic else "real"
+        named = f"{self.name!r}, {kind}, {len(self.labels)} labels"
+        return f"Corpus({named}, {sizes}, fold {self.fold}{sharing(self.shared_groups)})"
 
     @cached_property
     def checksum(self) -> str:
@@ -102,10 +104,6 @@ class Corpus:
         """Return the number of revisions per intention in each split, in label order."""
         totals = {s: Counter(r.intention for r in self.split(s)) for s in SPLITS}
         return {s: {label: totals[s][label] for label in self.labels} for s in SPLITS}
-
-    def _repr_html_(self) -> str:
-        kind = f"({'SYNTHETIC' if self.synthetic else 'real'}, fold {self.fold}{sharing(self.shared_groups)})"
-        return counts_html(self.name, [kind, self.licence, f"checksum {self.checksum[:12]}"], self.counts())
 
 
 def sharing(groups: int) -> str:

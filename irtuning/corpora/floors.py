@@ -1,7 +1,6 @@
 """Floors: scores that baselines reach without reading. A model below the edit-aware one makes less of the edit."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,13 +17,12 @@ WORDS_OR_MARKS = r"\w+|[^\w\s]"
 
 @dataclass(frozen=True)
 class Floor:
-    """Score of one floor on one split, with a prediction per revision and the settings that were fitted."""
+    """Score of one floor on one split, with a prediction per revision."""
     name: str
     split: str
     macro_f1: float
     accuracy: float
     predictions: list[str]
-    settings: Mapping[str, object]
 
 
 def macro_f1(labels: Sequence[str], truth: Sequence[str], predictions: Sequence[str]) -> float:
@@ -45,14 +43,11 @@ def simple_floors(
     labels: Sequence[str], train: Sequence[Revision], scored: Sequence[Revision], split: str
 ) -> list[Floor]:
     """Return the floors of two rules: the most frequent intention in train, and that of the revision's operation."""
-    counts: dict[str, Counter] = {}
-    for r in train:
-        counts.setdefault(r.operation, Counter())[r.intention] += 1
-    overall = max(labels, key=sum(counts.values(), Counter()).__getitem__)
-    table = {name: max(labels, key=counts[name].__getitem__) for name in sorted(counts)}
-    majority = _floor("majority", labels, scored, split, [overall] * len(scored), {"answer": overall})
-    predictions = [table.get(r.operation, overall) for r in scored]
-    return [majority, _floor("operation", labels, scored, split, predictions, {"answers": table})]
+    table = pandas.DataFrame([(r.operation, r.intention) for r in train], columns=["operation", "intention"])
+    counts = pandas.crosstab(table.operation, table.intention).reindex(columns=list(labels), fill_value=0)
+    overall, commonest = counts.sum().idxmax(), counts.idxmax(axis=1)  # among equals, the earlier label
+    rules = {"majority": [overall] * len(scored), "operation": [commonest.get(r.operation, overall) for r in scored]}
+    return [_floor(name, labels, scored, split, predictions) for name, predictions in rules.items()]
 
 
 def edit_aware_floor(corpus: Corpus, split: str = "validation") -> Floor:
@@ -78,8 +73,7 @@ def edit_aware_floor(corpus: Corpus, split: str = "validation") -> Floor:
     with threadpool_limits(1):  # the matrices are small, and more threads take up to 30 times as long
         models = [LogisticRegression(C=strength, **options).fit(rows, truth) for strength in REGULARISATION]
     model = max(models, key=lambda model: macro_f1(corpus.labels, expected, model.predict(validation)))
-    facts = {"C": model.C, "features": rows.shape[1]}
-    return _floor("edit-aware", corpus.labels, corpus.split(split), split, model.predict(asked).tolist(), facts)
+    return _floor("edit-aware", corpus.labels, corpus.split(split), split, model.predict(asked).tolist())
 
 
 def _table(revisions: Sequence[Revision]) -> pandas.DataFrame:
@@ -90,8 +84,9 @@ def _table(revisions: Sequence[Revision]) -> pandas.DataFrame:
     return pandas.DataFrame(rows).astype(dict.fromkeys(SHAPE_NAMES, np.float32))  # fits twice as fast as float64
 
 
-def _floor(name: str, labels: Sequence[str], scored: Sequence[Revision], split: str, predictions: list[str],
-           settings: Mapping[str, object]) -> Floor:  # fmt: skip
+def _floor(
+    name: str, labels: Sequence[str], scored: Sequence[Revision], split: str, predictions: list[str]
+) -> Floor:
     truth = [r.intention for r in scored]
     accuracy = float(np.mean([t == p for t, p in zip(truth, predictions, strict=True)]))
-    return Floor(name, split, macro_f1(labels, truth, predictions), accuracy, predictions, settings)
+    return Floor(name, split, macro_f1(labels, truth, predictions), accuracy, predictions)

@@ -1,6 +1,6 @@
-"""HTML that shows revisions and corpora in a notebook."""
+"""HTML that shows revisions in a notebook."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from html import escape
 
 from irtuning.corpora.diff import word_diff
@@ -23,11 +23,3 @@ def revision_html(before: str, after: str, intention: str = "") -> str:
 def revisions_html(revisions: Iterable) -> str:
     """Return the HTML of several revisions, one below the other."""
     return "".join(revision._repr_html_() for revision in revisions)
-
-
-def counts_html(title: str, facts: Sequence[str], counts: Mapping[str, Mapping[str, int]]) -> str:
-    """Return the HTML of a title with facts beside it, and of a table of `counts[split][label]` with totals."""
-    import pandas
-    table = pandas.DataFrame(counts).rename_axis("intention", axis="columns")
-    table = pandas.concat([table, table.sum().rename("all").to_frame().T]).map("{:,}".format)
-    return f"<p><b>{escape(title)}</b> {escape(' · '.join(facts))}</p>{table.to_html()}"

@@ -5,8 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from irtuning.corpora.base import Corpus, sharing
-from irtuning.corpora.folds import FOLDS, cut
-from irtuning.corpora.leaks import warnings_about
+from irtuning.corpora.folds import FOLDS, cut, warnings_about
 from irtuning.corpora.reading import read_rows
 from irtuning.corpora.sources import CORPORA, locate
 from irtuning.corpora.tabular import Columns, read_splits

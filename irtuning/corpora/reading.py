@@ -7,22 +7,19 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from irtuning.errors import InputError, brief
 
 logger = logging.getLogger(__name__)
-LETTERS = {  # the letters beyond a to z of each language, such as Czech, of encodings that differ in few letters
-    "cp1252": "áçéèêëíïñôóöäåü äöüß éàèùâêîôûçëïüœæÿ áéíóúüñ¿¡ ãâáàçéêíóõôú åäöé æøåé àèéìíòóùî áéíóúýþæöð éëïóöèüê",
-    "cp1250": "áčďéěíňóřšťúůýž ąćęłńóśźż áéíóúöőüű áäčďéíĺľňóôŕšťúýž čćđšž âăîşţ",
-    "cp1254": "âçğıİîöşüû", "cp1257": "ąčęėįšųūž āčēģīķļņšūž äõöüšž"}  # fmt: skip
-ENCODINGS = [*LETTERS, "cp1251", "cp1253", "cp1255", "cp1256", "cp874", "cp932", "cp949", "gb18030", "big5", "utf_16",
-             "utf_32"]  # what Excel saves anywhere  # fmt: skip
+ENCODINGS = (  # what Excel saves anywhere; of those that fit alike, the first is taken
+    "cp1252", "cp1250", "cp1254", "cp1257", "cp1251", "cp1253", "cp1255", "cp1256", "cp874", "cp932", "cp949",
+    "gb18030", "big5", "utf_16", "utf_32")  # fmt: skip
 MOST_ROWS = 8  # named in one message
-DELIMITERS = ",;\t|"
+SEPARATORS = ",;\t|"
+JSON_FORM = "write each object on a line of its own, or all of them in one array"
 
 
 class Row(NamedTuple):
@@ -82,35 +79,13 @@ def _guess(content: bytes, path: Path) -> str | None:
     strange = len(re.findall(r"[^\x00-\x7f]", text))
     if 2 * text.count("\ufffd") < strange or not (found := list(from_bytes(content, cp_isolation=ENCODINGS))):
         return None
-    encoding = found[0].encoding
-    if encoding in LETTERS:  # the library is often wrong about which of them; where several fit as well, the first
-        encoding = max(LETTERS, key=partial(_letters, content))
+    best = [match for match in found if (match.chaos, match.coherence) == (found[0].chaos, found[0].coherence)]
+    encoding = min((name for match in best for name in match.could_be_from_charset), key=ENCODINGS.index)
     text = content.decode(encoding)
     sample = re.search(r"\w*[^\x00-\x7f]\w*", text)
     warning = "%s is not UTF-8 and was read as %s, such as %r; if letters are wrong, save it as UTF-8, as "
     logger.warning(warning + "iconv -f ENCODING -t UTF-8 FILE does", path, encoding, sample and sample[0])
     return text
-
-
-def _letters(content: bytes, encoding: str) -> int:
-    """Return how many letters beyond a to z are of the one language that fits best, -1 if it cannot be decoded."""
-    text = content.decode(encoding, errors="replace")
-    counts = {letter: text.count(letter) for letter in {*text} if letter > "\x7f"}
-    best = max(sum(counts.get(c, 0) for c in {*word, *word.upper()}) for word in LETTERS[encoding].split())
-    return -1 if "\ufffd" in counts else best
-
-
-def _parsed(text: str, where: str) -> object:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} is not JSON: {error}") from error
-
-
-def _object(value: object, where: str) -> dict:
-    if not isinstance(value, dict):
-        raise InputError(f"{where} must hold one JSON object, got {type(value).__name__} {brief(value)}")
-    return value
 
 
 def with_columns(rows: Iterable[Row], columns: Sequence[str]) -> list[Row]:
@@ -147,19 +122,28 @@ def _bare(name: str) -> str:
 
 def _read_json(path: Path) -> list[Row]:
     text = read_text(path)
-    try:
-        if not text.lstrip().startswith("["):
-            return rows_of_lines(text, str(path))
-        items = enumerate(_parsed(text, str(path)), start=1)
-        return [Row(f"{path}, item {n}", n, _object(item, f"{path}, item {n}")) for n, item in items]
-    except InputError as error:
-        raise InputError(f"{error}; write each object on a line of its own, or all of them in one array") from error
+    if not text.lstrip().startswith("["):
+        return rows_of_lines(text, str(path))
+    return [_row(item, f"{path}, item {n}", n) for n, item in enumerate(_parsed(text, str(path)), start=1)]
 
 
 def rows_of_lines(text: str, where: str) -> list[Row]:
     """Return the rows of JSON Lines. Empty lines are left out."""
     lines = [(f"{where}, line {n}", n, line) for n, line in enumerate(text.split("\n"), start=1)]
-    return [Row(here, n, _object(_parsed(line, here), here)) for here, n, line in lines if line.strip()]
+    return [_row(_parsed(line, here), here, n) for here, n, line in lines if line.strip()]
+
+
+def _parsed(text: str, where: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where} is not JSON: {error}; {JSON_FORM}") from error
+
+
+def _row(value: object, where: str, number: int) -> Row:
+    if not isinstance(value, dict):
+        raise InputError(f"{where} must hold one JSON object, got {type(value).__name__} {brief(value)}; {JSON_FORM}")
+    return Row(where, number, value)
 
 
 def _read_parquet(path: Path) -> list[Row]:
@@ -174,41 +158,32 @@ def _read_parquet(path: Path) -> list[Row]:
 def _read_csv(path: Path) -> list[Row]:
     # not through pandas, which does not say on which line of the file a row is
     text, usual = read_text(path), "\t" if path.suffix.lower() == ".tsv" else ","
+    lines = re.split(r"\r\n|\n|\r", text)
+    header = next(filter(str.strip, lines), "")
+    separator = max(usual + SEPARATORS, key=header.count)
+    if separator != usual:
+        logger.info("%s was read with %r between the cells", path, separator)
+    reader, numbered, last = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True), [], 0
     try:
-        delimiter = csv.Sniffer().sniff(text.lstrip().partition("\n")[0].strip("\r"), DELIMITERS).delimiter
-    except csv.Error:  # there is one column
-        delimiter = usual
-    if delimiter != usual:
-        logger.info("%s was read with %r between the cells", path, delimiter)
-    plain = [(n, line.split(delimiter)) for n, line in enumerate(re.split(r"\r\n|\n|\r", text), start=1)]
-    header = next((cells for _, cells in plain if any(cells)), [])
-    try:
-        numbered = list(_quoted(path, text, delimiter, plain, len(header)))
-    except InputError:  # no text of a tab-separated file needs quotation marks, so that they may be a part of the texts
-        if delimiter != "\t" or '"' in "".join(header) or any(len(c) != len(header) and any(c) for _, c in plain):
-            raise
+        for cells in reader:
+            joined = lines[last : reader.line_num]
+            if len(joined) > 1 and all(_is_row(line, header, separator) for line in joined):
+                raise csv.Error(f"its quotation mark joins it with line {reader.line_num}, though each is a full row")
+            numbered.append((reader.line_num, cells))
+            last = reader.line_num
+    except csv.Error as error:
+        if separator != "\t" or '"' in header:
+            problem = f"{path}, line {last + 1} is malformed: {error}"
+            raise InputError(f"{problem}; double a quotation mark inside a text, or save as .jsonl or .xlsx") from error
+        # no text between tabs needs quotation marks, so that they may be a part of the texts
         logger.info("%s was read with its quotation marks as a part of the texts", path)
-        numbered = plain
+        numbered = [(n, line.split(separator)) for n, line in enumerate(lines, start=1)]
     return _table(numbered, f"{path}, line")
 
 
-def _quoted(path: Path, text: str, delimiter: str, plain: list, width: int) -> Iterator[tuple[int, list[str]]]:
-    """Yield the last line and the cells of each row, where quotation marks may enclose a text with line breaks.
-
-    A mark that nobody closed would join rows in silence. So lines that are rows by themselves (`plain`) are not joined.
-    """
-    lines, last = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), 0
-    try:
-        for cells in lines:
-            parts = [part for _, part in plain[last : lines.line_num]]
-            spaced = delimiter != "\t" and any(cell.startswith(" ") for part in parts for cell in part)  # prose
-            if len(parts) > 1 and not spaced and all(len(part) == width for part in parts):
-                problem = f"its quotation mark joins it with line {lines.line_num}, though each is a full row"
-                raise InputError(f"{path}, line {last + 1}: {problem}; double that mark, or save as .jsonl or .xlsx")
-            yield lines.line_num, cells
-            last = lines.line_num
-    except csv.Error as error:
-        raise InputError(f"{path}, line {last + 1} is malformed: {error}; correct that line") from error
+def _is_row(line: str, header: str, separator: str) -> bool:
+    """Return whether a line has as many cells as the header, and its separators are not the commas of prose."""
+    return line.count(separator) == header.count(separator) and (separator == "\t" or f"{separator} " not in line)
 
 
 def _grids(path: Path) -> dict[str, list[tuple[int, list]]]:

@@ -16,6 +16,7 @@ from irtuning.memory.tracing import ACTIVATIONS, BLOCK, GRADIENTS, TEMPORARY, Se
 from irtuning.method.layers import candidate_layers, find_layers, let_backprop_end_early
 from irtuning.method.strategies import Strategy
 from irtuning.models.adapters import adapted_classifier
+from irtuning.models.backward import skip_backward
 from irtuning.models.float8 import freeze_in_float8
 from irtuning.models.loading import load_shape, position_limit, resolve, with_depth
 
@@ -38,6 +39,7 @@ class Setting:
     precision: str
     padded: bool
     labels: int
+    backward: str = "exact"
     base: tuple[str, ...] = ()  # what is done to the frozen base: 4bit, float8
 
 
@@ -55,28 +57,28 @@ def layers_that_learn(strategy: Strategy, depth: int) -> tuple[list[int], list[i
     return worst[0], worst[1]
 
 
-def bytes_by_part(setting: Setting, chosen: list[int], ever: list[int], accumulation: int = 1) -> dict[str, int]:
+def bytes_by_part(setting: Setting, chosen: list[int], held: list[int], accumulation: int = 1) -> dict[str, int]:
     """Return the bytes of each part at the highest point of a training step.
 
     Args:
         chosen: layers that learn at this step.
-        ever: layers that have learned by the end of this step, and so have an optimizer state.
+        held: layers whose optimizer state is on the GPU at the end of this step.
         accumulation: micro-batches in the step.
     """
     depth, outside, layer, kinds = trace_setting(setting)
     _, gradients, _ = (outside + len(chosen) * layer).tolist()
-    _, have_learned, counters = (outside + len(ever) * layer).tolist()  # fused AdamW counts steps on the GPU
+    _, have_state, counters = (outside + len(held) * layer).tolist()  # fused AdamW counts steps on the GPU
     fixed, can_learn, _ = (outside + depth * layer).tolist()
     segments = _full_step(depth, kinds, chosen, adapted := setting.adapter is not None)
     if accumulation > 1:  # the second micro-batch finds gradients that exist already
-        held = Segment(np.array([gradients, 0, 0]), np.array([gradients, 0, 0]))
-        segments = [held, *(Segment(segment.change * [0, 1, 1], segment.peak) for segment in segments)]
+        first = Segment(np.array([gradients, 0, 0]), np.array([gradients, 0, 0]))
+        segments = [first, *(Segment(segment.change * [0, 1, 1], segment.peak) for segment in segments)]
     at_peak = max(highest(segments).tolist(), [gradients, 0, 0], key=sum)
     return {
         "weights": fixed if adapted else fixed + can_learn,
         "adapters": can_learn if adapted else 0,
         "gradients": at_peak[GRADIENTS],
-        "optimizer_state": 2 * have_learned + BLOCK * counters,
+        "optimizer_state": 2 * have_state + BLOCK * counters,
         "activations": at_peak[ACTIVATIONS],
         "temporary": at_peak[TEMPORARY] + LIBRARY_BYTES,
     }
@@ -130,6 +132,8 @@ def trace_layers(setting: Setting, depth: int, chosen: list[int]) -> tuple[np.nd
         model.to_empty(device="cpu")
         candidate_layers(model).freeze_all_but(chosen)
         let_backprop_end_early(model)
+        if setting.backward == "skip":
+            skip_backward(model)
         try:
             return outside, layer, trace_step(model, setting.batch, setting.length, **shape)
         except DataDependentOutputException:  # LoHa and LoKr ask a random number whether to leave a module out

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, fields
 
 from irtuning.errors import InputError, unknown
+from irtuning.method.baselines import FixedLayers
 from irtuning.method.registry import METHODS, as_strategy, method_text
 from irtuning.method.strategies import Strategy
 from irtuning.models.loading import load_shape, resolve
@@ -17,6 +18,8 @@ PARTS = ("weights", "adapters", "gradients", "optimizer_state", "activations", "
 FIXED = "predicted; the same layers learn at every step"
 DRAWN = "predicted; the most layers the method can draw, the lowest allowed among them"
 BLOCKS = "predicted upper bound; a layer counts as a whole if one block of it learns"
+CHOICES = {"precision": ("bf16", "fp32"), "backward": ("exact", "skip"), "idle": ("keep", "drop", "offload"),
+           "quantize": ("none", "4bit")}  # fmt: skip
 ADAPTER_SETTINGS = ("rank", "alpha", "dropout", "width", "target_modules")
 
 
@@ -53,7 +56,8 @@ def predict_memory(
     model: str = "mini", method: str | type[Strategy] | Strategy = "ir", adapter: str = "lora",
     batch: int | None = None, length: int | None = None, *, checkpointing: bool = False, min_layer: int = 0,
     share: float | None = None, accumulation: int = 1, precision: str = "bf16", padded: bool = True,
-    labels: int = 9, speed: Collection[str] = (), quantize: str = "none", **options: object,
+    labels: int = 9, backward: str = "exact", idle: str = "keep", speed: Collection[str] = (), quantize: str = "none",
+    **options: object,
 ) -> MemoryPrediction:  # fmt: skip
     """Predict the peak memory of training on a GPU. Neither the GPU nor the weights are needed.
 
@@ -69,6 +73,8 @@ def predict_memory(
         min_layer, share: the lowest layer that may learn; the share of the layers, for methods with a budget.
         precision: `bf16` or `fp32`, for the frozen weights and for autocast.
         padded: whether a batch has examples shorter than `length`, so that attention needs a mask.
+        backward: `exact` or `skip`, see `irtuning.models.backward`.
+        idle: `keep`, `drop` or `offload`: whether the optimizer's state of layers that do not learn is on the GPU.
         speed, quantize: accelerations, of which `float8` changes the memory; `4bit` for a base in 4 bits.
         options: rank, alpha, dropout, width and target_modules of the adapter.
 
@@ -81,37 +87,35 @@ def predict_memory(
         raise InputError(f"method {name!r} takes no share; leave it out")
     strategy = as_strategy(method, **({} if share is None else {"share": share}))
     batch, length = own["batch_size"] if batch is None else batch, own["max_length"] if length is None else length
-    _check(batch, length, accumulation, min_layer, precision, quantize, speed, labels, options)
+    named = {"precision": precision, "backward": backward, "idle": idle, "quantize": quantize}
+    _check(batch, length, accumulation, min_layer, named, speed, labels, options)
     from irtuning.memory.estimate import Setting, bytes_by_part, layers_that_learn  # imports torch
     strategy.min_layer = max(strategy.min_layer, min_layer)
     adapter = adapter if strategy.scope == "adapters" else None
     values = {key: options.get(key, own.get(key)) for key in ADAPTER_SETTINGS} if adapter else {}
     options = tuple((key, tuple(value) if isinstance(value, list) else value) for key, value in values.items())
-    base, micro = ("4bit",) * (quantize == "4bit") + ("float8",) * ("float8" in speed), batch // accumulation
-    setting = Setting(model, adapter, options, micro, length, checkpointing, precision, padded, labels, base)
+    base = ("4bit",) * (quantize == "4bit") + ("float8",) * ("float8" in speed)
+    setting = Setting(model, adapter, options, batch // accumulation, length, checkpointing, precision, padded, labels,
+                      backward, base)  # fmt: skip
     chosen, ever = layers_that_learn(strategy, load_shape(model).num_hidden_layers)
-    parts = bytes_by_part(setting, chosen, ever, accumulation)
+    held = ever if idle == "keep" else [layer for layer in chosen if layer in ever]  # others are only measured
+    parts = bytes_by_part(setting, chosen, held, accumulation)
     drawn = DRAWN if strategy.unit == "layer" else BLOCKS
     parts["note"] = FIXED if ever == chosen and strategy.importance is None and strategy.unit == "layer" else drawn
     return MemoryPrediction(model, name, adapter, batch, length, checkpointing, len(chosen), min(chosen), **parts)
 
 
-def highest_peaks(predictions: Iterable[MemoryPrediction]) -> dict[str, float]:
-    """Return the highest predicted peak in GiB of each "model adapter method" among the predictions."""
-    peaks: dict[str, float] = {}
-    for run in predictions:
-        name = " ".join(filter(None, (run.model, run.adapter, run.method)))
-        peaks[name] = max(peaks.get(name, 0.0), round(run.peak_bytes / 2**30, 2))
-    return peaks
+def memory_table(model="mini", adapter="lora", methods: Iterable | None = None, **settings):
+    """Return a table of predictions, one row per method, with the columns of `MemoryPrediction.to_dict`.
 
-
-def memory_table(model="mini", adapter="lora", methods: Iterable = tuple(METHODS), **settings):
-    """Return a table of predictions, one row per method, with the columns of `MemoryPrediction.to_dict`."""
+    By default these are all methods but those that learn only layers which they are given.
+    """
+    methods = methods or [name for name, kind in METHODS.items() if not issubclass(kind, FixedLayers)]
     import pandas
     return pandas.DataFrame([predict_memory(model, method, adapter, **settings).to_dict() for method in methods])
 
 
-def _check(batch, length, accumulation, min_layer, precision, quantize, speed, labels, options) -> None:
+def _check(batch, length, accumulation, min_layer, named, speed, labels, options) -> None:
     if wrong := sorted(set(options) - set(ADAPTER_SETTINGS)):
         raise unknown("setting of a memory prediction", wrong[0], ADAPTER_SETTINGS)
     least = {"batch": batch, "length": length, "accumulation": accumulation, "labels": labels}
@@ -119,9 +123,9 @@ def _check(batch, length, accumulation, min_layer, precision, quantize, speed, l
     problems = [f"{name} is {v!r}, give 1 or more" for name, v in least.items() if not isinstance(v, int) or v < 1]
     if not problems and batch % accumulation:
         problems = [f"batch {batch} is not a multiple of accumulation {accumulation}"]
-    named = [("precision", precision, ("bf16", "fp32")), ("quantize", quantize, ("none", "4bit"))]
-    named += [("speed", name, ACCELERATIONS) for name in speed]
-    problems += [f"{name} is {v!r}, give {' or '.join(choices)}" for name, v, choices in named if v not in choices]
+    listed = [(name, named[name], choices) for name, choices in CHOICES.items()]
+    listed += [("speed", name, ACCELERATIONS) for name in speed]
+    problems += [f"{name} is {v!r}, give {' or '.join(choices)}" for name, v, choices in listed if v not in choices]
     problems += [f"min_layer is {min_layer}, give 0 or more"] * (min_layer < 0)
     if problems:
         raise InputError("; ".join(problems))

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -61,18 +62,17 @@ class Transplant(FixedLayers):
     name, colour = "transplant", "#b3a08d"
 
     def __post_init__(self) -> None:
-        if self.run and self.layers == "all":  # otherwise they were read before
-            try:
+        if self.layers == "all":  # otherwise they were read before
+            with suppress(OSError, ValueError, LookupError, TypeError):  # a finished run can do without the other one
                 steps = json.loads((Path(self.run) / "record.json").read_text())["train"]["steps"]
                 self.layers = "+".join(map(str, steps[-1]["layers"]))
-            except (OSError, ValueError, LookupError, TypeError) as error:
-                raise InputError(f"{self.run} is not the folder of a finished run: {error!r}; give one") from None
         super().__post_init__()
 
-    def begin(self, count: int, steps: int | None) -> None:
-        super().begin(count, steps)
+    def worst_case(self, count: int) -> tuple[list[int], list[int]]:
+        """Return the other run's layers as both lists. InputError if they are unknown, or one is no candidate."""
         if self.layers == "all":
-            raise InputError("transplant needs the folder of another run; write transplant:run=FOLDER")
+            raise InputError(f"{self.run!r} is not the folder of a finished run; write transplant:run=FOLDER")
+        return super().worst_case(count)
 
 
 class LastLayers(ShareStrategy):
@@ -156,6 +156,7 @@ class SampledTuning(RandomSparseTuning):
                                      "smoothing": (0, 0.999)}  # fmt: skip
 
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
+        """Return the last draw. A new one, by the scores, is made every `every` steps."""
         if step % self.every == 0:
             highest = max((score for score in scores if score is not None), default=1.0)
             values = np.array([highest if score is None else score for score in scores])

@@ -72,7 +72,7 @@ class Float8Linear(nn.Linear):
 
 def frozen_linears(model: nn.Module) -> list[tuple[nn.Module, str, nn.Linear]]:
     """Return the frozen linear layers of the base inside the transformer layers: parent, name there, and layer."""
-    parents = (module for module in find_layers(model).modules() if not isinstance(module, nn.ModuleDict))  # of adapters
+    parents = (module for module in find_layers(model).modules() if not isinstance(module, nn.ModuleDict))
     return [(parent, name, child) for parent in parents for name, child in parent.named_children()
             if isinstance(child, nn.Linear) and not child.weight.requires_grad]  # fmt: skip
 
@@ -98,7 +98,8 @@ def freeze_in_float8(model: nn.Module) -> None:
         if linear.in_features % 16 or linear.out_features % 16:
             raise InputError(f"{name} maps {linear.in_features} to {linear.out_features}, and float8 needs multiples "
                              "of 16; leave it out of speed")  # fmt: skip
-    for parent, name, linear in linears:
+    while linears:  # one by one, so that each weight of the base is freed when its float8 one exists
+        parent, name, linear = linears.pop()
         setattr(parent, name, Float8Linear(linear))
     ours = [name for name, _ in model.named_buffers() if name.endswith((".numbers", ".scales"))]
     model._ddp_params_and_buffers_to_ignore = ours  # each process has made the same ones, and gloo cannot send float8

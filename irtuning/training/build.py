@@ -16,9 +16,11 @@ from irtuning.errors import InputError
 from irtuning.memory.predict import ADAPTER_SETTINGS
 from irtuning.method.processes import world_size
 from irtuning.models.adapters import adapted_classifier
+from irtuning.models.backward import skip_backward
 from irtuning.models.loading import context_length, load_classifier, load_tokenizer
 from irtuning.models.prompts import encode
 from irtuning.training.callback import LayerwiseTuning
+from irtuning.training.idle import IdleStates
 from irtuning.training.metrics import balanced_weights, score
 from irtuning.training.prepare import Prepared
 from irtuning.training.record import versions
@@ -34,27 +36,11 @@ class Split:
     order: np.ndarray
 
 
-class TrainingBar(ProgressCallback):
-    """Progress bar of the training steps with the last score: no bars of evaluations, no printed numbers."""
-    def on_train_begin(self, args, state, control, **kwargs):
-        super().on_train_begin(args, state, control, **kwargs)
-        self.current_step = state.global_step
-        if state.is_world_process_zero and state.global_step:  # so that the time left is right after a resume
-            self.training_bar.n = self.training_bar.initial = state.global_step
-
-    def on_log(self, *args, **kwargs):
-        """Print nothing, and for an evaluation show no bar of its own."""
-
-    on_prediction_step = on_log
-
-    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
-        if state.is_world_process_zero:
-            self.training_bar.set_postfix_str(f"macro F1 {metrics['eval_macro_f1']:.3f}")
-
-
 def build(prepared: Prepared, *, progress, callbacks, report_to, output, save_every) -> tuple[ResumableTrainer, dict]:
     """Return a run's Trainer and, by name, the `Split` it trains on and those it scores. Arguments: see `train`."""
     config, corpus = prepared.config, prepared.corpus
+    if config.idle == "offload" and prepared.device == "cpu":
+        raise InputError("idle is 'offload', and this run has no GPU whose memory it could save; use keep or drop")
     if prepared.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     set_seed(config.seed)  # from here on, the order of the calls decides the random numbers and the results
@@ -80,14 +66,13 @@ def build(prepared: Prepared, *, progress, callbacks, report_to, output, save_ev
         model, _arguments(prepared, checkpoints, progress, report_to), train_dataset=splits["train"].examples,
         eval_dataset=splits["validation"].examples, compute_metrics=scores, class_weights=weights,
         data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=eights),
-        callbacks=[clock, layerwise, *callbacks],  # the clock is first, to time the choice of layers too
+        callbacks=[clock, layerwise, IdleStates(config.idle), *callbacks],  # the clock times the choice of layers too
         checkpoints=checkpoints, layerwise=layerwise, progress=clock)  # fmt: skip
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
             callback.logging_dir = f"{output or 'runs/unsaved'}.tensorboard"
     trainer.remove_callback(PrinterCallback)
-    if progress and trainer.pop_callback(ProgressCallback):  # a notebook has its own table instead
-        trainer.add_callback(TrainingBar)
+    clock.shows_bar = progress and trainer.pop_callback(ProgressCallback) is not None  # a notebook has a table instead
     return trainer, splits
 
 
@@ -113,6 +98,8 @@ def _model(prepared: Prepared, tokenizer) -> torch.nn.Module:
     given = {name: getattr(config, name) for name in (*ADAPTER_SETTINGS, "checkpointing")}
     model = adapted_classifier(model, config.adapter if adapted else None, freeze_head=config.head == "frozen", **given)
     accelerate(model, config.speed or ())
+    if config.backward == "skip":  # outside of the compiled layers
+        skip_backward(model)
     return model
 
 

@@ -8,7 +8,7 @@ from transformers.trainer_callback import ExportableState
 
 from irtuning.errors import InputError, TrainingStopped
 from irtuning.method.processes import refuse_sharding
-from irtuning.method.registry import as_strategy, describe, method_text
+from irtuning.method.registry import as_strategy, describe
 from irtuning.method.strategies import IRTuningStrategy, Strategy
 from irtuning.method.tuner import LayerTuner
 
@@ -31,9 +31,6 @@ class LayerwiseTuning(TrainerCallback, ExportableState):
     def __init__(self, strategy: str | type[Strategy] | Strategy | Mapping, seed: int | None = None):
         self.strategy = as_strategy(**strategy) if isinstance(strategy, Mapping) else as_strategy(strategy)
         self.seed, self.tuner, self._clip = seed, None, None
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({method_text(self.strategy)!r})"
 
     history = property(lambda self: self.tuner.history if self.tuner else [], doc="See `LayerTuner`.")
     layers = property(lambda self: self.tuner.layers, doc="The `CandidateLayers`, once training has started.")
@@ -85,10 +82,6 @@ class IRTuning(LayerwiseTuning):
 def _loop_with_an_end(trainer, *args, **kwargs):
     """Run the Trainer's loop and call `on_train_end` also after an error or Ctrl-C, of which no callback is told."""
     ours = [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, LayerwiseTuning)]
-    smooths = trainer.label_smoother and trainer.model_accepts_loss_kwargs  # then its loss is a mean over the step
-    says = getattr(trainer, "loss_is_scaled_for_ga", None) if type(trainer).compute_loss is Trainer.compute_loss else 0
-    if ours and smooths and says is False:
-        raise InputError("loss_is_scaled_for_ga=False divides the mean loss of label smoothing twice; leave it at None")
     try:
         return TRAINER_LOOP(trainer, *args, **kwargs)
     finally:

@@ -10,13 +10,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from irtuning.errors import InputError, read_as, unknown
+from irtuning.memory.predict import CHOICES as PREDICTED
 from irtuning.method.registry import as_strategy, method_text
 from irtuning.models.loading import ModelSource
 from irtuning.models.prompts import FORMS
 from irtuning.models.speed import ACCELERATIONS
 
-CHOICES = {"head": ("learns", "frozen"), "class_weights": ("none", "balanced"), "precision": ("fp32", "bf16"),
-           "quantize": ("none", "4bit"), "device": ("auto", "cpu"), "form": FORMS}  # fmt: skip
+CHOICES = PREDICTED | {"head": ("learns", "frozen"), "class_weights": ("none", "balanced"), "device": ("auto", "cpu"),
+                       "form": FORMS}  # fmt: skip
 RANGES = {"learning_rate": "a number above 0 and below 1", "epochs": "more than 0",
           "dropout": "0 or more and below 1", "train_share": "more than 0, at most 1", "seed": "less than 2**32"}
 WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "tuple": "names with commas"}
@@ -69,7 +70,9 @@ class RunConfig:
     precision: str | None = None  # of the frozen weights; None for bf16 on a GPU
     quantize: str = "none"  # the frozen weights, which needs bitsandbytes
     checkpointing: bool = False  # recompute the activations in the backward pass, which saves memory
-    speed: tuple[str, ...] | None = None  # some of float8, uncast and compile, see `irtuning.models.speed`
+    speed: tuple[str, ...] | None = None  # some of float8, uncast, compile and recompute, see `irtuning.models.speed`
+    backward: str = "exact"  # skip: layers that do not learn hand the gradient on as it is; cheaper, and approximate
+    idle: str = "keep"  # the optimizer's state of layers that do not learn: kept, dropped or, in offload, on the host
     train_share: float = 1.0  # of the training examples, the same share of every class
     device: str = "auto"  # auto is the GPU if there is one
     score_test: bool = False
@@ -86,11 +89,11 @@ class RunConfig:
             given["method"] = method_text(as_strategy(given["method"]))
         return cls(**given)
 
-    def complete(self, source: ModelSource, examples: int | None, full_parameters: bool, device: str) -> "RunConfig":
+    def complete(self, source: ModelSource, examples: int, full_parameters: bool, device: str) -> "RunConfig":
         """Return the configuration with the model's own settings in place of None. One InputError lists all problems.
 
-        `examples` is the number of training examples; without it, only max_steps tells the number of steps. The device
-        decides the precision. `full_parameters` says that the layers' own weights learn, at a learning rate for them.
+        `examples` is the number of training examples. The device decides the precision. `full_parameters` says that
+        the layers' own weights learn, at a learning rate for them.
         """
         own = source.settings | {"precision": "fp32" if device == "cpu" else "bf16"}
         own["learning_rate"] = own["full_learning_rate" if full_parameters else "learning_rate"]
@@ -109,20 +112,19 @@ class RunConfig:
         problems += [f"{n} is {v}, give a finite number" for n, v in floats.items() if not math.isfinite(v)]
         unknown_names = [name for name in config.speed or () if name not in ACCELERATIONS]
         problems += [f"speed is {name!r}, give some of {', '.join(ACCELERATIONS)}" for name in unknown_names]
+        if "recompute" in (config.speed or ()) and "compile" not in config.speed:
+            problems.append("speed has 'recompute' without 'compile', whose layers it is for; add compile")
         if problems:
             raise InputError("; ".join(problems))
-        steps = config.max_steps or (examples and int(config.epochs * -(-examples // config.batch_size)))
-        if steps is None:
-            return config
+        steps = config.max_steps or int(config.epochs * -(-examples // config.batch_size))
         warmup = config.warmup_steps  # of the model, at most a tenth of the steps, unless it is given
         if self.warmup_steps is None:
             warmup = min(steps // 10, steps if warmup is None else warmup)
         if warmup >= steps:
             problem = f"warm-up of {warmup} steps is as long as the run ({steps} steps)"
             raise InputError(f"{problem}, so the learning rate never reaches its value; lower warmup_steps")
-        times = {"max_steps": steps, "eval_every": config.eval_every or max(1, steps // 4), "warmup_steps": warmup}
-        times["epochs"] = round(steps * config.batch_size / examples, 3) if examples else config.epochs
-        return dataclasses.replace(config, **times)
+        epochs, every = round(steps * config.batch_size / examples, 3), config.eval_every or max(1, steps // 4)
+        return dataclasses.replace(config, max_steps=steps, epochs=epochs, eval_every=every, warmup_steps=warmup)
 
     def to_dict(self) -> dict:
         """Return the configuration as a JSON object, as the record has it."""

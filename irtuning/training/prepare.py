@@ -7,6 +7,7 @@ from irtuning.corpora.base import Corpus
 from irtuning.corpora.load import load_corpus
 from irtuning.errors import InputError
 from irtuning.memory.predict import ADAPTER_SETTINGS, MemoryPrediction, predict_memory
+from irtuning.method.baselines import Transplant
 from irtuning.method.registry import METHODS, as_strategy, method_text
 from irtuning.method.strategies import Strategy
 from irtuning.models.loading import ModelSource, resolve
@@ -17,29 +18,29 @@ from irtuning.training.config import RunConfig
 class Prepared:
     """Everything that a run needs before its model is loaded, made by `prepare`."""
     config: RunConfig  # complete and checked
-    corpus: Corpus | None  # None if nothing is to be trained
+    corpus: Corpus
     strategy: Strategy  # with its budget of layers set
     source: ModelSource  # where the model comes from
     device: str  # cuda or cpu
 
-    def predicted_memory(self, **changes: object) -> MemoryPrediction:
-        """Predict the peak GPU memory, also with changes such as `accumulation=4`."""
-        run = dataclasses.replace(self.config, **changes)
-        names = (*ADAPTER_SETTINGS, "checkpointing", "accumulation", "precision", "speed", "quantize")
+    def predicted_memory(self) -> MemoryPrediction:
+        """Predict the peak GPU memory."""
+        run = self.config
+        names = (*ADAPTER_SETTINGS, "checkpointing", "accumulation", "precision", "backward", "idle", "speed",
+                 "quantize")  # fmt: skip
         options = {name: value for name in names if (value := getattr(run, name)) is not None}
         return predict_memory(run.model, self.strategy, run.adapter, run.batch_size, run.max_length, **options)
 
 
 def prepare(
     config: RunConfig | None = None, *, corpus: Corpus | str | None = None, data_dir: str | Path | None = None,
-    strategy: type[Strategy] | Strategy | None = None, load: bool = True, on_device: str | None = None,
+    strategy: type[Strategy] | Strategy | None = None, on_device: str | None = None,
     **settings: object) -> Prepared:  # fmt: skip
     """Complete and check a configuration, and load its corpus. Raise InputError if something cannot work.
 
     Args:
         config, corpus, data_dir, settings: see `irtuning.training.run.train`.
         strategy: the strategy that the configuration's method names, in case this process does not know the name.
-        load: whether to load a corpus that is not given. Without a corpus, only max_steps tells the number of steps.
         on_device: `cuda` or `cpu`, to prepare a run for another machine.
     """
     loaded = isinstance(corpus, Corpus)
@@ -58,12 +59,12 @@ def prepare(
     if refused := sorted(set(budget) - {field.name for field in dataclasses.fields(as_strategy(given))}):
         raise InputError(f"method {config.method!r} takes no {', '.join(refused)}; leave it out")
     strategy = as_strategy(given, **budget)
-    if config.method.split(":")[0] not in METHODS:  # FILE.py:Class
+    if config.method.split(":")[0] not in METHODS or isinstance(strategy, Transplant):  # FILE.py:Class, or a folder
         config = dataclasses.replace(config, method=method_text(as_strategy(config.method)))
     source, device = resolve(config.model, config.form), on_device or available_device(config.device)
     if not loaded:
-        corpus = corpus_of(config, data_dir) if load else None
-    examples = corpus and len(corpus.train_part(config.train_share, config.seed))
+        corpus = corpus_of(config, data_dir)
+    examples = len(corpus.train_part(config.train_share, config.seed))
     completed = config.complete(source, examples, strategy.scope == "parameters", device)
     return Prepared(completed, corpus, strategy, source, device)
 

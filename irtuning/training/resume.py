@@ -16,6 +16,7 @@ from accelerate.utils import broadcast_object_list, wait_for_everyone
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from tqdm import tqdm
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
@@ -98,7 +99,7 @@ class Checkpoints:
 
 
 class Progress(TrainerCallback, ExportableState):
-    """Callback that times the steps, evaluates after the last one, and asks for checkpoints.
+    """Callback that times the steps, shows their progress, evaluates after the last one, and asks for checkpoints.
 
     A checkpoint is due every `every` steps, and once when the process receives SIGTERM or Ctrl-C.
     """
@@ -107,6 +108,7 @@ class Progress(TrainerCallback, ExportableState):
         self.starts: list[int] = []  # the steps after which this run began and resumed
         self.earlier = 0.0  # seconds of training in the processes before this one
         self.seconds: list[float] = []  # of each optimizer step, without evaluation
+        self.shows_bar = False
 
     def state(self) -> dict:
         """Return the state that a checkpoint stores."""
@@ -118,6 +120,7 @@ class Progress(TrainerCallback, ExportableState):
         if state.global_step:
             vars(self).update(state.stateful_callbacks[type(self).__name__]["attributes"])
         self.starts, self._began = [*self.starts, state.global_step], time.perf_counter()
+        self._bar = tqdm(total=state.max_steps, initial=state.global_step, disable=not self.shows_bar)
 
     def on_step_begin(self, args, state, control, **kwargs):
         """Start the clock of the step."""
@@ -126,6 +129,7 @@ class Progress(TrainerCallback, ExportableState):
     def on_step_end(self, args, state, control, **kwargs):
         """Record the time of the step, and ask for the evaluation or the checkpoint that is due."""
         self.seconds.append(time.perf_counter() - self._started)
+        self._bar.update()
         if world_size() > 1:  # a launcher signals all processes, but each may notice it at another step
             self.ending = bool(summed(torch.tensor([float(self.ending)], device=args.device)).item())
         if state.global_step >= state.max_steps:
@@ -133,9 +137,14 @@ class Progress(TrainerCallback, ExportableState):
         elif self.every:  # not after the last step, when the run itself is saved
             control.should_save |= self.ending or state.global_step % self.every == 0
 
-    def on_evaluate(self, args, state, control, **kwargs):
-        """Ask for a checkpoint if SIGTERM came during the evaluation."""
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        """Show the score, and ask for a checkpoint if SIGTERM came during the evaluation."""
+        self._bar.set_postfix_str(f"macro F1 {metrics['eval_macro_f1']:.3f}")
         control.should_save |= self.ending and state.global_step < state.max_steps
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """End the line of the progress bar."""
+        self._bar.close()
 
 
 class ResumableTrainer(LayerwiseTrainer):

@@ -1,6 +1,7 @@
 """One training run, from its configuration to its record. An interrupted run is resumed, a finished one is read."""
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,6 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from irtuning.corpora.base import SPLITS, Corpus
 from irtuning.errors import InputError, TrainingStopped, differences, unknown
+from irtuning.method.baselines import Transplant
 from irtuning.method.layers import find_layers
 from irtuning.method.processes import is_first, refuse_sharding, world_size
 from irtuning.method.registry import facts
@@ -91,6 +93,8 @@ def finished_run(folder: Path, prepared: Prepared) -> dict:
     record = read_record(folder)
     # an older version may have had fewer settings or more
     recorded = {name: record["run"]["config"].get(name, usual) for name, usual in RunConfig().to_dict().items()}
+    if isinstance(asked := prepared.strategy, Transplant) and asked.layers == "all":  # the other run is gone
+        recorded["method"] = re.sub(r":layers=[\d+-]+", "", recorded["method"])
     different = differences(recorded, prepared.config.to_dict())
     if record["run"]["corpus_checksum"] != prepared.corpus.checksum:
         different.append("corpus_checksum (the texts changed)")

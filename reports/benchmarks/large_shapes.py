@@ -28,6 +28,7 @@ from irtuning.models.adapters import add_adapter
 from irtuning.training.callback import LayerwiseTuning
 from irtuning.errors import InputError
 from irtuning.method.layers import adapter_parameters, attention_output, find_layers, linear_modules
+from irtuning.models.backward import skip_backward
 from irtuning.models.loading import checkpoint_layers
 from irtuning.companion.paths import REPOSITORY
 from irtuning.training.record import provenance, write_text
@@ -35,6 +36,7 @@ from irtuning.method.selector import split_scores
 from irtuning.models.speed import accelerate
 from irtuning.method.strategies import Strategy
 from irtuning.method.registry import make_strategy
+from irtuning.training.idle import IdleStates
 from irtuning.training.trainer import LayerwiseTrainer
 
 PEAK_FLOPS = 788e12  # measured for bf16 matrix products on the H200
@@ -70,7 +72,7 @@ class Case:
     layers: str = "scattered"
     speed: str = COMPILED
     dropout: float = 0.05
-    adapter: str = "lora"
+    adapter: str = "lora"  # or `none`: the layers' own weights learn
     steps: int = WARM + TIMED
     batch: int = 16
     length: int = 256
@@ -81,6 +83,8 @@ class Case:
     checkpointing: bool = False
     alternating: bool = False  # the callback is off and on in turn
     warm: int = WARM
+    backward: str = "exact"
+    idle: str = "keep"
 
 
 def all_cases() -> list[Case]:
@@ -115,6 +119,12 @@ def all_cases() -> list[Case]:
               for adapter, speeds in (("bottleneck", {"compile": COMPILED, "uncast": "uncast"}), ("dora", {"uncast": "uncast"}))
               for name, speed in speeds.items() for layers in ("scattered", "all")]
     cases += [Case(f"method/{m}", "methods", method=m) for m in ("full", "ir-weight", "ir-cosine", "rst", "ist", "lisa-adapters", "last-k", "middle-k")]
+    cases += [Case(f"{layers}/{name}/skip", "skip", layers, speed, checkpointing=name == "checkpointing", backward="skip")
+              for name, speed in (("compile", COMPILED), ("plain", ""), ("checkpointing", "uncast"))
+              for layers in ("scattered", "upper", "all", "changing")]  # beside the cases of the same names without /skip
+    cases += [Case(f"changing/plain/{idle}", "idle", "changing", "", idle=idle) for idle in ("keep", "drop", "offload")]
+    cases += [Case(f"lisa/{idle}", "idle", adapter="none", speed="", method="lisa:every=4", checkpointing=True, idle=idle)
+              for idle in ("keep", "drop", "offload")]
     return cases  # fmt: skip
 
 
@@ -241,10 +251,13 @@ def build(shape: str, case: Case) -> torch.nn.Module:
     config = getattr(transformers, kind)(**numbers, num_labels=5, pad_token_id=0, use_cache=False)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = AutoModelForSequenceClassification.from_config(config, dtype=torch.bfloat16)
-        model = add_adapter(model, case.adapter, r=32, alpha=64, dropout=case.dropout, width=256)
+        if case.adapter != "none":
+            model = add_adapter(model, case.adapter, r=32, alpha=64, dropout=case.dropout, width=256)
     if case.checkpointing:
         checkpoint_layers(model)
     accelerate(model, [name for name in case.speed.split(",") if name])
+    if case.backward == "skip":
+        skip_backward(model)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -289,7 +302,7 @@ def measure(shape: str, case: Case) -> dict:
         seen = stack.enter_context(warnings.catch_warnings(record=True))
         warnings.simplefilter("always" if case.waits else "ignore")
         model = build(shape, case)
-        trainer = make_trainer(model, case, numbers["vocab_size"], [clock, *([callback] if case.callback else [])], stack)
+        trainer = make_trainer(model, case, numbers["vocab_size"], [clock, *[callback] * case.callback, IdleStates(case.idle)], stack)
         trainer.train()
         waits = sum("synchronizing" in str(w.message) for w in seen)
     times = clock.milliseconds()
@@ -297,14 +310,14 @@ def measure(shape: str, case: Case) -> dict:
     sets = chosen if len(chosen) == case.steps else [list(range(depth))] * case.steps
     median, mean = statistics.median(times[warm:]), statistics.mean(times[warm:])
     flops = statistics.mean(work(model, layers, case.batch, case.length) for layers in sets[warm:])
-    losses = trainer.step_losses()
+    losses, counted = trainer.step_losses(), case.spread == "all 256" and case.backward == "exact"
     return {
         "step_ms": median, "step_ms_mean": mean, "step_ms_stdev": statistics.pstdev(times[warm:]), "steps_timed": len(times) - warm,
         "examples_per_s": 1e3 * case.batch / mean,
         "tokens_per_s": 1e3 * case.batch * case.length / mean if case.spread == "all 256" else None,
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if gpu else None, "allocated_before_gib": before / 2**30,
-        "roofline_ms": 1e3 * flops / PEAK_FLOPS if case.spread == "all 256" else None,
-        "roofline_share": 1e3 * flops / PEAK_FLOPS / median if case.spread == "all 256" else None,
+        "roofline_ms": 1e3 * flops / PEAK_FLOPS if counted else None,
+        "roofline_share": 1e3 * flops / PEAK_FLOPS / median if counted else None,
         "graphs": clock.graphs[-1] - clock.graphs[0], "graphs_after_warm_up": clock.graphs[-1] - clock.graphs[warm],
         "graph_breaks": sum(counters["graph_break"].values()) - breaks,
         "callback_off_on_ms": turns(times[warm:]) if case.alternating else None,

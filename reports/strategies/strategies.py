@@ -31,7 +31,7 @@ from irtuning.training.run import train
 
 HERE = REPOSITORY / "reports" / "strategies"
 CORPORA, SEEDS = {"iterater": {"split": "folds"}, "arxivedits": {"split": "folds"}}, (181, 182)  # seeds used nowhere else
-MODELS = {"smollm2-135m-q4": {"form": "marked", "rank": 32, "alpha": 64, "learning_rate": 1e-3}, "mini": {}}
+MODELS = {"smollm2-135m-q4": {"form": "marked", "rank": 32, "alpha": 64, "learning_rate": 1e-3, "speed": ["uncast"]}, "mini": {}}
 METHODS = ["full", "ir:score=l2", "ir:score=rms", "ir:variant=exact", "ir:refresh_every=5", "ir:unit=block", "ir-weight",
            "ir-cosine", "ir-upper", "rst", "ist", "lisa-adapters", "last-k", "middle-k", "random-counts", "random-static",
            "probe", "sampled", "transplant from the other seed", "transplant from the other corpus", "full-ft"]  # fmt: skip
@@ -61,8 +61,10 @@ def config_of(row: dict, leaders: dict[tuple, dict], **more: object) -> RunConfi
     return RunConfig.of(named | more)
 
 
-def make(row: dict, config: RunConfig, corpus: Corpus) -> dict:
-    """Make one run in a worker, and return its row."""
+def make(row: dict, config: RunConfig, corpus: Corpus, end: float) -> dict | None:
+    """Make one run in a worker, and return its row. After the time `end`, no run is begun, and there is no row."""
+    if time.time() > end:
+        return None
     record = train(prepare(config, corpus=corpus), progress=False).record
     steps, scores, meta = record["train"]["steps"], record["scores"]["validation"], record["meta"]
     sets = [step.get("blocks") or step["layers"] for step in steps]
@@ -83,15 +85,11 @@ def run_all(path: Path, wanted: list[dict], leaders: dict, corpora: dict, worker
     rows = rows_in(path)
     done = {tuple(str(row[name]) for name in KEYS) for row in rows}
     missing = [row for row in wanted if tuple(str(row[name]) for name in KEYS) not in done]
-    for start in range(0, len(missing), 4 * workers):
-        if time.time() > end:
-            break
-        part = missing[start : start + 4 * workers]
-        items = [(row, config_of(row, leaders, **more), corpora[row["corpus"]]) for row in part]
-        for index, outcome in outcomes(make, items, workers=workers):
-            if isinstance(outcome, Exception):
-                print(f"failed: {part[index]}: {outcome!r}", flush=True)
-                continue
+    items = [(row, config_of(row, leaders, **more), corpora[row["corpus"]], end) for row in missing]
+    for index, outcome in outcomes(make, items, workers=workers):
+        if isinstance(outcome, Exception):
+            print(f"failed: {missing[index]}: {outcome!r}", flush=True)
+        elif outcome:
             rows.append(outcome)
             write_text(path, pandas.DataFrame(rows).to_csv(index=False))
             print(*(outcome[name] for name in KEYS), f"{outcome['macro_f1']:.3f}", flush=True)
@@ -101,38 +99,48 @@ def run_all(path: Path, wanted: list[dict], leaders: dict, corpora: dict, worker
 
 def table_of(scores: pandas.DataFrame, cost: pandas.DataFrame) -> pandas.DataFrame:
     """One row for each model and method: mean scores by corpus with their range over seeds, layers, changes and cost."""
-    groups = scores.groupby(["model", "method", "corpus"], sort=False).macro_f1
+    keys = ["model", "method"]
+    groups = scores.groupby([*keys, "corpus"], sort=False).macro_f1
     texts = groups.mean().map("{:.3f}".format) + " (" + (groups.max() - groups.min()).map("{:.3f}".format) + ")"
     table = texts.unstack("corpus")[list(dict.fromkeys(scores.corpus))]
-    means = scores.groupby(["model", "method"])[["layers", "lowest", "changed"]].mean()
-    alone = cost.groupby(["model", "method"])[["step_ms", "peak_bytes"]].mean() if len(cost) else pandas.DataFrame()
-    if len(alone):
-        means = means.join(alone.assign(peak_gib=alone.peak_bytes / 2**30).drop(columns="peak_bytes"))
-    return table.join(means.round(2)).loc[texts.unstack("corpus").index]
+    shares = scores.assign(changed=100 * scores.changed, peak=scores.peak_bytes / 2**30).groupby(keys)
+    names = {"layers": "layers that learn", "lowest": "lowest of them", "changed": "steps with a new set (%)", "peak": "peak memory (GiB)"}
+    table = table.join(shares[list(names)].mean().round(2).rename(columns=names))
+    if len(cost):
+        table = table.join(cost.groupby(keys).step_ms.mean().round(0).rename("step alone (ms)"))
+    return table.loc[list(dict.fromkeys(zip(*(scores[key] for key in keys), strict=True)))].reset_index()
 
 
-def drawn(scores: pandas.DataFrame, cost: pandas.DataFrame):
-    """Score against cost: a panel for each model and corpus, a point for each method."""
+def drawn(scores: pandas.DataFrame):
+    """Score against memory: a panel for each model and corpus, a numbered point for each method."""
     from irtuning.analysis.figures.style import DOUBLE, canvas, method_colour, styled
-    models, corpora = list(dict.fromkeys(scores.model)), list(dict.fromkeys(scores.corpus))
-    alone = cost.groupby(["model", "method"]).step_ms.mean()
+    models, corpora, methods = (list(dict.fromkeys(scores[name])) for name in ("model", "corpus", "method"))
 
     @styled
     def draw():
-        figure, axes = canvas(DOUBLE, 2.9 * len(models) + 0.5, len(models), len(corpora), squeeze=False)
+        figure, axes = canvas(DOUBLE, 2.9 * len(models) + 1.6, len(models), len(corpora), squeeze=False)
         for (model, corpus), axis in zip(product(models, corpora), axes.flat, strict=True):
-            part = scores[(scores.model == model) & (scores.corpus == corpus)].groupby("method", sort=False).macro_f1
-            for method, values in part:
-                if (model, method) not in alone.index:
-                    continue
-                x = alone[model, method] / alone[model, "full"]
-                axis.vlines(x, values.min(), values.max(), color=method_colour(method), lw=1)
-                axis.plot(x, values.mean(), "o", ms=4, color=method_colour(method))
-                axis.annotate(method, (x, values.mean()), xytext=(3, 2), textcoords="offset points", fontsize=4.5)
-            axis.set(title=f"{corpus}, {resolve(model).title}", xlabel="time of a step, Full PEFT = 1", ylabel="validation macro F1")
-        figure.suptitle("Score against cost, at the number of layers that IR-Tuning chose; lines span two seeds")
+            part = scores[(scores.model == model) & (scores.corpus == corpus)].groupby("method", sort=False)
+            peaks, low = part.peak_bytes.mean() / part.peak_bytes.mean()["full"], part.macro_f1.max().min() - 0.03
+            for method, values in part.macro_f1:
+                style = {"color": method_colour(method), "label": f"{methods.index(method) + 1} {method}"}
+                axis.vlines(peaks[method], max(values.min(), low), values.max(), color=style["color"], lw=1)
+                axis.plot(peaks[method], max(values.mean(), low), "o" if values.min() > low else "v", ms=4, **style)
+                spot = {"xytext": (3, 2), "textcoords": "offset points", "fontsize": 7}
+                axis.annotate(methods.index(method) + 1, (peaks[method], max(values.mean(), low)), **spot)
+            axis.set(title=f"{corpus}, {resolve(model).title.split(',')[0]}", xlabel="peak memory, Full PEFT = 1", ylabel="validation macro F1")
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=7)
+        figure.suptitle("Score against memory, at the number of layers that IR-Tuning chose; lines span two seeds,\n"
+                        "and a triangle at the lower edge stands for a mean below it")
         return figure
     return draw()
+
+
+def not_learned(scores: pandas.DataFrame) -> str:
+    """A sentence about the runs that ended near the loss of a guess."""
+    lost = scores[scores.validation_loss > 1.1 * scores.groupby("corpus").validation_loss.transform("median") + 0.2]
+    names = [f"{r.method} on {r.corpus} with seed {r.seed} (macro F1 {r.macro_f1:.3f})" for r in lost.itertuples()]
+    return f"Runs that did not learn, by their validation loss: {', '.join(names) or 'none'}. They stand in all means.\n"
 
 
 def main() -> None:
@@ -149,13 +157,17 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     scores, cost, end = given.out / "scores.csv", given.out / "cost.csv", time.time() + 60 * given.minutes
     if given.command == "draw":
-        tables = [pandas.DataFrame(rows_in(path)) for path in (scores, cost)]
         from irtuning.analysis.figures.style import to_image
-        write_bytes(given.out / "strategies.png", to_image(drawn(*tables)))
-        stamps = [" · ".join([", ".join(sorted({*map(str, t[n])})) for n in ("steps", "seed", "device", "versions")]) for t in tables]
+        order = ["full", "ir", *METHODS]
+        tables = [pandas.DataFrame(sorted(rows_in(path), key=lambda row: order.index(row["method"]))) for path in (scores, cost)]
+        write_bytes(given.out / "strategies.png", to_image(drawn(tables[0])))
+        stamps = ["; ".join(", ".join(sorted({*map(str, table[name])})) for name in ("steps", "seed", "device", "versions"))
+                  for table in tables if len(table)]  # fmt: skip
         text = f"# All strategies at equal numbers of layers\n\n{__doc__.rsplit(chr(10) * 2, 1)[1]}\n"
-        text += "Macro F1 on the validation part of fold 0, mean over seeds, with their range.\n\n"
-        text += markdown(table_of(*tables)) + f"\nscores: {stamps[0]}\n\ncost, one run at a time: {stamps[1]}\n"
+        text += "Macro F1 on the validation part of fold 0, mean over two seeds, with their range in brackets. Peak memory is "
+        text += f"what a run's tensors take on the GPU, mean over both corpora.\n\n{markdown(table_of(*tables))}\n"
+        text += not_learned(tables[0]) + "".join(
+            f"\n{name}: steps, seeds, device and versions {stamp}\n" for name, stamp in zip(("Scores", "Cost, one run at a time"), stamps))
         write_text(given.out / "strategies.md", text)
         return
     corpora = {name: corpus_of(RunConfig.of({"corpus": name} | of), given.data) for name, of in CORPORA.items()}
@@ -164,15 +176,15 @@ def main() -> None:
         load_tokenizer(resolve(model))  # a GGUF file is dequantised here, before several workers ask for it
     workers = given.workers * max(1, len(gpus()))
     every = [dict(zip(KEYS, key, strict=True)) for key in product(CORPORA, models, ["ir", *METHODS], SEEDS)]
-    first = [row for row in every if row["method"] == "ir"]
-    if given.command == "scores":
-        run_all(scores, first, {}, corpora, workers, end, **more)
+    first = [row for row in every if not row["method"].startswith("transplant") and as_strategy(row["method"]).takes is None]
+    if given.command == "scores":  # those that wait for no other come first, IR-Tuning first of all
+        run_all(scores, sorted(first, key=lambda row: row["method"] != "ir"), {}, corpora, workers, end, **more)
     leaders = {(r["corpus"], r["model"], int(r["seed"])): r for r in rows_in(scores) if r["method"] == "ir"}
     if given.command == "scores":
-        run_all(scores, sorted(every, key=lambda row: row["seed"]), leaders, corpora, workers, end, **more)
+        run_all(scores, every, leaders, corpora, workers, end, **more)
     else:
         alone = [row for row in every if row["corpus"] == "iterater" and row["seed"] == SEEDS[0]]
-        steps = given.steps or 60
+        steps = given.steps or 30
         run_all(cost, alone, leaders, corpora, 1, end, max_steps=steps, eval_every=steps)
     write_text(given.out / "meta.json", json.dumps(provenance(), indent=1) + "\n")
 

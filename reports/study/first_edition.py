@@ -11,12 +11,13 @@ from dataclasses import asdict
 
 import numpy as np
 import pandas
+from scipy import stats
 
-from irtuning.analysis.convergence import reaching
+from irtuning.analysis import layers
 from irtuning.analysis.statistics import (
-    ALPHA, against_all, compare_methods, comparisons_table, interval, mean_of_corpora,
+    ALPHA, CONFIDENCE, FEWEST, against_all, compare_methods, comparisons_table, mean_of_corpora,
 )  # fmt: skip
-from irtuning.analysis.tables import groups_by, models_of, run_title, runs_table
+from irtuning.analysis.tables import groups_by, losses_table, models_of, run_title, runs_table, validation_table
 from irtuning.companion.benchmarks import LAYERS
 from irtuning.companion.profiles import LAST, VARIANT
 from irtuning.errors import InputError
@@ -29,6 +30,7 @@ MARGIN = -0.01  # macro F1 that a method may lose and still be called non-inferi
 WORTH_A_CLAIM = 0.15  # share of the time or memory of a step that must be saved
 LESS = -0.30  # the abstract: PEFT needs 30 to 40 % less memory than full fine-tuning
 LAST_STEPS = 10  # whose mean is a run's last training loss
+RUN = ["corpus", "model", "fold", "seed"]  # the fields that compared runs of different methods have in common
 
 
 def primary_comparisons(records: Sequence[dict]) -> pandas.DataFrame:
@@ -93,10 +95,40 @@ def run_differences(records: Sequence[dict], column: str, pairs: Sequence[tuple]
     return pandas.DataFrame(rows)
 
 
+def interval(values: pandas.Series) -> dict[str, float]:
+    """Return the mean of paired differences between runs and the ends of its 95 % t interval."""
+    mean, half = values.mean(), half_width(values)
+    return {"difference": mean, "low": mean - half, "high": mean + half}
+
+
+def half_width(values: pandas.Series) -> float:
+    """Return half the width of the 95 % t interval of a mean. It is NaN for fewer than five values."""
+    enough = len(values) >= FEWEST
+    return float(pandas.Series(values).sem() * stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) if enough else np.nan
+
+
 def over_folds(values: pandas.Series) -> dict[str, float]:
     """Return the mean of runs' numbers and its 95 % t interval, over the means of folds if there are several."""
     folds = values.groupby(level="fold").mean()
     return interval(folds if len(folds) > 1 else values)
+
+
+def reaching(records: Sequence[dict], loss: str = "training", smooth: int = 10) -> pandas.DataFrame:
+    """Return when each run's loss first reaches the last loss of Full PEFT on the same fold and seed.
+
+    One row per run: its keys, `reached`, `steps` and `seconds` until then (NaN if it is never reached), and the
+    totals `all_steps` and `all_seconds`. `loss` is `training`, a running mean over `smooth` steps, or `validation`.
+    """
+    losses, keys = losses_table(records), [*RUN, "method"]
+    if loss == "training":
+        losses["loss"] = losses.groupby(keys).loss.transform(lambda s: s.rolling(smooth).mean())
+    else:
+        losses = validation_table(records).merge(losses.drop(columns="loss"), on=[*keys, "step"])
+    goals = losses[losses.method == "full"].groupby(RUN).loss.last().rename("goal")
+    losses = losses.merge(goals, on=RUN).rename(columns={"step": "steps"})
+    ends = losses.groupby(keys, sort=False)[["steps", "seconds"]].last().add_prefix("all_")
+    table = losses[losses.loss <= losses.goal].groupby(keys)[["steps", "seconds"]].first().reindex(ends.index)
+    return table.assign(reached=table.steps.notna()).join(ends).reset_index()
 
 
 def convergence_differences(records: Sequence[dict]) -> pandas.DataFrame:
@@ -124,6 +156,14 @@ def rate_differences(records: Sequence[dict]) -> pandas.DataFrame:
             bound = table.reached.map(lambda share: "" if share == 1 else "≥ ")
             columns[f"{rate:g}"] = bound + table.difference.map("{:+.0f}".format)
     return pandas.DataFrame(columns)
+
+
+def best_rates(records: Sequence[dict]) -> pandas.DataFrame:
+    """Return each method's mean validation macro F1 at each learning rate, and its `best` rate (lower of equals)."""
+    table = runs_table(records).assign(rate=[record["run"]["config"]["learning_rate"] for record in records])
+    scores = table.pivot_table(index="method", columns="rate", values="macro_f1", sort=False).sort_index(axis=1)
+    best = scores.idxmax(axis=1).map("{:g}".format)  # a text, since rounding the table would turn the rates into 0
+    return scores.assign(best=best, runs=table.groupby("method").size())
 
 
 def size_differences(records: Sequence[dict]) -> pandas.DataFrame:
@@ -160,26 +200,14 @@ def memory_differences(records: Sequence[dict], pair: tuple = ("ir", "full")) ->
 
 
 def choice_over_time(records: Sequence[dict], method: str = "ir") -> pandas.DataFrame:
-    """Return for each corpus how the layers of a method's runs share the steps after the first quarter.
-
-    `steady` and `frozen` are mean numbers of layers that learn at over 90 % and under 10 % of these steps. `changes` is
-    the median number of steps that change the set, and `one_set` the share of steps of the most frequent set.
-    """
-    rows = []
-    for record in (r for r in records if run_title(r["run"]["config"]) == method):
-        sets = [frozenset(step["layers"]) for step in record["train"]["steps"]]
-        late = pandas.Series(sets[len(sets) // 4 :])
-        shares = np.array([np.mean([i in chosen for chosen in late]) for i in record["run"]["candidate_layers"]])
-        rows.append({"corpus": record["run"]["config"]["corpus"], "layers": len(shares), "steady": (shares > 0.9).sum(),
-                     "frozen": (shares < 0.1).sum(), "changes": int((late != late.shift()).sum() - 1),
-                     "one_set": late.value_counts(normalize=True).iloc[0], "runs": 1})  # fmt: skip
-    how = dict.fromkeys(("layers", "steady", "frozen", "one_set"), "mean") | {"changes": "median", "runs": "sum"}
-    return pandas.DataFrame(rows).groupby("corpus", sort=False).agg(how).reset_index()
+    """Return for each corpus how one method's runs choose after the first quarter; see `layers.choice_over_time`."""
+    records = [record for record in records if run_title(record["run"]["config"]) == method]
+    return layers.choice_over_time(records).droplevel("method").reset_index()
 
 
 def upper_half_savings(steps: pandas.DataFrame) -> pandas.DataFrame:
     """Return the time and memory that a step saves with upper layers instead of as many scattered ones, as shares."""
-    sets = [steps[steps.layers == LAYERS[name]].set_index(["engine", "dropout"]) for name in ("upper", "scattered")]
+    sets = [steps[steps.layers == LAYERS[name]].set_index("engine") for name in ("upper", "scattered")]
     upper, scattered = (table[["step_ms", "peak_gib"]] for table in sets)
     saved = (1 - upper / scattered.reindex(upper.index)).dropna().set_axis(["time_saved", "memory_saved"], axis=1)
     return saved.assign(cheaper=saved.max(axis=1) >= WORTH_A_CLAIM).reset_index()

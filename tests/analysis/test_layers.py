@@ -1,12 +1,12 @@
-"""Tables and figures of layers on hand-made records: scores, lock-in, agreement, stability, the cut."""
+"""Tables and figures of layers on hand-made records: scores, how the choice changes, the cut."""
 
 import math
 
 import pytest
 
+from irtuning.analysis.figures.layers import cut_figure, late_choice, layer_importance
+from irtuning.analysis.layers import choice_over_time, late_shares, score_matrix
 from irtuning.errors import InputError
-from irtuning.analysis.figures.layers import agreement_map, cut_figure, layer_importance, layer_shares
-from irtuning.analysis.layers import lock_in, rank_agreement, score_matrix, stability
 
 
 def record(scores, layers, method="ir", seed=1, depth=4):
@@ -32,30 +32,14 @@ def test_scores_are_a_matrix_and_a_method_without_any_says_so():
         score_matrix(record([None] * 5, LAYERS, "rst"))
 
 
-def test_lock_in_counts_layers_given_up_and_held_on_to():
-    (row,) = lock_in([RUN]).to_dict("records")
-    assert (row["never_after_3"], row["always_after_3"], row["always"], row["layers"]) == (2, 2, 0, 4)
-    # ages when a choice was made: step 2: two of 1; step 3: 2, 1, 2, 1; step 4: 3, 2, 1, 1; step 5: 4, 3, 1, 1
-    assert row["score_age"] == pytest.approx((2 + 6 + 7 + 9) / 14)
-    explores = record(SCORES, [(0, 2), (1, 3), (0, 1), (2, 3), (2, 3)])  # step 3 does not count
-    assert lock_in([explores]).never_after_3.iloc[0] == 2
-    assert math.isnan(lock_in([record([None] * 5, LAYERS, "rst")]).score_age.iloc[0])
-
-
-def test_runs_agree_with_themselves_and_opposites_disagree():
-    up, down = [[1.0, 2.0, 3.0, 4.0]] * 3, [[4.0, 3.0, 2.0, 1.0]] * 3
-    runs = [record(up, LAYERS[2:]), record(down, LAYERS[2:], "ir-weight"), record(up, LAYERS[2:], seed=2)]
-    table = rank_agreement(runs)
-    assert table.loc["ir", "ir"] == pytest.approx(1) and table.loc["ir", "ir-weight"] == pytest.approx(-1)
-    assert rank_agreement([*runs, record([None] * 3, LAYERS[2:], "rst")]).equals(table)
-
-
-def test_stability_between_steps_and_between_seeds():
-    same, other = record(SCORES, LAYERS, seed=2), record(SCORES, [(0, 1)] * 5, seed=3)
-    table = stability([RUN, same])
-    assert table.seed_spearman["ir"] == pytest.approx(1)
-    assert table.step_jaccard["ir"] == pytest.approx((0 + 1 / 3 + 1 + 1) / 4)
-    assert stability([RUN, other]).seed_spearman["ir"] < 0
+def test_a_choice_is_described_after_the_first_quarter_by_corpus_and_method():
+    moving = record([None] * 5, [(0, 1), (0, 1), (0, 2), (0, 1), (0, 1)], "rst")
+    assert late_shares(RUN).tolist() == [0, 0.25, 0.75, 1] and late_shares(moving).tolist() == [1, 0.75, 0.25, 0]
+    table = choice_over_time([RUN, record(SCORES, [(2, 3)] * 5, seed=2), moving])
+    kept = table.loc["synthetic", "ir"]
+    assert (kept["layers"], kept.steady, kept.frozen, kept.changes, kept.runs) == (4, 1.5, 1.5, 0.5, 2)
+    assert kept.one_set == pytest.approx((0.75 + 1) / 2)
+    assert table.changes["synthetic", "rst"] == 2 and table.one_set["synthetic", "rst"] == 0.75
 
 
 def test_figures_show_the_tables():
@@ -63,9 +47,8 @@ def test_figures_show_the_tables():
     drawn = maps[0].collections[0].get_array()
     assert drawn.shape == (4, 5) and drawn[3, 4] == 8.0
     assert len([a for a in layer_importance(record([None] * 5, LAYERS, "rst")).axes if a.get_ylabel() == "layer"]) == 1
-    frequency = layer_shares([RUN]).axes[0].collections[0].get_array()
-    assert frequency.tolist() == [[0.2, 0.2, 0.8, 0.8]]
-    assert agreement_map([RUN, record(SCORES, LAYERS, "ir-weight")]).axes[0].collections[0].get_array().shape == (2, 2)
+    shares = late_choice([RUN, record(SCORES, [(2, 3)] * 5, seed=2)]).axes[0].collections[0].get_array()
+    assert shares.tolist() == [[0, 0.25, 0.75, 1], [0, 0, 1, 1]]
 
 
 def test_the_cut_is_drawn_where_the_selector_cuts():

@@ -4,11 +4,10 @@ import pandas
 import pytest
 
 from irtuning.analysis.ceiling import ANOTHER
-from irtuning.analysis.convergence import best_rates, step_cost, steps_to_loss
 from irtuning.analysis.figures.memory import PARTS, memory_parts
-from irtuning.analysis.figures.runs import convergence, differences_by_size, score_comparison
-from irtuning.analysis.figures.style import method_colour
-from irtuning.analysis.tables import METRICS, run_title, summary_table
+from irtuning.analysis.figures.runs import comparison_forest, convergence, score_comparison
+from irtuning.analysis.figures.style import method_colour, title_of
+from irtuning.analysis.tables import METRICS, readable, run_title, summary_table
 from irtuning.errors import InputError
 from irtuning.method import registry
 from irtuning.method.strategies import IRTuningStrategy
@@ -39,35 +38,19 @@ def folds(method, scores, **more):
     return [record(method, score, fold, **more) for fold, score in enumerate(scores)]
 
 
-def test_the_best_rate_is_the_one_with_the_highest_mean_over_corpora_and_the_lower_of_equals():
-    scores = {("ir", 1e-3): (0.4, 0.6), ("ir", 2e-3): (0.7, 0.3), ("full", 1e-3): (0.1, 0.2), ("full", 2e-3): (0.2, 0.3)}
-    runs = [record(method, score, corpus=corpus, learning_rate=rate)
-            for (method, rate), found in scores.items() for corpus, score in zip(("argrewrite", "arxivedits"), found)]  # fmt: skip
-    table = best_rates(runs)
-    assert table.best.to_dict() == {"ir": "0.001", "full": "0.002"} and set(table.runs) == {4}
-    assert table.loc["full", 2e-3] == pytest.approx(0.25)
-
-
-def test_steps_to_the_loss_of_full_peft():
-    runs = [record("full", 0.5, losses=(3.0, 2.0, 1.5)), record("ir", 0.5, losses=(3.0, 1.5, 1.0))]
-    runs += [record("rst", 0.5, losses=(3.0, 2.9, 2.8))]
-    table = steps_to_loss(runs, smooth=1)
-    assert table.steps["full"] == 3 and table.steps["ir"] == 2 and table.seconds["ir"] == pytest.approx(0.3)
-    assert table.reached["rst"] == 0 and table.steps.isna()["rst"]
-
-
-def test_cost_counts_what_learns_what_ever_learned_and_the_lowest_layer():
-    table = step_cost([record("ir", 0.5, layers=((0,), (2,), (2,)))])
-    assert table.gradient_bytes["ir"] == pytest.approx(4 * (10 + 20 + 20) / 3)
-    assert table.optimizer_bytes["ir"] == 8 * 30
-    assert table.differentiated_layers["ir"] == pytest.approx((3 + 1 + 1) / 3)
-    assert table.milliseconds_per_step["ir"] == 200
+def test_a_table_for_readers_has_words_readable_units_and_equal_decimals():
+    table = pandas.DataFrame({"macro_f1": [0.5, float("nan")], "peak_bytes": [2**20, 512 * 2**20], "step_ms": [9.0, 352.22], "runs": [1, 2]}, ["a", "b"])
+    shown = readable(table)
+    assert list(shown) == ["macro f1", "peak (MiB)", "step (ms)", "runs"] and list(shown.index) == ["a", "b"]
+    assert shown["macro f1"].tolist() == ["0.500", ""] and shown["peak (MiB)"].tolist() == ["1.0", "512.0"]
+    assert shown["step (ms)"].tolist() == ["9.0", "352.2"] and shown.runs.tolist() == [1, 2]
 
 
 def test_titles_tell_what_sets_runs_apart_and_corpora_get_rows_of_their_own():
     base = record("ir", 0.5)["run"]["config"]
     assert run_title(base) == "ir" and run_title(base | {"adapter": "dora"}) == "ir, dora"
     assert run_title(base | {"head": "frozen", "train_share": 0.25}) == "ir, head frozen, 25% of train"
+    assert run_title(base | {"backward": "skip", "idle": "drop"}) == "ir, backward=skip, idle=drop"
     runs = folds("ir", (0.5, 0.6)) + folds("ir", (0.1, 0.2), corpus="arxivedits", max_steps=4)
     table = summary_table(runs)
     assert table.macro_f1["argrewrite", "ir"] == pytest.approx(0.55) and len(table) == 2
@@ -88,12 +71,20 @@ def test_figures_show_what_their_tables_say():
     table = summary_table(runs, floors)
     assert list(table.index) == ["edit-aware floor", ANOTHER, "ir", "rst"] and table.macro_f1[ANOTHER] == 0.8
     assert not score_comparison(runs, floors[:1]).axes[0].patches
-    assert [t.get_text() for t in axis.get_yticklabels()] == ["ir", "rst"]
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["IR-Tuning", "RST"]
     assert any(list(line.get_xdata()) == [0.5, 0.6, 0.7] for line in axis.lines)
     assert any(list(line.get_xdata()) == [0.3, 0.3] for line in axis.lines)
     assert convergence(runs, smooth=1).axes[0].lines[0].get_ydata().tolist() == [3, 2, 1]
-    sizes = pandas.DataFrame({"train": ["50%", "100%", "slope"], "against": "full", "difference": [0.1, 0.2, 9], "low": 0, "high": 0.3})
-    assert differences_by_size(sizes).axes[0].lines[1].get_ydata().tolist() == [0.1, 0.2]
+    pairs = pandas.DataFrame({"corpus": "c", "method": "ir", "against": ["full", "rst"], "difference": [0.1, 0.2], "low": 0, "high": 0.3})
+    axis = comparison_forest(pairs).axes[0]
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["IR-Tuning − Full PEFT", "IR-Tuning − RST"]
+    assert [line.get_xdata()[0] for line in axis.lines if line.get_marker() == "o"] == [0.1, 0.2]
+
+
+def test_methods_and_corpora_have_full_names_in_figures_and_unknown_ones_keep_theirs():
+    names = {"ir": "IR-Tuning", "last-k:share=0.33": "last third", "last-k:share=0.2": "last layers, share=0.2",
+             "ir:splits=2, dora": "IR-Tuning, splits=2, dora", "argrewrite, mini": "ArgRewrite, mini", "mine:a=1": "mine, a=1"}  # fmt: skip
+    assert {name: title_of(name) for name in names} == names
 
 
 def test_bars_of_predicted_memory_are_labelled_with_the_peak():

@@ -47,13 +47,15 @@ def run_cells(cells, names):
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_every_notebook_has_four_parameters_a_question_and_what_we_saw(name):
+def test_every_notebook_has_three_parameters_a_question_and_what_we_saw_in_three_sentences(name):
     parameters = {n: ast.literal_eval(p["default"]) for n, p in papermill.inspect_notebook(str(notebook_path(name))).items()}
-    assert parameters == {"profile": "quick", "data": None, "output": None, "changes": {}}
-    assert "companion = Companion.open(profile, data, output, changes)" in sources(name)[1]
+    assert parameters == {"profile": "quick", "folders": {}, "changes": {}}
+    assert "Companion.open(profile, changes=changes, **folders)" in sources(name)[1]
     texts = sources(name, "markdown")
     assert "**Question.**" in texts[0] and "**Time.**" in texts[0]
-    assert "## What we saw" in texts and texts[-1].startswith("**Next.**")
+    assert f"notebook {name[1]} " in texts[0].split("```")[1]  # where it stands on the way from text to figure
+    assert "## What we saw" in texts and texts[-1].startswith("**Next.**") and ".ipynb)" in texts[-1]
+    assert len(re.findall(r"^- ", sources(name)[-1], flags=re.MULTILINE)) == 3
     assert not re.search(r"tests/|test_\w+", " ".join(texts))
 
 
@@ -85,22 +87,22 @@ def test_what_a_notebook_says_to_try_runs(name):
 def test_notebook_1_shows_a_corpus_that_was_added_as_the_readme_says(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), flags=re.DOTALL)
     exec(next(text for text in blocks if "register_corpus" in text).partition("\ntrain(")[0], {})
-    given = f"profile, data, output, changes = 'quick', None, {str(tmp_path)!r}, {{'corpora': ['verbs']}}"
+    given = f"profile, folders, changes = 'quick', {{'output': {str(tmp_path)!r}}}, {{'corpora': ['verbs']}}"
     shown = run_cells([given, *sources(NOTEBOOKS[0])[1:]], {"__name__": "__main__"})
     assert "verbs has no human ceiling: the corpus does not give the labels of each annotator" in shown.data
-    assert "01_label_counts_verbs.png" in read_manifest(tmp_path / "figures/quick-changed")
+    assert "01_intentions_verbs.png" in read_manifest(tmp_path / "figures/quick-changed")
 
 
 def test_a_notebook_runs_by_papermill_from_another_folder_and_writes_no_secret_or_name_of_the_machine(tmp_path):
     secrets = {"HF_TOKEN": "hf_plantedsecret0123456789", "AWS_SECRET_ACCESS_KEY": "plantedsecret/aws"}
     names = {"USER": "planteduser", "LOGNAME": "planteduser", "HOSTNAME": "plantedhost"}
-    command = [sys.executable, "-m", "papermill", str(notebook_path(NOTEBOOKS[0])), "out.ipynb", "-p", "output", str(tmp_path / "written")]
+    command = [sys.executable, "-m", "papermill", str(notebook_path(NOTEBOOKS[0])), "out.ipynb", "-y", f"folders: {{output: {tmp_path / 'written'}}}"]
     environment = os.environ | secrets | names | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     files = {path: path.read_bytes() for path in (tmp_path / "written").rglob("*") if path.is_file()}
     assert {".png", ".svg", ".csv", ".md", ".json"} == {path.suffix for path in files}
-    assert "01_label_counts_synthetic.png" in read_manifest(tmp_path / "written/figures/quick")
+    assert "01_intentions_synthetic.png" in read_manifest(tmp_path / "written/figures/quick")
     words = [word.encode() for word in (*secrets.values(), *names.values(), str(REPOSITORY))]
     assert not [path for path, content in files.items() if any(word in content for word in words)]
     assert not [word for word in secrets.values() if word in (tmp_path / "out.ipynb").read_text()]
@@ -111,7 +113,7 @@ def test_a_notebook_runs_with_changed_settings(name, tmp_path_factory, monkeypat
     """The runs are shared between the notebooks. nbval executes the committed notebooks with their own parameters."""
     output = tmp_path_factory.getbasetemp() / "changed"
     monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
-    given = f"profile, data, output, changes = 'quick', None, {str(output)!r}, {CHANGES!r}"
+    given = f"profile, folders, changes = 'quick', {{'output': {str(output)!r}}}, {CHANGES!r}"
     shown = run_cells([given, *sources(name)[1:]], {"__name__": "__main__"})
     assert len(re.findall(r"^- ", shown.data, flags=re.MULTILINE)) >= 3
     assert any(entry.startswith(name[:3]) for entry in read_manifest(output / "figures/quick-changed"))

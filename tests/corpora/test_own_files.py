@@ -8,7 +8,7 @@ import pandas
 import pytest
 
 from irtuning.corpora.base import SPLITS
-from irtuning.corpora.leaks import leaks
+from irtuning.corpora.folds import leaks
 from irtuning.corpora.load import load_corpus
 from irtuning.corpora.reading import read_rows
 from irtuning.errors import InputError
@@ -26,16 +26,6 @@ READ = {  # name: (file, content, cells of the rows, what the log says)
     "UTF-16": ("a.csv", (HEADER + "é\t“b”\tstyle\n").encode("utf-16"), [["é", "“b”", "style"]], "read as utf_16"),
     "Latin-1": ("a.csv", "before,after,label\nnaïve,Je l'ai été à Noël,style\n".encode("latin-1"),
                 [["naïve", "Je l'ai été à Noël", "style"]], "read as cp1252, such as 'naïve'"),
-    "Czech": ("a.csv", ("before;after;label\n" + "Šel domů.;Šel rychle domů.;x\n" * 2).encode("cp1250"),
-              [["Šel domů.", "Šel rychle domů.", "x"]] * 2, "read as cp1250, such as 'Šel'"),
-    "Polish": ("a.csv", ("before;after;label\n" + "Poszedł.;Książka leży.;x\n" * 2).encode("cp1250"),
-               [["Poszedł.", "Książka leży.", "x"]] * 2, "read as cp1250, such as 'Poszedł'"),
-    "Hungarian": ("a.csv", ("before;after;label\n" + "Őszintén.;Árvíztűrő fúró.;x\n" * 9).encode("cp1250"),
-                  [["Őszintén.", "Árvíztűrő fúró.", "x"]] * 9, "read as cp1250"),
-    "a Turkish name": ("a.csv", "before,after,label\nMr. Erdoğan.,Atatürk.,x\n".encode("cp1254"),
-                       [["Mr. Erdoğan.", "Atatürk.", "x"]], "read as cp1254.*iconv -f"),
-    "Lithuanian": ("a.csv", ("before;after;label\n" + "Žmogus žiūri.;Ačiū už knygą.;x\n" * 2).encode("cp1257"),
-                   [["Žmogus žiūri.", "Ačiū už knygą.", "x"]] * 2, "read as cp1257"),
     "Japanese": ("a.csv", ("before,after,label\n" + "彼は家に帰った。,彼は急いで帰った。,x\n" * 2).encode("cp932"),
                  [["彼は家に帰った。", "彼は急いで帰った。", "x"]] * 2, "read as cp932"),
     "English quotes": ("a.csv", "before,after,label\nFrançois said,Müller’s café,x\n".encode("cp1252"),
@@ -57,7 +47,7 @@ def test_what_a_file_holds_is_read_in_full(tmp_path, caplog, name, content, cell
 
 
 REFUSED = {
-    "joined rows": ("a.csv", b'before,after,label\n"I went.,I walked.,x\nI slept.",b,y\n', "line 2: its quotation mark"),
+    "joined rows": ("a.csv", b'before,after,label\n"I went.,I walked.,x\nI slept.",b,y\n', "line 2 .*: its quotation mark"),
     "quote that is not closed": ("a.csv", b'before,after,label\na,b,x\n"a,b,x\nc,d,y\n', "line 3 is malformed"),
     "row that ends early": ("a.csv", b"label,before,after\nx,a,b\ny,a\n", "line 3: no column 'after'"),
     "one fault in UTF-8": ("a.csv", "before,after\né\n“a\xff”".encode().replace(b"\xc3\xbf", b"\xff"), "line 3 is not UTF-8"),
@@ -146,11 +136,13 @@ def test_equal_pairs_stay_together_and_leaks_are_told(tmp_path, caplog):
     assert "in several splits" not in caplog.text
 
 
-def test_groups_and_pairs_that_given_splits_share_and_labels_alike_are_told(tmp_path, caplog):
+def test_groups_and_pairs_that_given_splits_share_are_told(tmp_path, caplog):
     [write(tmp_path / f"{split}.jsonl", own_rows(count)) for split, count in (("train", 40), ("dev", 20), ("test", 10))]
     load_corpus(tmp_path, group="who")
     assert "10 groups in several splits" in caplog.text and "20 pairs in several splits" in caplog.text
-    caplog.clear()
-    rows = [row | {"label": ("Style", "style ", "STYLE", "clear")[i % 4]} for i, row in enumerate(own_rows())]
-    assert load_corpus(write(tmp_path / "own.jsonl", rows)).labels == ("STYLE", "Style", "clear", "style")
-    assert "labels ['STYLE', 'Style', 'style'] differ in case" in caplog.text and caplog.text.count("WARNING") == 1
+
+
+def test_a_short_file_in_another_encoding_is_read_with_a_warning_that_shows_a_word_and_the_cure(tmp_path, caplog):
+    (tmp_path / "a.csv").write_bytes("before;after;label\nPoszedł.;Książka leży.;x\n".encode("cp1250"))
+    assert len(read_rows(tmp_path / "a.csv")) == 1
+    assert re.search("a.csv is not UTF-8 and was read as cp125., such as 'Poszed.'; if letters are wrong.*iconv", caplog.text)

@@ -10,11 +10,10 @@ from typer.testing import CliRunner
 from irtuning import InputError, RunConfig, largest_batch, lowest_layer_that_fits, make_strategy, memory_table
 from irtuning.analysis.figures.memory import memory_parts
 from irtuning.cli import app
-from irtuning.companion.reproduce import dry_run
 from irtuning.memory import estimate
 from irtuning.memory.estimate import LIBRARY_BYTES, layers_that_learn, trace_layers
 from irtuning.memory.fit import usable_bytes
-from irtuning.memory.predict import PARTS, highest_peaks, predict_memory
+from irtuning.memory.predict import PARTS, predict_memory
 from irtuning.memory.tracing import highest
 from irtuning.method import registry
 from irtuning.method.registry import METHODS
@@ -45,11 +44,13 @@ def test_llama_parts_are_the_hand_count():
     assert (half.layers, half.lowest_layer, half.peak_bytes / GIB) == (16, 16, pytest.approx(29.1, rel=0.02))
 
 
-@pytest.mark.parametrize("method", ["ir", "last-k", "full-ft", "lisa", "bottleneck"])
+@pytest.mark.parametrize("method", ["ir", "last-k", "full-ft", "lisa", "bottleneck", "skip"])
 def test_few_layers_tell_what_full_depth_does(method, monkeypatch):
     more = {"checkpointing": method in ("last-k", "lisa")}
     if method == "bottleneck":
         method, more = "ir", {"min_layer": 5, "adapter": "bottleneck"}
+    if method == "skip":
+        method, more = "rst", {"backward": "skip"}
     calls, original = [], estimate.bytes_by_part
     monkeypatch.setattr(estimate, "bytes_by_part", lambda *given: calls.append(given) or original(*given))
     found = predict_memory("mini", method, batch=16, length=128, **more)
@@ -57,6 +58,23 @@ def test_few_layers_tell_what_full_depth_does(method, monkeypatch):
     at_peak = highest(list(trace_layers(setting, 12, chosen)[2].values())).sum()
     moving = found.gradients + found.activations + found.temporary - LIBRARY_BYTES
     assert moving == pytest.approx(at_peak, abs=16 * 128 * 256 * 2)  # of some 40 MiB: one layer's output, at the edges
+    if "backward" in more:  # the layers that learn cost as much wherever they lie
+        near, far = (highest(list(trace_layers(setting, 12, [0, i])[2].values())).sum() for i in (1, 6))
+        assert near == far == pytest.approx(at_peak, abs=16 * 128 * 256 * 4) and chosen == [0, 11]
+
+
+def test_skipped_layers_keep_no_activations_and_idle_ones_no_state():
+    exact, skip = (predict_memory(**LLAMA, method="rst", backward=how) for how in ("exact", "skip"))
+    full = predict_memory(**LLAMA, method="full").activations
+    assert skip.activations < 0.3 * exact.activations and exact.activations > 0.7 * full  # 4 of 32 layers
+    state = {how: predict_memory(**LLAMA, method="rst", idle=how).optimizer_state for how in ("keep", "drop", "offload")}
+    layer = 32 * (4 * 4096 + 14336 + 4096 + 2 * 1024 + 14336 + 4096)  # weights, see above; two numbers of 4 bytes each
+    counters = 512 * 10 * 28  # the numbers of steps of 10 tensors a layer
+    assert state["keep"] - state["offload"] == state["keep"] - state["drop"] == 8 * 28 * layer + counters
+    measured = {how: predict_memory(**SMALL, method="probe", idle=how).optimizer_state for how in ("keep", "drop")}
+    assert measured["drop"] == measured["keep"]  # all layers are measured at the costliest step, which makes no state
+    with pytest.raises(InputError, match="backward=skip needs layers that add to their input"):
+        predict_memory("roberta-base", "rst", backward="skip")
 
 
 def test_more_layers_tokens_and_examples_need_more_and_checkpointing_less():
@@ -112,7 +130,8 @@ def test_bad_input_is_named():
         "batch is 0": {"batch": 0}, "length is 0": {"length": 0}, "'irr'": {"method": "irr"}, "ia4": {"adapter": "ia4"},
         "min_layer": {"min_layer": 11}, "share": {"share": 0.5}, "multiple": {"batch": 6, "accumulation": 4},
         "context": {"length": 4096}, "precision": {"precision": "int8"}, "speed is 'float'": {"speed": ["float"]},
-        "quantize is '8bit'": {"quantize": "8bit"}}  # fmt: skip
+        "quantize is '8bit'": {"quantize": "8bit"}, "backward is 'skp'": {"backward": "skp"},
+        "idle is 'swap'": {"idle": "swap"}}  # fmt: skip
     for named, change in cases.items():
         with pytest.raises(InputError, match=named):
             predict_memory(**({"model": "mini", "method": "ir", "batch": 4, "length": 64} | change))
@@ -147,19 +166,12 @@ def test_a_strategy_of_ones_own_is_predicted_as_class_and_as_instance(monkeypatc
 
 
 def test_runs_are_predicted_from_their_configurations():
-    peaks = dry_run("quick", memory=True)["predicted peak on a GPU, GiB"]
-    assert set(peaks) >= {"mini lora full", "mini lora ir"} and 0 < peaks["mini lora last-k"] < peaks["mini lora full"]
-    found = predict_memory(**SMALL)
-    larger = dataclasses.replace(found, weights=found.weights + GIB)
-    tuned = dataclasses.replace(found, adapter=None, method="full-ft")
-    peaks, peak = highest_peaks([found, larger, tuned]), round(found.peak_bytes / GIB, 2)
-    assert peaks == {"tiny-random lora ir": round(peak + 1, 2), "tiny-random full-ft": peak}
-    same = {"accumulation": 2, "rank": 8, "checkpointing": True}
+    same = {"accumulation": 2, "rank": 8, "checkpointing": True, "backward": "skip", "idle": "drop"}
     config = RunConfig(model="phi-2", method="last-k", share=0.25, batch_size=8, **same)
-    prepared = prepare(config, load=False, on_device="cuda")
+    prepared = prepare(config, on_device="cuda")
     direct = predict_memory("phi-2", "last-k:share=0.25", batch=8, **same)
     assert prepared.predicted_memory() == direct and direct.length == 256
-    packed = prepared.predicted_memory(quantize="4bit")
+    packed = dataclasses.replace(prepared, config=dataclasses.replace(prepared.config, quantize="4bit")).predicted_memory()
     assert packed == predict_memory("phi-2", "last-k:share=0.25", batch=8, quantize="4bit", **same)
     assert packed.weights < 0.35 * direct.weights
 
@@ -168,6 +180,7 @@ def test_table_figure_and_command_show_the_same_numbers():
     def memory(*words):
         return CliRunner().invoke(app, ["memory", "--model", "tiny-random", "--batch", "4", "--length", "48", *words])
 
+    assert memory_table(**SMALL).method.tolist() == [m for m in METHODS if m not in ("fixed", "transplant")]
     table = memory_table(**SMALL, methods=("full", "ir", "last-k"))
     assert (table[list(PARTS)].sum(axis=1) == table.peak_bytes).all()
     stacks = memory_parts(table).axes[0].containers
@@ -176,8 +189,6 @@ def test_table_figure_and_command_show_the_same_numbers():
     shown = json.loads(memory("--gpu", "0.7GiB", "--json").stdout)
     assert shown["peak_bytes"] == predict_memory(**SMALL).peak_bytes and shown["gpu_bytes"] == int(0.7 * 2**30)
     assert shown["fits"] and shown["largest_batch"] > 4 and shown["min_layer_needed"] == 0
-    every = json.loads(memory("--all", "--json").stdout)
-    assert [row["method"] for row in every["methods"]] == list(METHODS)
-    assert "predicted" in memory("--all").stdout
+    assert f"peak             {shown['peak_bytes'] / GIB:>6.2f}\n" in memory().stdout
     for wrong in (("--gpu", "large"), ("--gpu", "0GB"), ("--batch", "0"), ("--set", "depth=3")):
         assert isinstance(memory(*wrong).exception, InputError), wrong

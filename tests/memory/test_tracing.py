@@ -9,9 +9,10 @@ from conftest import make_classifier
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from irtuning.memory.tracing import CudaRules, StorageTracker, trace_step
+from irtuning.memory.tracing import ACTIVATIONS, CudaRules, StorageTracker, trace_step
 from irtuning.method.layers import candidate_layers
 from irtuning.models.adapters import add_adapter
+from irtuning.models.backward import skip_backward
 
 
 def live_bytes(tracker):  # of what is alive now, without the tensors that were known at the start
@@ -44,19 +45,22 @@ def test_tracker_counts_real_tensors_and_the_backward_pass_of_two_linear_maps():
         assert live_bytes(tracker) == 2 * weight
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_tensors_without_storage_give_the_bytes_of_real_ones(dropout):
+@pytest.mark.parametrize(("dropout", "skip"), [(0.0, False), (0.1, False), (0.1, True)])
+def test_tensors_without_storage_give_the_bytes_of_real_ones(dropout, skip):
     def traced(device, mode):
         with torch.device(device):
             model = add_adapter(make_classifier(attn_implementation="eager"), "lora", rank=4, dropout=dropout)
         with mode:
             model.to_empty(device="cpu")
             candidate_layers(model).freeze_all_but([1, 3])
+            skip_backward(model) if skip else None
             return trace_step(model, 8, 16, padded=True, autocast=True, vocabulary=100)
 
     real, fake = traced("cpu", nullcontext()), traced("meta", FakeTensorMode(allow_non_fake_inputs=True))
     assert list(real) == list(fake)
     assert ("backward", 1) in real and ("backward", 0) not in real  # nothing below the lowest layer that learns
+    skipped, learns = (real["forward", index].change[ACTIVATIONS] for index in (2, 3))
+    assert (skipped == 8 * 16 * 32 * 4) == skip and learns > 10 * 8 * 16 * 32 * 4  # the output of the one, for the other
     for label, segment in real.items():
         assert np.array_equal(segment.change, fake[label].change), label
         assert segment.peak.sum() == fake[label].peak.sum(), label

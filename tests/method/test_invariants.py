@@ -96,10 +96,13 @@ def test_every_way_to_cut_a_step_gives_the_committed_trajectory(change, size):
         assert_same_trajectory(record["train"]["steps"], expected)
 
 
-@pytest.mark.parametrize("method", ["ir:variant=exact:score=l2", "ist:every=2:step_size=1000", "ir-cosine:score=token", "lisa",
-                                    "sampled:every=2", "probe:batches=3"])  # fmt: skip
-def test_three_processes_train_as_one(method):
-    settings = SETTINGS | {"batch_size": 12, "max_steps": 8, "eval_every": 4, "method": method}
+@pytest.mark.parametrize(("method", "more"), [
+    *((method, {}) for method in ("ir:variant=exact:score=l2", "ist:every=2:step_size=1000", "ir-cosine:score=token", "lisa",
+                                  "sampled:every=2", "probe:batches=3", "random-static", "fixed:layers=1-2",
+                                  "transplant:layers=0+3")),
+    ("rst", {"backward": "skip", "idle": "drop", "accumulation": 2})])  # fmt: skip
+def test_three_processes_train_as_one(method, more):
+    settings = SETTINGS | {"batch_size": 12, "max_steps": 8, "eval_every": 4, "method": method} | more
     (alone,) = train_together(1, settings)
     together = train_together(3, settings)
     for record in together:

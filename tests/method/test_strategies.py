@@ -1,6 +1,7 @@
 """Fixed sets, sets drawn once, transplanted sets, a probe, and layers drawn by their gradients."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from conftest import collate, make_classifier, make_examples
 from peft import LoraConfig
 
 from irtuning import InputError, LayerTuner, add_adapter, make_strategy, train
+from irtuning.comparison.runs import run_comparison
 from irtuning.method.scores import gradient_score
 
 BATCHES = [collate(make_examples()[i : i + 12]) for i in range(0, 48, 12)]
@@ -55,7 +57,7 @@ def test_fixed_layers_are_named_by_their_number_in_the_model(text, adapted, want
     ("fixed:layers=1", [2, 3], r"wants layers \[1\]"), ("fixed:layers=2:min_layer=3", None, r"wants layers \[2\]"),
     ("fixed:layers=5-3", None, "wants layers"), ("fixed:layers=", None, "layers is ''; give numbers and ranges"),
     ("fixed:layers=1,2", None, "give numbers and ranges"), ("transplant", None, "write transplant:run=FOLDER"),
-    ("transplant:run=nowhere", None, "nowhere is not the folder of a finished run"),
+    ("transplant:run=nowhere", None, "'nowhere' is not the folder of a finished run"),
     ("random-static:share=1.5", None, "share is 1.5"), ("probe:share=0", None, "share is 0"),
     ("probe:batches=9", None, "probe measures for 9 steps of 9; lower batches"), ("probe:score=mean", None, "'mean'"),
     ("sampled:temperature=0", None, "temperature is 0"), ("sampled:epsilon=2", None, "epsilon is 2"),
@@ -79,9 +81,32 @@ def test_a_transplant_learns_what_another_run_learned_last(tmp_path):
     last = donor.record["train"]["steps"][-1]["layers"]
     run = train(**common, method=f"transplant:run={tmp_path / 'donor'}", seed=5)
     assert [row["layers"] for row in run.record["train"]["steps"]] == [last] * 4
+    named = "+".join(map(str, last))
+    assert run.config["method"] == f"transplant:layers={named}:run={tmp_path / 'donor'}"
+
+
+def test_a_finished_transplant_knows_its_layers_without_the_other_run_and_is_not_taken_for_another(tmp_path):
+    common = {"corpus": "synthetic", "model": "tiny-random", "train_share": 0.1, "max_steps": 2, "progress": False}
+    train(**common, method="fixed:layers=0+2", output=tmp_path / "donor")
+    asked = common | {"method": f"transplant:run={tmp_path / 'donor'}:min_layer=0", "output": tmp_path / "run"}
+    first = train(**asked).record
+    assert train(**asked).record == first
+    shutil.rmtree(tmp_path / "donor")
+    assert train(**asked).record == first  # with the command as it was, and with the method as it is in the record
+    assert train(**asked | {"method": first["run"]["config"]["method"]}).record == first
+    with pytest.raises(InputError, match="/gone"):
+        train(**asked | {"method": f"transplant:run={tmp_path / 'gone'}"})
+    with pytest.raises(InputError, match="'.*donor' is not the folder of a finished run; write transplant:run=FOLDER"):
+        train(**asked | {"output": tmp_path / "new"})
+    train(**common, method="fixed:layers=1", output=tmp_path / "donor")
+    (record,), _ = run_comparison([f"transplant:run={tmp_path / 'donor'}"], seeds=[3], output=tmp_path / "many", **common)
+    assert [step["layers"] for step in record["train"]["steps"]] == [[1], [1]]
+    assert [path.name[:16] for path in (tmp_path / "many").iterdir()] == ["transplant_run--"]
+    with pytest.raises(InputError, match=r"holds another run \(method: 'transplant:layers=0\+2:.* / 'transplant:layers=1:"):
+        train(**asked)
     (tmp_path / "donor" / "record.json").write_text(json.dumps({"train": {"steps": []}}))
     with pytest.raises(InputError, match="not the folder of a finished run"):
-        make_strategy(f"transplant:run={tmp_path / 'donor'}")
+        make_strategy(f"transplant:run={tmp_path / 'donor'}").worst_case(4)
 
 
 def test_a_probe_changes_nothing_while_it_measures_and_then_the_best_share_learns():

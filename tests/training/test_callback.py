@@ -1,7 +1,6 @@
 """The callback inside the Trainer: what learns, what does not, and which configurations must be the same run."""
 
 import functools
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -198,14 +197,6 @@ def test_options_of_the_trainer_leave_the_gradient_a_mean(tmp_path, trainer_clas
     assert norms(found[0])[0] == pytest.approx(float(first), rel=exact) and norms(found[0])[0] > 0.1
     for other in found[1:]:
         assert norms(found[0])[:3] == pytest.approx(norms(other)[:3], rel=exact)
-
-
-def test_a_trainer_that_divides_a_smoothed_loss_twice_is_refused(tmp_path):
-    for settings in ({"gradient_accumulation_steps": 4, "label_smoothing_factor": 0.1}, {}):
-        trainer = make_trainer(tmp_path, IRTuning(), says(False), examples=make_examples(8), **settings)
-        with pytest.raises(InputError, match="loss_is_scaled_for_ga=False.*leave it at None") if settings else nullcontext():
-            trainer.train()
-        assert trainer.state.global_step == (0 if settings else STEPS)
 
 
 def test_smoothed_losses_and_losses_of_ones_own_are_refused_to_ist_in_its_first_step(tmp_path):

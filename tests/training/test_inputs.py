@@ -104,7 +104,9 @@ def test_settings_are_read_as_their_fields_type_and_can_be_keys():
     ({"learning_rate": 0.0}, "learning_rate is 0.0"), ({"head": "cold"}, "head is 'cold'"),
     ({"epochs": float("inf")}, "epochs is inf"), ({"seed": 2**32}, r"seed is 4294967296, give less than 2\*\*32"),
     ({"dropout": 1.0, "clip": -1.0}, "clip is -1.0.*dropout is 1.0"),
+    ({"speed": "uncast,recompute"}, "speed has 'recompute' without 'compile'"),
     ({"speed": "fast"}, f"speed is 'fast', give some of {', '.join(ACCELERATIONS)}"),
+    ({"backward": "skp", "idle": "swap"}, "backward is 'skp', give one of .*'skip'.*idle is 'swap', give one of .*'drop'"),
 ])  # fmt: skip
 def test_bad_settings_are_refused_all_at_once(given, message):
     with pytest.raises(InputError, match=message):

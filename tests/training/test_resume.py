@@ -154,7 +154,8 @@ def interrupted(settings, folder, signals=TWICE, moment="step"):
     ("ir:smoothing=0.5:refresh_every=4", {"accumulation": 4, "head": "frozen"}, TWICE, "step", 8),
     ("ist:every=4", {"adapter": "dora"}, TWICE, "step", 8),  # it probes the batch before the checkpoint
     ("ir-weight", {"class_weights": "balanced", "eval_every": 1}, TWICE, "step", 8),
-    ("rst", {"adapter": "bottleneck"}, TWICE, "step", 8), ("full-ft", {}, TWICE, "step", 8),
+    ("rst", {"adapter": "bottleneck"}, TWICE, "step", 8),
+    ("rst", {"backward": "skip", "idle": "drop"}, TWICE, "step", 8), ("full-ft", {}, TWICE, "step", 8),
     # asked to end, it saves and says so
     ("ir", {"eval_every": 3}, [signal.SIGTERM], "evaluation", 9), ("ir", {"eval_every": 3}, [signal.SIGINT], "step", 10),
 ])  # fmt: skip
@@ -243,9 +244,10 @@ def test_steps_without_a_finite_gradient_end_the_run_with_their_batch(own_corpus
 
 def resumable(tmp_path, callback, trainer_class=Trainer, model=None, examples=None, **settings):
     """A Trainer of one's own, with its own checkpoints, in which the callback is all that is ours."""
-    settings = {"per_device_train_batch_size": 6, "learning_rate": 1e-2, "gradient_accumulation_steps": 2} | settings
+    settings = {"per_device_train_batch_size": 6, "learning_rate": 1e-2, "gradient_accumulation_steps": 2,
+                "use_cpu": True} | settings  # fmt: skip
     arguments = TrainingArguments(str(tmp_path), max_steps=STEPS, report_to="none", save_steps=3, eval_strategy="steps",
-                                  eval_steps=3, seed=3, disable_tqdm=True, use_cpu=True, **settings)  # fmt: skip
+                                  eval_steps=3, seed=3, disable_tqdm=True, **settings)  # fmt: skip
     model = model or add_adapter(make_classifier(), "lora", r=2, alpha=4, dropout=0.1)
     return trainer_class(model, arguments, train_dataset=examples or make_examples(), data_collator=collate,
                          eval_dataset=make_examples(12, 1), callbacks=[callback])  # fmt: skip

@@ -8,12 +8,13 @@ from transformers import TrainingArguments
 
 from irtuning import LayerwiseTrainer, LayerwiseTuning, RunConfig, add_adapter, find_layers, train
 from irtuning.method.layers import let_backprop_end_early
+from irtuning.models.backward import skip_backward
 from irtuning.models.loading import checkpoint_layers
 from irtuning.models.speed import accelerate
 
 SAME_RUNS = [
     (["uncast"], {"method": "ir"}), (["compile"], {"method": "ist:every=3"}),
-    (["compile"], {"method": "ir-cosine"}),
+    (["compile"], {"method": "ir-cosine"}), (["compile"], {"method": "rst:share=0.5", "skip": True}),
     *((["uncast"], {"adapter": adapter, "width": 4, "steps": 4}) for adapter in ("dora", "bottleneck")),
 ]  # fmt: skip
 
@@ -34,10 +35,11 @@ def pad(rows):
     return {"input_ids": ids, "attention_mask": (ids > 0).long(), "labels": labels}
 
 
-def run(folder, speed, method="ir", steps=6, adapter="lora", **settings):
+def run(folder, speed, method="ir", steps=6, adapter="lora", skip=False, **settings):
     """Losses, layers and final adapters of a short run in float32 without dropout."""
     model = add_adapter(make_classifier(), adapter, **({"r": 2, "dropout": 0.0} | settings))
     accelerate(model, speed)
+    skip_backward(model) if skip else None
     callback = LayerwiseTuning(method, seed=0)
     arguments = TrainingArguments(str(folder), max_steps=steps, per_device_train_batch_size=4, report_to="none", seed=0,
                                   learning_rate=1e-2, save_strategy="no", logging_strategy="no", disable_tqdm=True,
@@ -47,10 +49,11 @@ def run(folder, speed, method="ir", steps=6, adapter="lora", **settings):
     return trainer.step_losses(), [step["layers"] for step in callback.history], model
 
 
-def test_a_set_that_changes_every_step_finds_its_graphs_compiled(tmp_path):
-    run(tmp_path, ["compile"], "rst:share=0.5", steps=12)
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_set_that_changes_every_step_finds_its_graphs_compiled(tmp_path, skip):
+    run(tmp_path, ["compile"], "rst:share=0.5", steps=12, skip=skip)
     warm = counters["stats"]["unique_graphs"]
-    _, layers, _ = run(tmp_path, ["compile"], "rst:share=0.5", steps=20)
+    _, layers, _ = run(tmp_path, ["compile"], "rst:share=0.5", steps=20, skip=skip)
     assert {len(chosen) for chosen in layers} == {2} and len({tuple(chosen) for chosen in layers}) == 6
     assert warm > 0 and not counters["graph_break"]
     assert counters["stats"]["unique_graphs"] == warm  # in a model of its own, too
@@ -119,8 +122,8 @@ def test_no_step_walks_through_all_modules(monkeypatch):
 def test_a_run_takes_accelerations_from_its_configuration():
     settings = {"corpus": "synthetic", "model": "tiny-random", "max_steps": 2, "train_share": 0.2, "batch_size": 4,
                 "max_length": 16, "method": "full"}  # few graphs are compiled
-    given = ({}, {"speed": "uncast,compile"})
+    given = ({}, {"speed": "uncast,compile,recompute"})
     plain, fast = (train(RunConfig.of(settings | each), progress=False) for each in given)
-    assert fast.config["speed"] == ["uncast", "compile"] and fast.layers == plain.layers
+    assert fast.config["speed"] == ["uncast", "compile", "recompute"] and fast.layers == plain.layers
     losses = [[step["loss"] for step in run.record["train"]["steps"]] for run in (plain, fast)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)

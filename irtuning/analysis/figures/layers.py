@@ -1,4 +1,4 @@
-"""Figures of layers: their scores, the cut, how often they learned, how far measures and runs agree."""
+"""Figures of layers: their scores, the cut, and how often they learned."""
 
 from collections.abc import Sequence
 
@@ -6,13 +6,11 @@ import numpy as np
 import pandas
 from matplotlib.figure import Figure
 
-from irtuning.analysis.figures.style import DOUBLE, canvas, heat_map, legend_above, method_colour, styled
-from irtuning.analysis.layers import has_scores, rank_agreement, score_matrix
-from irtuning.analysis.tables import candidates, chosen, layer_frequency
+from irtuning.analysis.figures.style import DOUBLE, canvas, corpus_panels, heat_map, legend_above, method_colour, styled
+from irtuning.analysis.layers import has_scores, late_shares, score_matrix
+from irtuning.analysis.tables import KEYS, candidates, chosen, run_keys
 from irtuning.errors import InputError
 from irtuning.method.selector import MIDDLE, cut_variances, split_scores
-
-LAYER = "layer (0: next to the embeddings)"
 
 
 @styled
@@ -29,7 +27,7 @@ def layer_importance(record: dict) -> Figure:
         maps.insert(0, (title, scores.reindex(units), "score", {"cmap": "viridis", "robust": True}))
     ticks = {"xticklabels": max(1, len(steps) // 8), "yticklabels": max(1, depth // 6)}
     for axis, (title, table, name, options) in zip(axes[:, 0], maps, strict=True):
-        heat_map(axis, table, "", name, annot=False, **ticks, **options)
+        heat_map(axis, table, name, **ticks, **options)
         axis.set(ylabel="block" if run.get("candidate_blocks") else "layer", title=title, ylim=(0, depth))
         axis.tick_params(rotation=0)
     axis.collections[0].colorbar.set_ticks([0.25, 0.75], labels=["frozen", "learns"])
@@ -38,17 +36,14 @@ def layer_importance(record: dict) -> Figure:
 
 
 @styled
-def layer_shares(records: Sequence[dict]) -> Figure:
-    """Draw the share of steps in which each layer learned (mean over runs), and each run's largest gap to that mean."""
-    table, single = layer_frequency(records), pandas.concat([layer_frequency([record]) for record in records])
-    gaps = single.sub(table.loc[single.index].to_numpy()).abs().max(axis=1)
-    figure, (axis, side) = canvas(DOUBLE, 0.24 * len(table) + 1.1, columns=2, sharey=True, width_ratios=[5, 1])
-    heat_map(axis, table, ".2f", "share of steps", LAYER, vmin=0, vmax=1)
-    for row, (method, apart) in enumerate(gaps.groupby(level=0, sort=False)):
-        if len(apart) > 1:
-            side.plot(apart, [row + 0.5] * len(apart), "o", color=method_colour(method), ms=3.5, mew=0)
-    side.set(xlabel="largest gap\nrun to mean", xlim=(-0.05, max(0.5, side.get_xlim()[1])))
-    side.grid(axis="x", alpha=0.3)
+def late_choice(records: Sequence[dict]) -> Figure:
+    """Draw at which share of the steps after the first quarter each layer (column) learned, a row for each run."""
+    table = pandas.DataFrame([run_keys(record["run"]["config"]) | late_shares(record).to_dict() for record in records])
+    figure, panels = corpus_panels(table, 0.15 * table.groupby(["corpus", "model"]).size().max() + 1.5)
+    for part, (axis,) in panels:
+        shares = part.drop(columns=list(KEYS)).dropna(axis="columns")
+        heat_map(axis, shares, "share of late steps", "layer", yticklabels=False, vmin=0, vmax=1)
+        axis.set(ylabel=f"{len(part)} runs")
     return figure
 
 
@@ -83,21 +78,3 @@ def cut_figure(scores: Sequence[float], variant: str = "reference") -> Figure:
     below.set_xticks(range(depth), order, fontsize=8 if depth <= 24 else 6)
     below.set(xlabel="layer, by score", ylabel="V = Var(low)\n+ Var(high)", ylim=(0, None))
     return legend_above(figure)
-
-
-@styled
-def agreement_map(records: Sequence[dict]) -> Figure:
-    """Draw the Spearman correlation of the layers' mean scores between methods. See `rank_agreement`."""
-    table = rank_agreement(records)
-    figure, axis = canvas(min(DOUBLE, 0.4 * len(table) + 3.2), 0.24 * len(table) + 1.8)
-    heat_map(axis, table, ".2f", "Spearman correlation", cmap="RdBu_r", vmin=-1, vmax=1)
-    axis.set_xticks([i + 0.5 for i in range(len(table))], table.columns, rotation=35, ha="right")
-    return figure
-
-
-@styled
-def component_map(norms: pandas.DataFrame) -> Figure:
-    """Draw the gradient norm of each adapted module (row of the figure) of each layer (column)."""
-    figure, axis = canvas(DOUBLE, 0.26 * norms.shape[1] + 1.1)
-    heat_map(axis, norms.T, ".2g", "gradient L2 norm", LAYER, vmin=0)
-    return figure

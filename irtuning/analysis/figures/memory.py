@@ -4,11 +4,10 @@ import pandas
 import seaborn
 from matplotlib.figure import Figure
 
-from irtuning.analysis.figures.style import DOUBLE, canvas, legend_above, styled
+from irtuning.analysis.figures.style import DOUBLE, canvas, legend_above, styled, title_of
 
 PARTS = ["weights", "adapters", "optimizer_state", "gradients", "activations", "temporary"]
 LAYERS = ["all 32 layers", "14 scattered", "14, none below 16"]
-ENGINES = ["plain", "uncast, compile"]
 
 
 @styled
@@ -20,7 +19,7 @@ def memory_parts(table: pandas.DataFrame) -> Figure:
     ends = sizes.cumsum(axis=1)
     for part, colour in zip(PARTS, seaborn.color_palette("colorblind"), strict=False):
         style = {"color": colour, "height": 0.75, "label": part.replace("_", " ")}
-        bars = axis.barh(table.method, sizes[part], left=ends[part] - sizes[part], **style)
+        bars = axis.barh(table.method.map(title_of), sizes[part], left=ends[part] - sizes[part], **style)
     axis.bar_label(bars, [f"{total:.1f}" for total in ends[part]], padding=2, size=6)
     title = f"{row.model}, batch {row.batch}, {row.length} tokens{', checkpointing' if row.checkpointing else ''}"
     axis.set(xlabel="predicted peak memory (GiB)", title=title)
@@ -47,15 +46,14 @@ def predicted_and_measured(table: pandas.DataFrame) -> Figure:
 
 
 @styled
-def step_engines(table: pandas.DataFrame) -> Figure:
+def step_costs(table: pandas.DataFrame) -> Figure:
     """Draw time and memory of a step with all, scattered and upper layers, from `companion.benchmarks.step_table`."""
-    table = table[(table.dropout > 0) & table.engine.isin(ENGINES)]
-    figure, axes = canvas(DOUBLE, 2.2, columns=2, sharey=True)
+    figure, axes = canvas(DOUBLE, 1.2 + 0.3 * table.engine.nunique(), columns=2, sharey=True)
     for axis, column, name in zip(axes, ("step_ms", "peak_gib"), ("step (ms)", "peak memory (GiB)"), strict=True):
-        numbers = table.pivot(index="layers", columns="engine", values=column).loc[LAYERS, ENGINES]
-        numbers.plot.barh(ax=axis, color=seaborn.color_palette("colorblind", 2), width=0.8, legend=False)
+        numbers = table.pivot(index="layers", columns="engine", values=column).loc[LAYERS, table.engine.unique()]
+        numbers.plot.barh(ax=axis, color=seaborn.color_palette("colorblind"), width=0.8, legend=False)
         for bars in axis.containers:
             axis.bar_label(bars, fmt="%.0f", padding=2, size=6)
         axis.set(xlabel=name, ylabel="")
     axes[0].invert_yaxis()
-    return legend_above(figure)
+    return legend_above(figure) if table.engine.nunique() > 1 else figure

@@ -1,4 +1,4 @@
-"""Figures of runs: scores, differences between methods, convergence, size of the training split."""
+"""Figures of runs: scores, differences between methods, convergence."""
 
 from collections.abc import Sequence
 
@@ -8,11 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from irtuning.analysis.ceiling import ANOTHER
-from irtuning.analysis.convergence import class_scores
-from irtuning.analysis.figures.style import (
-    DOUBLE, LINES, canvas, corpus_panels, heat_map, legend_above, method_colour, styled,
-)  # fmt: skip
-from irtuning.analysis.statistics import EQUIVALENT, method_scores
+from irtuning.analysis.figures.style import corpus_panels, legend_above, method_colour, styled, title_of
+from irtuning.analysis.statistics import method_scores
 from irtuning.analysis.tables import KEYS, losses_table, runs_table, validation_table
 
 
@@ -39,33 +36,22 @@ def score_comparison(records: Sequence[dict], floors: Sequence[dict], split: str
             axis.axvline(sum(known) / len(known), color="0.25", ls="--", lw=1, label="edit-aware floor")
         if people := [[f["macro_f1_low"], f["macro_f1_high"]] for f in here if f["name"] == ANOTHER]:
             axis.axvspan(*np.mean(people, axis=0), color="0.5", alpha=0.2, lw=0, label=f"{ANOTHER}, 95 %")
-    return _rows(figure, methods, f"{split} macro F1")
+    return _rows(figure, list(map(title_of, methods)), f"{split} macro F1")
 
 
 @styled
-def comparison_forest(table: pandas.DataFrame, margin: float | None = None, split: str = "test") -> Figure:
-    """Draw the differences in a `comparisons_table` with their 95 % intervals, and a dashed line at `margin`."""
+def comparison_forest(table: pandas.DataFrame, split: str = "test") -> Figure:
+    """Draw the differences in a `comparisons_table` with their 95 % intervals."""
     pairs = list(dict.fromkeys(zip(table.method, table.against, strict=True)))
     figure, panels = corpus_panels(table, 0.22 * len(pairs) + 1.2, sharex=True, sharey=True)
     for part, (axis,) in panels:
         axis.axvline(0, color="0.4", lw=1)
-        if margin is not None:
-            axis.axvline(margin, color="0.4", lw=1, ls="--", label="margin")
         for row in part.itertuples():
             ends = [[row.difference - row.low], [row.high - row.difference]]
             style = {"color": method_colour(row.against if row.method == "ir" else row.method), "ms": 4, "capsize": 2}
             axis.errorbar(row.difference, pairs.index((row.method, row.against)), xerr=ends, fmt="o", **style)
-    return _rows(figure, [f"{method} - {against}" for method, against in pairs], f"difference in {split} macro F1")
-
-
-@styled
-def class_heatmap(records: Sequence[dict], split: str = "validation") -> Figure:
-    """Draw the F1 of every class under every method, mean over the runs of one corpus."""
-    table = class_scores(records, split)
-    figure, axis = canvas(DOUBLE, 0.26 * len(table) + 1.4)
-    heat_map(axis, table, ".2f", f"F1 on {split}", annot_kws={"size": 7}, vmin=0, vmax=1)
-    axis.set_xticks(axis.get_xticks(), list(table.columns), rotation=20, ha="right")
-    return figure
+    names = [" − ".join(map(title_of, pair)) for pair in pairs]
+    return _rows(figure, names, f"difference in {split} macro F1\n(right of 0: the first is better)")
 
 
 @styled
@@ -78,30 +64,12 @@ def convergence(records: Sequence[dict], smooth: int = 10) -> Figure:
         for axis, column in ((left, "loss"), (right, "macro_f1")):
             for method, rows in part.dropna(subset=column).groupby("method", sort=False):
                 scores, colour = rows.groupby("step")[column], method_colour(method)
-                style = LINES[sum(line.get_color() == colour for line in axis.lines) % len(LINES)]
-                axis.plot(scores.mean(), color=colour, lw=1.2, ls=style, label=method)
+                axis.plot(scores.mean(), color=colour, lw=1.2, label=title_of(method))
                 axis.fill_between(scores.min().index, scores.min(), scores.max(), color=colour, alpha=0.15, lw=0)
             axis.set_xlabel("step")
         left.set(ylabel=f"training loss (mean of {smooth} steps)", yscale="log")
         left.yaxis.set(major_formatter="{x:g}", minor_locator=LogLocator(subs=(2, 5)), minor_formatter="{x:g}")
         right.set(ylabel="validation macro F1", ylim=(0, None))
-    return legend_above(figure)
-
-
-@styled
-def differences_by_size(table: pandas.DataFrame, split: str = "test") -> Figure:
-    """Draw the differences in a `size_differences` table against the share of train, over a band of no difference."""
-    rows = table[table.train.str.endswith("%")]
-    shares, others = list(dict.fromkeys(rows.train)), list(dict.fromkeys(rows.against))
-    figure, axis = canvas(DOUBLE, 2.6)
-    axis.axhline(0, color="0.4", lw=1)
-    axis.axhspan(-EQUIVALENT, EQUIVALENT, color="0.5", alpha=0.15, lw=0)
-    for number, (other, part) in enumerate(rows.groupby("against", sort=False)):
-        at = [shares.index(share) + 0.12 * (number - (len(others) - 1) / 2) for share in part.train]
-        style = {"color": method_colour(other), "label": f"ir - {other}", "fmt": "o", "ms": 4, "capsize": 2}
-        axis.errorbar(at, part.difference, yerr=part.high - part.difference, **style)
-    axis.set_xticks(range(len(shares)), shares)
-    axis.set(xlabel="share of the training split", ylabel=f"difference in {split} macro F1")
     return legend_above(figure)
 
 
