@@ -94,7 +94,7 @@ def predict_memory(
     adapter = adapter if strategy.scope == "adapters" else None
     values = {key: options.get(key, own.get(key)) for key in ADAPTER_SETTINGS} if adapter else {}
     options = tuple((key, tuple(value) if isinstance(value, list) else value) for key, value in values.items())
-    base = tuple(name for name, used in (("4bit", quantize == "4bit"), ("float8", "float8" in speed)) if used)
+    base = ("4bit",) * (quantize == "4bit") + ("float8",) * ("float8" in speed)
     setting = Setting(model, adapter, options, batch // accumulation, length, checkpointing, precision, padded, labels,
                       backward, base)  # fmt: skip
     chosen, ever = layers_that_learn(strategy, load_shape(model).num_hidden_layers)

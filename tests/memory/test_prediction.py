@@ -130,8 +130,8 @@ def test_bad_input_is_named():
         "batch is 0": {"batch": 0}, "length is 0": {"length": 0}, "'irr'": {"method": "irr"}, "ia4": {"adapter": "ia4"},
         "min_layer": {"min_layer": 11}, "share": {"share": 0.5}, "multiple": {"batch": 6, "accumulation": 4},
         "context": {"length": 4096}, "precision": {"precision": "int8"}, "speed is 'float'": {"speed": ["float"]},
-        "quantize is '8bit'": {"quantize": "8bit"},
-        "backward is 'skp'": {"backward": "skp"}, "idle is 'swap'": {"idle": "swap"}}  # fmt: skip
+        "quantize is '8bit'": {"quantize": "8bit"}, "backward is 'skp'": {"backward": "skp"},
+        "idle is 'swap'": {"idle": "swap"}}  # fmt: skip
     for named, change in cases.items():
         with pytest.raises(InputError, match=named):
             predict_memory(**({"model": "mini", "method": "ir", "batch": 4, "length": 64} | change))
