@@ -19,13 +19,13 @@ from irtuning.models.adapters import adapted_classifier
 from irtuning.models.backward import skip_backward
 from irtuning.models.loading import context_length, load_classifier, load_tokenizer
 from irtuning.models.prompts import encode
+from irtuning.models.speed import accelerate
 from irtuning.training.callback import LayerwiseTuning
 from irtuning.training.idle import IdleStates
 from irtuning.training.metrics import balanced_weights, score
 from irtuning.training.prepare import Prepared
 from irtuning.training.record import versions
 from irtuning.training.resume import Checkpoints, Progress, ResumableTrainer, unfinished_folder
-from irtuning.models.speed import accelerate
 
 
 @dataclass

@@ -22,10 +22,10 @@ from irtuning.errors import InputError, brief
 from irtuning.models.adapters import no_rename_warning  # importing it registers the bottleneck with peft
 from irtuning.models.loading import load_classifier, resolve
 from irtuning.models.prompts import encode
+from irtuning.models.speed import accelerate
 from irtuning.training.metrics import score
 from irtuning.training.prepare import available_device
 from irtuning.training.record import read_record, write_text
-from irtuning.models.speed import accelerate
 
 
 @dataclass(frozen=True)

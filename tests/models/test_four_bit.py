@@ -12,7 +12,6 @@ from irtuning.models.adapters import adapted_classifier
 from irtuning.models.float8 import frozen_linears
 from irtuning.models.loading import load_classifier, load_tokenizer, resolve
 
-
 pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: pip install 'irtuning[4bit]'")
 
 

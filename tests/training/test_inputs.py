@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from irtuning import InputError, Revision, RunConfig
 from irtuning.models.loading import MODELS, load_tokenizer, model_names, resolve
 from irtuning.models.prompts import FORMS, encode, instruction
+from irtuning.models.speed import ACCELERATIONS
 from irtuning.training.config import parse_settings
 from irtuning.training.metrics import score
 from irtuning.training.record import new_folder, read_record, write_record, write_text
-from irtuning.models.speed import ACCELERATIONS
 
 LABELS = ("a", "b", "c")
 RECORD = {"schema": 1, "run": {"config": {}}, "train": {}, "scores": {}, "predictions": {}, "meta": {}}
