@@ -46,8 +46,7 @@ def step_table(record: Mapping) -> pandas.DataFrame:
     """Return the median time and the peak memory of a step of 16 x 256 tokens, with a row for each set and engine."""
     rows = [row | {"engine": ENGINES.get((row["speed"], row["checkpointing"])), "layers": LAYERS.get(row["layers"])}
             for row in record["rows"] if not row.get("error") and row["group"] in GIVEN and row["dropout"]]  # fmt: skip
-    table = pandas.DataFrame(rows).query("activation_budget == 1 and not cudnn_attention")
-    table = table.dropna(subset=["engine", "layers"]).drop_duplicates(["engine", "layers"])
+    table = pandas.DataFrame(rows).dropna(subset=["engine", "layers"]).drop_duplicates(["engine", "layers"])
     order = [*ENGINES.values(), *LAYERS.values()]
     table = table.sort_values(["engine", "layers"], key=lambda column: column.map(order.index))
     return table[["engine", "layers", "step_ms", "peak_gib"]].reset_index(drop=True)
