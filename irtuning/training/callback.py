@@ -8,7 +8,7 @@ from transformers.trainer_callback import ExportableState
 
 from irtuning.errors import InputError, TrainingStopped
 from irtuning.method.processes import refuse_sharding
-from irtuning.method.registry import as_strategy, describe
+from irtuning.method.registry import as_strategy, describe, method_text
 from irtuning.method.strategies import IRTuningStrategy, Strategy
 from irtuning.method.tuner import LayerTuner
 
@@ -31,6 +31,9 @@ class LayerwiseTuning(TrainerCallback, ExportableState):
     def __init__(self, strategy: str | type[Strategy] | Strategy | Mapping, seed: int | None = None):
         self.strategy = as_strategy(**strategy) if isinstance(strategy, Mapping) else as_strategy(strategy)
         self.seed, self.tuner, self._clip = seed, None, None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({method_text(self.strategy)!r})"
 
     history = property(lambda self: self.tuner.history if self.tuner else [], doc="See `LayerTuner`.")
     layers = property(lambda self: self.tuner.layers, doc="The `CandidateLayers`, once training has started.")
