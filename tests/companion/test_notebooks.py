@@ -139,7 +139,7 @@ def test_what_a_reproduction_writes_is_not_tracked():
     if not folders:
         pytest.skip("not a git repository")
     assert {folder for kind, folder in folders if kind == "figures"} == {"study", "mini"}
-    assert {folder for kind, folder in folders if kind == "reports"} <= {"study", "forms", "strategies", "mini", "benchmarks", "synthetic"}
+    assert {folder for kind, folder in folders if kind == "reports"} <= {"study", "forms", "strategies", "mini", "benchmarks", "synthetic", "alignment"}
     made = [f"{kind}/{profile}/02.{end}" for profile in ("quick", "small-changed") for kind, end in
             (("figures", "png"), ("figures", "svg"), ("reports", "csv"), ("reports", "ipynb"), ("runs", "record.json"))]  # fmt: skip
     assert git("check-ignore", *made) == made
