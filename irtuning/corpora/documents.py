@@ -19,7 +19,9 @@ SHORT = re.compile(r"\b(?:[A-Z]|Dr|Mrs?|Ms|Prof|St|vs|Figs?|Eqs?|Sec|No|al|cf|e\
 
 
 def sentences(text: str) -> list[str]:
-    """Return the sentences of a plain text with single spaces. Long lines may be wrapped; other line breaks are ends.
+    """Return the sentences of a plain text, with single spaces.
+
+    A long line may go on in the next one. Any other line break ends a sentence.
 
     >>> sentences("Dr. Smith agreed. So did we (e.g. I)!")
     ['Dr. Smith agreed.', 'So did we (e.g. I)!']

@@ -45,11 +45,12 @@ def small_runs() -> tuple[pandas.DataFrame, str]:
              "first runs (s)": f"{row['warm_s']:.0f}", "memory of all (GiB)": f"{row['gpu_gib_held_by_all']:.0f}"}
             for row in record["rows"]]  # fmt: skip
     (step,) = json.loads((HERE / "small_runs_profile.json").read_text())
+    (cores,) = {row["cores"] for row in record["rows"]}
     share = step["gpu_ms_per_step"] / step["wall_ms_per_step"]
     return pandas.DataFrame(rows), (
         f"A step of one run alone takes {step['wall_ms_per_step']:.0f} ms and launches {step['kernels_per_step']:,.0f} kernels, "
         f"which keep the GPU busy for {step['gpu_ms_per_step']:.0f} ms, {share:.0%} of the time. The host is the limit: "
-        f"16 cores could start {16e3 / step['wall_ms_per_step']:.0f} such steps a second.")  # fmt: skip
+        f"its {cores} cores could start {1e3 * cores / step['wall_ms_per_step']:.0f} such steps a second.")  # fmt: skip
 
 
 def main() -> None:
