@@ -13,7 +13,6 @@ from irtuning.corpora.html import revision_html
 from irtuning.errors import InputError, brief, unknown
 
 SPLITS = ("train", "validation", "test")
-MOST_PROBLEMS = 8  # named in one message
 EDIT_MARKS = ("<edit>", "</edit>")
 
 
@@ -61,8 +60,7 @@ class Corpus:
 
     def __post_init__(self) -> None:
         if problems := list(_problems(self)):
-            more = f"; and {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else ""
-            raise InputError(f"corpus {self.name!r} cannot be used: {'; '.join(problems[:MOST_PROBLEMS])}{more}")
+            raise InputError(f"corpus {self.name!r} cannot be used: {'; '.join(problems[:8])}")
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{split} {len(self.split(split)):,}" for split in SPLITS)

@@ -19,7 +19,7 @@ def load_corpus(
     before: str = "before", after: str = "after", label: str = "label", group: str | None = None,
     split: str | None = None,
 ) -> Corpus:  # fmt: skip
-    """Return a corpus by its name (see `corpus_names`), or from your own table or folder with a table per split.
+    """Return a corpus by its name (see `CORPORA`), or from your own table or folder with a table per split.
 
     Args:
         name_or_path: a name, or a path. If a name and a path are spelled alike, the name wins.
@@ -37,9 +37,7 @@ def load_corpus(
     path = None if source else Path(name_or_path).expanduser()
     name = str(path or name_or_path)
     if path and not (str(name_or_path) and path.exists()):
-        if isinstance(name_or_path, str) and not path.suffix and len(path.parts) < 2:
-            raise unknown("corpus", name_or_path, CORPORA)
-        raise InputError(f"no file or folder {name!r}; give an existing one, or a corpus: {', '.join(CORPORA)}")
+        raise unknown("corpus or file", name, CORPORA)
     if source and columns != Columns():
         raise InputError(f"corpus {name!r} has its own columns; leave before, after, label and group at their defaults")
     given = vars(columns) | {"label_set": labels, "split": split}
@@ -80,11 +78,6 @@ def _own_table(path: Path, columns: Columns, fold: int, given: dict) -> Corpus:
     for warning in warnings_about(corpus):
         logger.warning("%s: %s", name, warning)
     return replace(corpus, reading=given)
-
-
-def corpus_names() -> tuple[str, ...]:
-    """Return the names that `load_corpus` knows."""
-    return tuple(CORPORA)
 
 
 def has_fixed_splits(name: str, split: str | None = None) -> bool:

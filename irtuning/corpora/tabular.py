@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from irtuning.corpora.base import SPLITS, Corpus, Revision
-from irtuning.corpora.reading import READERS, Row, read_rows, where, with_columns
+from irtuning.corpora.reading import READERS, Row, read_rows, with_columns
 from irtuning.errors import InputError, unknown
 
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "dev", "valid", "val"), "test": ("test",)}
@@ -25,7 +25,7 @@ class Columns:
 
     def revisions(self, rows: Sequence[Row], source: str, labels: Sequence[str] = ()) -> list[Revision]:
         """Return the revisions of the rows, with further cells in `extra`. If `labels` are given, others are errors."""
-        names, revisions, faults = list(filter(None, vars(self).values())), [], {}
+        names, revisions = list(filter(None, vars(self).values())), []
         for row in with_columns(rows, names):
             (before, after, label, *group), fault = (row.text(name) for name in names), None
             if not before and not after:
@@ -35,11 +35,9 @@ class Columns:
             elif labels and label not in labels:
                 fault = str(unknown("label", label, labels))
             if fault:
-                faults.setdefault(fault, []).append(row)
+                raise InputError(f"{row.where}: {fault}")
             extra = {name: value for name, value in row.cells.items() if name not in names}
             revisions.append(Revision(f"{source}:{row.line}", before, after, label, *group, extra=extra))
-        if faults:
-            raise InputError("; ".join(f"{where(rows)}: {fault}" for fault, rows in faults.items()))
         return revisions
 
 

@@ -14,7 +14,8 @@ from irtuning.corpora.base import Corpus, Revision
 from irtuning.corpora.diff import word_diff
 from irtuning.corpora.edits import SHAPE_NAMES, Edit, edit_of, shape_of
 from irtuning.corpora.floors import edit_aware_floor, macro_f1, operation_floor
-from irtuning.corpora.load import corpus_names, load_corpus
+from irtuning.corpora.load import load_corpus
+from irtuning.corpora.sources import CORPORA
 from irtuning.errors import InputError
 
 # Few different words, so that the two sides share some and repeat some.
@@ -118,7 +119,7 @@ def test_tables_and_the_figures_that_show_them():
 
 def test_every_corpus_is_listed_with_its_licence_loaded_or_not():
     table = explore.corpora_table([load_corpus("synthetic")])
-    assert list(table.index) == list(corpus_names()) and all(table["how to get it"].str.contains("load_corpus"))
+    assert list(table.index) == list(CORPORA) and all(table["how to get it"].str.contains("load_corpus"))
     assert table.licence["argrewrite"] == "CC BY 4.0" and table.revisions["argrewrite"] == "not loaded"
     assert int(table.revisions["synthetic"]) > 1000
 
