@@ -11,8 +11,7 @@ from irtuning.corpora.documents import read_documents
 from irtuning.corpora.folds import leaks
 from irtuning.corpora.load import has_fixed_splits, load_corpus
 from irtuning.errors import InputError, brief, read_as, unknown
-from irtuning.memory.fit import fit_answer, fit_report, parse_gpu
-from irtuning.memory.predict import PARTS, predict_memory
+from irtuning.memory.predict import PARTS, fit_answer, fit_report, parse_gpu, predict_memory
 from irtuning.method.registry import facts
 from irtuning.training.config import RunConfig, meant, parse_settings
 from irtuning.training.record import read_record
@@ -211,7 +210,7 @@ def memory(
     asked = {"batch": batch, "length": length, "checkpointing": checkpointing, "min_layer": min_layer}
     asked |= {name: read_as(name, text, KINDS[name]) for name, text in texts.items()}
     found = predict_memory(model, method, adapter, **asked).to_dict()
-    found |= fit_report(gpu_bytes, model, method, adapter, **asked)
+    found |= fit_report(gpu_bytes, model, method, adapter, **asked) if gpu else {}
     lines = ["{model}, {method}, batch {batch}, {length} tokens; sizes in GiB; {note}".format(**found)]
     lines += [f"{name:<16} {found[name]:>6}" for name in ("layers", "lowest_layer")]
     lines += [f"{name.removesuffix('_bytes'):<16} {found[name] / 2**30:>6.2f}" for name in (*PARTS, "peak_bytes")]

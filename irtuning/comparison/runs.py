@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import logging
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,7 +20,7 @@ from irtuning.method.strategies import Strategy
 from irtuning.models.loading import MINI, RANDOM
 from irtuning.training.config import RunConfig
 from irtuning.training.prepare import available_device, corpus_of, prepare
-from irtuning.training.record import has_record, new_folder, read_record, write_record
+from irtuning.training.record import has_record, new_folder, read_record, write_record, write_text
 from irtuning.training.run import finished_run, train
 
 FIRST_SEED = 171  # the seed in the authors' code
@@ -78,12 +76,7 @@ def run_comparison(
             score = "failed" if failed else f"macro F1 {outcome['scores']['validation']['macro_f1']:.3f}"
             bar.set_postfix_str(f"{run.method}, seed {run.seed}: {score}", refresh=False)
             bar.update()
-        try:
-            return _make(runs, strategies, corpora, budget, output, workers, scheduler, advance), floors
-        except KeyboardInterrupt:
-            kept = "recorded runs are kept, repeat the command to go on" if output else "without output none is kept"
-            logging.getLogger(__name__).warning("interrupted after %d of %d runs; %s", bar.n, len(runs), kept)
-            raise
+        return _make(runs, strategies, corpora, budget, output, workers, scheduler, advance), floors
 
 
 def planned_runs(
@@ -183,11 +176,8 @@ def _make(runs, strategies, corpora, budget, output, workers, scheduler, advance
                 records[stage[index]] = outcome
     if failed:
         texts = [f"{name}: {error if isinstance(error, InputError) else repr(error)}" for name, error in failed.items()]
-        texts[3:] = [f"and {len(texts) - 3} more"] * (len(texts) > 3)
-        waiting = len(runs) - len(records) - len(failed)
-        wait = f", and {waiting} wait for their layer budget" * (waiting > 0)
         cure = "an output folder keeps all other runs, and repeating the command makes those that are missing"
-        text = f"{len(failed)} run{'s' * (len(failed) > 1)} failed{wait}; {cure}. {'; '.join(texts)}"
+        text = f"{len(failed)} of {len(runs)} runs failed; {cure}. {'; '.join(texts[:3])}"
         raise InputError(text) from next(iter(failed.values()))
     return [records[i] for i in range(len(runs))]
 
@@ -208,11 +198,8 @@ def _outcomes(work: Sequence[tuple], workers: int, scheduler: str | None) -> Ite
         return
     folder = work[missing[0]][-1] if missing else None
     if folder is not None:  # fail before any worker starts if records cannot be written here
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryDirectory(dir=folder.parent).cleanup()
-        except OSError as error:
-            raise InputError(f"cannot write to {folder.parent}: {error.strerror}; give another folder") from None
+        write_text(folder.parent / "writable", "")
+        (folder.parent / "writable").unlink(missing_ok=True)
     calls = [(*work[i][:-1], None) if scheduler else work[i] for i in missing]  # workers may not share this disk
     for at, made in outcomes(_run_one, calls, workers=workers, scheduler=scheduler) if missing else ():
         if scheduler and folder is not None and not isinstance(made, Exception):

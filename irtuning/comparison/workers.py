@@ -101,30 +101,26 @@ def _cluster(address: str) -> Iterator[tuple]:
         raise InputError('a scheduler needs Dask; install it with pip install "irtuning[cluster]"') from None
     except (OSError, ValueError) as error:
         raise InputError(f"no Dask scheduler answers at {address!r}: {error}; start one or correct it") from None
-    checked = set()
     def free(running: int) -> int:  # one call per worker, since Dask blames a death on all calls of the worker
-        try:
-            client.wait_for_workers(1, WORKER_SECONDS)
-        except TimeoutError:
-            raise InputError(f"{address!r} has had no worker for {WORKER_SECONDS} s; start workers") from None
-        threads = client.nthreads()
-        joined = [worker for worker in threads if worker not in checked]
-        for worker, there in (client.run(versions, workers=joined, on_error="return") if joined else {}).items():
-            if isinstance(there, OSError):
-                continue  # the worker has left
-            if isinstance(there, Exception):
-                raise InputError(f"worker {worker} cannot load irtuning: {there!r}; install it there")
-            if (n := threads[worker]) > 1:
-                raise InputError(f"worker {worker} has {n} threads, which share random numbers; use --nthreads 1")
-            for package, here in versions().items():  # builds of one version for GPU and CPU are equal
-                if str(here).partition("+")[0] != str(other := there.get(package)).partition("+")[0]:
-                    text = f"worker {worker} has {package} {other}, this process has {here}; install the same there"
-                    raise InputError(text)
-            checked.add(worker)
+        client.wait_for_workers(1, WORKER_SECONDS)
+        if max((threads := client.nthreads()).values(), default=1) > 1:
+            raise InputError("a worker has several threads, which share random numbers; use --nthreads 1")
         return len(threads) - running
     try:
+        free(0)
+        for worker, there in client.run(_releases).items():
+            if other := [name for name, here in _releases().items() if there.get(name) != here]:
+                text = f"worker {worker} has {other[0]} {there.get(other[0])}, this process has {_releases()[other[0]]}"
+                raise InputError(f"{text}; install the same there")
         yield free, client.get_executor(pure=False, retries=0).submit, ()  # Dask itself repeats calls of dead workers
+    except TimeoutError:
+        raise InputError(f"{address!r} has had no worker for {WORKER_SECONDS} s; start workers") from None
     except (CancelledError, OSError):  # the connection failed; the error of a call is an outcome
         raise InputError(f"the scheduler {address!r} is gone; start one and repeat; recorded runs are kept") from None
     finally:
         client.close()
+
+
+def _releases() -> dict[str, str]:
+    """Return the versions that must be equal on workers. Builds of one version for GPU and CPU count as equal."""
+    return {name: str(version).partition("+")[0] for name, version in versions().items()}
