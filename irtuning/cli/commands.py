@@ -34,16 +34,13 @@ def corpus(
     import pandas
     columns = {"before": before, "after": after, "label": label, "group": group}
     shown = load_corpus(name, data, fold, labels=labels, split=split, **columns)
-    keys = ("name", "synthetic", "fold", "licence", "citation", "checksum", "shared_groups", "dropped")
-    facts = {key: getattr(shown, key) for key in keys}
-    facts["split"] = "published" if has_fixed_splits(name, split) else "folds"
     table = pandas.DataFrame(shown.counts()).rename_axis("examples", axis="columns")
-    texts = ["\n".join(f"{key}: {value}" for key, value in facts.items() if value not in ("", {})), table.to_string()]
-    result = facts | {"labels": list(shown.labels), "counts": shown.counts(), "splits": table.sum().to_dict()}
+    keys = ("name", "synthetic", "fold", "licence", "citation", "checksum", "shared_groups", "dropped", "labels")
+    result = {key: getattr(shown, key) for key in keys} | {"splits": table.sum().to_dict(), "leaks": leaks(shown)}
+    result["split"] = "published" if has_fixed_splits(name, split) else "folds"
     result["groups"] = {part: len({r.group for r in shown.split(part)} - {""}) for part in shown.counts()}
-    result["leaks"] = leaks(shown)
-    texts += ["\n".join(f"{count:>5} {name}" for name, count in result["leaks"].items())]
-    opt.show(result, as_json, "\n\n".join(texts))
+    lines = [f"{key}: {value}" for key, value in result.items() if value not in ("", {})]
+    opt.show(result | {"counts": shown.counts()}, as_json, "\n".join([*lines, "", table.to_string()]))
 
 
 def train(
@@ -129,11 +126,9 @@ def predict(
     irtuning predict runs/ir --file pairs.csv --output intentions.csv
     """
     from irtuning.training.classifier import RevisionClassifier, read_revisions, scores_of, write_predictions
-    if not (file or before or after):
-        raise InputError("nothing to predict: give --before and --after, or --file (- for standard input)")
     paths = [text for text in (before, after) if not file and os.path.isfile(text)]
-    if len(paths) == 1:
-        raise InputError(f"{paths[0]!r} is a file, not a text; give both versions as files, or a table as --file")
+    if len(paths) == 1 or not (file or before or after):
+        raise InputError("give --before and --after, both as texts or both as files, or a table as --file")
     if output and output.suffix.lower() not in (".csv", ".jsonl", ".html"):
         raise InputError(f"cannot write {output}: its name must end in .csv, .jsonl or .html")
     columns, config = {"before": before, "after": after, "label": label}, read_record(run)["run"]["config"]

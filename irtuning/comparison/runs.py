@@ -58,8 +58,6 @@ def run_comparison(
     Raises:
         InputError: a setting cannot work (before the first run, if possible), or runs failed (after the last one).
     """
-    if workers is not None and workers < 1:
-        raise InputError(f"workers is {workers}; give 1 or more")
     runs, strategies = planned_runs(methods, seeds, folds, budget, rates, **settings), _named(methods)
     corpora = corpora or {fold: corpus_of(run, data_dir) for fold, run in {run.fold: run for run in runs}.items()}
     for run in runs:
@@ -69,7 +67,8 @@ def run_comparison(
     # a second thread hardly speeds up a small model on the CPU, so each core makes its own run
     many = available_device(runs[0].device) == "cpu" and runs[0].model in (MINI, *RANDOM)
     workers = 1 if world_size() > 1 else workers or (cores() if many else 1)
-    options = {"disable": not (progress and is_first()), "file": sys.stdout if in_notebook() else sys.stderr}
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()  # which shows stderr like a warning
+    options = {"disable": not (progress and is_first()), "file": sys.stdout if shell else sys.stderr}
     with tqdm(total=len(runs), desc=f"{runs[0].corpus} on {runs[0].model}, runs", **options) as bar:
         def advance(run: RunConfig, outcome: dict | Exception) -> None:
             failed = isinstance(outcome, Exception)
@@ -114,11 +113,6 @@ def takes_budget(config: RunConfig, budget: str = "equal") -> bool:
     return takes == "counts" or (takes == "share" and budget == "equal" and not own)
 
 
-def in_notebook() -> bool:
-    """Return whether this process is a Jupyter kernel, which shows standard error like a warning."""
-    return type(getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()).__name__ == "ZMQInteractiveShell"
-
-
 def run_name(config: RunConfig) -> str:
     """Return the folder name of a run within its comparison. Each configuration has a name of its own."""
     digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()
@@ -133,9 +127,9 @@ def corpus_floors(corpus: Corpus, splits: Sequence[str] = ("validation",)) -> li
     key = corpus.checksum, corpus.fold, *splits
     if key not in _FLOORS:
         floors = [floor(corpus, split) for split in splits for floor in (operation_floor, edit_aware_floor)]
-        scores = [{name: getattr(f, name) for name in ("name", "split", "macro_f1", "accuracy")} for f in floors]
-        for row, floor in zip(scores, floors, strict=True):  # so that a method can be compared with the floor
-            answers = zip(corpus.split(floor.split), floor.predictions, strict=True)
+        scores = [asdict(floor) for floor in floors]
+        for row in scores:  # the predictions let a method be compared with the floor
+            answers = zip(corpus.split(row["split"]), row["predictions"], strict=True)
             row["predictions"] = [{"id": r.id, "group": r.group, "intention": r.intention, "predicted": predicted}
                                   for r, predicted in answers]  # fmt: skip
         scores += [asdict(ceiling) for split in splits for ceiling in human_ceiling(corpus, split)]

@@ -64,8 +64,7 @@ class Corpus:
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{split} {len(self.split(split)):,}" for split in SPLITS)
-        kind = "SYNTHETIC" if self.synthetic else "real"
-        named = f"{self.name!r}, {kind}, {len(self.labels)} labels"
+        named = f"{self.name!r}, {'SYNTHETIC' if self.synthetic else 'real'}, {len(self.labels)} labels"
         return f"Corpus({named}, {sizes}, fold {self.fold}{sharing(self.shared_groups)})"
 
     @cached_property
@@ -123,10 +122,8 @@ def _problems(corpus: Corpus):
     if len(corpus.labels) < 2:
         yield f"it has {len(corpus.labels)} label(s) {brief(list(corpus.labels))}; a classifier needs two or more"
     for label in corpus.labels:
-        if sum(counts[s][label] for s in SPLITS) == 1:
-            yield f"label {brief(label)} has one example; drop that row or merge the label into another"
-        elif counts["train"][label] == 0:
-            yield f"label {brief(label)} never occurs in train; merge it into another or drop its rows"
+        if counts["train"][label] == 0 or sum(counts[s][label] for s in SPLITS) == 1:
+            yield f"label {brief(label)} has one example, or none in train; merge it into another or drop its rows"
     if empty := [r.id for r in revisions if not r.before.strip() and not r.after.strip()]:
         yield f"both sides are empty in {empty[:3]}"
     if strange := sorted({r.intention for r in revisions} - set(corpus.labels)):

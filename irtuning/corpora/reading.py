@@ -1,7 +1,6 @@
 """Files read into rows that know their file and line, so that every error message can name them."""
 
 import csv
-import difflib
 import io
 import json
 import logging
@@ -48,10 +47,9 @@ def read_rows(path: Path) -> list[Row]:
         raise InputError(f"{path}: cannot read files that end in {path.suffix!r}; give one of {', '.join(READERS)}")
     try:
         rows = reader(path)
-    except InputError:
-        raise
     except Exception as error:  # the readers of damaged workbooks and Parquet files raise many classes
-        raise InputError(f"{path} cannot be read ({error!s:.200}); save it again") from error
+        text = str(error) if isinstance(error, InputError) else f"{path} cannot be read ({error!s:.200}); save it again"
+        raise InputError(text) from error
     if not rows:
         raise InputError(f"{path} holds no rows; give a file with at least one revision")
     return rows
@@ -106,31 +104,19 @@ def _bare(name: object) -> str:
 
 def rows_of_lines(text: str, where: str) -> list[Row]:
     """Return the rows of JSON Lines, without empty lines, or those of one array of objects."""
-    rows, array = [], text.lstrip().startswith("[")
-    for number, line in enumerate([text] if array else text.split("\n"), start=1):
-        try:
-            values = json.loads(line) if line.strip() else None
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{where}, line {number} is not JSON: {error}; {JSON_FORM}") from error
-        for item, value in enumerate(values if array else [values] * bool(line.strip()), start=1):
-            here, number = (f"{where}, item {item}", item) if array else (f"{where}, line {number}", number)
-            if not isinstance(value, dict):
-                raise InputError(f"{here} must hold one JSON object, got {brief(value)}; {JSON_FORM}")
-            rows.append(Row(here, number, value))
+    rows, number, array = [], 1, text.lstrip().startswith("[")
+    try:
+        for number, line in enumerate(map(json.dumps, json.loads(text)) if array else text.split("\n"), start=1):
+            if line.strip():
+                rows.append(Row(f"{where}, {'item' if array else 'line'} {number}", number, {**json.loads(line)}))
+    except (ValueError, TypeError, RecursionError) as error:  # such as "'int' object is not a mapping"
+        raise InputError(f"{where}, row {number} is no JSON object ({error}); {JSON_FORM}") from error
     return rows
-
-
-def _read_json(path: Path) -> list[Row]:
-    return rows_of_lines(read_text(path), str(path))
 
 
 def _read_parquet(path: Path) -> list[Row]:
     from pyarrow import parquet
     return [Row(f"{path}, row {n}", n, row) for n, row in enumerate(parquet.read_table(path).to_pylist(), start=1)]
-
-
-def _read_xlsx(path: Path) -> list[Row]:
-    return next(iter(read_sheets(path, 1).values()))
 
 
 def _read_csv(path: Path) -> list[Row]:
@@ -141,20 +127,15 @@ def _read_csv(path: Path) -> list[Row]:
     if separator != usual:
         logger.info("%s was read with %r between the cells", path, separator)
     reader, numbered = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True), []
+    between = re.compile(re.escape(separator) + r"\S")  # commas of prose have a space behind them
     try:
         for cells in reader:
-            # commas of prose have a space behind them
-            if any("\n" in cell and len(re.findall(rf"\{separator}\S", cell)) >= header.count(separator) for cell in cells):
+            if any("\n" in cell and len(between.findall(cell)) >= header.count(separator) for cell in cells):
                 raise csv.Error("its quotation mark joins it with the next row")
             numbered.append((reader.line_num, cells))
     except csv.Error as error:
-        if separator != "\t":
-            problem = f"{path}, line {numbered[-1][0] + 1 if numbered else 1} is malformed: {error}"
-            raise InputError(f"{problem}; double a quotation mark inside a text, or save as .jsonl or .xlsx") from error
-        # no text between tabs needs quotation marks, so that they may be a part of the texts
-        logger.info("%s was read with its quotation marks as a part of the texts", path)
-        lines = re.split(r"\r?\n|\r", text)
-        numbered = [(n, line.split(separator)) for n, line in enumerate(lines, start=1)]
+        here = f"{path}, line {numbered[-1][0] + 1 if numbered else 1}"
+        raise InputError(f"{here}: {error}; double a quotation mark inside a text, or save as .xlsx") from error
     return _table(numbered, f"{path}, line")
 
 
@@ -175,5 +156,7 @@ def _table(numbered: Iterable[tuple[int, list]], where: str) -> list[Row]:
     return rows
 
 
-READERS = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_json, ".json": _read_json, ".xlsx": _read_xlsx,
-           ".parquet": _read_parquet}  # fmt: skip
+READERS = {
+    ".csv": _read_csv, ".tsv": _read_csv, ".parquet": _read_parquet,
+    ".xlsx": lambda path: next(iter(read_sheets(path, 1).values())),
+    **dict.fromkeys((".jsonl", ".json"), lambda path: rows_of_lines(read_text(path), str(path)))}  # fmt: skip

@@ -101,13 +101,13 @@ def find(name: str, data_dir: str | Path | None = None) -> Path | None:
     source, given = CORPORA[name], data_dir or os.environ.get("IRTUNING_DATA")
     if not given or not source.patterns:
         return None
-    base, origin = Path(given).expanduser(), "data folder" if data_dir else "IRTUNING_DATA"
+    base = Path(given).expanduser()
     if not base.is_dir():
-        raise InputError(f"{origin} {str(base)!r} is not a folder; name an existing one")
+        raise InputError(f"data folder {str(base)!r} is not a folder; name an existing one")
     folder = next((folder for folder in (base, base / name) if source.files(folder)), None)
     if data_dir and folder is None:
-        problem = f"neither it nor its subfolder {name!r} has {' or '.join(source.patterns)}"
-        raise InputError(f"{origin} {str(base)!r} does not hold {name!r}: {problem}. {source.cure()}")
+        files = f"{' or '.join(source.patterns)}, also in its subfolder {name!r}"
+        raise InputError(f"data folder {str(base)!r} lacks {files}. {source.cure()}")
     return folder
 
 
@@ -120,12 +120,10 @@ def locate(name: str, data_dir: str | Path | None = None) -> Path | None:
     folder, source = find(name, data_dir), CORPORA[name]
     if folder is not None or not source.patterns:
         return folder
-    if not source.url:
-        raise InputError(f"corpus {name!r} was not found. {source.cure()}")
     try:
         return _download(name, source)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{name!r} could not be fetched from {source.url} ({error}). {source.cure()}") from error
+        raise InputError(f"{name!r} is not here, and its download failed ({error}). {source.cure()}") from error
 
 
 def _download(name: str, source: CorpusSource) -> Path:

@@ -59,12 +59,9 @@ def layers_that_learn(strategy: Strategy, depth: int) -> tuple[list[int], list[i
 
 
 def bytes_by_part(setting: Setting, chosen: list[int], held: list[int], accumulation: int = 1) -> dict[str, int]:
-    """Return the bytes of each part at the highest point of a training step.
+    """Return the bytes of each part at the highest point of a training step, in which the `chosen` layers learn.
 
-    Args:
-        chosen: layers that learn at this step.
-        held: layers whose optimizer state is on the GPU at the end of this step.
-        accumulation: micro-batches in the step.
+    `held` are the layers whose optimizer state is on the GPU at its end. `accumulation` is its number of micro-batches.
     """
     depth, outside, layer, kinds = trace_setting(setting)
     _, gradients, _ = (outside + len(chosen) * layer).tolist()

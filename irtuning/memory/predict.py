@@ -45,7 +45,7 @@ class MemoryPrediction:
     optimizer_state: int
     activations: int
     temporary: int
-    note: str = "predicted"
+    note: str
 
     @property
     def peak_bytes(self) -> int:
@@ -128,10 +128,8 @@ def usable_bytes(gpu_bytes: int) -> int:
 def largest_batch(gpu_bytes: int, model: str = "mini", method="ir", adapter: str = "lora", **settings) -> int:
     """Return the largest batch (a multiple of `accumulation`) that fits a GPU, or 0. Settings: see `predict_memory`."""
     accumulation, room = settings.get("accumulation", 1), usable_bytes(gpu_bytes)
-
     def peak(size: int) -> int:
         return predict_memory(model, method, adapter, size * accumulation, **settings).peak_bytes
-
     doubled = (2**power for power in itertools.count())
     too_large = next(size for size in doubled if peak(size) > room)
     return bisect.bisect(range(1, too_large), room, key=peak) * accumulation
@@ -147,12 +145,11 @@ def lowest_layer_that_fits(gpu_bytes: int, model="mini", method="ir", adapter="l
 def fit_report(gpu_bytes: int, model="mini", method="ir", adapter="lora", **settings) -> dict[str, object]:
     """Return whether a setting of `predict_memory` fits a GPU, and the largest batch and lowest `min_layer` that do."""
     without_batch, without_layer = ({k: v for k, v in settings.items() if k != left} for left in ("batch", "min_layer"))
-    fits = predict_memory(model, method, adapter, **settings).peak_bytes <= usable_bytes(gpu_bytes)
-    batch = largest_batch(gpu_bytes, model, method, adapter, **without_batch)
-    layer = lowest_layer_that_fits(gpu_bytes, model, method, adapter, **without_layer)
-    again = predict_memory(model, method, adapter, **settings | {"checkpointing": True}).peak_bytes
-    report = {"gpu_bytes": gpu_bytes, "fits": fits, "largest_batch": batch, "min_layer_needed": layer}
-    return report | {"fits_with_checkpointing": again <= usable_bytes(gpu_bytes)}
+    options = {"fits": settings, "fits_with_checkpointing": settings | {"checkpointing": True}}
+    peaks = {name: predict_memory(model, method, adapter, **of).peak_bytes for name, of in options.items()}
+    return {"gpu_bytes": gpu_bytes, **{name: peak <= usable_bytes(gpu_bytes) for name, peak in peaks.items()},
+            "largest_batch": largest_batch(gpu_bytes, model, method, adapter, **without_batch),
+            "min_layer_needed": lowest_layer_that_fits(gpu_bytes, model, method, adapter, **without_layer)}
 
 
 def fit_answer(report: Mapping[str, object]) -> str:
@@ -184,12 +181,11 @@ def _check(batch, length, accumulation, min_layer, named, speed, labels, options
         raise unknown("setting of a memory prediction", wrong[0], ADAPTER_SETTINGS)
     least = {"batch": batch, "length": length, "accumulation": accumulation, "labels": labels}
     least |= {name: options[name] for name in ("rank", "width") if name in options}
-    problems = [f"{name} is {v!r}, give 1 or more" for name, v in least.items() if not isinstance(v, int) or v < 1]
+    problems = [f"{name} is {value!r}, give 1 or more" for name, value in least.items() if value < 1]
+    problems += [f"min_layer is {min_layer}, give 0 or more"] * (min_layer < 0)
     if not problems and batch % accumulation:
         problems = [f"batch {batch} is not a multiple of accumulation {accumulation}"]
-    listed = [(name, named[name], choices) for name, choices in CHOICES.items()]
-    listed += [("speed", name, ACCELERATIONS) for name in speed]
-    problems += [f"{name} is {v!r}, give {' or '.join(choices)}" for name, v, choices in listed if v not in choices]
-    problems += [f"min_layer is {min_layer}, give 0 or more"] * (min_layer < 0)
+    listed = [*((name, named[name], of) for name, of in CHOICES.items()), *(("speed", s, ACCELERATIONS) for s in speed)]
+    problems += [f"{name} is {value!r}, give {' or '.join(of)}" for name, value, of in listed if value not in of]
     if problems:
         raise InputError("; ".join(problems))

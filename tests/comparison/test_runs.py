@@ -91,7 +91,7 @@ def test_plans_know_which_runs_wait_for_a_budget():
 @pytest.mark.parametrize(("options", "message"), [
     ({"methods": []}, "no methods to compare"), ({"methods": ["irr"]}, "unknown method"), ({"seeds": 0}, "no seeds"),
     ({"methods": ["random-counts"]}, "takes its layer counts from IR-Tuning: add ir"),
-    ({"budget": "half"}, "give equal or own"), ({"workers": 0}, "workers is 0"), ({"batch_size": 0}, "batch_size is 0"),
+    ({"budget": "half"}, "give equal or own"), ({"batch_size": 0}, "batch_size is 0"),
 ])  # fmt: skip
 def test_bad_input_ends_before_the_first_run(own_corpus, options, message):
     with pytest.raises(InputError, match=message):

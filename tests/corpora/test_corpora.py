@@ -206,7 +206,7 @@ def test_own_folder_keeps_its_splits(tmp_path):
     for name, count in (("train", 8), ("dev", 4), ("test", 2)):
         write_jsonl(tmp_path / f"{name}.jsonl", own_rows(count))
     assert [len(load_corpus(tmp_path).split(split)) for split in SPLITS] == [8, 4, 2]
-    with pytest.raises(InputError, match="fixed splits, so fold 2 does not exist"):
+    with pytest.raises(InputError, match=r"has 1 fold\(s\), so fold 2 does not exist"):
         load_corpus(tmp_path, fold=2)
     write_jsonl(tmp_path / "validation.jsonl", own_rows(4))
     with pytest.raises(InputError, match="holds .'dev.jsonl', 'validation.jsonl'. for split 'validation'; give one"):
@@ -238,7 +238,7 @@ BAD_FILES = {
     "long row": ("a.csv", b"before,after,label\na,b,x,y\n", "line 2 has 4 cells for 3 columns"),
     "same name twice": ("a.csv", b"before,after,before\na,b,c\n", "occur twice"),
     "other ending": ("a.docx", b"", "cannot read files that end in '.docx'; give one of .csv"),
-    "one example": ("a.csv", (GOOD + "p,q,c,w\n").encode(), "label 'c' has one example; drop that row or merge"),
+    "one example": ("a.csv", (GOOD + "p,q,c,w\n").encode(), "label 'c' has one example, or none in train; merge"),
     "one label": ("a.csv", GOOD.replace(",b,", ",a,").encode(), "it has 1 label"),
 }
 
@@ -254,7 +254,7 @@ def test_bad_files_say_what_is_wrong_and_where(tmp_path, name, content, message)
     ("iteratr", {}, "unknown corpus or file 'iteratr'; did you mean 'iterater'"),
     ("missing.csv", {}, "unknown corpus or file 'missing.csv'"), ("", {}, "unknown corpus or file"),
     ("iterater", {"labels": "coarse"}, "unknown label set of corpus 'iterater': 'coarse'. Choose one of: fine"),
-    ("argrewrite", {"fold": 5}, "fold must be 0 to 4, got 5"), ("synthetic", {"fold": 1}, "fixed splits"),
+    ("argrewrite", {"fold": 5}, r"has 5 fold\(s\), so fold 5"), ("synthetic", {"fold": 1}, r"has 1 fold\(s\), so fold 1"),
     ("iterater", {"split": "own"}, "unknown split of corpus 'iterater': 'own'. Choose one of: folds, published"),
     ("argrewrite", {"label": "why"}, "has its own columns"),
 ])  # fmt: skip
@@ -305,12 +305,12 @@ def test_data_dir_itself_or_its_subfolder_or_the_environment(tmp_path, monkeypat
     assert sources.find("iterater") is None
     monkeypatch.setenv("IRTUNING_DATA", str(tmp_path))
     assert sources.locate("iterater") == folder
-    with pytest.raises(InputError, match="data folder .* does not hold 'arxivedits'.*edits/train.json.*Get it from"):
+    with pytest.raises(InputError, match="data folder .* lacks .*edits/train.json.*'arxivedits'. Get it from"):
         sources.locate("arxivedits", tmp_path)
     with pytest.raises(InputError, match="data folder .* is not a folder"):
         sources.locate("iterater", tmp_path / "nowhere")
     monkeypatch.setenv("IRTUNING_DATA", str(tmp_path / "nowhere"))
-    with pytest.raises(InputError, match="IRTUNING_DATA .* is not a folder"):
+    with pytest.raises(InputError, match="data folder .* is not a folder"):
         sources.locate("iterater")
 
 
@@ -336,10 +336,10 @@ def test_files_or_an_archive_are_downloaded_once_and_checked(tmp_path, monkeypat
         (served / (packed_as or "data/a.json")).unlink()
         assert sources.locate("arxivedits") == found
         (found / "data" / "a.json").write_text("[]")
-        with pytest.raises(InputError, match="fetched from http.*does not hold the published release.*IRTUNING_DATA"):
+        with pytest.raises(InputError, match="download failed .*does not hold the published release.*IRTUNING_DATA"):
             sources.locate("arxivedits")
         monkeypatch.setitem(CORPORA, "arxivedits", replace(source, url=f"{url}absent.zip"))
-        with pytest.raises(InputError, match="absent.zip .*404.*Get it from home .*--data.*IRTUNING_DATA"):
+        with pytest.raises(InputError, match="404.*absent.zip.*Get it from home .*--data.*IRTUNING_DATA"):
             sources.locate("arxivedits")
         web.shutdown()
 
@@ -368,6 +368,7 @@ def test_a_damaged_file_loads_or_is_refused_by_its_name(tmp_path, name):
         try:
             load_corpus(path)
         except InputError as error:
-            assert str(path) in str(error) and len(str(error)) < 5_000
+            assert path.stem in str(error) or "groups in" in str(error)
+            assert len(str(error)) < 5_000
             refused += 1
     assert 5 <= refused

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from irtuning.analysis.figures.corpus import intentions
 from irtuning.corpora import explore
 from irtuning.corpora.base import Corpus, Revision
-from irtuning.corpora.diff import word_diff
+from irtuning.corpora.html import word_diff
 from irtuning.corpora.edits import SHAPE_NAMES, Edit, edit_of, shape_of
 from irtuning.corpora.floors import edit_aware_floor, macro_f1, operation_floor
 from irtuning.corpora.load import load_corpus

@@ -97,7 +97,7 @@ def test_the_published_split_of_iterater_has_the_published_counts_and_says_that_
     assert corpus.shared_groups == 29 and said in repr(corpus) and f"iterater, {said}: " in caplog.text
     config = RunConfig.of({"corpus": "iterater", "split": "published"})
     assert corpus_of(config, real_data).checksum == corpus.checksum
-    with pytest.raises(InputError, match="fixed splits, so fold 1 does not exist"):
+    with pytest.raises(InputError, match=r"has 1 fold\(s\), so fold 1 does not exist"):
         load_corpus("iterater", real_data, 1, split="published")
     with pytest.raises(InputError, match="unknown split of corpus 'argrewrite': 'published'. Choose one of: folds"):
         load_corpus("argrewrite", real_data, split="published")

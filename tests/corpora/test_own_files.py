@@ -17,9 +17,6 @@ from irtuning.errors import InputError
 HEADER = "before\tafter\tlabel\n"
 PAIRS = [("He go.", "He goes.", "style"), ("naïve café", "naïve “café”", "clarity")] * 8
 READ = {  # name: (file, content, cells of the rows, what the log says)
-    "unbalanced quotes": ("a.tsv", HEADER + '"I went.\tI walked.\tstyle\nI slept."\tI slept well.\tclarity\n',
-                          [['"I went.', "I walked.", "style"], ['I slept."', "I slept well.", "clarity"]], "quotation"),
-    "quotes inside": ("a.tsv", HEADER + '"Hi," he said.\tHi.\tstyle\n', [['"Hi," he said.', "Hi.", "style"]], "quotation"),
     "quoted line break": ("a.tsv", HEADER + '"a\tb\nc"\t""\tstyle\n', [["a\tb\nc", "", "style"]], ""),
     "prose with commas": ("a.csv", 'before,after,label\n"One, two,\nthree",x,style\n', [["One, two,\nthree", "x", "style"]], ""),
     "semicolons": ("a.csv", "before;after;label\na, b;c;style\n", [["a, b", "c", "style"]], "';' between"),
@@ -48,14 +45,16 @@ def test_what_a_file_holds_is_read_in_full(tmp_path, caplog, name, content, cell
 
 
 REFUSED = {
-    "joined rows": ("a.csv", b'before,after,label\n"I went.,I walked.,x\nI slept.",b,y\n', "line 2 .*: its quotation mark"),
-    "quote that is not closed": ("a.csv", b'before,after,label\na,b,x\n"a,b,x\nc,d,y\n', "line 3 is malformed"),
+    "joined rows": ("a.csv", b'before,after,label\n"I went.,I walked.,x\nI slept.",b,y\n', "line 2: its quotation mark"),
+    "quote that is not closed": ("a.csv", b'before,after,label\na,b,x\n"a,b,x\nc,d,y\n', "line 3: .*double a quotation mark"),
+    "unbalanced quotes": ("a.tsv", (HEADER + '"I went.\tI walked.\tx\nI slept."\tI slept well.\ty\n').encode(), "line 2: its quotation mark"),
+    "quotes inside": ("a.tsv", (HEADER + '"Hi," he said.\tHi.\tstyle\n').encode(), "line 2: .*double a quotation mark"),
     "row that ends early": ("a.csv", b"label,before,after\nx,a,b\ny,a\n", "line 3: unknown column 'after'"),
     "no encoding fits": ("a.csv", random.Random(0).randbytes(500), "is not UTF-8, and no other encoding fits"),
-    "objects on several lines": ("a.jsonl", b'{\n"before": "a"}\n', "line 1 is not JSON.*; write each object on a line"),
+    "objects on several lines": ("a.jsonl", b'{\n"before": "a"}\n', "row 1 is no JSON object .*; write each object on a line"),
     "columns as objects": ("a.json", b'{"before": {"0": "a"}, "after": {"0": "b"}, "label": {"0": "x"}}', "must be text, got dict"),
-    "array of something else": ("a.json", b'[{"before": "a"}, 3]', "item 2 must hold one JSON object, got 3"),
-    "damaged array": ("a.json", b'[{"before": "a"}, ', "is not JSON: .*line 1"),
+    "array of something else": ("a.json", b'[{"before": "a"}, 3]', "row 2 is no JSON object .*'int' object is not a mapping"),
+    "damaged array": ("a.json", b'[{"before": "a"}, ', "row 1 is no JSON object .*Expecting value: line 1"),
     "not Parquet": ("a.parquet", b"PAR1", "a.parquet cannot be read .*; save it again"),
 }  # fmt: skip
 
