@@ -7,7 +7,7 @@ from irtuning.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ("01_data_exploration", "02_ir_tuning_versus_baselines", "03_convergence_and_gpu_memory",
-             "04_layer_importance", "05_the_study")  # fmt: skip
+             "04_layer_importance", "05_the_study", "06_your_own_revisions")  # fmt: skip
 DECISIVE = ["method/*.py", "models/*.py", "training/*.py", "mini/*.safetensors", "mini/tokenizer.json"]
 
 
