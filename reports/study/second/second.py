@@ -46,7 +46,8 @@ HEADLINE = ["ir", "full", "random-static", "random-counts", "last-k", "ist", "fu
 OWN = ["rst", "lisa-adapters"]  # at the budgets of their papers
 GRID = {"adapters": (5e-4, 1e-3, 2e-3), "parameters": (5e-5, 1e-4, 2e-4)}
 GATE_RATE, GATE_SEEDS, RATE_SEEDS, FIRST_SEED = 1e-3, (151, 152, 153), (161, 162, 163), 171
-COMMON = {"model": "smollm2-135m-q4", "form": "marked", "rank": 32, "alpha": 64, "batch_size": 16, "epochs": 4.0}
+COMMON = {"model": "smollm2-135m-q4", "form": "marked", "rank": 32, "alpha": 64, "batch_size": 16, "epochs": 4.0,
+          "speed": ["uncast"]}
 EVALUATIONS, SCORES_EVERY = 8, 10  # evaluations in a run; of the layers' scores every tenth step is kept
 TESTED = ("headline", "common", "secondary", "small", "mini", "tetra")  # stages that score a test part
 
