@@ -56,8 +56,9 @@ def decide(runs: Path, out: Path) -> dict:
         for corpus, name, points in ((c, n, g) for c, of in longer.items() for n, g in of.items()):
             print(f"{corpus}: the grid of {name} is extended to {points}; make the stage rates again, then decide")
         spread = expected(tried, best)
-        write_text(out / "rates.md", f"# Learning rates\n\n{markdown(curve.round(4))}\nExpected standard error of a "
-                   f"primary comparison, by number of seeds a fold:\n\n{markdown(spread.round(4))}")  # fmt: skip
+        tables = [markdown(curve.round({"mean": 4, "std": 4, "min": 4})), "Expected standard error of a primary "
+                  "comparison, by number of seeds a fold:\n", markdown(spread.round(4))]  # fmt: skip
+        write_text(out / "rates.md", "\n".join(["# Learning rates, on part D\n", *tables]))
         write_bytes(out / "rates.png", drawn(curve, floors, best))
     if set(chosen["rates"]) == set(BOTH):
         said = {c: ", ".join(f"{name} {rate:g}" for name, rate in of.items()) for c, of in chosen["rates"].items()}
@@ -146,38 +147,42 @@ def rates_of(curve: pandas.DataFrame, floors: list[dict]) -> tuple[dict, dict]:
     return rates, grid
 
 
-def variance(records: list[dict], split: str) -> tuple[float, float]:
-    """The two parts of a difference's squared two-way error, mean over all pairs of methods in the records.
+def variance(records: list[dict], split: str) -> np.ndarray:
+    """The three parts of a difference's squared two-way error, mean over all pairs of the methods in the records.
 
-    The first stays however many seeds there are; the second is divided by the number of seeds a fold. A mean over all
-    pairs is a mean over all permutations of the methods' names, and shows no difference.
+    The part of clusters stays however many seeds there are. Those of items and of whole runs are of one seed a fold. A
+    mean over all pairs is a mean over all permutations of the methods' names, so it shows no difference.
     """
     methods, found = dict.fromkeys(r["run"]["config"]["method"] for r in records), []
     for pair in combinations(methods, 2):
         (_, one), (_, other) = (contributions(of, split) for of in paired_runs(records, *pair, split))
-        cells = [(names, a - b) for (names, a), (_, b) in zip(one, other, strict=True)]
-        noise = [part.sum(1).var(ddof=1) for _, part in cells]
-        now = sum(of_fold / len(part) for of_fold, (_, part) in zip(noise, cells, strict=True))
-        found.append((max(0.0, two_way_error(cells) ** 2 - now), sum(noise)))
-    return tuple(np.mean(found, axis=0))
+        cells, items, seeds = [(names, a - b) for (names, a), (_, b) in zip(one, other, strict=True)], 0.0, 0.0
+        clusters = two_way_error([(names, part.mean(0, keepdims=True)) for names, part in cells]) ** 2  # of the means
+        for _, part in cells:
+            rest = part - part.mean(0) - part.mean(1, keepdims=True) + part.mean()
+            items += (rest**2).sum() / (len(part) - 1) * part.shape[1] / (part.shape[1] - 1)
+            seeds += part.sum(1).var(ddof=1)
+        found.append((clusters - items / len(part), items, seeds - items))
+    return np.mean(found, axis=0).clip(min=0)
 
 
 def expected(records: list[dict], rates: dict) -> pandas.DataFrame:
     """The errors to be expected on the test parts by number of seeds, from runs on part D at the chosen rates.
 
-    It depends on whether runs that differ in their seed differ by the noise of single items, or as whole runs.
+    The noise of items falls with the number of items. What makes a whole run better or worse falls with that of runs.
     """
     parts, rows = {}, []
     for (corpus,), of in groups_by(records, ["corpus"]).items():
         configs = ((r, r["run"]["config"]) for r in of)
-        fixed, seed = variance([r for r, c in configs if c["method"] in COMPARED and c["learning_rate"]
-                                == rates[corpus][CLASS.get(c["method"], c["method"])]], "validation")  # fmt: skip
+        chosen = [r for r, c in configs if c["method"] in COMPARED
+                  and c["learning_rate"] == rates[corpus][CLASS.get(c["method"], c["method"])]]  # fmt: skip
+        clusters, items, runs = variance(chosen, "validation")
         ratio = len(of[0]["predictions"]["validation"]) / TEST_ITEMS[corpus]
-        parts[corpus] = np.array([(fixed * ratio, seed * ratio), (fixed * ratio, seed / 4)])
+        parts[corpus] = np.array([(clusters * ratio, items * ratio), (clusters * ratio, items * ratio + runs / 4)])
     parts["mean"] = sum(parts.values()) / len(parts) ** 2
     for corpus, kind in product(parts, (0, 1)):
-        name = ("noise of items", "whole runs")[kind]
-        rows.append({"corpus": corpus, "seeds differ by": name} | errors(*parts[corpus][kind]))
+        name = ("in single items", "as whole runs too")[kind]
+        rows.append({"corpus": corpus, "seeds differ": name} | errors(*parts[corpus][kind]))
     return pandas.DataFrame(rows)
 
 
@@ -198,7 +203,8 @@ def seeds(runs: Path, out: Path) -> dict:
     made = confirmatory([r for r in recorded(runs, "headline") if r["run"]["config"]["method"] in COMPARED
                          and (r["run"]["config"]["seed"] - second.FIRST_SEED) % 10 < 2])  # fmt: skip
     parts = [variance(of, "test") for (corpus,), of in groups_by(made, ["corpus"]).items() if corpus in corpora]
-    by_number = errors(*np.sum(parts, axis=0) / len(parts) ** 2)
+    clusters, items, whole_runs = np.sum(parts, axis=0) / len(parts) ** 2
+    by_number = errors(clusters, items + whole_runs)
     number = next((n for n in SEEDS if by_number[f"{n} seeds"] <= WANTED), max(SEEDS))
     made = {"seeds": number, "standard_error": by_number, "wanted": WANTED, "corpora": corpora, "methods": COMPARED}
     write_text(path, json.dumps(made, indent=1) + "\n")
@@ -218,7 +224,10 @@ def confirmatory(records: list[dict]) -> list[dict]:
 
 
 def drawn(curve: pandas.DataFrame, floors: list[dict], best: dict) -> bytes:
-    """The figure of macro F1 over the rate, a panel for each corpus, a line for each method, chosen rates filled."""
+    """The figure of macro F1 over the rate, a panel for each corpus, a line for each method, chosen rates filled.
+
+    Points are means over three runs, bars their standard deviations.
+    """
     from irtuning.analysis.figures import style
     from irtuning.analysis.figures.style import method_colour, title_of
 
@@ -233,16 +242,19 @@ def drawn(curve: pandas.DataFrame, floors: list[dict], best: dict) -> bytes:
                 x = of.rate * 1.02 ** (number - 3)  # a little apart, so that bars do not cover each other
                 axis.errorbar(x, of["mean"], yerr=of["std"], lw=1, capsize=2, color=colour, label=title_of(method),
                               fmt="o-", ms=4, mfc="white")  # fmt: skip
-                chosen = of.rate == best[corpus][CLASS.get(method, method)]
-                axis.plot(x[chosen], of["mean"][chosen], "o", ms=6, color=colour)
+                rate = best[corpus][CLASS.get(method, method)]
+                axis.plot(x[of.rate == rate], of["mean"][of.rate == rate], "o", ms=5, color=colour, zorder=9)
             for floor in (f for f in floors if on_d(f, corpus) and f["name"] == FLOOR):
                 axis.axhline(floor["macro_f1"], color="0.25", ls="--", lw=1, label="edit-aware floor")
-            ticks = sorted({float(f"{rate:g}") for rate in part.rate})
+            ticks = sorted(set(part.rate))
             axis.set(xscale="log", xlabel="learning rate", ylabel="macro F1 on part D")
-            axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks], rotation=60)
+            axis.set_xticks(ticks, [f"{tick:.6f}".rstrip("0") for tick in ticks], rotation=60)
             axis.minorticks_off()
-        said = [f"{of['many']:g} and {of['full']:g} on {title_of(corpus)}" for corpus, of in best.items()]
-        title = f"The best rates of IR-Tuning with random layers, and of Full PEFT, are {', '.join(said)}"
+        own = curve.apply(lambda row: best[row.corpus][row["class"]], axis=1)
+        top = curve[curve.rate == own].set_index(["corpus", "method"])["mean"]
+        near = curve[(curve.rate == 2 * own) | (curve.rate == own / 2)].set_index(["corpus", "method"])["mean"]
+        lost, apart = (top.reindex(near.index) - near).max(), top.groupby("corpus").agg(np.ptp).max()
+        title = f"Half or twice the best rate costs up to {lost:.2f} macro F1; methods at their best differ by {apart:.2f}"
         style.entitle(style.legend_above(figure), title)
         return figure
     return style.to_image(draw())

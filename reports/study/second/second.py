@@ -92,8 +92,8 @@ def planned(stage: str, corpus: str, chosen: dict) -> list[dict]:
     if stage == "headline":
         return runs(HEADLINE, chosen["seeds"])
     if stage == "time":  # one run at a time: call it with one worker and one GPU
-        return [where | {"method": m, "seed": FIRST_SEED, "learning_rate": rate_of(m, rates), "max_steps": 100}
-                for m in HEADLINE]  # fmt: skip
+        return [where | {"method": m, "seed": FIRST_SEED + s, "learning_rate": rate_of(m, rates), "max_steps": 100}
+                for s, m in product(range(3), HEADLINE)]  # fmt: skip
     if stage == "common":
         return runs(["full", "ist"], chosen["seeds"], rate_of("ir", rates))
     if stage == "secondary":
