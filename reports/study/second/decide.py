@@ -254,7 +254,7 @@ def drawn(curve: pandas.DataFrame, floors: list[dict], best: dict) -> bytes:
         top = curve[curve.rate == own].set_index(["corpus", "method"])["mean"]
         near = curve[(curve.rate == 2 * own) | (curve.rate == own / 2)].set_index(["corpus", "method"])["mean"]
         lost, apart = (top.reindex(near.index) - near).max(), top.groupby("corpus").agg(np.ptp).max()
-        title = f"Half or twice the best rate costs up to {lost:.2f} macro F1; methods at their best differ by {apart:.2f}"
+        title = f"Half or twice the best rate costs up to {lost:.2f} macro F1; methods differ by up to {apart:.2f}"
         style.entitle(style.legend_above(figure), title)
         return figure
     return style.to_image(draw())

@@ -63,8 +63,12 @@ def test_a_stage_goes_on_where_it_ended_and_its_store_tells_everything(small, ca
     ir, counts, last, full = (line["record"] for line in before)
     assert [len(s["layers"]) for s in ir["train"]["steps"]] == [len(s["layers"]) for s in counts["train"]["steps"]]
     assert len(last["train"]["steps"][0]["layers"]) < len(full["train"]["steps"][0]["layers"])
-    assert {r["run"]["config"]["learning_rate"] for r in (ir, counts, last)} == {1e-3} and full["run"]["config"]["learning_rate"] == 2e-3
-    assert all(len(r["meta"]["plan"]) == 16 and r["meta"]["commit"] and r["scores"]["test_scored"] == 1 for r in (ir, full))
+    assert {r["run"]["config"]["learning_rate"] for r in (ir, counts, last)} == {1e-3} and full["run"]["config"][
+        "learning_rate"
+    ] == 2e-3
+    assert all(
+        len(r["meta"]["plan"]) == 16 and r["meta"]["commit"] and r["scores"]["test_scored"] == 1 for r in (ir, full)
+    )
     path.write_bytes(content[:-20])  # a process was killed while it wrote: that run alone is made again
     assert len(second.lines(path)) == 3 and "damaged" in capsys.readouterr().err
     second.append(path, before[3])
@@ -74,7 +78,9 @@ def test_a_stage_goes_on_where_it_ended_and_its_store_tells_everything(small, ca
 def test_the_store_lets_a_reader_compute_auprc_and_a_method_minus_the_floor(small, capsys):
     run("headline", small)
     second.collect(small / "runs", small / "store")
-    tables = {name: pandas.read_parquet(small / "store" / f"{name}.parquet") for name in ("runs", "steps", "predictions")}
+    tables = {
+        name: pandas.read_parquet(small / "store" / f"{name}.parquet") for name in ("runs", "steps", "predictions")
+    }
     assert all({"corpus", "model", "method", "seed", "fold", "test_scored"} <= set(table) for table in tables.values())
     answers = tables["predictions"].query("split == 'test'")
     floor, full = (answers[answers.method == name].set_index("id") for name in ("edit-aware floor", "full"))
@@ -135,7 +141,9 @@ def made_up(runs, stage, corpus, level):
         right = draw.random(240) < level(planned)
         rows = [{"id": f"{planned['fold']}-{i}", "group": f"{planned['fold']}-{i % 30}", "intention": "ab"[i % 2],
                  "predicted": "ab"[i % 2 if hit else 1 - i % 2]} for i, hit in enumerate(right)]  # fmt: skip
-        scores = dict.fromkeys(("macro_precision", "macro_recall", "auprc", "accuracy"), 0.0) | {"macro_f1": float(right.mean())}
+        scores = dict.fromkeys(("macro_precision", "macro_recall", "auprc", "accuracy"), 0.0) | {
+            "macro_f1": float(right.mean())
+        }
         step = {"layers": [0], "step": 1}
         second.append(runs / f"{stage}-{corpus}.jsonl.gz", {"key": second.key(planned), "record": {
             "run": {"config": {"adapter": "lora"} | planned, "labels": ["a", "b"], "depth": 1, "candidate_layers": [0]},
@@ -145,7 +153,10 @@ def made_up(runs, stage, corpus, level):
 
 def write_floors(folder, value=0.5):
     (folder / "runs").mkdir(exist_ok=True)
-    rows = [{"id": f"0-{i}", "group": f"0-{i % 30}", "intention": "ab"[i % 2], "predicted": "ab"[i % 4 // 2]} for i in range(240)]
+    rows = [
+        {"id": f"0-{i}", "group": f"0-{i % 30}", "intention": "ab"[i % 2], "predicted": "ab"[i % 4 // 2]}
+        for i in range(240)
+    ]
     floors = [{"corpus": corpus, "fold": 0, "split": "validation", "name": name, "macro_f1": value, "predictions": rows}
               for corpus in ("iterater", "arxivedits", "argrewrite") for name in ("operation", "edit-aware")]  # fmt: skip
     (folder / "runs" / "floors.json").write_text(json.dumps(floors))
@@ -155,7 +166,11 @@ def write_floors(folder, value=0.5):
 def two_corpora(small, monkeypatch):
     """The planned runs of the real corpora's gate and rates, made up: the best rate is 1e-3, of ist on ITERATER 4e-3."""
     monkeypatch.undo()
-    for name, value in {"PLAN": small / "plan.md", "SETTINGS": small / "settings.json", "SEEDS": small / "seeds.json"}.items():
+    for name, value in {
+        "PLAN": small / "plan.md",
+        "SETTINGS": small / "settings.json",
+        "SEEDS": small / "seeds.json",
+    }.items():
         monkeypatch.setattr(second, name, value)
     second.SETTINGS.unlink()
     write_floors(small)
@@ -236,7 +251,10 @@ def test_items_that_the_first_edition_scored_are_left_out():
         rows[json.loads(text)["run"]["config"]["corpus"]] = number
     table = pandas.read_parquet(folder / "predictions.parquet", columns=["run", "split", "id"]).query("split == 'test'")
     scored, others = (set(table.id[table.run == rows[name]]) for name in ("arxivedits", "argrewrite"))
-    record = {"run": {"config": {"fold": 0}}, "predictions": {"test": [{"id": name} for name in (*scored, *others, "new")]}}
+    record = {
+        "run": {"config": {"fold": 0}},
+        "predictions": {"test": [{"id": name} for name in (*scored, *others, "new")]},
+    }
     (kept,) = decide.confirmatory([record, {"run": {"config": {"fold": 4}}}])
     assert len(scored) == 430 and {row["id"] for row in kept["predictions"]["test"]} == {*others, "new"}
 
@@ -245,7 +263,9 @@ def test_a_rate_beyond_one_that_diverged_is_not_asked_for():
     rows = [("a", "many", "ir", 1e-3, 0.5), ("a", "many", "ir", 2e-3, 0.6), ("a", "many", "random-static", 1e-3, 0.8),
             ("a", "many", "random-static", 2e-3, 0.6), ("a", "full", "full", 1e-3, 0.5), ("a", "full", "full", 2e-3, 0.7),
             ("a", "ist", "ist", 5e-4, 0.2), ("a", "ist", "ist", 1e-3, 0.2)]  # fmt: skip
-    curve = pandas.DataFrame(rows, columns=["corpus", "class", "method", "rate", "mean"]).assign(min=lambda t: t["mean"])
+    curve = pandas.DataFrame(rows, columns=["corpus", "class", "method", "rate", "mean"]).assign(
+        min=lambda t: t["mean"]
+    )
     floor = {"corpus": "a", "fold": 0, "name": "operation", "split": "validation", "macro_f1": 0.1}
     rates, grid = decide.rates_of(curve, [floor])
     assert rates == {"a": {"many": 1e-3, "full": 2e-3, "ist": 5e-4}}
@@ -257,6 +277,7 @@ def test_a_rate_beyond_one_that_diverged_is_not_asked_for():
 def test_a_run_that_fails_is_recorded_once_and_those_that_follow_it_wait(small, monkeypatch, capsys):
     def stops(prepared, **options):
         raise TrainingStopped("the gradient was not finite")
+
     monkeypatch.setattr(second, "train", stops)
     assert run("headline", small) == 2  # of four: ir and full failed, and two wait for ir
     assert "ir fold 0 seed 171 FAILED" in capsys.readouterr().out and second.recorded(small / "runs", "headline") == []
@@ -267,27 +288,52 @@ def test_a_run_that_fails_is_recorded_once_and_those_that_follow_it_wait(small, 
 def test_the_transfer_table_counts_what_models_predict_elsewhere(small, monkeypatch):
     monkeypatch.setattr(second, "CORPORA", {"synthetic": {}, "tetra": {}})
     elsewhere = load_corpus("synthetic")
-    few = replace(elsewhere, name="tetra", train=elsewhere.train[:20], validation=elsewhere.validation[:10], test=elsewhere.test[:10])
+    few = replace(
+        elsewhere,
+        name="tetra",
+        train=elsewhere.train[:20],
+        validation=elsewhere.validation[:10],
+        test=elsewhere.test[:10],
+    )
     monkeypatch.setattr(second, "corpus_of", lambda config, data: few if config.corpus == "tetra" else elsewhere)
     assert run("transfer", small) == 0
     records = second.recorded(small / "runs", "transfer")
     counts = [record["meta"]["transfer"]["counts"] for record in records]
-    assert [r["run"]["config"]["method"] for r in records] == ["ir", "full"] and all(set(c) == set(few.labels) for c in counts)
+    assert [r["run"]["config"]["method"] for r in records] == ["ir", "full"] and all(
+        set(c) == set(few.labels) for c in counts
+    )
     gold = Counter(r.intention for r in [*few.train, *few.validation, *few.test])
     assert [{label: sum(of.values()) for label, of in c.items() if of} for c in counts] == [dict(gold)] * 2
     second.collect(small / "runs", small / "store")
-    assert "## full" in (small / "store" / "transfer.md").read_text() and {r["scores"]["test_scored"] for r in records} == {0}
+    assert "## full" in (small / "store" / "transfer.md").read_text() and {
+        r["scores"]["test_scored"] for r in records
+    } == {0}
 
 
 def test_every_stage_of_the_plan_has_its_number_of_runs():
     chosen = {"class_weights": "none", "seeds": 4, "rates": {}, "grid": {}}
-    sizes = {stage: len(second.planned(stage, "iterater", chosen)) for stage in ("gate", "rates", "headline", "time", "common", "tetra", "secondary", "transfer")}
-    assert sizes == {"gate": 6, "rates": 63, "headline": 140, "time": 21, "common": 40, "tetra": 35, "secondary": 80,
-                     "transfer": 2}
+    sizes = {
+        stage: len(second.planned(stage, "iterater", chosen))
+        for stage in ("gate", "rates", "headline", "time", "common", "tetra", "secondary", "transfer")
+    }
+    assert sizes == {
+        "gate": 6,
+        "rates": 63,
+        "headline": 140,
+        "time": 21,
+        "common": 40,
+        "tetra": 35,
+        "secondary": 80,
+        "transfer": 2,
+    }
     runs = second.planned("headline", "iterater", chosen)
     assert len({second.key(run) for run in runs}) == 140 and len({(r["fold"], r["seed"]) for r in runs}) == 20
     chains = second.chains(runs)
-    assert sum(map(len, chains)) == 140 and sorted({len(chain) for chain in chains}) == [1, 4] and chains[0][0]["method"] == "ir"
+    assert (
+        sum(map(len, chains)) == 140
+        and sorted({len(chain) for chain in chains}) == [1, 4]
+        and chains[0][0]["method"] == "ir"
+    )
     assert sum(len(second.planned(s, c, chosen)) for s, c in (("small", "iterater"), ("mini", "iterater"))) == 80 + 70
 
 
