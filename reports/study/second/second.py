@@ -16,6 +16,7 @@ and a stage refuses to run where they differ.
 """
 
 import argparse
+import gc
 import gzip
 import hashlib
 import json
@@ -156,6 +157,7 @@ def make(chain: list[dict], corpus: Corpus, path: Path, seal: dict, end: float, 
                 steps = max(150, steps)
             config = replace(config, max_steps=steps, eval_every=max(1, -(-steps // EVALUATIONS)))
             name = f"{run['method']} fold {run['fold']} seed {run['seed']}"
+            gc.collect()  # a finished run's model is in a cycle of references, and would count in the next one's peak
             try:
                 prepared = prepare(config, corpus=corpus)
                 record = transfer(prepared, onto) if onto else train(prepared, progress=False).record
@@ -338,13 +340,19 @@ def seal(runs: Path) -> None:
 
 
 def collect(runs: Path, out: Path) -> None:
-    """Write the store: three parquet files, with the floors' predictions, and which runs are of which stage."""
+    """Write the store: three parquet files, with the floors' predictions, and which runs are of which stage.
+
+    Of a run that scored its test part, only predictions on that part are stored.
+    """
     import pandas
     from irtuning.analysis.tables import markdown
     from irtuning.companion.archive import write_archive
     floors = json.loads((runs / "floors.json").read_text(encoding="utf-8"))
     stages = dict.fromkeys(path.name.split("-")[0] for path in sorted(runs.glob("*.jsonl.gz")))
-    write_archive(out, {stage: (recorded(runs, stage), floors) for stage in stages})
+    parts = {stage: [record | {"predictions": {split: rows for split, rows in record["predictions"].items()
+                                                if split == "test" or "test" not in record["predictions"]}}
+                     for record in recorded(runs, stage)] for stage in stages}  # fmt: skip
+    write_archive(out, {stage: (records, floors) for stage, records in parts.items()})
     tables = []
     for record in recorded(runs, "transfer"):
         counts = pandas.DataFrame(record["meta"]["transfer"]["counts"]).fillna(0).astype(int).rename_axis("predicted")

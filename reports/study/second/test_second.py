@@ -1,5 +1,6 @@
 """The script of the second edition: what it refuses, what it resumes, what it chooses, and what its store holds."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from itertools import product
 import numpy as np
 import pandas
 import pytest
+import torch
 
 from irtuning import InputError
 from irtuning.companion.paths import REPOSITORY
@@ -85,6 +87,7 @@ def test_the_store_lets_a_reader_compute_auprc_and_a_method_minus_the_floor(smal
     assert all({"corpus", "model", "method", "seed", "fold", "test_scored"} <= set(table) for table in tables.values())
     answers = tables["predictions"].query("split == 'test'")
     floor, full = (answers[answers.method == name].set_index("id") for name in ("edit-aware floor", "full"))
+    assert set(tables["predictions"].dropna(subset="run").split) == {"test"}  # of runs; floors have both
     assert set(floor.index) == set(full.index) and floor.intention.eq(full.intention[floor.index]).all()
     assert np.stack(full.probabilities).sum(1) == pytest.approx(1, abs=0.01) and "before" not in answers
     record = json.loads(tables["runs"].record[0])
@@ -268,7 +271,8 @@ def test_items_that_the_first_edition_scored_are_left_out():
 def test_a_rate_beyond_one_that_diverged_is_not_asked_for():
     rows = [("a", "many", "ir", 1e-3, 0.5), ("a", "many", "ir", 2e-3, 0.6), ("a", "many", "random-static", 1e-3, 0.8),
             ("a", "many", "random-static", 2e-3, 0.6), ("a", "full", "full", 1e-3, 0.5),
-            ("a", "full", "full", 2e-3, 0.7), ("a", "ist", "ist", 5e-4, 0.2), ("a", "ist", "ist", 1e-3, 0.2)]  # fmt: skip
+            ("a", "full", "full", 2e-3, 0.7), ("a", "ist", "ist", 5e-4, 0.2),
+            ("a", "ist", "ist", 1e-3, 0.2)]  # fmt: skip
     curve = pandas.DataFrame(rows, columns=["corpus", "class", "method", "rate", "mean"]).assign(
         min=lambda t: t["mean"]
     )
@@ -289,6 +293,18 @@ def test_a_run_that_fails_is_recorded_once_and_those_that_follow_it_wait(small, 
     assert "ir fold 0 seed 171 FAILED" in capsys.readouterr().out and second.recorded(small / "runs", "headline") == []
     assert [r["method"] for r in second.failed("headline", small / "runs")] == ["ir", "full"]
     assert run("headline", small) == 2  # and is not made again
+
+
+def test_no_model_of_an_earlier_run_is_in_memory_when_a_run_begins(small, monkeypatch):
+    alive, real = [], second.train
+
+    def watched(prepared, **options):
+        alive.append(sum(isinstance(thing, torch.nn.Parameter) for thing in gc.get_objects()))
+        return real(prepared, **options)
+
+    monkeypatch.setattr(second, "train", watched)
+    assert run("headline", small) == 0
+    assert len(alive) == 4 and len(set(alive)) == 1
 
 
 def test_the_transfer_table_counts_what_models_predict_elsewhere(small, monkeypatch):
