@@ -30,8 +30,12 @@ WANTED = 0.01 / DETECTABLE  # standard error of a mean over the primary corpora
 def decide(runs: Path, out: Path) -> dict:
     """Write the tables, the figure, the settings and the plan's open lines as far as runs are whole.
 
-    What is missing is printed. Returns the settings. InputError is raised if the gate is whole on no corpus.
+    What is missing is printed. Returns the settings. InputError is raised if the plan is closed, or the gate is whole
+    on no corpus.
     """
+    plan = second.PLAN.read_text(encoding="utf-8")
+    if second.OPEN not in plan:
+        raise InputError("the plan is closed, so nothing in it is decided anew")
     chosen, floors = settings(), json.loads((runs / "floors.json").read_text(encoding="utf-8"))
     table, lines = gate(whole("gate", second.USUAL["gate"], chosen, runs), floors), {}
     write_text(out / "gate.md", f"# The gate\n\n{markdown(table.round(4))}")
@@ -68,7 +72,6 @@ def decide(runs: Path, out: Path) -> dict:
                           f"{DETECTABLE * low[2]:.3f} to {DETECTABLE * high[2]:.3f} would be seen.")  # fmt: skip
     del chosen["seeds"]  # theirs is a file of its own, outside of the plan's hash
     write_text(out / "settings.json", json.dumps(chosen, indent=1) + "\n")
-    plan = second.PLAN.read_text(encoding="utf-8")
     for name, line in lines.items():
         plan = re.sub(rf"^\*(Open|Decided), {name}:\*.*$", f"*Decided, {name}:* {line}", plan, flags=re.MULTILINE)
         print(f"{name}: {line}")

@@ -67,9 +67,8 @@ USUAL = {"gate": [*BOTH, "argrewrite"], "headline": [*BOTH, "argrewrite"], "tetr
 def settings() -> dict:
     """What gate, rates and `seeds` chose. Before `seeds`, the headline has two seeds in each fold."""
     chosen = {"class_weights": "none", "primary": [], "rates": {}, "grid": {}, "seeds": 2}
-    for path in (SETTINGS, SEEDS):
-        chosen |= json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return chosen
+    chosen |= json.loads(SETTINGS.read_text(encoding="utf-8")) if SETTINGS.exists() else {}
+    return chosen | ({"seeds": json.loads(SEEDS.read_text(encoding="utf-8"))["seeds"]} if SEEDS.exists() else {})
 
 
 def planned(stage: str, corpus: str, chosen: dict) -> list[dict]:

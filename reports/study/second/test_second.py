@@ -25,6 +25,7 @@ import decide  # noqa: E402
 import second  # noqa: E402
 
 SMALL = {"model": "tiny-random", "batch_size": 8, "max_length": 64, "form": "marked", "epochs": 0.05}
+OPEN = "**Open until then.**\n*Open, weights:* a\n*Open, gate:* b\n*Open, rates:* c\n*Open, error:* d\n"
 METHODS = ["ir", "full", "random-counts", "last-k"]
 
 
@@ -32,7 +33,7 @@ METHODS = ["ir", "full", "random-counts", "last-k"]
 def small(monkeypatch, tmp_path):
     """The script with a tiny model on the embedded corpus, in a Git repository of its own, with a closed plan."""
     plan, settings = tmp_path / "plan.md", tmp_path / "settings.json"
-    plan.write_text("Closed.\n*Open, weights:* a\n*Open, gate:* b\n*Open, rates:* c\n*Open, error:* d\n")
+    plan.write_text("Closed.")
     settings.write_text(json.dumps({"seeds": 1, "rates": {"synthetic": {"many": 1e-3, "full": 2e-3}}}))
     repository = tmp_path / "repository"
     repository.mkdir()
@@ -119,6 +120,9 @@ def test_what_would_spoil_the_records_is_refused(small, monkeypatch):
 
 
 def test_the_gate_beside_its_floor(small, monkeypatch, capsys):
+    with pytest.raises(InputError, match="plan is closed"):
+        decide.decide(small / "runs", small)
+    second.PLAN.write_text(OPEN)
     with pytest.raises(InputError, match="gate is whole on no corpus"):
         write_floors(small), decide.decide(small / "runs", small)
     assert "gate on synthetic lacks 4 of 4 runs" in capsys.readouterr().out
@@ -180,6 +184,7 @@ def two_corpora(small, monkeypatch):
     }.items():
         monkeypatch.setattr(second, name, value)
     second.SETTINGS.unlink()
+    second.PLAN.write_text(OPEN)
     write_floors(small)
     return small
 
@@ -216,7 +221,7 @@ def test_decide_fills_the_plan_and_extends_a_grid_until_the_best_rate_is_inside(
     assert {of["many"] for of in chosen["rates"].values()} == {1e-3} and chosen["rates"]["iterater"]["full-ft"] == 1e-4
     plan, table = second.PLAN.read_text(), (two_corpora / "rates.md").read_text()
     assert plan.count("*Decided, ") == 4 and "ist 0.004" in plan and (two_corpora / "rates.png").stat().st_size > 20_000
-    assert "| mean | in single items |" in table and "Open" not in plan
+    assert "| mean | in single items |" in table and "*Open, " not in plan
 
 
 def test_errors_expected_on_test_parts_follow_from_part_d(two_corpora):
@@ -246,6 +251,7 @@ def test_seeds_are_chosen_once_from_two_and_no_difference_shows(two_corpora, mon
     assert made["standard_error"]["2 seeds"] == pytest.approx(np.sqrt(parts[0] + parts[1:].sum() / 2))
     assert made["standard_error"]["2 seeds"] == pytest.approx(np.sqrt(2 * 0.15 / 960 / 2), rel=0.3)  # 960 items
     assert made["seeds"] == 6 and second.settings()["seeds"] == 6  # 0.0125 is far from 0.0036
+    assert "methods" not in second.settings()
     assert len(second.missing("headline", "iterater", second.settings(), runs)) == 140
     with pytest.raises(InputError, match="number of seeds is fixed"):
         decide.seeds(runs, two_corpora)
@@ -299,7 +305,7 @@ def test_no_model_of_an_earlier_run_is_in_memory_when_a_run_begins(small, monkey
     alive, real = [], second.train
 
     def watched(prepared, **options):
-        alive.append(sum(isinstance(thing, torch.nn.Parameter) for thing in gc.get_objects()))
+        alive.append(sum(type(thing) is torch.nn.Parameter for thing in gc.get_objects()))
         return real(prepared, **options)
 
     monkeypatch.setattr(second, "train", watched)
