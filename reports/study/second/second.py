@@ -7,6 +7,7 @@
     python reports/study/second/second.py headline --corpus iterater --data DIR --workers 16 --minutes 8
     python reports/study/second/second.py seeds                                 # after two seeds: writes seeds.json
     python reports/study/second/second.py collect                               # the parquet files, and transfer.md
+    python reports/study/second/second.py restore                               # the runs back from the parquet files
 
 `--workers` is the number of runs at a time on each GPU, and `--minutes` the time after which no run begins. A finished
 run is one line of `RUNS/STAGE-CORPUS.jsonl.gz`, written when it ends. It is not made again, so a command is repeated
@@ -57,7 +58,7 @@ GRID = {"adapters": (5e-4, 1e-3, 2e-3), "parameters": (5e-5, 1e-4, 2e-4)}
 RATED = ["ir", "full", "random-static", "ist", "full-ft", *OWN]  # methods whose runs choose the rates
 GATE_RATE, GATE_SEEDS, RATE_SEEDS, FIRST_SEED = 1e-3, (151, 152, 153), (161, 162, 163), 171
 COMMON = {"model": "smollm2-135m-q4", "form": "marked", "rank": 32, "alpha": 64, "batch_size": 16, "epochs": 4.0,
-          "speed": ["uncast"]}
+          "speed": ["uncast", "compile"]}
 EVALUATIONS, SCORES_EVERY = 8, 10  # evaluations in a run; of the layers' scores every tenth step is kept
 TESTED = ("headline", "common", "secondary", "small", "mini", "tetra")  # stages that score a test part
 USUAL = {"gate": [*BOTH, "argrewrite"], "headline": [*BOTH, "argrewrite"], "tetra": ["tetra"],
@@ -82,8 +83,8 @@ def planned(stage: str, corpus: str, chosen: dict) -> list[dict]:
         return [where | {"method": m, "fold": f, "seed": seed, "learning_rate": rate or rate_of(m, rates)} | more
                 for m, f, seed in of]  # fmt: skip
     if stage == "gate":
-        return [where | {"method": "full", "seed": seed, "class_weights": weights, "learning_rate": GATE_RATE}
-                for seed, weights in product(GATE_SEEDS, ("none", "balanced"))]  # fmt: skip
+        gate = where | {"method": "full", "learning_rate": GATE_RATE, "speed": ["uncast"]}  # made before the others
+        return [gate | {"seed": seed, "class_weights": weights} for seed, weights in product(GATE_SEEDS, ("none", "balanced"))]
     if stage == "rates":
         extended = chosen["grid"].get(corpus, {})
         grids = {m: extended.get(CLASS.get(m, m), first_grid(m)) for m in RATED}
@@ -348,10 +349,14 @@ def collect(runs: Path, out: Path) -> None:
     from irtuning.companion.archive import write_archive
     floors = json.loads((runs / "floors.json").read_text(encoding="utf-8"))
     stages = dict.fromkeys(path.name.split("-")[0] for path in sorted(runs.glob("*.jsonl.gz")))
-    parts = {stage: [record | {"predictions": {split: rows for split, rows in record["predictions"].items()
-                                                if split == "test" or "test" not in record["predictions"]}}
-                     for record in recorded(runs, stage)] for stage in stages}  # fmt: skip
+    made = [(path.name.split("-")[0], line) for path in sorted(runs.glob("*.jsonl.gz")) for line in lines(path)]
+    parts = {stage: [line["record"] | {
+        "meta": line["record"]["meta"] | {"key": line["key"]},
+        "predictions": {split: rows for split, rows in line["record"]["predictions"].items()
+                        if split == "test" or "test" not in line["record"]["predictions"]},
+    } for of, line in made if of == stage and "record" in line] for stage in stages}  # fmt: skip
     write_archive(out, {stage: (records, floors) for stage, records in parts.items()})
+    write_text(out / "failed.json", json.dumps([[stage, line] for stage, line in made if "failed" in line]) + "\n")
     tables = []
     for record in recorded(runs, "transfer"):
         counts = pandas.DataFrame(record["meta"]["transfer"]["counts"]).fillna(0).astype(int).rename_axis("predicted")
@@ -362,10 +367,32 @@ def collect(runs: Path, out: Path) -> None:
     print(json.dumps(sizes), f"{sum(sizes.values()) / 2**20:.1f} MiB of 12")
 
 
+def restore(runs: Path, out: Path) -> None:
+    """Write the lines of the store back to the folder of the runs, so that stages go on from there."""
+    import pandas
+    from irtuning.analysis.tables import bound_name
+    from irtuning.companion.archive import INDEX, read_archive
+    if found := sorted(runs.glob("*.jsonl.gz")):
+        raise InputError(f"{runs} has runs already, such as {found[0].name}; give another folder with --runs")
+    for stage in json.loads((out / INDEX).read_text(encoding="utf-8")):
+        records, floors = read_archive(out, stage)
+        for record in records:
+            path = runs / f"{stage}-{record['run']['config']['corpus']}.jsonl.gz"
+            append(path, {"key": record["meta"].pop("key"), "record": record})
+    for stage, line in json.loads((out / "failed.json").read_text(encoding="utf-8")):
+        append(runs / f"{stage}-{json.loads(line['key'])['corpus']}.jsonl.gz", line)
+    answers = pandas.read_parquet(out / "predictions.parquet")
+    of = answers[answers.run.isna()].groupby(["corpus", "fold", "split", "method"], sort=False)
+    rows = {name: part[["id", "group", "intention", "predicted"]].to_dict("records") for name, part in of}
+    names = [(f["corpus"], f["fold"], f["split"], bound_name(f)) for f in floors]  # that of annotators has no predictions
+    floors = [f | ({"predictions": rows[n]} if n in rows else {}) for n, f in zip(names, floors, strict=True)]
+    write_text(runs / "floors.json", json.dumps(floors))
+
+
 def main(arguments: list[str] | None = None) -> None:
     stages = ("gate", "rates", "headline", "time", *TESTED[1:], "transfer")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=("seal", *stages, "decide", "seeds", "collect"))
+    parser.add_argument("stage", choices=("seal", *stages, "decide", "seeds", "collect", "restore"))
     parser.add_argument("--corpus", nargs="+", choices=CORPORA, help="default: those of the stage in the plan")
     parser.add_argument("--data", help="folder of the corpora's files; default IRTUNING_DATA")
     parser.add_argument("--runs", type=Path, default=RUNS, help="folder of the runs")
@@ -376,8 +403,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         if given.stage == "seal":
             seal(given.runs)
-        elif given.stage == "collect":
-            collect(given.runs, given.out)
+        elif given.stage in ("collect", "restore"):
+            {"collect": collect, "restore": restore}[given.stage](given.runs, given.out)
         elif given.stage in ("decide", "seeds"):
             import decide
             getattr(decide, given.stage)(given.runs, given.out)

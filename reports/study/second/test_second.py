@@ -93,6 +93,15 @@ def test_the_store_lets_a_reader_compute_auprc_and_a_method_minus_the_floor(smal
     assert np.stack(full.probabilities).sum(1) == pytest.approx(1, abs=0.01) and "before" not in answers
     record = json.loads(tables["runs"].record[0])
     assert {"plan", "code", "commit"} <= set(record["meta"]) and "of 12" in capsys.readouterr().out
+    second.restore(small / "back", small / "store")  # and lets the stage go on elsewhere
+    assert second.missing("headline", "synthetic", second.settings(), small / "back") == []
+    floors = [json.loads((small / name / "floors.json").read_text()) for name in ("runs", "back")]
+    assert floors[0] == floors[1]
+    one, other = ([second.lines(small / name / "headline-synthetic.jsonl.gz")[3] for name in ("runs", "back")])
+    assert one["key"] == other["key"] and one["record"]["scores"] == other["record"]["scores"]
+    assert [s["layers"] for s in one["record"]["train"]["steps"]] == [s["layers"] for s in other["record"]["train"]["steps"]]
+    with pytest.raises(InputError, match="has runs already"):
+        second.restore(small / "back", small / "store")
 
 
 def test_what_would_spoil_the_records_is_refused(small, monkeypatch):
@@ -234,7 +243,7 @@ def test_errors_expected_on_test_parts_follow_from_part_d(two_corpora):
         row = table.loc[(corpus, "in single items")]
         assert row["4 seeds"] == pytest.approx(np.sqrt(2 * 0.16 / items / 4), rel=0.35)
         assert row["2 seeds"] > row["3 seeds"] > row["6 seeds"]
-        assert table.loc[(corpus, "as whole runs too")]["4 seeds"] > row["4 seeds"]
+        assert table.loc[(corpus, "as whole runs too")]["4 seeds"] >= row["4 seeds"]  # its part may be found as zero
     mean = np.sqrt(sum(table.loc[(c, "as whole runs too")]["4 seeds"] ** 2 for c in decide.BOTH)) / 2
     assert table.loc[("mean", "as whole runs too")]["4 seeds"] == pytest.approx(mean)
 
