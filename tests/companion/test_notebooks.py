@@ -84,8 +84,8 @@ def test_what_a_notebook_says_to_try_runs(name):
 
 
 @mock.patch.dict(CORPORA)  # undoes the registration
-def test_notebook_1_shows_a_corpus_that_was_added_as_the_readme_says(tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), flags=re.DOTALL)
+def test_notebook_1_shows_a_corpus_that_was_added_as_the_guide_says(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "notebooks" / "README.md").read_text(), flags=re.DOTALL)
     exec(next(text for text in blocks if "register_corpus" in text).partition("\ntrain(")[0], {})
     given = f"profile, folders, changes = 'quick', {{'output': {str(tmp_path)!r}}}, {{'corpora': ['verbs']}}"
     shown = run_cells([given, *sources(NOTEBOOKS[0])[1:]], {"__name__": "__main__"})
@@ -119,7 +119,7 @@ def test_a_notebook_runs_with_changed_settings(name, tmp_path_factory, monkeypat
     assert any(entry.startswith(name[:3]) for entry in read_manifest(output / "figures/quick-changed"))
 
 
-def test_every_committed_figure_and_table_has_its_origin_and_those_the_readme_names_are_made():
+def test_every_committed_figure_and_table_has_its_origin_and_those_the_guide_names_are_made():
     for folder in ("figures/study", "figures/mini", "reports/study", "reports/mini"):
         manifest, files = read_manifest(REPOSITORY / folder), (REPOSITORY / folder).iterdir()
         assert set(manifest) == {path.name for path in files if path.suffix in (".png", ".csv")}
@@ -128,7 +128,7 @@ def test_every_committed_figure_and_table_has_its_origin_and_those_the_readme_na
             assert re.search(r"SYNTHETIC|\(real\)| · no corpus · .*(predicted|measured)", entry["stamp"]), name
             assert folder.endswith("mini") or re.search(STAMP, entry["stamp"]), name
     made = "\n".join(text for name in NOTEBOOKS for text in sources(name))
-    for name in set(re.findall(r"`(0\d_\w+)`", (REPOSITORY / "README.md").read_text())) - set(NOTEBOOKS):
+    for name in set(re.findall(r"`(0\d_\w+)`", (REPOSITORY / "notebooks" / "README.md").read_text())) - set(NOTEBOOKS):
         assert f'"{name}"' in made or f'"{re.sub("_[^_]+$", "_", name)}' in made, name
 
 
