@@ -89,7 +89,7 @@ def test_notebook_1_shows_a_corpus_that_was_added_as_the_guide_says(tmp_path):
     exec(next(text for text in blocks if "register_corpus" in text).partition("\ntrain(")[0], {})
     given = f"profile, folders, changes = 'quick', {{'output': {str(tmp_path)!r}}}, {{'corpora': ['verbs']}}"
     shown = run_cells([given, *sources(NOTEBOOKS[0])[1:]], {"__name__": "__main__"})
-    assert "verbs has no human ceiling: the corpus does not give the labels of each annotator" in shown.data
+    assert "verbs does not give the labels of each annotator" in shown.data
     assert "01_intentions_verbs.png" in read_manifest(tmp_path / "figures/quick-changed")
 
 
