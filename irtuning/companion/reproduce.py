@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 WITHOUT_CODE = {"exclude_input": True, "exclude_input_prompt": True, "exclude_output_prompt": True}
 KEPT = ("tags", "kernelspec", "language_info")  # of the metadata; the rest has times and paths
 NO_ALT = 'alt="No description has been provided for this image"'  # what nbconvert writes, whatever an output says
-NARROW = "td { overflow-wrap: break-word } @media (max-width: 600px) { td { overflow-wrap: anywhere } }"
+NARROW = "td { overflow-wrap: break-word } @media (max-width: 600px) { table { display: block; overflow-x: auto } }"
 INTRODUCTION = """\
 Notebook 2 explains the methods and their budgets. Scores are on the validation split unless a table says otherwise.
 The quick profile shows that everything works. It gives no verdicts."""
@@ -135,7 +135,7 @@ def pictures(book) -> list:
 
 
 def html_page(book, **options: bool) -> str:
-    """Return a notebook as an HTML page, whose tables break long addresses. Else the template hides what is wide."""
+    """Return a notebook as an HTML page, whose wide tables break words, or scroll on a phone."""
     exporter = HTMLExporter(**options)
     exporter.log.setLevel(logging.ERROR)  # its template drops the images' alternative text and then warns of that
     page = exporter.from_notebook_node(book)[0]

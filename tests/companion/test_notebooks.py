@@ -51,6 +51,7 @@ def test_every_notebook_has_three_parameters_a_question_and_what_we_saw_in_three
     parameters = {n: ast.literal_eval(p["default"]) for n, p in papermill.inspect_notebook(str(notebook_path(name))).items()}
     assert parameters == {"profile": "quick", "folders": {}, "changes": {}}
     assert "Companion.open(profile, changes=changes, **folders)" in sources(name)[1]
+    assert len(sources(name)[0].splitlines()) == 3 and len(sources(name)[1].splitlines()) <= 5
     texts = sources(name, "markdown")
     assert "**Question.**" in texts[0] and "**Time.**" in texts[0]
     assert f"notebook {name[1]} " in texts[0].split("```")[1]  # where it stands on the way from text to figure
@@ -66,6 +67,8 @@ def test_committed_notebooks_are_executed_and_clean(name):
     assert all(c["execution_count"] for c in cells), "a cell without a count is never compared by nbval"
     outputs = [o for c in cells for o in c["outputs"]]
     assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
+    assert all(o["metadata"]["image/png"]["alt"] for o in outputs if "image/png" in o.get("data", {}))
+    assert {kind for c in book["cells"] for kind in c["metadata"]} <= {"tags"}, "times of papermill"
     shown = {kind for output in outputs for kind in output.get("data", {})}
     assert ({"text/markdown"} if name == NOTEBOOKS[-1] else {"image/png", "text/html"}) <= shown
     assert not [o for o in outputs if "...</td>" in "".join(o.get("data", {}).get("text/html", ""))], "a cell is cut off"

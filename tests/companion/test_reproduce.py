@@ -83,7 +83,7 @@ def test_a_notebook_is_executed_into_a_folder_and_replaced_only_on_request(tmp_p
     reproduction.execute("02_small", folder, {"profile": "study"})
     executed = nbformat.read(folder / "02_small.ipynb", 4)
     assert source.read_text() == before and executed.cells[-2].outputs[0].text == "study\n"
-    assert "td { overflow-wrap: anywhere } }</style></head>" in (folder / "02_small.html").read_text()  # no wide tables
+    assert "overflow-x: auto } }</style></head>" in (folder / "02_small.html").read_text()  # no wide tables
     assert "papermill" not in (folder / "02_small.ipynb").read_text()
     assert executed.cells[0].metadata == {"tags": ["parameters"]} and executed.metadata.kernelspec.name == "python3"
     reproduction.execute("02_small", folder, {}, update=True)
