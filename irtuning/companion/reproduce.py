@@ -18,7 +18,7 @@ from nbconvert import HTMLExporter, MarkdownExporter
 from nbconvert.preprocessors import TagRemovePreprocessor
 
 from irtuning.companion.experiments import REAL_CORPORA, STUDY, Companion
-from irtuning.companion.paths import NOTEBOOKS, Folders, notebook_path
+from irtuning.companion.paths import IN_CHECKOUT, NOTEBOOKS, Folders, notebook_path
 from irtuning.companion.profiles import GPU_GIB, RUN_BY_US, missing, profile_parameters
 from irtuning.comparison.workers import cores
 from irtuning.corpora.sources import locate
@@ -51,6 +51,7 @@ def reproduce(
     """
     if update_notebooks and (profile != "quick" or data or output or changes):
         raise InputError("update_notebooks needs the quick profile without data, output or changes")
+    output = output or (None if IN_CHECKOUT else ".")
     settings = profile_parameters(profile, data, output, changes)
     if GPU_GIB.get(profile) and (problems := missing(settings)):
         raise InputError(f"profile {profile} cannot run here: {'; '.join(problems)}. Use --dry-run to list its runs")

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from unittest import mock
 
 import nbformat
@@ -133,6 +134,17 @@ def test_every_committed_figure_and_table_has_its_origin_and_those_the_guide_nam
     made = "\n".join(text for name in NOTEBOOKS for text in sources(name))
     for name in set(re.findall(r"`(0\d_\w+)`", (REPOSITORY / "notebooks" / "README.md").read_text())) - set(NOTEBOOKS):
         assert f'"{name}"' in made or f'"{re.sub("_[^_]+$", "_", name)}' in made, name
+
+
+def test_a_wheel_brings_the_notebooks_and_what_they_read():
+    table = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["data-files"]
+    assert all(f"share/irtuning/{pattern.rpartition('/')[0]}" == folder for folder, patterns in table.items() for pattern in patterns)
+    packed = {path.relative_to(REPOSITORY).as_posix() for patterns in table.values() for pattern in patterns for path in REPOSITORY.glob(pattern)}
+    code = "\n".join(text for name in NOTEBOOKS for text in sources(name))
+    read = {f"notebooks/{name}.ipynb" for name in NOTEBOOKS} | {f"reports/study/{name}.parquet" for name in ("runs", "steps", "predictions")}
+    read |= {f"reports/benchmarks/{name}.json" for name in re.findall(r'measurement\("([^"]+)"\)', code)}
+    read |= {"/".join(re.findall(r'"([^"]+)"', path)) for path in re.findall(r'REPOSITORY((?: / "[^"]+")+)', code)} - {"reports/study"}
+    assert len(read) >= 12 and not read - packed and "reports/study/first_edition.py" in packed
 
 
 def test_what_a_reproduction_writes_is_not_tracked():
