@@ -21,7 +21,7 @@ V4 = nbformat.v4
 
 
 def test_what_is_missing_is_named_before_anything_runs(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="argrewrite"):
+    with pytest.raises(InputError, match="iterater"):
         reproduction.check(Companion.open("quick", data=tmp_path))
     reproduction.check(Companion.open("small", data=tmp_path))  # its notebook 1 shows no other corpora
     if missing(profile_parameters("paper")):
