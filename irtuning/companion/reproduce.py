@@ -111,8 +111,7 @@ def check(companion: Companion) -> None:
 def execute(name: str, folder: Path, parameters: dict, update: bool = False) -> float:
     """Execute a notebook, save it with an HTML page, and return the seconds. If it fails, InputError names the cell."""
     source, target, started = notebook_path(name), folder / f"{name}.ipynb", time.perf_counter()
-    if update:
-        os.environ.pop("IRTUNING_DATA", None)  # no text of a corpus may be shown in the committed notebooks
+    hidden = os.environ.pop("IRTUNING_DATA", None) if update else None  # no corpus text in the committed notebooks
     folder.mkdir(parents=True, exist_ok=True)
     quiet = {"progress_bar": False, "extra_arguments": ["--IPKernelApp.log_level=40"]}
     try:
@@ -122,6 +121,8 @@ def execute(name: str, folder: Path, parameters: dict, update: bool = False) -> 
         raise InputError(f"notebook {name}, cell {error.exec_count}: {cause}") from None
     except DeadKernelError:
         raise InputError(f"notebook {name}: its kernel died, perhaps out of memory; run it again") from None
+    finally:
+        os.environ.update({"IRTUNING_DATA": hidden} if hidden else {})
     for part in (book, *book.cells):
         part.metadata = {name: part.metadata[name] for name in KEPT if part.metadata.get(name)}
     for path in [target, source] if update else [target]:
@@ -141,7 +142,7 @@ def html_page(book, **options: bool) -> str:
     exporter.log.setLevel(logging.ERROR)  # its template drops the images' alternative text and then warns of that
     page = exporter.from_notebook_node(book)[0]
     for shown in pictures(book):
-        page = page.replace(NO_ALT, f'alt="{escape(shown.metadata["image/png"]["alt"])}"', 1)
+        page = page.replace(NO_ALT, f'alt="{escape(shown.metadata.get("image/png", {}).get("alt", ""))}"', 1)
     return page.replace("</head>", f"<style>{NARROW}</style></head>", 1)
 
 

@@ -1,6 +1,7 @@
 """Tests of the command that reproduces a profile: checks beforehand, execution of a notebook, report and times."""
 
 import json
+import os
 from unittest.mock import Mock
 
 import nbformat
@@ -75,18 +76,20 @@ def test_a_dry_run_lists_the_runs():
 
 def test_a_notebook_is_executed_into_a_folder_and_replaced_only_on_request(tmp_path, monkeypatch):
     book = V4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})
-    book.cells = [V4.new_code_cell("profile = 'quick'", metadata={"tags": ["parameters"]}), V4.new_code_cell("print(profile)"), V4.new_markdown_cell("text")]
+    book.cells = [V4.new_code_cell("profile = 'quick'", metadata={"tags": ["parameters"]}), V4.new_code_cell("import os\nprint(profile, os.environ.get('IRTUNING_DATA'))"), V4.new_markdown_cell("text")]
     source, folder = tmp_path / "source.ipynb", tmp_path / "reports"
     nbformat.write(book, source)
     monkeypatch.setattr(reproduction, "notebook_path", lambda name: source)
     before = source.read_text()
     reproduction.execute("02_small", folder, {"profile": "study"})
     executed = nbformat.read(folder / "02_small.ipynb", 4)
-    assert source.read_text() == before and executed.cells[-2].outputs[0].text == "study\n"
+    assert source.read_text() == before and executed.cells[-2].outputs[0].text.startswith("study ")
     assert "overflow-x: auto } }</style></head>" in (folder / "02_small.html").read_text()  # no wide tables
     assert "papermill" not in (folder / "02_small.ipynb").read_text()
     assert executed.cells[0].metadata == {"tags": ["parameters"]} and executed.metadata.kernelspec.name == "python3"
+    monkeypatch.setenv("IRTUNING_DATA", "given")
     reproduction.execute("02_small", folder, {}, update=True)
+    assert nbformat.read(source, 4).cells[-2].outputs[0].text == "quick None\n" and os.environ["IRTUNING_DATA"] == "given"
     assert source.read_text() == (folder / "02_small.ipynb").read_text() and len(nbformat.read(source, 4).cells) == 3
     book.cells.append(V4.new_code_cell("raise ValueError('no such layer')"))
     nbformat.write(book, source)
