@@ -29,8 +29,11 @@ from irtuning.training.record import RECORD, provenance, write_text
 logger = logging.getLogger(__name__)
 WITHOUT_CODE = {"exclude_input": True, "exclude_input_prompt": True, "exclude_output_prompt": True}
 KEPT = ("tags", "kernelspec", "language_info")  # of the metadata; the rest has times and paths
+# what the kernel does first if its notebook is committed, so that no text of a corpus is shown there
+WITHOUT_DATA = "--IPKernelApp.exec_lines=__import__('os').environ.update(IRTUNING_DATA='')"
 NO_ALT = 'alt="No description has been provided for this image"'  # what nbconvert writes, whatever an output says
-NARROW = "td { overflow-wrap: break-word } @media (max-width: 600px) { table { display: block; overflow-x: auto } }"
+NARROW = """td { overflow-wrap: break-word } pre { overflow-x: auto }
+@media (max-width: 600px) { table { display: block; overflow-x: auto } pre { white-space: pre !important } }"""
 INTRODUCTION = """\
 Notebook 2 explains the methods and their budgets. Scores are on the validation split unless a table says otherwise.
 The quick profile shows that everything works. It gives no verdicts."""
@@ -111,9 +114,8 @@ def check(companion: Companion) -> None:
 def execute(name: str, folder: Path, parameters: dict, update: bool = False) -> float:
     """Execute a notebook, save it with an HTML page, and return the seconds. If it fails, InputError names the cell."""
     source, target, started = notebook_path(name), folder / f"{name}.ipynb", time.perf_counter()
-    hidden = os.environ.pop("IRTUNING_DATA", None) if update else None  # no corpus text in the committed notebooks
     folder.mkdir(parents=True, exist_ok=True)
-    quiet = {"progress_bar": False, "extra_arguments": ["--IPKernelApp.log_level=40"]}
+    quiet = {"progress_bar": False, "extra_arguments": ["--IPKernelApp.log_level=40", *[WITHOUT_DATA] * update]}
     try:
         book = papermill.execute_notebook(str(source), str(target), {} if update else parameters, **quiet)
     except papermill.PapermillExecutionError as error:
@@ -121,8 +123,6 @@ def execute(name: str, folder: Path, parameters: dict, update: bool = False) -> 
         raise InputError(f"notebook {name}, cell {error.exec_count}: {cause}") from None
     except DeadKernelError:
         raise InputError(f"notebook {name}: its kernel died, perhaps out of memory; run it again") from None
-    finally:
-        os.environ.update({"IRTUNING_DATA": hidden} if hidden else {})
     for part in (book, *book.cells):
         part.metadata = {name: part.metadata[name] for name in KEPT if part.metadata.get(name)}
     for path in [target, source] if update else [target]:

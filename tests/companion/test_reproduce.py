@@ -84,12 +84,12 @@ def test_a_notebook_is_executed_into_a_folder_and_replaced_only_on_request(tmp_p
     reproduction.execute("02_small", folder, {"profile": "study"})
     executed = nbformat.read(folder / "02_small.ipynb", 4)
     assert source.read_text() == before and executed.cells[-2].outputs[0].text.startswith("study ")
-    assert "overflow-x: auto } }</style></head>" in (folder / "02_small.html").read_text()  # no wide tables
+    assert "!important } }</style></head>" in (folder / "02_small.html").read_text()  # no wide tables
     assert "papermill" not in (folder / "02_small.ipynb").read_text()
     assert executed.cells[0].metadata == {"tags": ["parameters"]} and executed.metadata.kernelspec.name == "python3"
     monkeypatch.setenv("IRTUNING_DATA", "given")
     reproduction.execute("02_small", folder, {}, update=True)
-    assert nbformat.read(source, 4).cells[-2].outputs[0].text == "quick None\n" and os.environ["IRTUNING_DATA"] == "given"
+    assert nbformat.read(source, 4).cells[-2].outputs[0].text == "quick \n" and os.environ["IRTUNING_DATA"] == "given"
     assert source.read_text() == (folder / "02_small.ipynb").read_text() and len(nbformat.read(source, 4).cells) == 3
     book.cells.append(V4.new_code_cell("raise ValueError('no such layer')"))
     nbformat.write(book, source)
