@@ -72,7 +72,7 @@ def run_comparison(
     many = available_device(runs[0].device) == "cpu" and runs[0].model in (MINI, *RANDOM)
     workers = 1 if world_size() > 1 else workers or (cores() if many else 1)
     options = {"disable": not (progress and is_first()), "file": sys.stdout if in_notebook() else sys.stderr}
-    with tqdm(total=len(runs), desc=f"{runs[0].corpus} on {runs[0].model}, runs", **options) as bar:
+    with tqdm(total=len(runs), delay=1, desc=f"{runs[0].corpus} on {runs[0].model}, runs", **options) as bar:
         def advance(run: RunConfig, outcome: dict | Exception) -> None:
             failed = isinstance(outcome, Exception)
             score = "failed" if failed else f"macro F1 {outcome['scores']['validation']['macro_f1']:.3f}"
