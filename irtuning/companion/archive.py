@@ -60,8 +60,8 @@ def read_archive(folder: Path, experiment: str) -> tuple[list[dict], list[dict]]
             record["meta"]["step_seconds"], record["train"]["steps"], record["predictions"] = [], [], {}
         paths = (folder / f"{name}.parquet" for name in ("steps", "predictions"))
         tables = [parquet.read_table(path, filters=[("run", "in", runs)]) for path in paths]
-        named = [[n for n in table.column_names if n in (*KEYS, "test_scored")] for table in tables]  # only name the run
-        steps, answers = (table.drop_columns(names).to_pylist() for table, names in zip(tables, named, strict=True))
+        kept = ([n for n in table.column_names if n not in (*KEYS, "test_scored")] for table in tables)  # not its name
+        steps, answers = (table.select(names).to_pylist() for table, names in zip(tables, kept, strict=True))
         for row in steps:
             record = records[row.pop("run")]
             record["meta"]["step_seconds"].append(row.pop("seconds"))

@@ -16,7 +16,6 @@ ENGINES = {("", False): "plain", ("uncast", False): "uncast", ("uncast,compile",
 GIVEN = ("core", "last-k", "trajectory", "eager", "checkpointing")  # cases with given layers
 
 
-
 def measurement(name: str) -> tuple[dict, dict[str, str]]:
     """Return a record of `reports/benchmarks`, and the hash of its file by file name. InputError if it is missing."""
     path = REPOSITORY / "reports" / "benchmarks" / f"{name}.json"
@@ -50,7 +49,6 @@ def step_table(record: Mapping) -> pandas.DataFrame:
     order = [*ENGINES.values(), *LAYERS.values()]
     table = table.sort_values(["engine", "layers"], key=lambda column: column.map(order.index))
     return table[["engine", "layers", "step_ms", "peak_gib"]].reset_index(drop=True)
-
 
 
 def saving(table: pandas.DataFrame, layers: str, engine: str = "plain") -> tuple[float, float]:

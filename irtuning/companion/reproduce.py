@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections import Counter
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import nbformat
@@ -43,7 +44,7 @@ def reproduce(
     Args:
         profile, data, output, changes: As for `profile_parameters`. With `data`, notebook 1 also shows real corpora.
         fresh: Whether to delete the recorded runs first.
-        workers, scheduler: Where the runs are made; see `run_comparison`.
+        workers, scheduler: Where the runs are made; see `run_comparison`. `workers` notebooks are executed at a time.
         update_notebooks: Whether the executed notebooks replace those in `notebooks/` (plain quick profile only).
     """
     if update_notebooks and (profile != "quick" or data or output or changes):
@@ -60,11 +61,10 @@ def reproduce(
     companion.store()
     seconds = {"training": time.perf_counter() - started}
     logger.info("runs ready after %.0f s", seconds["training"])
-    where = {"data": settings["data"], "output": settings["output"]}
-    parameters = {"profile": profile, "folders": where, "changes": changes or {}}
-    for name in NOTEBOOKS:
-        seconds[name] = execute(name, folders.reports, parameters, update_notebooks)
-        logger.info("%s done in %.0f s", name, seconds[name])
+    parameters = {"profile": profile, "folders": {n: settings[n] for n in ("data", "output")}, "changes": changes or {}}
+    with ThreadPool(workers or cores()) as pool:  # after an error or Ctrl-C, threads and kernels end with this process
+        made = lambda name: (name, execute(name, folders.reports, parameters, update_notebooks))  # noqa: E731
+        seconds |= sorted(pool.imap_unordered(made, NOTEBOOKS[::-1]))  # the last takes longest and starts first
     write_text(folders.reports / "summary.md", summary(folders))
     if profile == STUDY:
         write_report(folders)
@@ -120,7 +120,8 @@ def execute(name: str, folder: Path, parameters: dict, update: bool = False) -> 
     for path in [target, source] if update else [target]:
         write_text(path, nbformat.writes(book) + "\n")
     write_text(target.with_suffix(".html"), html_page(book))
-    return time.perf_counter() - started
+    logger.info("%s done in %.0f s", name, seconds := time.perf_counter() - started)
+    return seconds
 
 
 def html_page(book, **options: bool) -> str:
