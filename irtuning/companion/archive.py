@@ -59,9 +59,8 @@ def read_archive(folder: Path, experiment: str) -> tuple[list[dict], list[dict]]
         for record in records.values():
             record["meta"]["step_seconds"], record["train"]["steps"], record["predictions"] = [], [], {}
         paths = (folder / f"{name}.parquet" for name in ("steps", "predictions"))
-        tables = [parquet.read_table(path, filters=[("run", "in", runs)]) for path in paths]
-        kept = ([n for n in table.column_names if n not in (*KEYS, "test_scored")] for table in tables)  # not its name
-        steps, answers = (table.select(names).to_pylist() for table, names in zip(tables, kept, strict=True))
+        tables = (parquet.read_table(path, filters=[("run", "in", runs)]) for path in paths)  # the keys only name a run
+        steps, answers = (t.drop_columns([*{*KEYS, "test_scored"} & {*t.column_names}]).to_pylist() for t in tables)
         for row in steps:
             record = records[row.pop("run")]
             record["meta"]["step_seconds"].append(row.pop("seconds"))

@@ -1,8 +1,9 @@
 """Tests of the command that reproduces a profile: checks beforehand, execution of a notebook, report and times."""
 
 import json
+import os
 from threading import Event
-from unittest.mock import Mock
+from unittest.mock import Mock, patch
 
 import nbformat
 import pytest
@@ -96,9 +97,12 @@ def test_a_notebook_is_executed_into_a_folder_and_replaced_only_on_request(tmp_p
     assert "no such layer" in (folder / "02_small.ipynb").read_text() and nbformat.read(source, 4) == book
 
 
+@patch.dict(os.environ)
 def test_notebooks_are_executed_at_the_same_time_and_the_first_failure_ends_the_command(tmp_path, monkeypatch):
     ended = {name: Event() for name in NOTEBOOKS}
+    os.environ.pop("OMP_NUM_THREADS", None)
     def execute(name, folder, parameters, update=False):
+        assert os.environ["OMP_NUM_THREADS"] == "1"  # otherwise two kernels with two threads each would wait in loops
         if name == NOTEBOOKS[4] and not ended[NOTEBOOKS[0]].wait(20):  # it starts first and ends last
             return 99.0
         ended[name].set()
