@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas
 import PIL.Image
+from filelock import FileLock
 from IPython.display import Image, Markdown
 from matplotlib.figure import Figure
 
@@ -72,6 +73,7 @@ class Companion:
         self.corpus_of = {name: corpus for name, _, corpus in (text.partition("@") for text in self.experiments)}
         self.folders = Folders(self.profile, self.output)
         chosen = {"labels": self.settings.get("label_set"), "split": self.settings.get("split")}
+        self._hashes: dict[int, tuple[dict, str]] = {}  # by id, with the record, so that no other gets its id
         self._corpus = functools.cache(lambda name, fold: load_corpus(name, self.data, fold, **chosen))
 
     @classmethod
@@ -154,9 +156,11 @@ class Companion:
             note, hashes = note or "no model, no seed, no steps", {"corpus": origin.checksum}
             line = f"{profile} · {kind} · fold {origin.fold} · {note}"
         else:
-            line, hashes = stamp(origin, profile), {run_label(record): result_hash(record) for record in origin}
-        entries = read_manifest(path.parent) | {path.name: {"stamp": line, "origin": hashes}}
-        write_text(path.parent / "manifest.json", json.dumps(dict(sorted(entries.items())), indent=1) + "\n")
+            self._hashes |= {id(r): (r, result_hash(r)) for r in origin if id(r) not in self._hashes}
+            line, hashes = stamp(origin, profile), {run_label(r): self._hashes[id(r)][1] for r in origin}
+        with FileLock(self.folders.runs / ".manifest.lock"):  # other notebooks may be executed at the same time
+            entries = read_manifest(path.parent) | {path.name: {"stamp": line, "origin": hashes}}
+            write_text(path.parent / "manifest.json", json.dumps(dict(sorted(entries.items())), indent=1) + "\n")
         return line
 
     def _comparisons(self, experiment: str) -> Iterator[dict]:

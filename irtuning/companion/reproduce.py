@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from html import escape
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import nbformat
@@ -49,7 +50,7 @@ def reproduce(
     Args:
         profile, data, output, changes: As for `profile_parameters`. With `data`, notebook 1 also shows real corpora.
         fresh: Whether to delete the recorded runs first.
-        workers, scheduler: Where the runs are made; see `run_comparison`.
+        workers, scheduler: Where the runs are made; see `run_comparison`. `workers` notebooks are executed at a time.
         update_notebooks: Whether the executed notebooks replace those in `notebooks/` (plain quick profile only).
     """
     if update_notebooks and (profile != "quick" or data or output or changes):
@@ -67,11 +68,11 @@ def reproduce(
     companion.store()
     seconds = {"training": time.perf_counter() - started}
     logger.info("runs ready after %.0f s", seconds["training"])
-    where = {"data": settings["data"], "output": settings["output"]}
-    parameters = {"profile": profile, "folders": where, "changes": changes or {}}
-    for name in NOTEBOOKS:
-        seconds[name] = execute(name, folders.reports, parameters, update_notebooks)
-        logger.info("%s done in %.0f s", name, seconds[name])
+    parameters = {"profile": profile, "folders": {n: settings[n] for n in ("data", "output")}, "changes": changes or {}}
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of each kernel, since several kernels share the cores
+    with ThreadPool(workers or cores()) as pool:  # after an error or Ctrl-C, threads and kernels end with this process
+        made = lambda name: (name, execute(name, folders.reports, parameters, update_notebooks))  # noqa: E731
+        seconds |= sorted(pool.imap_unordered(made, NOTEBOOKS[::-1]))  # the last takes longest and starts first
     write_text(folders.reports / "summary.md", summary(folders))
     if profile == STUDY:
         write_report(folders)
@@ -128,7 +129,8 @@ def execute(name: str, folder: Path, parameters: dict, update: bool = False) -> 
     for path in [target, source] if update else [target]:
         write_text(path, nbformat.writes(book) + "\n")
     write_text(target.with_suffix(".html"), html_page(book))
-    return time.perf_counter() - started
+    logger.info("%s done in %.0f s", name, seconds := time.perf_counter() - started)
+    return seconds
 
 
 def pictures(book) -> list:

@@ -105,7 +105,7 @@ def test_a_notebook_runs_by_papermill_from_another_folder_and_writes_no_secret_o
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     files = {path: path.read_bytes() for path in (tmp_path / "written").rglob("*") if path.is_file()}
-    assert {".png", ".svg", ".csv", ".md", ".json"} == {path.suffix for path in files}
+    assert {".png", ".svg", ".csv", ".md", ".json", ".lock"} == {path.suffix for path in files}
     assert "01_intentions_synthetic.png" in read_manifest(tmp_path / "written/figures/quick")
     words = [word.encode() for word in (*secrets.values(), *names.values(), str(REPOSITORY))]
     assert not [path for path, content in files.items() if any(word in content for word in words)]

@@ -2,7 +2,8 @@
 
 import json
 import os
-from unittest.mock import Mock
+from threading import Event
+from unittest.mock import Mock, patch
 
 import nbformat
 import pytest
@@ -96,6 +97,35 @@ def test_a_notebook_is_executed_into_a_folder_and_replaced_only_on_request(tmp_p
     with pytest.raises(InputError, match="notebook 02_small, cell .: ValueError: no such layer"):
         reproduction.execute("02_small", folder, {}, update=True)
     assert "no such layer" in (folder / "02_small.ipynb").read_text() and nbformat.read(source, 4) == book
+
+
+@patch.dict(os.environ)
+def test_notebooks_are_executed_at_the_same_time_and_the_first_failure_ends_the_command(tmp_path, monkeypatch):
+    ended = {name: Event() for name in NOTEBOOKS}
+    os.environ.pop("OMP_NUM_THREADS", None)
+    def execute(name, folder, parameters, update=False):
+        assert os.environ["OMP_NUM_THREADS"] == "1"  # otherwise two kernels with two threads each would wait in loops
+        if name == NOTEBOOKS[4] and not ended[NOTEBOOKS[0]].wait(20):  # it starts first and ends last
+            return 99.0
+        ended[name].set()
+        return float(name[:2])
+
+    def fail(name, *options):
+        if name == NOTEBOOKS[4]:
+            ended[name].wait(20)
+        raise InputError(f"notebook {name} fails")
+
+    monkeypatch.setattr(reproduction, "check", lambda companion: None)
+    monkeypatch.setattr(Companion, "store", lambda self: None)
+    monkeypatch.setattr(reproduction, "execute", execute)
+    reproduction.reproduce("quick", output=tmp_path, workers=2)
+    seconds = json.loads((tmp_path / "reports" / "quick" / "run_time.json").read_text())["seconds"]
+    assert list(seconds) == ["training", *NOTEBOOKS, "all"] and [seconds[name] for name in NOTEBOOKS] == [1, 2, 3, 4, 5]
+    ended[NOTEBOOKS[4]].clear()
+    monkeypatch.setattr(reproduction, "execute", fail)
+    with pytest.raises(InputError, match=f"notebook {NOTEBOOKS[3]} fails"):
+        reproduction.reproduce("quick", output=tmp_path, workers=2)
+    ended[NOTEBOOKS[4]].set()
 
 
 def test_the_studys_report_is_its_notebook_without_code_and_a_summary_has_all_tables(tmp_path):
