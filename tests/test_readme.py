@@ -1,4 +1,4 @@
-"""What README.md tells a reader to type works to the letter, in an empty folder.
+"""What the guide of the notebooks tells a reader to type works to the letter, in an empty folder.
 
 Every fenced block of a section is used. Python blocks run one after the other, as one script; one whose first line is
 a comment such as `# mine.py` is saved too. A csv or jsonl block is saved under the file name that the text names last
@@ -18,7 +18,7 @@ from irtuning.cli import app
 from irtuning.corpora.sources import CORPORA
 from irtuning.method.registry import METHODS
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+GUIDE = (Path(__file__).parents[1] / "notebooks" / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^( *)```([\w-]*)[^\n]*\n(.*?)^\1```[ ]*$", re.DOTALL | re.MULTILINE)
 
 
@@ -39,7 +39,7 @@ def use(text, folder):
         if kind == "python":
             if saved := re.match(r"# ([\w-]+\.py)\b", code):
                 (folder / saved[1]).write_text(code)
-            exec(compile(code, "README.md", "exec"), names)
+            exec(compile(code, "guide", "exec"), names)
         elif kind in ("csv", "jsonl"):
             (folder / re.findall(rf"[\w-]+\.{kind}", text[: block.start()])[-1]).write_text(code)
         else:
@@ -62,8 +62,8 @@ def empty_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("title", ["A strategy of your own", "A corpus of your own"])
-def test_a_reader_who_types_what_the_readme_says_gets_what_it_promises(title, empty_folder):
-    assert "python" in use(section(README, title), empty_folder)
+def test_a_reader_who_types_what_the_guide_says_gets_what_it_promises(title, empty_folder):
+    assert "python" in use(section(GUIDE, title), empty_folder)
 
 
 SAMPLE = """# Title\n## One\nText, then a file `rows.csv`:\n```csv\nbefore,after\na,b\n```
@@ -79,3 +79,14 @@ def test_every_block_of_a_section_is_used_and_one_that_fails_is_not_passed_over(
     for block in ("python\n1 / 0", "bash\npip install x", "\nx", "bash\nirtuning corpus x"):
         with pytest.raises((ArithmeticError, AssertionError, ValueError)):
             use(f"## One\n```{block}\n```\n", empty_folder)
+
+
+def test_the_readme_is_short_and_what_it_links_to_exists():
+    root = Path(__file__).parents[1]
+    text = (root / "README.md").read_text(encoding="utf-8")
+    assert len(text.split()) <= 900
+    titles = re.findall(r"^#+ (.+)$", GUIDE, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+    links = re.findall(r"\]\((?!http)([^)#]+)#?([^)]*)\)", text)
+    assert len(links) > 20 and not [path for path, _ in links if not (root / path).exists()]
+    assert not [anchor for path, anchor in links if anchor and (path, anchor) not in {("notebooks/README.md", a) for a in anchors}]

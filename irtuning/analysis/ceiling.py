@@ -11,7 +11,6 @@ import numpy as np
 
 from irtuning.analysis.statistics import CONFIDENCE, f1_of_seeds
 from irtuning.corpora.base import Corpus
-from irtuning.corpora.sources import CORPORA
 
 DRAWS, ENDS = 2_000, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
 ANOTHER, MAJORITY = "annotator against another", "annotator against the others' majority"
@@ -33,8 +32,7 @@ class Ceiling:
 def human_ceiling(corpus: Corpus, split: str = "validation", draws: int = DRAWS) -> list[Ceiling]:
     """Return one annotator against another, and against the majority of the others where they have one.
 
-    All pairs of annotators of a row count alike, in both directions. The list is empty if no row has their labels;
-    `why_no_ceiling` then says why.
+    All pairs of annotators of a row count alike, in both directions. The list is empty if no row has their labels.
     """
     revisions = corpus.split(split)
     rows = [(r.group or r.id, r.extra["annotators"]) for r in revisions if r.extra.get("annotators")]
@@ -59,13 +57,3 @@ def human_ceiling(corpus: Corpus, split: str = "validation", draws: int = DRAWS)
         interval, accuracy = np.quantile(scores[1:], ENDS), float(total.trace() / total.sum())
         found.append(Ceiling(name, split, float(scores[0]), *map(float, interval), accuracy, len(revisions), len(rows)))
     return found
-
-
-def why_no_ceiling(corpus: Corpus) -> str:
-    """Return why a corpus has no human ceiling, or an empty text if it has one."""
-    source = CORPORA.get(corpus.name)
-    if any(r.extra.get("annotators") for r in corpus.validation):
-        return ""
-    if source is None or not source.annotators:
-        return "the corpus does not give the labels of each annotator"
-    return f"{source.annotators} is not beside its files; get it from {source.home}, then --data names the folder"

@@ -37,8 +37,7 @@ def choice_over_time(records: Sequence[dict]) -> pandas.DataFrame:
     """Return for each corpus and method what its runs choose after the first quarter of their steps.
 
     `steady` and `frozen` are mean numbers of layers (or blocks) that learn at over 90 % and under 10 % of these steps.
-    `changes` is the median number of steps that change the set, and `one_set` the share of steps of the most frequent
-    set.
+    `changes` is the median number of steps that change the set, and `one_set` the share of steps of the commonest set.
     """
     rows = []
     for record in records:

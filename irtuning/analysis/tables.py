@@ -141,7 +141,7 @@ def readable(table: pandas.DataFrame) -> pandas.DataFrame:
         if pandas.api.types.is_float_dtype(column):
             decimals = 3 if column.abs().max() < 10 else 1
             column = column.map(f"{{:.{decimals}f}}".format, na_action="ignore").astype(object).fillna("")
-        columns[name.replace("_", " ")] = column
+        columns[name.replace("_", " ").replace(" f1", " F1").replace("auprc", "AUPRC")] = column
     return pandas.DataFrame(columns, table.index)
 
 

@@ -57,7 +57,6 @@ def annotate(
         f"order {order!r} needs suggestions; give a run": order != "random" and not suggestions,
         f"{labels} are not 2 to {len(KEYS)} different labels": not 2 <= len({*labels}) == len(labels) <= len(KEYS),
         "an id occurs twice; give each revision an id of its own": len({r.id for r in given}) < len(given),
-        "no revision is to be labelled; give one or more": not revisions,
         f"output {str(output)!r} holds JSON Lines; end its name in .jsonl": path.suffix != ".jsonl",
     }
     if problems := [problem for problem, there in wrong.items() if there]:

@@ -59,12 +59,13 @@ def read_archive(folder: Path, experiment: str) -> tuple[list[dict], list[dict]]
         for record in records.values():
             record["meta"]["step_seconds"], record["train"]["steps"], record["predictions"] = [], [], {}
         paths = (folder / f"{name}.parquet" for name in ("steps", "predictions"))
-        steps, answers = (parquet.read_table(path, filters=[("run", "in", runs)]).to_pylist() for path in paths)
-        for row in map(_without_keys, steps):
+        tables = (parquet.read_table(path, filters=[("run", "in", runs)]) for path in paths)  # the keys only name a run
+        steps, answers = (t.drop_columns([*{*KEYS, "test_scored"} & {*t.column_names}]).to_pylist() for t in tables)
+        for row in steps:
             record = records[row.pop("run")]
             record["meta"]["step_seconds"].append(row.pop("seconds"))
             record["train"]["steps"].append(row)
-        for row in map(_without_keys, answers):
+        for row in answers:
             records[row.pop("run")]["predictions"].setdefault(row.pop("split"), []).append(row)
         return list(records.values()), index[experiment]["floors"]
     except (OSError, ValueError, LookupError) as error:
@@ -76,8 +77,3 @@ def _floor_answers(experiments: Iterable[Sequence[dict]]) -> list[dict]:
     found = {(f["corpus"], f["fold"], f["split"], bound_name(f)): f for floors in experiments for f in floors}
     named = [(dict(zip(("corpus", "fold", "split", "method"), key, strict=True)), f) for key, f in found.items()]
     return [keys | row for keys, floor in named for row in floor.get("predictions", ())]
-
-
-def _without_keys(row: dict) -> dict:
-    """Return a row as its record has it, without what only names the run."""
-    return {name: value for name, value in row.items() if name not in (*KEYS, "test_scored")}

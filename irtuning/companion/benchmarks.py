@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import pandas
 
 from irtuning.companion.paths import REPOSITORY
-from irtuning.errors import InputError
 
 LAYERS = {"all": "all 32 layers", "trajectory": "200 chosen sets", "scattered": "14 scattered",
           "upper": "14, none below 16", "last16": "the last 16", "last14": "the last 14"}  # fmt: skip
@@ -17,13 +16,9 @@ GIVEN = ("core", "last-k", "trajectory", "eager", "checkpointing")  # cases with
 
 
 def measurement(name: str) -> tuple[dict, dict[str, str]]:
-    """Return a record of `reports/benchmarks`, and the hash of its file by file name. InputError if it is missing."""
-    path = REPOSITORY / "reports" / "benchmarks" / f"{name}.json"
-    try:
-        content = path.read_bytes()
-        return json.loads(content), {path.name: hashlib.sha256(content).hexdigest()}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}; get it from the repository again") from None
+    """Return a record of `reports/benchmarks`, and the hash of its file by file name. OSError if it is missing."""
+    content = (REPOSITORY / "reports" / "benchmarks" / f"{name}.json").read_bytes()
+    return json.loads(content), {f"{name}.json": hashlib.sha256(content).hexdigest()}
 
 
 def measured_on(record: Mapping) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas
 import PIL.Image
+from filelock import FileLock
 from IPython.display import Image, Markdown
 from matplotlib.figure import Figure
 
@@ -20,10 +21,11 @@ from irtuning.companion.paths import Folders, training_fingerprint
 from irtuning.companion.profiles import comparisons, profile_parameters
 from irtuning.corpora.base import Corpus, sharing
 from irtuning.corpora.load import has_fixed_splits, load_corpus
+from irtuning.corpora.sources import find
 from irtuning.training.record import write_bytes, write_text
 
 STUDY = "study"
-REAL_CORPORA = ["argrewrite", "arxivedits"]  # notebook 1 of the quick profile shows them if it has their data
+REAL_CORPORA = ["iterater", "argrewrite"]  # notebook 1 of the quick profile shows them if it has their data
 Origin = Sequence[dict] | Corpus | Mapping[str, str]  # records, a corpus, or hashes of other files by name
 
 
@@ -71,6 +73,7 @@ class Companion:
         self.corpus_of = {name: corpus for name, _, corpus in (text.partition("@") for text in self.experiments)}
         self.folders = Folders(self.profile, self.output)
         chosen = {"labels": self.settings.get("label_set"), "split": self.settings.get("split")}
+        self._hashes: dict[int, tuple[dict, str]] = {}  # by id, with the record, so that no other gets its id
         self._corpus = functools.cache(lambda name, fold: load_corpus(name, self.data, fold, **chosen))
 
     @classmethod
@@ -79,8 +82,8 @@ class Companion:
         return cls(**profile_parameters(profile, data, output, changes), **where)
 
     def load_corpora(self, public: bool = False) -> list[Corpus]:
-        """Return the first fold of each corpus. With `public`, the quick profile adds the real corpora in `data`."""
-        more = REAL_CORPORA if public and self.data and self.profile.startswith("quick") else []
+        """Return the first fold of each corpus. With `public`, the quick profile adds real ones in `data`."""
+        more = [name for name in REAL_CORPORA if public and self.profile.startswith("quick") and find(name, self.data)]
         return [self._corpus(name, 0) for name in dict.fromkeys([*self.corpora, *more])]
 
     def experiment(self, name: str, of: str | None = None) -> Experiment:
@@ -128,12 +131,12 @@ class Companion:
         path, stream = self.folders.figures / f"{name}.png", io.BytesIO()
         line = self._enter(path, origin, profile or self.profile, note)
         entitle(figure, title)
-        figure.supxlabel(line, fontsize=6, color="0.45", x=0.01, ha="left", wrap=True)
+        figure.supxlabel(line, fontsize=7, color="0.45", x=0.01, ha="left", wrap=True)
         picture = PIL.Image.open(io.BytesIO(to_image(figure, "png"))).convert("RGB")
         picture.quantize(256, dither=PIL.Image.Dither.NONE).save(stream, "PNG", optimize=True)  # a third as large
         write_bytes(path, stream.getvalue())
         write_bytes(path.with_suffix(".svg"), to_image(figure, "svg"))
-        return Image(stream.getvalue(), width=round(figure.get_figwidth() * 100), alt=name)
+        return Image(stream.getvalue(), width=round(figure.get_figwidth() * 100), alt=title, metadata={"figure": name})
 
     def table(self, table: pandas.DataFrame, name: str, origin: Origin, profile: str | None = None, note: str = ""):
         """Save a table as CSV and Markdown with its stamp, enter it in the manifest, and return it for readers."""
@@ -153,9 +156,11 @@ class Companion:
             note, hashes = note or "no model, no seed, no steps", {"corpus": origin.checksum}
             line = f"{profile} · {kind} · fold {origin.fold} · {note}"
         else:
-            line, hashes = stamp(origin, profile), {run_label(record): result_hash(record) for record in origin}
-        entries = read_manifest(path.parent) | {path.name: {"stamp": line, "origin": hashes}}
-        write_text(path.parent / "manifest.json", json.dumps(dict(sorted(entries.items())), indent=1) + "\n")
+            self._hashes |= {id(r): (r, result_hash(r)) for r in origin if id(r) not in self._hashes}
+            line, hashes = stamp(origin, profile), {run_label(r): self._hashes[id(r)][1] for r in origin}
+        with FileLock(self.folders.runs / ".manifest.lock"):  # other notebooks may be executed at the same time
+            entries = read_manifest(path.parent) | {path.name: {"stamp": line, "origin": hashes}}
+            write_text(path.parent / "manifest.json", json.dumps(dict(sorted(entries.items())), indent=1) + "\n")
         return line
 
     def _comparisons(self, experiment: str) -> Iterator[dict]:

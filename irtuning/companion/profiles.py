@@ -26,7 +26,7 @@ VARIANTS = ["ir", *(f"ir-upper{change}" for change in ("", ":floor=0.33", ":floo
 
 QUICK = {
     "corpora": ["synthetic"], "models": ["mini"], "methods": BASELINES, "experiments": ["methods"], "folds": [0],
-    # always on the CPU, so that results do not depend on a GPU; one evaluation costs as much as ten steps
+    # always on the CPU, so that results do not depend on a GPU; one evaluation costs as much as about fifteen steps
     "seeds": 2, "max_steps": 120, "settings": {"batch_size": 6, "eval_every": 40, "device": "cpu"},
 }  # fmt: skip
 LARGE = QUICK | {"seeds": 3, "max_steps": None, "settings": {}}

@@ -7,6 +7,8 @@ import shutil
 import sys
 import time
 from collections import Counter
+from html import escape
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import nbformat
@@ -14,10 +16,10 @@ import papermill
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter, MarkdownExporter
-from nbconvert.preprocessors import ClearMetadataPreprocessor, TagRemovePreprocessor
+from nbconvert.preprocessors import TagRemovePreprocessor
 
 from irtuning.companion.experiments import REAL_CORPORA, STUDY, Companion
-from irtuning.companion.paths import NOTEBOOKS, Folders, notebook_path
+from irtuning.companion.paths import IN_CHECKOUT, NOTEBOOKS, Folders, notebook_path
 from irtuning.companion.profiles import GPU_GIB, RUN_BY_US, missing, profile_parameters
 from irtuning.comparison.workers import cores
 from irtuning.corpora.sources import locate
@@ -27,7 +29,12 @@ from irtuning.training.record import RECORD, provenance, write_text
 
 logger = logging.getLogger(__name__)
 WITHOUT_CODE = {"exclude_input": True, "exclude_input_prompt": True, "exclude_output_prompt": True}
-KEPT = {"preserve_cell_metadata_mask": {"tags"}, "preserve_nb_metadata_mask": {"kernelspec", "language_info"}}
+KEPT = ("tags", "kernelspec", "language_info")  # of the metadata; the rest has times and paths
+# what the kernel does first if its notebook is committed, so that no text of a corpus is shown there
+WITHOUT_DATA = "--IPKernelApp.exec_lines=__import__('os').environ.update(IRTUNING_DATA='')"
+NO_ALT = 'alt="No description has been provided for this image"'  # what nbconvert writes, whatever an output says
+NARROW = """td { overflow-wrap: break-word } pre { overflow-x: auto }
+@media (max-width: 600px) { table { display: block; overflow-x: auto } pre { white-space: pre !important } }"""
 INTRODUCTION = """\
 Notebook 2 explains the methods and their budgets. Scores are on the validation split unless a table says otherwise.
 The quick profile shows that everything works. It gives no verdicts."""
@@ -43,11 +50,12 @@ def reproduce(
     Args:
         profile, data, output, changes: As for `profile_parameters`. With `data`, notebook 1 also shows real corpora.
         fresh: Whether to delete the recorded runs first.
-        workers, scheduler: Where the runs are made; see `run_comparison`.
+        workers, scheduler: Where the runs are made; see `run_comparison`. `workers` notebooks are executed at a time.
         update_notebooks: Whether the executed notebooks replace those in `notebooks/` (plain quick profile only).
     """
     if update_notebooks and (profile != "quick" or data or output or changes):
         raise InputError("update_notebooks needs the quick profile without data, output or changes")
+    output = output or (None if IN_CHECKOUT else ".")
     settings = profile_parameters(profile, data, output, changes)
     if GPU_GIB.get(profile) and (problems := missing(settings)):
         raise InputError(f"profile {profile} cannot run here: {'; '.join(problems)}. Use --dry-run to list its runs")
@@ -60,11 +68,11 @@ def reproduce(
     companion.store()
     seconds = {"training": time.perf_counter() - started}
     logger.info("runs ready after %.0f s", seconds["training"])
-    where = {"data": settings["data"], "output": settings["output"]}
-    parameters = {"profile": profile, "folders": where, "changes": changes or {}}
-    for name in NOTEBOOKS:
-        seconds[name] = execute(name, folders.reports, parameters, update_notebooks)
-        logger.info("%s done in %.0f s", name, seconds[name])
+    parameters = {"profile": profile, "folders": {n: settings[n] for n in ("data", "output")}, "changes": changes or {}}
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of each kernel, since several kernels share the cores
+    with ThreadPool(workers or cores()) as pool:  # after an error or Ctrl-C, threads and kernels end with this process
+        made = lambda name: (name, execute(name, folders.reports, parameters, update_notebooks))  # noqa: E731
+        seconds |= sorted(pool.imap_unordered(made, NOTEBOOKS[::-1]))  # the last takes longest and starts first
     write_text(folders.reports / "summary.md", summary(folders))
     if profile == STUDY:
         write_report(folders)
@@ -108,7 +116,7 @@ def execute(name: str, folder: Path, parameters: dict, update: bool = False) -> 
     """Execute a notebook, save it with an HTML page, and return the seconds. If it fails, InputError names the cell."""
     source, target, started = notebook_path(name), folder / f"{name}.ipynb", time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
-    quiet = {"progress_bar": False, "extra_arguments": ["--IPKernelApp.log_level=40"]}
+    quiet = {"progress_bar": False, "extra_arguments": ["--IPKernelApp.log_level=40", *[WITHOUT_DATA] * update]}
     try:
         book = papermill.execute_notebook(str(source), str(target), {} if update else parameters, **quiet)
     except papermill.PapermillExecutionError as error:
@@ -116,19 +124,28 @@ def execute(name: str, folder: Path, parameters: dict, update: bool = False) -> 
         raise InputError(f"notebook {name}, cell {error.exec_count}: {cause}") from None
     except DeadKernelError:
         raise InputError(f"notebook {name}: its kernel died, perhaps out of memory; run it again") from None
-    book, _ = ClearMetadataPreprocessor(enabled=True, **KEPT).preprocess(book, {})  # drops times and paths
+    for part in (book, *book.cells):
+        part.metadata = {name: part.metadata[name] for name in KEPT if part.metadata.get(name)}
     for path in [target, source] if update else [target]:
         write_text(path, nbformat.writes(book) + "\n")
     write_text(target.with_suffix(".html"), html_page(book))
-    return time.perf_counter() - started
+    logger.info("%s done in %.0f s", name, seconds := time.perf_counter() - started)
+    return seconds
+
+
+def pictures(book) -> list:
+    """Return the outputs of a notebook that are pictures, with what `Companion.figure` gave them in their metadata."""
+    return [o for cell in book.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
 
 
 def html_page(book, **options: bool) -> str:
-    """Return a notebook as an HTML page, whose tables break long addresses. Else the template hides what is wide."""
+    """Return a notebook as an HTML page, whose wide tables break words, or scroll on a phone."""
     exporter = HTMLExporter(**options)
     exporter.log.setLevel(logging.ERROR)  # its template drops the images' alternative text and then warns of that
-    style = "<style>td { overflow-wrap: anywhere }</style></head>"
-    return exporter.from_notebook_node(book)[0].replace("</head>", style, 1)
+    page = exporter.from_notebook_node(book)[0]
+    for shown in pictures(book):
+        page = page.replace(NO_ALT, f'alt="{escape(shown.metadata.get("image/png", {}).get("alt", ""))}"', 1)
+    return page.replace("</head>", f"<style>{NARROW}</style></head>", 1)
 
 
 def summary(folders: Folders) -> str:
@@ -145,7 +162,6 @@ def write_report(folders: Folders) -> None:
     head = "<style>@media print { body { zoom: 0.55 } }</style></head>"
     write_text(folders.reports / "summary.html", html_page(book, **WITHOUT_CODE).replace("</head>", head, 1))
     links = os.path.relpath(folders.figures, folders.reports)
-    for output in (output for cell in book.cells for output in cell.get("outputs", [])):
-        if name := output.get("metadata", {}).get("image/png", {}).get("alt"):
-            output.data = {"text/markdown": f"![{name}]({links}/{name}.png)"}
+    for shown in pictures(book):
+        shown.data = {"text/markdown": "![{alt}]({0}/{figure}.png)".format(links, **shown.metadata["image/png"])}
     write_text(folders.reports / "summary.md", MarkdownExporter(**WITHOUT_CODE).from_notebook_node(book)[0])

@@ -69,7 +69,7 @@ def run_comparison(
     workers = 1 if world_size() > 1 else workers or (cores() if many else 1)
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()  # which shows stderr like a warning
     options = {"disable": not (progress and is_first()), "file": sys.stdout if shell else sys.stderr}
-    with tqdm(total=len(runs), desc=f"{runs[0].corpus} on {runs[0].model}, runs", **options) as bar:
+    with tqdm(total=len(runs), delay=1, desc=f"{runs[0].corpus} on {runs[0].model}, runs", **options) as bar:
         def advance(run: RunConfig, outcome: dict | Exception) -> None:
             failed = isinstance(outcome, Exception)
             score = "failed" if failed else f"macro F1 {outcome['scores']['validation']['macro_f1']:.3f}"
@@ -126,8 +126,7 @@ def corpus_floors(corpus: Corpus, splits: Sequence[str] = ("validation",)) -> li
     from irtuning.corpora.floors import edit_aware_floor, operation_floor
     key = corpus.checksum, corpus.fold, *splits
     if key not in _FLOORS:
-        floors = [floor(corpus, split) for split in splits for floor in (operation_floor, edit_aware_floor)]
-        scores = [asdict(floor) for floor in floors]
+        scores = [asdict(floor(corpus, split)) for split in splits for floor in (operation_floor, edit_aware_floor)]
         for row in scores:  # the predictions let a method be compared with the floor
             answers = zip(corpus.split(row["split"]), row["predictions"], strict=True)
             row["predictions"] = [{"id": r.id, "group": r.group, "intention": r.intention, "predicted": predicted}

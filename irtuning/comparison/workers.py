@@ -15,8 +15,7 @@ from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor
 from irtuning.errors import InputError
 from irtuning.training.record import versions
 
-CONNECT_SECONDS, WORKER_SECONDS = 10, 60  # how long to wait for a scheduler, and for its first worker
-LOOK_SECONDS = 5  # how often to look for new workers
+CONNECT_SECONDS, WORKER_SECONDS, LOOK_SECONDS = 10, 60, 5  # for a scheduler, its first worker, and new workers
 
 
 def outcomes(function: Callable, items: Sequence[tuple], *, workers: int = 1,

@@ -1,8 +1,10 @@
 """Tables about corpora. They describe the training split unless another one is given."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy
 import pandas
@@ -10,12 +12,18 @@ import pandas
 from irtuning.corpora.base import SPLITS, Corpus, Revision, sharing
 from irtuning.corpora.edits import edit_of
 from irtuning.corpora.floors import Floor
-from irtuning.corpora.sources import CORPORA, CorpusSource
+from irtuning.corpora.sources import CORPORA
 
 OPERATIONS = ("add", "delete", "modify")
 WORD_OR_MARK = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
 SMOOTHING = 0.5  # added to every count, so that a word that never occurs has finite odds
 FEWEST_REVISIONS = 10  # rarer words would rank high by chance
+
+
+def examples() -> tuple[dict[str, str], list[Revision]]:
+    """Return what each intention of ITERATER and ArgRewrite does, and twenty revisions that we wrote for notebook 1."""
+    stored = json.loads(Path(__file__).with_name("examples.json").read_text(encoding="utf-8"))
+    return stored["meanings"], [Revision(f"example-{i}", **row) for i, row in enumerate(stored["revisions"], 1)]
 
 
 def first_of_each(corpus: Corpus, most_words: int = 60) -> list[Revision]:
@@ -81,14 +89,14 @@ def cue_table(corpus: Corpus, top: int = 5) -> pandas.DataFrame:
 
 
 def corpora_table(loaded: Sequence[Corpus] = ()) -> pandas.DataFrame:
-    """Return a row per named corpus: its labels, splits, licence, home, how to get it, and its size if it is loaded."""
+    """Return a row per named corpus: its labels, splits, licence and home, and its size if it is loaded."""
     here, rows = {corpus.name: corpus for corpus in loaded}, {}
     for name, source in CORPORA.items():
         corpus = here.get(name)
         size = corpus and f"{sum(len(corpus.split(split)) for split in SPLITS)}{sharing(corpus.shared_groups)}"
         labels = ", ".join(corpus.labels if corpus else source.labels)
         rows[name] = {"labels": labels, "revisions": size or "not loaded", "splits": " or ".join(source.splits),
-                      "licence": source.licence, "home": source.home, "how to get it": _way(name, source)}  # fmt: skip
+                      "licence": source.licence, "home": source.home.partition(" (commit")[0]}  # fmt: skip
     return pandas.DataFrame(rows).T.rename_axis("corpus")
 
 
@@ -98,10 +106,3 @@ def floor_table(floors: Sequence[Floor], ceilings: Sequence = ()) -> pandas.Data
     for ceiling in ceilings:
         rows[ceiling.name] |= {"low": ceiling.macro_f1_low, "high": ceiling.macro_f1_high}
     return pandas.DataFrame(rows).T.rename_axis("bound" if ceilings else "floor")
-
-
-def _way(name: str, source: CorpusSource) -> str:
-    if not source.patterns:
-        return f'load_corpus("{name}"); nothing to fetch'
-    local = f'load_corpus("{name}", DIR), with {" or ".join(source.patterns)} in DIR or DIR/{name}'
-    return f'load_corpus("{name}") downloads it; or {local}' if source.url else local

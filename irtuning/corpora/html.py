@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 DELETED = "background:#fbe3d6;text-decoration:line-through;color:#8a3b00"
-INSERTED = "background:#d6e9f8;color:#003f72;font-weight:600"
+INSERTED = "background:#d6e9f8;text-decoration:none;color:#003f72;font-weight:600"
 PAGE = """<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width,initial-scale=1"><style>
 body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 46em; margin: 1em auto; padding: 0 1em }}
@@ -33,16 +33,18 @@ def revision_html(before: str, after: str, intention: str = "") -> str:
     """Return a revision as a line of HTML: the intention, then the text with deletions and insertions marked."""
     parts = []
     for operation, old, new in word_diff(before, after):
-        sides = [(new, "")] if operation == "equal" else [(old, DELETED), (new, INSERTED)]
-        marked = [(escape(" ".join(words)), style) for words, style in sides if words]
-        parts += [f"<span style='{style}'>{text}</span>" if style else text for text, style in marked]
+        sides = [(new, "", "")] if operation == "equal" else [(old, "del", DELETED), (new, "ins", INSERTED)]
+        marked = [(escape(" ".join(words)), tag, style) for words, tag, style in sides if words]
+        parts += [f"<{tag} style='{style}'>{text}</{tag}>" if tag else text for text, tag, style in marked]
     name = f"<b>{escape(intention)}</b>" if intention else ""
     return f"<div style='max-width:60em;margin:0.3em 0'>{name} {' '.join(parts)}</div>"
 
 
-def revisions_html(revisions: Iterable) -> str:
-    """Return the HTML of several revisions, one below the other."""
-    return "".join(revision._repr_html_() for revision in revisions)
+def quiz_html(revisions: Iterable) -> str:
+    """Return the HTML of a numbered list of revisions, each with its intention hidden until a reader asks for it."""
+    rows = ((revision_html(*r.texts()), escape(r.intention)) for r in revisions)
+    items = (f"<li>{shown}<details><summary>intention</summary><b>{name}</b></details></li>" for shown, name in rows)
+    return f"<ol>{''.join(items)}</ol>"
 
 
 def shares_html(probabilities: Mapping[str, float]) -> str:

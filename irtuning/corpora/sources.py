@@ -22,7 +22,6 @@ class CorpusSource:
     citation: str = ""
     has_coarse: bool = False  # whether it has a fine and a coarse label set
     splits: tuple[str, ...] = ("published",)  # or "folds", five that this package makes; or both, the default first
-    annotators: str = ""  # the file with each annotator's labels, from which the human ceiling is computed
     patterns: tuple[str, ...] = ()  # its files, which mark a folder as this corpus; empty if it needs none
     url: str = ""  # a zip archive of its repository at one commit, or an address ending in "/" that has its files
     checksum: str = ""  # `digest` of the downloaded files, since GitHub may change the bytes of a zip that it packs
@@ -47,7 +46,7 @@ class CorpusSource:
 CORPORA = {
     "iterater": CorpusSource(
         load=iterater.load_iterater, labels=tabular.ITERATER_LABELS, splits=("folds", "published"),
-        patterns=("train.json", "train.jsonl", "dev.json", "test.json"), annotators=iterater.ANNOTATORS,
+        patterns=("train.json", "train.jsonl", "dev.json", "test.json"),
         home="https://github.com/vipulraheja/IteraTeR (commit 4bddaa4f90e9, dataset/)",
         url="https://raw.githubusercontent.com/vipulraheja/IteraTeR/4bddaa4f90e9ba041cf468625bc253a93437776e/"
         "dataset/human_sent_level.zip", licence="Apache-2.0",

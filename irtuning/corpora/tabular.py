@@ -43,8 +43,7 @@ def read_splits(folder: Path) -> dict[str, list[Row]]:
     """Return the rows of the train, validation (or dev) and test files in a folder."""
     tables = {}
     for split, names in SPLIT_NAMES.items():
-        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in READERS)
-        paths = [path for path in files if path.stem.lower() in names]
+        paths = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in READERS and p.stem.lower() in names]
         if len(paths) != 1:
             files, form = [path.name for path in paths] or "no file", f"{' or '.join(names)} + {' or '.join(READERS)}"
             raise InputError(f"{folder} holds {files} for split {split!r}; give one, named {form}")

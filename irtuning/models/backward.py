@@ -60,8 +60,8 @@ def _is_residual(model: nn.Module, layer: nn.Module) -> bool:
     def after(layer: nn.Module, args: tuple, output: object) -> None:
         ends.append(output if torch.is_tensor(output) else output[0])
     ids = torch.ones(1, 4, dtype=torch.long, device=next(layer.parameters()).device)
-    with (torch.enable_grad(), torch.compiler.set_stance("force_eager"), layer.register_forward_hook(after),
-          layer.register_forward_pre_hook(before, with_kwargs=True)):  # fmt: skip
+    with (torch.enable_grad(), torch.autocast(ids.device.type, torch.bfloat16), layer.register_forward_hook(after),
+          torch.compiler.set_stance("force_eager"), layer.register_forward_pre_hook(before, with_kwargs=True)):
         model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))
     model.train(training)
     terms = [ends[1].grad_fn]

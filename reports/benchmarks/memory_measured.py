@@ -32,9 +32,11 @@ from irtuning.models.adapters import adapted_classifier
 from irtuning.training.callback import LayerwiseTuning
 from irtuning.memory.estimate import layers_that_learn
 from irtuning.memory.predict import predict_memory
+from irtuning.models.backward import skip_backward
 from irtuning.models.loading import load_shape, resolve
-from irtuning.training.record import provenance
-from irtuning.training.record import write_text
+from irtuning.models.speed import accelerate
+from irtuning.training.idle import IdleStates
+from irtuning.training.record import provenance, write_text
 from irtuning.method.strategies import Strategy
 from irtuning.method.registry import make_strategy
 from irtuning.training.trainer import LayerwiseTrainer
@@ -55,6 +57,9 @@ class Setting:
     adapter: str = "lora"
     min_layer: int = 0
     padded: bool = True
+    speed: tuple[str, ...] = ()
+    backward: str = "exact"
+    idle: str = "keep"
 
 
 LLAMA, MISTRAL, QWEN, PHI = "llama-3.1-8b", "mistral-7b", "qwen3-8b", "phi-2"
@@ -93,7 +98,19 @@ SETTINGS = [
 TINY = [Setting("tiny-random", method, 4, 32, checkpointing=checkpointing, padded=padded)
         for method in ("full", "ir", "last-k", "lisa")
         for checkpointing, padded in ((False, True), (True, False))]  # fmt: skip
-HELD_OUT = random.Random(20251002).sample(SETTINGS, 8)
+OPTIONS = [  # a base in float8, layers left out of the backward pass, and idle states
+    Setting(LLAMA, "full", 16, 256, speed=("float8",)),
+    Setting(LLAMA, "ir", 16, 256, speed=("float8",)),
+    Setting(LLAMA, "last-k", 16, 256, checkpointing=True, speed=("float8",)),
+    Setting(QWEN, "ir", 8, 256, padded=False, speed=("float8",)),
+    Setting(LLAMA, "ir", 16, 256, backward="skip"),
+    Setting(MISTRAL, "rst", 16, 128, padded=False, backward="skip"),
+    Setting(PHI, "ir", 8, 256, checkpointing=True, backward="skip"),
+    Setting(LLAMA, "ir", 16, 256, idle="offload"),
+    Setting(PHI, "lisa", 8, 256, idle="drop"),
+    Setting(QWEN, "rst", 16, 256, speed=("float8",), backward="skip", idle="offload"),
+]
+HELD_OUT = random.Random(20251002).sample(SETTINGS, 8) + random.Random(20251127).sample(OPTIONS, 4)
 
 
 class Scripted(Strategy):
@@ -138,7 +155,11 @@ def make_model(setting: Setting, scope: str, device: str) -> torch.nn.Module:
             torch.nn.init.constant_(parameter, float(name.endswith("weight")))
     settings = {name: resolve(setting.model).settings[name] for name in ("rank", "alpha", "width")}
     settings |= {"dropout": setting.dropout, "checkpointing": setting.checkpointing}
-    return adapted_classifier(model, setting.adapter if scope == "adapters" else None, **settings)
+    model = adapted_classifier(model, setting.adapter if scope == "adapters" else None, **settings)
+    accelerate(model, setting.speed)
+    if setting.backward == "skip":
+        skip_backward(model)
+    return model
 
 
 def examples(setting: Setting, vocabulary: int) -> list[dict]:
@@ -171,7 +192,7 @@ def measure(setting: Setting, device: str) -> dict:
             )  # fmt: skip
             trainer = LayerwiseTrainer(
                 model, arguments, train_dataset=examples(setting, config.vocab_size),
-                data_collator=default_data_collator, callbacks=[ForgetFirstStep(), callback],
+                data_collator=default_data_collator, callbacks=[ForgetFirstStep(), callback, IdleStates(setting.idle)],
             )  # fmt: skip
             trainer.remove_callback(PrinterCallback)
             trainer.train()
@@ -232,12 +253,14 @@ def main() -> None:
     parser.add_argument("what", choices=("measure", "predict"))
     parser.add_argument("record", type=Path)
     parser.add_argument("--shape", help="measure only this shape; `tiny` runs on any machine")
+    parser.add_argument("--options", action="store_true", help="measure OPTIONS instead of SETTINGS")
     parser.add_argument("--held-out", action="store_true", help="predict the held-out settings too")
     given = parser.parse_args()
     if given.what == "predict":
         add_predictions(given.record, given.held_out)
         return
-    chosen = TINY if given.shape == "tiny" else [s for s in SETTINGS if given.shape in (None, s.model)]
+    every = OPTIONS if given.options else SETTINGS
+    chosen = TINY if given.shape == "tiny" else [s for s in every if given.shape in (None, s.model)]
     measure_all(given.record, chosen)
 
 

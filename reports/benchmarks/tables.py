@@ -4,20 +4,23 @@ import json
 from pathlib import Path
 
 import pandas
+from large_shapes import plan
 
 from irtuning.analysis.tables import markdown
+from irtuning.memory.predict import predict_memory
 from irtuning.training.record import write_text
 
 HERE = Path(__file__).parent
 ENGINES = {"uncast,compile": "bfloat16, compiled", "float8,uncast,compile": "float8, compiled", "float8,uncast": "float8"}
+SCATTERED = {"method": f"fixed:layers={'+'.join(map(str, plan('scattered', 32, 1)[0]))}"}
 TARGETS = {"scattered": (165, 24), "upper": (125, 18), "all": (170, 29)}  # ms and GiB, set before the measurement
 
 
 def large_steps() -> pandas.DataFrame:
     """Return a row for each measured engine and set of layers: time, peak and the target of float8 on an H100."""
-    rows = json.loads((HERE / "large_shapes_llama-3.1-8b_h100.json").read_text())["rows"]
     found = []
-    for row in rows:
+    rows = [row for row in measured() if row["speed"] in ENGINES and row["layers"] in TARGETS]
+    for row in sorted(rows, key=lambda row: ([*ENGINES].index(row["speed"]), row["checkpointing"], [*TARGETS].index(row["layers"]))):
         budget, error = row.get("activation_memory_budget"), row.get("error", "")
         engine = ENGINES[row["speed"]] + ", checkpointing" * row["checkpointing"] + f", {budget} of activations" * bool(budget)
         aims = TARGETS[row["layers"]] if "float8" in engine and not row["checkpointing"] else ("", "")
@@ -27,14 +30,37 @@ def large_steps() -> pandas.DataFrame:
     return pandas.DataFrame(found)
 
 
-def building() -> str:
-    """Return a sentence about the rows whose peak is that of building the model, which several cases share."""
-    rows = json.loads((HERE / "large_shapes_llama-3.1-8b_h100.json").read_text())["rows"]
-    peaks = [row["peak_gib"] for row in rows if "float8" in row["speed"] and "peak_gib" in row]
-    shared = {peak for peak in peaks if peaks.count(peak) > 1 and peak < max(peaks)}
-    return "".join(f"{peaks.count(peak)} rows have the same peak of {peak:.1f} GiB: it is not the step's but that of "
-                   "turning a bfloat16 base on the GPU into float8. The package has since freed each weight on the "
-                   "way; their steps need less, and how much is not measured.\n" for peak in shared)  # fmt: skip
+def peak(**settings) -> float:
+    """Return the predicted peak of an eager step of this shape, in GiB."""
+    shape = {"model": "llama-3.1-8b", "batch": 16, "length": 256, "padded": False, "labels": 5, "rank": 32, "dropout": 0.05}
+    return predict_memory(**shape, **settings).peak_bytes / 2**30
+
+
+def skipped_and_idle() -> tuple[pandas.DataFrame, str]:
+    """Return a row for each way to treat layers that do not learn, and a sentence on what it saves."""
+    rows = {row["name"]: row for row in measured() if row["name"].split("/")[0] in ("changing", "lisa") or "plain" in row["name"]}
+    names = {"scattered/plain": "14 scattered layers", "scattered/plain/skip": "14 scattered layers, backward=skip",
+             **{f"{kind}/{idle}": f"{what}, idle={idle}" for kind, what in (
+                 ("changing/plain", "14 layers drawn anew at each step, LoRA"), ("lisa", "2 whole layers drawn anew every 4 steps"))
+                for idle in ("keep", "drop", "offload")}}  # fmt: skip
+    sets = {"scattered": SCATTERED, "changing": {"method": "rst", "share": 14 / 32}}  # `lisa` rows have a base that a run does not have
+    predicted = {name: f"{peak(**sets[first], **{k: rows[name][k] for k in ('backward', 'idle')}):.1f}"
+                 for name in names if (first := name.split("/")[0]) in sets}  # fmt: skip
+    table = pandas.DataFrame([{"what learns": text, "step, median (ms)": f"{rows[name]['step_ms']:.0f}",
+                               "step, mean (ms)": f"{rows[name]['step_ms_mean']:.0f}", "peak (GiB)": f"{rows[name]['peak_gib']:.1f}", "predicted (GiB)": predicted.get(name, "")}
+                              for name, text in names.items()])  # fmt: skip
+    exact, skip = rows["scattered/plain"], rows["scattered/plain/skip"]
+    saved = [rows[f"{kind}/keep"]["peak_gib"] - rows[f"{kind}/offload"]["peak_gib"] for kind in ("changing/plain", "lisa")]
+    return table, (f"Skipping the layers that do not learn makes a step {1 - skip['step_ms'] / exact['step_ms']:.0%} shorter and "
+                   f"saves {exact['peak_gib'] - skip['peak_gib']:.1f} GiB. Keeping the optimizer's state of idle layers on the "
+                   f"host saves {saved[0]:.1f} GiB with LoRA, whose states are small, and {saved[1]:.1f} GiB where whole layers "
+                   "learn. There the median hides the steps in which states move; the mean shows them. In these "
+                   "short runs most layers leave for the first time, so that host memory is still allocated.")  # fmt: skip
+
+
+def measured() -> list[dict]:
+    """Return the rows measured on an H100."""
+    return json.loads((HERE / "large_shapes_llama-3.1-8b_h100.json").read_text())["rows"]
 
 
 def small_runs() -> tuple[pandas.DataFrame, str]:
@@ -44,13 +70,13 @@ def small_runs() -> tuple[pandas.DataFrame, str]:
              "multi-process service": "on" if row["mps"] else "off", "steps a second in all": f"{row['steps_per_second']:.1f}",
              "first runs (s)": f"{row['warm_s']:.0f}", "memory of all (GiB)": f"{row['gpu_gib_held_by_all']:.0f}"}
             for row in record["rows"]]  # fmt: skip
-    (step,) = json.loads((HERE / "small_runs_profile.json").read_text())
+    steps = json.loads((HERE / "small_runs_profile.json").read_text())
     (cores,) = {row["cores"] for row in record["rows"]}
-    share = step["gpu_ms_per_step"] / step["wall_ms_per_step"]
-    return pandas.DataFrame(rows), (
-        f"A step of one run alone takes {step['wall_ms_per_step']:.0f} ms and launches {step['kernels_per_step']:,.0f} kernels, "
-        f"which keep the GPU busy for {step['gpu_ms_per_step']:.0f} ms, {share:.0%} of the time. The host is the limit: "
-        f"its {cores} cores could start {1e3 * cores / step['wall_ms_per_step']:.0f} such steps a second.")  # fmt: skip
+    return pandas.DataFrame(rows), "\n".join(
+        f"`{step['case']}`: a step of one run alone takes {step['wall_ms_per_step']:.0f} ms and launches "
+        f"{step['kernels_per_step']:,.0f} kernels, which keep the GPU busy for {step['gpu_ms_per_step']:.0f} ms, "
+        f"{step['gpu_ms_per_step'] / step['wall_ms_per_step']:.0%} of the time. The host is the limit: its {cores} cores could start "
+        f"{1e3 * cores / step['wall_ms_per_step']:.0f} such steps a second.\n" for step in steps)  # fmt: skip
 
 
 def main() -> None:
@@ -59,8 +85,13 @@ def main() -> None:
     head = "Made by `python reports/benchmarks/tables.py` from the records beside it."
     text = f"# Tables\n\n{head}\n\n## A step at the shape of Llama-3.1-8B, one H100, random weights\n\n"
     text += "LoRA of rank 32, 16 x 256 tokens, dropout 0.05, the callback on. Targets were set before the measurement.\n\n"
-    text += f"{markdown(large_steps())}\n{building()}\n## Many runs of SmolLM2-135M on one H100\n\nLoRA of rank 32, batches of 16, IR-Tuning and "
-    text += f"Full PEFT in turn, 100 or 150 steps a run, four evaluations in it and the start included.\n\n{markdown(rows)}\n{sentence}\n"
+    text += f"{markdown(large_steps())}\nThe peaks of the two rows with checkpointing are those of turning the base into "
+    text += "float8 on the GPU. A run of the package does so on the host, and its own peak is lower. It is not measured; "
+    text += f"{peak(**SCATTERED, speed=('float8',), checkpointing=True):.1f} GiB are predicted for an eager step.\n\n## Layers that do not learn, at the same shape\n\n"
+    table, words = skipped_and_idle()
+    text += f"Without compilation; the last three rows with checkpointing.\n\n{markdown(table)}\n{words}\n\n"
+    text += "## Many runs of SmolLM2-135M on one H100\n\nLoRA of rank 32, batches of 16, IR-Tuning and Full PEFT in turn, 100 or 150 steps "
+    text += f"a run, four evaluations in it and the start included.\n\n{markdown(rows)}\n{sentence}\n"
     write_text(HERE / "tables.md", text)
 
 

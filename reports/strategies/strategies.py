@@ -165,7 +165,8 @@ def main() -> None:
                   for table in tables if len(table)]  # fmt: skip
         text = f"# All strategies at equal numbers of layers\n\n{__doc__.rsplit(chr(10) * 2, 1)[1]}\n"
         text += "Macro F1 on the validation part of fold 0, mean over two seeds, with their range in brackets. Peak memory is "
-        text += f"what a run's tensors take on the GPU, mean over both corpora.\n\n{markdown(table_of(*tables))}\n"
+        text += f"what a run's tensors take on the GPU, mean over both corpora. A step of so small a model waits for the host "
+        text += f"(`reports/benchmarks/tables.md`), so its time says little about that of a large one.\n\n{markdown(table_of(*tables))}\n"
         text += not_learned(tables[0]) + "".join(
             f"\n{name}: steps, seeds, device and versions {stamp}\n" for name, stamp in zip(("Scores", "Cost, one run at a time"), stamps))
         write_text(given.out / "strategies.md", text)

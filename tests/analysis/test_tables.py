@@ -41,8 +41,8 @@ def folds(method, scores, **more):
 def test_a_table_for_readers_has_words_readable_units_and_equal_decimals():
     table = pandas.DataFrame({"macro_f1": [0.5, float("nan")], "peak_bytes": [2**20, 512 * 2**20], "step_ms": [9.0, 352.22], "runs": [1, 2]}, ["a", "b"])
     shown = readable(table)
-    assert list(shown) == ["macro f1", "peak (MiB)", "step (ms)", "runs"] and list(shown.index) == ["a", "b"]
-    assert shown["macro f1"].tolist() == ["0.500", ""] and shown["peak (MiB)"].tolist() == ["1.0", "512.0"]
+    assert list(shown) == ["macro F1", "peak (MiB)", "step (ms)", "runs"] and list(shown.index) == ["a", "b"]
+    assert shown["macro F1"].tolist() == ["0.500", ""] and shown["peak (MiB)"].tolist() == ["1.0", "512.0"]
     assert shown["step (ms)"].tolist() == ["9.0", "352.2"] and shown.runs.tolist() == [1, 2]
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from multiprocessing.pool import ThreadPool
 
 import pandas
 import pytest
@@ -84,6 +85,18 @@ def test_figures_and_tables_are_saved_with_their_stamp_and_the_hashes_of_their_r
         entry = read_manifest(folder)[name]
         assert (folder / name).exists() and entry["origin"] == {run_label(r): result_hash(r) for r in methods.records}
         assert entry["stamp"].startswith("quick-changed · SYNTHETIC corpus · tiny-random (random weights, ")
+
+
+def test_tables_that_notebooks_save_at_the_same_time_are_all_in_the_manifest_and_a_record_is_hashed_once(tiny, tmp_path, monkeypatch):
+    hashed, records = [], tiny.experiment("methods").records
+    monkeypatch.setattr("irtuning.companion.experiments.result_hash", lambda record: hashed.append(record) or "hash")
+    notebooks = [replace(tiny, output=str(tmp_path)) for _ in range(8)]
+    table, names = pandas.DataFrame({"a": [1]}), [f"0{i}_{j}" for j in range(10) for i in range(8)]
+    with ThreadPool(8) as pool:
+        pool.map(lambda name: notebooks[int(name[1])].table(table, name, records), names, chunksize=1)
+    manifest = read_manifest(notebooks[0].folders.reports)
+    assert set(manifest) == {f"{name}.csv" for name in names} and len(hashed) == 8 * len(records)
+    assert all(set(entry["origin"].values()) == {"hash"} for entry in manifest.values())
 
 
 def test_an_archive_is_read_before_anything_is_run(tiny, tmp_path):

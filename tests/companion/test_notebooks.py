@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from unittest import mock
 
 import nbformat
@@ -51,6 +52,7 @@ def test_every_notebook_has_three_parameters_a_question_and_what_we_saw_in_three
     parameters = {n: ast.literal_eval(p["default"]) for n, p in papermill.inspect_notebook(str(notebook_path(name))).items()}
     assert parameters == {"profile": "quick", "folders": {}, "changes": {}}
     assert "Companion.open(profile, changes=changes, **folders)" in sources(name)[1]
+    assert len(sources(name)[0].splitlines()) == 3 and len(sources(name)[1].splitlines()) <= 5
     texts = sources(name, "markdown")
     assert "**Question.**" in texts[0] and "**Time.**" in texts[0]
     assert f"notebook {name[1]} " in texts[0].split("```")[1]  # where it stands on the way from text to figure
@@ -66,6 +68,8 @@ def test_committed_notebooks_are_executed_and_clean(name):
     assert all(c["execution_count"] for c in cells), "a cell without a count is never compared by nbval"
     outputs = [o for c in cells for o in c["outputs"]]
     assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
+    assert all(o["metadata"]["image/png"]["alt"] for o in outputs if "image/png" in o.get("data", {}))
+    assert {kind for c in book["cells"] for kind in c["metadata"]} <= {"tags"}, "times of papermill"
     shown = {kind for output in outputs for kind in output.get("data", {})}
     assert ({"text/markdown"} if name == "05_the_study" else {"image/png", "text/html"}) <= shown
     assert not [o for o in outputs if "...</td>" in "".join(o.get("data", {}).get("text/html", ""))], "a cell is cut off"
@@ -84,12 +88,12 @@ def test_what_a_notebook_says_to_try_runs(name):
 
 
 @mock.patch.dict(CORPORA)  # undoes the registration
-def test_notebook_1_shows_a_corpus_that_was_added_as_the_readme_says(tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), flags=re.DOTALL)
+def test_notebook_1_shows_a_corpus_that_was_added_as_the_guide_says(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "notebooks" / "README.md").read_text(), flags=re.DOTALL)
     exec(next(text for text in blocks if "register_corpus" in text).partition("\ntrain(")[0], {})
     given = f"profile, folders, changes = 'quick', {{'output': {str(tmp_path)!r}}}, {{'corpora': ['verbs']}}"
     shown = run_cells([given, *sources(NOTEBOOKS[0])[1:]], {"__name__": "__main__"})
-    assert "verbs has no human ceiling: the corpus does not give the labels of each annotator" in shown.data
+    assert "verbs does not give the labels of each annotator" in shown.data
     assert "01_intentions_verbs.png" in read_manifest(tmp_path / "figures/quick-changed")
 
 
@@ -101,7 +105,7 @@ def test_a_notebook_runs_by_papermill_from_another_folder_and_writes_no_secret_o
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     files = {path: path.read_bytes() for path in (tmp_path / "written").rglob("*") if path.is_file()}
-    assert {".png", ".svg", ".csv", ".md", ".json"} == {path.suffix for path in files}
+    assert {".png", ".svg", ".csv", ".md", ".json", ".lock"} == {path.suffix for path in files}
     assert "01_intentions_synthetic.png" in read_manifest(tmp_path / "written/figures/quick")
     words = [word.encode() for word in (*secrets.values(), *names.values(), str(REPOSITORY))]
     assert not [path for path, content in files.items() if any(word in content for word in words)]
@@ -119,7 +123,7 @@ def test_a_notebook_runs_with_changed_settings(name, tmp_path_factory, monkeypat
     assert any(entry.startswith(name[:3]) for entry in read_manifest(output / "figures/quick-changed"))
 
 
-def test_every_committed_figure_and_table_has_its_origin_and_those_the_readme_names_are_made():
+def test_every_committed_figure_and_table_has_its_origin_and_those_the_guide_names_are_made():
     for folder in ("figures/study", "figures/mini", "reports/study", "reports/mini"):
         manifest, files = read_manifest(REPOSITORY / folder), (REPOSITORY / folder).iterdir()
         assert set(manifest) == {path.name for path in files if path.suffix in (".png", ".csv")}
@@ -128,8 +132,19 @@ def test_every_committed_figure_and_table_has_its_origin_and_those_the_readme_na
             assert re.search(r"SYNTHETIC|\(real\)| · no corpus · .*(predicted|measured)", entry["stamp"]), name
             assert folder.endswith("mini") or re.search(STAMP, entry["stamp"]), name
     made = "\n".join(text for name in NOTEBOOKS for text in sources(name))
-    for name in set(re.findall(r"`(0\d_\w+)`", (REPOSITORY / "README.md").read_text())) - set(NOTEBOOKS):
+    for name in set(re.findall(r"`(0\d_\w+)`", (REPOSITORY / "notebooks" / "README.md").read_text())) - set(NOTEBOOKS):
         assert f'"{name}"' in made or f'"{re.sub("_[^_]+$", "_", name)}' in made, name
+
+
+def test_a_wheel_brings_the_notebooks_and_what_they_read():
+    table = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]["data-files"]
+    assert all(f"share/irtuning/{pattern.rpartition('/')[0]}" == folder for folder, patterns in table.items() for pattern in patterns)
+    packed = {path.relative_to(REPOSITORY).as_posix() for patterns in table.values() for pattern in patterns for path in REPOSITORY.glob(pattern)}
+    code = "\n".join(text for name in NOTEBOOKS for text in sources(name))
+    read = {f"notebooks/{name}.ipynb" for name in NOTEBOOKS} | {f"reports/study/{name}.parquet" for name in ("runs", "steps", "predictions")}
+    read |= {f"reports/benchmarks/{name}.json" for name in re.findall(r'measurement\("([^"]+)"\)', code)}
+    read |= {"/".join(re.findall(r'"([^"]+)"', path)) for path in re.findall(r'REPOSITORY((?: / "[^"]+")+)', code)} - {"reports/study"}
+    assert len(read) >= 12 and not read - packed and "reports/study/first_edition.py" in packed
 
 
 def test_what_a_reproduction_writes_is_not_tracked():

@@ -1,7 +1,9 @@
 """Tests of the command that reproduces a profile: checks beforehand, execution of a notebook, report and times."""
 
 import json
-from unittest.mock import Mock
+import os
+from threading import Event
+from unittest.mock import Mock, patch
 
 import nbformat
 import pytest
@@ -21,7 +23,7 @@ V4 = nbformat.v4
 
 
 def test_what_is_missing_is_named_before_anything_runs(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="argrewrite"):
+    with pytest.raises(InputError, match="iterater"):
         reproduction.check(Companion.open("quick", data=tmp_path))
     reproduction.check(Companion.open("small", data=tmp_path))  # its notebook 1 shows no other corpora
     if missing(profile_parameters("paper")):
@@ -75,19 +77,21 @@ def test_a_dry_run_lists_the_runs():
 
 def test_a_notebook_is_executed_into_a_folder_and_replaced_only_on_request(tmp_path, monkeypatch):
     book = V4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})
-    book.cells = [V4.new_code_cell("profile = 'quick'", metadata={"tags": ["parameters"]}), V4.new_code_cell("print(profile)")]
+    book.cells = [V4.new_code_cell("profile = 'quick'", metadata={"tags": ["parameters"]}), V4.new_code_cell("import os\nprint(profile, os.environ.get('IRTUNING_DATA'))"), V4.new_markdown_cell("text")]
     source, folder = tmp_path / "source.ipynb", tmp_path / "reports"
     nbformat.write(book, source)
     monkeypatch.setattr(reproduction, "notebook_path", lambda name: source)
     before = source.read_text()
     reproduction.execute("02_small", folder, {"profile": "study"})
     executed = nbformat.read(folder / "02_small.ipynb", 4)
-    assert source.read_text() == before and executed.cells[-1].outputs[0].text == "study\n"
-    assert "td { overflow-wrap: anywhere }</style></head>" in (folder / "02_small.html").read_text()  # no wide tables
+    assert source.read_text() == before and executed.cells[-2].outputs[0].text.startswith("study ")
+    assert "!important } }</style></head>" in (folder / "02_small.html").read_text()  # no wide tables
     assert "papermill" not in (folder / "02_small.ipynb").read_text()
     assert executed.cells[0].metadata == {"tags": ["parameters"]} and executed.metadata.kernelspec.name == "python3"
+    monkeypatch.setenv("IRTUNING_DATA", "given")
     reproduction.execute("02_small", folder, {}, update=True)
-    assert source.read_text() == (folder / "02_small.ipynb").read_text() and len(nbformat.read(source, 4).cells) == 2
+    assert nbformat.read(source, 4).cells[-2].outputs[0].text == "quick \n" and os.environ["IRTUNING_DATA"] == "given"
+    assert source.read_text() == (folder / "02_small.ipynb").read_text() and len(nbformat.read(source, 4).cells) == 3
     book.cells.append(V4.new_code_cell("raise ValueError('no such layer')"))
     nbformat.write(book, source)
     with pytest.raises(InputError, match="notebook 02_small, cell .: ValueError: no such layer"):
@@ -95,10 +99,39 @@ def test_a_notebook_is_executed_into_a_folder_and_replaced_only_on_request(tmp_p
     assert "no such layer" in (folder / "02_small.ipynb").read_text() and nbformat.read(source, 4) == book
 
 
+@patch.dict(os.environ)
+def test_notebooks_are_executed_at_the_same_time_and_the_first_failure_ends_the_command(tmp_path, monkeypatch):
+    ended = {name: Event() for name in NOTEBOOKS}
+    os.environ.pop("OMP_NUM_THREADS", None)
+    def execute(name, folder, parameters, update=False):
+        assert os.environ["OMP_NUM_THREADS"] == "1"  # otherwise two kernels with two threads each would wait in loops
+        if name == NOTEBOOKS[4] and not ended[NOTEBOOKS[0]].wait(20):  # it starts first and ends last
+            return 99.0
+        ended[name].set()
+        return float(name[:2])
+
+    def fail(name, *options):
+        if name == NOTEBOOKS[4]:
+            ended[name].wait(20)
+        raise InputError(f"notebook {name} fails")
+
+    monkeypatch.setattr(reproduction, "check", lambda companion: None)
+    monkeypatch.setattr(Companion, "store", lambda self: None)
+    monkeypatch.setattr(reproduction, "execute", execute)
+    reproduction.reproduce("quick", output=tmp_path, workers=2)
+    seconds = json.loads((tmp_path / "reports" / "quick" / "run_time.json").read_text())["seconds"]
+    assert list(seconds) == ["training", *NOTEBOOKS, "all"] and [seconds[name] for name in NOTEBOOKS] == [1, 2, 3, 4, 5]
+    ended[NOTEBOOKS[4]].clear()
+    monkeypatch.setattr(reproduction, "execute", fail)
+    with pytest.raises(InputError, match=f"notebook {NOTEBOOKS[3]} fails"):
+        reproduction.reproduce("quick", output=tmp_path, workers=2)
+    ended[NOTEBOOKS[4]].set()
+
+
 def test_the_studys_report_is_its_notebook_without_code_and_a_summary_has_all_tables(tmp_path):
     folders = Folders("study", tmp_path)
     dot = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-    outputs = [V4.new_output("display_data", {"image/png": dot}, metadata={"image/png": {"alt": "05_x"}}),
+    outputs = [V4.new_output("display_data", {"image/png": dot}, metadata={"image/png": {"alt": "3 < 4", "figure": "05_x"}}),
                V4.new_output("display_data", {"text/markdown": "| a |\n| --- |\n| 1 |"})]  # fmt: skip
     cells = [V4.new_markdown_cell("# Title"), V4.new_code_cell("secret = 1", outputs=outputs)]
     cells += [V4.new_markdown_cell(text, metadata={"tags": [tag]}) for text, tag in (("aside", "detail"), ("more = 2", "try"))]
@@ -106,7 +139,8 @@ def test_the_studys_report_is_its_notebook_without_code_and_a_summary_has_all_ta
     nbformat.write(V4.new_notebook(cells=cells), folders.reports / "05_the_study.ipynb")
     reproduction.write_report(folders)
     text, page = ((folders.reports / f"summary.{kind}").read_text() for kind in ("md", "html"))
-    assert "![05_x](../../figures/study/05_x.png)" in text and "| 1 |" in text and f"base64,{dot}" in page
+    assert "![3 < 4](../../figures/study/05_x.png)" in text and "| 1 |" in text and f"base64,{dot}" in page
+    assert 'alt="3 &lt; 4"' in page
     assert not any(word in found for word in ("secret", "aside", "more = 2") for found in (text, page))
     (folders.reports / "02_methods.md").write_text("| ir | 0.5 |")  # and a summary has every table of its profile
     text = reproduction.summary(folders)

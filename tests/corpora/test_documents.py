@@ -57,7 +57,7 @@ def test_files_are_read_and_two_equal_texts_are_refused(tmp_path):
 def test_a_page_stands_alone_and_shows_texts_as_text():
     row = {"before": "a <b>", "after": "a & c", "intention": "x<y", "probabilities": {"z": 0.2, "x<y": 0.8}, "note": ""}
     page = predictions_page([row, {"before": "Same.", "after": "Same.", "intention": None, "probabilities": {}, "note": ""}], "t<u>")
-    assert "1 of 2 were revised: 1 x&lt;y." in page and "t&lt;u&gt;" in page and "&lt;b&gt;</span>" in page
+    assert "1 of 2 were revised: 1 x&lt;y." in page and "t&lt;u&gt;" in page and "&lt;b&gt;</del>" in page
     assert page.index("0.80") < page.index("0.20") and "<div style='max-width:60em;margin:0.3em 0'> Same.</div>" in page
     assert not any(word in page for word in ("http", "<script", "<link", "x<y", "<b>a"))
 

@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -10,12 +11,14 @@ from hypothesis import strategies as st
 
 from irtuning.analysis.figures.corpus import intentions
 from irtuning.corpora import explore
+from irtuning.corpora.argrewrite import FINE_LABELS
 from irtuning.corpora.base import Corpus, Revision
-from irtuning.corpora.html import word_diff
 from irtuning.corpora.edits import SHAPE_NAMES, Edit, edit_of, shape_of
 from irtuning.corpora.floors import edit_aware_floor, macro_f1, operation_floor
+from irtuning.corpora.html import quiz_html, word_diff
 from irtuning.corpora.load import load_corpus
 from irtuning.corpora.sources import CORPORA
+from irtuning.corpora.tabular import ITERATER_LABELS
 from irtuning.errors import InputError
 
 # Few different words, so that the two sides share some and repeat some.
@@ -119,9 +122,19 @@ def test_tables_and_the_figures_that_show_them():
 
 def test_every_corpus_is_listed_with_its_licence_loaded_or_not():
     table = explore.corpora_table([load_corpus("synthetic")])
-    assert list(table.index) == list(CORPORA) and all(table["how to get it"].str.contains("load_corpus"))
+    assert list(table.index) == list(CORPORA) and all(table.home.astype(bool))
     assert table.licence["argrewrite"] == "CC BY 4.0" and table.revisions["argrewrite"] == "not loaded"
     assert int(table.revisions["synthetic"]) > 1000
+
+
+def test_our_own_revisions_have_four_of_each_intention_of_iterater_and_hide_it_until_asked():
+    meanings, revisions = explore.examples()
+    assert Counter(r.intention for r in revisions) == dict.fromkeys(ITERATER_LABELS, 4)
+    assert set(meanings) == {*ITERATER_LABELS, *FINE_LABELS} and {r.group for r in revisions} == {"academic", "essay"}
+    assert len({text for r in revisions for text in (r.before, r.after)}) == 40
+    first, second, *_ = quiz_html(revisions).split("<li>")[1:]
+    assert "<del style=" in first and first.count("fluency") == 1 and "<details><summary>intention</summary><b>fluency" in first
+    assert "clarity" in second
 
 
 LABELS = ("first", "second", "third")

@@ -12,6 +12,7 @@ from irtuning import InputError, add_adapter, find_layers, train
 from irtuning.method.layers import candidate_layers, let_backprop_end_early
 from irtuning.models.backward import skip_backward
 from irtuning.models.loading import checkpoint_layers
+from irtuning.models.speed import accelerate
 
 SHAPES = ARCHITECTURES | {name: ARCHITECTURES["Bert"] for name in ("GPTNeoX", "Falcon", "Bloom")}
 
@@ -134,6 +135,16 @@ def test_a_skipped_layer_keeps_nothing_and_is_not_computed_again():
         layer.mlp.register_forward_pre_hook(lambda *_, index=index: calls.__setitem__(index, calls[index] + 1))
     gradients(model, [1])
     assert calls == [1, 2, 1, 1]
+
+
+def test_a_bfloat16_base_with_float32_adapters_that_read_it_as_it_is_can_be_skipped():
+    model = adapted().to(torch.bfloat16)
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.float() if "lora" in name else parameter.data
+    accelerate(model, ["uncast"])
+    skip_backward(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert gradients(model, [0, 2])[1]
 
 
 @pytest.mark.parametrize(("architecture", "settings"), [

@@ -75,6 +75,6 @@ def cut_figure(scores: Sequence[float], variant: str = "reference") -> Figure:
         axis.axvspan(*window, color="0.93", lw=0, zorder=0, label="window of the cut")
         axis.axvline(best + 0.5, color="0.2", ls="--", lw=1, label="smallest V in the window")
     above.set(ylabel="score", xlim=(-0.6, depth - 0.4))
-    below.set_xticks(range(depth), order, fontsize=8 if depth <= 24 else 6)
+    below.set_xticks(range(depth), order, fontsize=8 if depth <= 24 else 7)
     below.set(xlabel="layer, by score", ylabel="V = Var(low)\n+ Var(high)", ylim=(0, None))
     return legend_above(figure)

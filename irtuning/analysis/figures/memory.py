@@ -20,7 +20,7 @@ def memory_parts(table: pandas.DataFrame) -> Figure:
     for part, colour in zip(PARTS, seaborn.color_palette("colorblind"), strict=False):
         style = {"color": colour, "height": 0.75, "label": part.replace("_", " ")}
         bars = axis.barh(table.method.map(title_of), sizes[part], left=ends[part] - sizes[part], **style)
-    axis.bar_label(bars, [f"{total:.1f}" for total in ends[part]], padding=2, size=6)
+    axis.bar_label(bars, [f"{total:.1f}" for total in ends[part]], padding=2, size=7)
     title = f"{row.model}, batch {row.batch}, {row.length} tokens{', checkpointing' if row.checkpointing else ''}"
     axis.set(xlabel="predicted peak memory (GiB)", title=title)
     return legend_above(figure, len(PARTS))
@@ -53,7 +53,7 @@ def step_costs(table: pandas.DataFrame) -> Figure:
         numbers = table.pivot(index="layers", columns="engine", values=column).loc[LAYERS, table.engine.unique()]
         numbers.plot.barh(ax=axis, color=seaborn.color_palette("colorblind"), width=0.8, legend=False)
         for bars in axis.containers:
-            axis.bar_label(bars, fmt="%.0f", padding=2, size=6)
+            axis.bar_label(bars, fmt="%.0f", padding=2, size=7)
         axis.set(xlabel=name, ylabel="")
     axes[0].invert_yaxis()
     return legend_above(figure) if table.engine.nunique() > 1 else figure

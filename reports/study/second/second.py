@@ -3,25 +3,31 @@
     python reports/study/second/second.py seal                                  # where Git is, before a stage elsewhere
     python reports/study/second/second.py gate --data DIR --workers 16 --minutes 8
     python reports/study/second/second.py rates --data DIR --workers 16 --minutes 8
-    python reports/study/second/second.py decide                                # writes gate, rates and settings.json
+    python reports/study/second/second.py decide                                # tables, settings.json, and the plan
     python reports/study/second/second.py headline --corpus iterater --data DIR --workers 16 --minutes 8
-    python reports/study/second/second.py collect                               # writes the three parquet files
+    python reports/study/second/second.py seeds                                 # after two seeds: writes seeds.json
+    python reports/study/second/second.py collect                               # the parquet files, and transfer.md
+    python reports/study/second/second.py restore                               # the runs back from the parquet files
 
 `--workers` is the number of runs at a time on each GPU, and `--minutes` the time after which no run begins. A finished
 run is one line of `RUNS/STAGE-CORPUS.jsonl.gz`, written when it ends. It is not made again, so a command is repeated
-until it says that nothing is missing. The machine of the runs needs no Git: `seal` notes the commit of a clean tree,
-with the hashes of the plan and of the training code, in RUNS, and a stage refuses to run where they differ.
+until it says that nothing is missing. A run whose training stopped is a line that says why. The machine of the runs
+needs no Git: `seal` notes the commit of a clean tree, with the hashes of the plan and of the training code, in RUNS,
+and a stage refuses to run where they differ.
 """
 
 import argparse
+import gc
 import gzip
 import hashlib
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import zlib
+from collections import Counter
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -29,32 +35,41 @@ from pathlib import Path
 from irtuning.companion.paths import REPOSITORY, training_fingerprint
 from irtuning.comparison.runs import corpus_floors, with_budget
 from irtuning.comparison.workers import gpus, outcomes
-from irtuning.errors import InputError
+from irtuning.corpora.base import Corpus
+from irtuning.errors import InputError, TrainingStopped
 from irtuning.models.loading import load_tokenizer, resolve
+from irtuning.training.classifier import RevisionClassifier
 from irtuning.training.config import RunConfig
-from irtuning.training.prepare import corpus_of, prepare
+from irtuning.training.prepare import Prepared, corpus_of, prepare
 from irtuning.training.record import write_text
 from irtuning.training.run import train
 
 HERE = Path(__file__).resolve().parent
-PLAN, SETTINGS, OPEN = HERE.parent / "plan2.md", HERE / "settings.json", "**Open until"
+PLAN, SETTINGS, SEEDS = HERE.parent / "plan2.md", HERE / "settings.json", HERE / "seeds.json"
+OPEN = "**Open until"
 RUNS = REPOSITORY / "runs" / "second"
+BOTH = ["iterater", "arxivedits"]  # the corpora on which class weights and rates are chosen
 CORPORA = {"iterater": {"split": "folds"}, "arxivedits": {"split": "folds"}, "argrewrite": {}, "tetra": {}}
 RATES_OF = {"argrewrite": "arxivedits", "tetra": "arxivedits"}  # corpora that take another one's rates
 CLASS = {"ir": "many", "random-static": "many", "random-counts": "many", "last-k": "many"}  # others are their own
 HEADLINE = ["ir", "full", "random-static", "random-counts", "last-k", "ist", "full-ft"]
 OWN = ["rst", "lisa-adapters"]  # at the budgets of their papers
 GRID = {"adapters": (5e-4, 1e-3, 2e-3), "parameters": (5e-5, 1e-4, 2e-4)}
+RATED = ["ir", "full", "random-static", "ist", "full-ft", *OWN]  # methods whose runs choose the rates
 GATE_RATE, GATE_SEEDS, RATE_SEEDS, FIRST_SEED = 1e-3, (151, 152, 153), (161, 162, 163), 171
-COMMON = {"model": "smollm2-135m-q4", "form": "marked", "rank": 32, "alpha": 64, "batch_size": 16, "epochs": 4.0}
+COMMON = {"model": "smollm2-135m-q4", "form": "marked", "rank": 32, "alpha": 64, "batch_size": 16, "epochs": 4.0,
+          "speed": ["uncast", "compile"]}
 EVALUATIONS, SCORES_EVERY = 8, 10  # evaluations in a run; of the layers' scores every tenth step is kept
 TESTED = ("headline", "common", "secondary", "small", "mini", "tetra")  # stages that score a test part
+USUAL = {"gate": [*BOTH, "argrewrite"], "headline": [*BOTH, "argrewrite"], "tetra": ["tetra"],
+         **dict.fromkeys(("time", "mini", "transfer"), ["iterater"])}  # corpora of the stages; of others BOTH
 
 
 def settings() -> dict:
-    """What gate and rates chose, or before that the values of the plan's draft."""
-    known = json.loads(SETTINGS.read_text(encoding="utf-8")) if SETTINGS.exists() else {}
-    return {"class_weights": "none", "seeds": 4, "rates": {}, "primary": []} | known
+    """What gate, rates and `seeds` chose. Before `seeds`, the headline has two seeds in each fold."""
+    chosen = {"class_weights": "none", "primary": [], "rates": {}, "grid": {}, "seeds": 2}
+    chosen |= json.loads(SETTINGS.read_text(encoding="utf-8")) if SETTINGS.exists() else {}
+    return chosen | ({"seeds": json.loads(SEEDS.read_text(encoding="utf-8"))["seeds"]} if SEEDS.exists() else {})
 
 
 def planned(stage: str, corpus: str, chosen: dict) -> list[dict]:
@@ -68,24 +83,28 @@ def planned(stage: str, corpus: str, chosen: dict) -> list[dict]:
         return [where | {"method": m, "fold": f, "seed": seed, "learning_rate": rate or rate_of(m, rates)} | more
                 for m, f, seed in of]  # fmt: skip
     if stage == "gate":
-        return [where | {"method": "full", "seed": seed, "class_weights": weights, "learning_rate": GATE_RATE}
-                for seed, weights in product(GATE_SEEDS, ("none", "balanced"))]  # fmt: skip
+        gate = where | {"method": "full", "learning_rate": GATE_RATE, "speed": ["uncast"]}  # made before the others
+        return [gate | {"seed": seed, "class_weights": weights} for seed, weights in product(GATE_SEEDS, ("none", "balanced"))]
     if stage == "rates":
-        grids = {m: chosen.get("grid", {}).get(CLASS.get(m, m), GRID["parameters" if m == "full-ft" else "adapters"])
-                 for m in ("ir", "full", "random-static", "ist", "full-ft", *OWN)}  # fmt: skip
+        extended = chosen["grid"].get(corpus, {})
+        grids = {m: extended.get(CLASS.get(m, m), first_grid(m)) for m in RATED}
         return [where | {"method": m, "seed": seed, "learning_rate": rate}
                 for m, grid in grids.items() for seed, rate in product(RATE_SEEDS, grid)]  # fmt: skip
     if stage == "headline":
         return runs(HEADLINE, chosen["seeds"])
     if stage == "time":  # one run at a time: call it with one worker and one GPU
-        return [where | {"method": m, "seed": FIRST_SEED, "learning_rate": rate_of(m, rates), "max_steps": 100}
-                for m in HEADLINE]  # fmt: skip
+        return [where | {"method": m, "seed": FIRST_SEED + s, "learning_rate": rate_of(m, rates), "max_steps": 100}
+                for s, m in product(range(3), HEADLINE)]  # fmt: skip
     if stage == "common":
         return runs(["full", "ist"], chosen["seeds"], rate_of("ir", rates))
     if stage == "secondary":
-        return [*runs(["ir:refresh_every=5", *OWN, "sampled", "probe"], 2), *runs(["ir", "full"], 2, head="frozen")]
+        return [*runs(["ir:refresh_every=5", *OWN, "sampled", "probe"], 2), *runs(["ir", "full"], 2, head="frozen"),
+                *runs(["ir"], 2, speed=[*COMMON.get("speed", ()), "float8"])]  # fmt: skip
     if stage == "small":
-        return [run for share in (0.1, 0.25) for run in runs(["ir", "full", "random-static", "last-k"], 2, train_share=share)]
+        few = ["ir", "full", "random-static", "last-k"]
+        return [run for share in (0.1, 0.25) for run in runs(few, 2, train_share=share)]
+    if stage == "transfer":  # models of the headline, trained again because their weights were not kept
+        return [run for run in runs(["ir", "full"], 1) if run["fold"] == 0]
     if stage == "mini":
         return runs(HEADLINE, 2, model="mini", **dict.fromkeys(("learning_rate", "form", "rank", "alpha")))  # its own
     return runs(HEADLINE, 1)  # tetra
@@ -95,6 +114,11 @@ def rate_of(method: str, rates: dict) -> float | None:
     """The rate of a method's class. Variants of ir, and methods that train about as many layers, have that of ir."""
     name = method.split(":")[0]
     return rates.get(name) or rates.get(CLASS.get(name, "many"))
+
+
+def first_grid(name: str) -> tuple[float, ...]:
+    """The rates that every method or class of methods begins with."""
+    return GRID["parameters" if name == "full-ft" else "adapters"]
 
 
 def chains(runs: list[dict]) -> list[list[dict]]:
@@ -115,12 +139,15 @@ def key(run: dict) -> str:
     return json.dumps({name: run[name] for name in sorted(run)})
 
 
-def make(chain: list[dict], corpus, path: Path, seal: dict, end: float) -> list[str]:
-    """Make the runs of a chain that are not in the file, until `end`, and append each. Return the methods made."""
+def make(chain: list[dict], corpus: Corpus, path: Path, seal: dict, end: float, onto: Corpus | None) -> list[str]:
+    """Make the runs of a chain that are not in the file, until `end`, and append each. Return the methods made.
+
+    A run whose training stopped is not made again, nor are those that would copy its budget.
+    """
     done, made, leader = {line["key"]: line for line in lines(path)}, [], None
     for run in chain:
         if line := done.get(key(run)):
-            record = line["record"]
+            record = line.get("record")
         elif time.time() > end:
             break
         else:
@@ -129,13 +156,40 @@ def make(chain: list[dict], corpus, path: Path, seal: dict, end: float) -> list[
             if config.train_share < 1:
                 steps = max(150, steps)
             config = replace(config, max_steps=steps, eval_every=max(1, -(-steps // EVALUATIONS)))
-            record = compact(train(prepare(config, corpus=corpus), progress=False).record, seal)
-            append(path, {"key": key(run), "record": record})
-            made.append(f"{run['method']} fold {run['fold']} seed {run['seed']}: "
-                        f"{record['scores']['validation']['macro_f1']:.3f}")  # fmt: skip
+            name = f"{run['method']} fold {run['fold']} seed {run['seed']}"
+            gc.collect()  # a finished run's model is in a cycle of references, and would count in the next one's peak
+            try:
+                prepared = prepare(config, corpus=corpus)
+                record = transfer(prepared, onto) if onto else train(prepared, progress=False).record
+                append(path, {"key": key(run), "record": compact(record, seal)})
+                made.append(f"{name}: {record['scores']['validation']['macro_f1']:.3f}")
+            except TrainingStopped as error:
+                if "out of memory" in str(error):  # no fault of the run
+                    raise
+                record = None
+                append(path, {"key": key(run), "failed": str(error)})
+                made.append(f"{name} FAILED: {error}")
         if run["method"] == "ir":
             leader = record
+            if record is None:
+                break
     return made
+
+
+def transfer(prepared: Prepared, onto: Corpus) -> dict:
+    """Train a run and return its record, with how often it predicts each intention on the edits of each label `onto`.
+
+    Weights and texts are not kept.
+    """
+    edits = [*onto.train, *onto.validation, *onto.test]
+    with tempfile.TemporaryDirectory() as folder:
+        record = train(prepared, output=Path(folder) / "run", save_every=0, progress=False).record
+        answers = RevisionClassifier.load(Path(folder) / "run").predict(edits)
+    counts = {label: Counter() for label in onto.labels}
+    for edit, answer in zip(edits, answers, strict=True):
+        counts[edit.intention][answer.intention or "nothing was revised"] += 1
+    record["meta"]["transfer"] = {"corpus": onto.name, "counts": counts}
+    return record
 
 
 def compact(record: dict, seal: dict) -> dict:
@@ -186,7 +240,8 @@ def state() -> dict:
 def git(*words: str) -> str:
     """What Git says of this repository, or an empty text where there is no Git."""
     try:
-        return subprocess.run(["git", "-C", str(REPOSITORY), *words], capture_output=True, text=True, check=True).stdout.strip()
+        command = ["git", "-C", str(REPOSITORY), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
 
@@ -201,11 +256,11 @@ def sealed(stage: str, runs: Path) -> dict:
         if different := [name for name in ("plan", "code") if known[name] != now[name]]:
             raise InputError(f"{' and '.join(different)} differ from seal.json; run `seal` in a clean checkout again")
         now = known
-    if stage in TESTED and OPEN in PLAN.read_text(encoding="utf-8"):
-        raise InputError("the plan is still open, so no test part may be scored; close and commit it first")
+    if stage in (*TESTED, "transfer") and OPEN in PLAN.read_text(encoding="utf-8"):
+        raise InputError("the plan is still open, so no test part and no TETRA may be read; close and commit it first")
     for path in sorted(runs.glob("*.jsonl.gz")):
-        others = {line["record"]["meta"]["code"] for line in lines(path) if path.name.startswith(stage)} - {now["code"]}
-        if others:
+        found = [line["record"] for line in lines(path) if path.name.startswith(stage) and "record" in line]
+        if others := {record["meta"]["code"] for record in found} - {now["code"]}:
             raise InputError(f"{path.name} was made with other training code ({others.pop()}); move it away")
     return now
 
@@ -213,33 +268,41 @@ def sealed(stage: str, runs: Path) -> dict:
 def run_stage(stage: str, corpora: list[str], data, runs: Path, workers: int, minutes: float) -> int:
     """Make what is missing of a stage until the time is over. Return the number of runs still missing."""
     seal, chosen, end = sealed(stage, runs), settings(), time.time() + 60 * minutes
-    rated = stage in (*TESTED, "time") and stage != "mini"
+    rated = stage in (*TESTED, "time", "transfer") and stage != "mini"
     if rated and not all(chosen["rates"].get(RATES_OF.get(c, c)) for c in corpora):
         raise InputError("the learning rates are not chosen; run gate and rates, then `decide`")
-    items, loaded = [], {}
+    def load(corpus: str, fold: int) -> Corpus:
+        return corpus_of(RunConfig.of(CORPORA[corpus] | {"corpus": corpus, "fold": fold}), data)
+    items, loaded, onto = [], {}, load("tetra", 0) if stage == "transfer" else None
     for corpus in corpora:
-        path = runs / f"{stage}-{corpus}.jsonl.gz"
-        done = {line["key"] for line in lines(path)}
+        lacking = {key(run) for run in missing(stage, corpus, chosen, runs)}
         for chain in chains([run | {"score_test": stage in TESTED} for run in planned(stage, corpus, chosen)]):
-            if all(key(run) in done for run in chain):
+            if not lacking & set(map(key, chain)):
                 continue
             fold = corpus, chain[0]["fold"]
-            loaded[fold] = loaded.get(fold) or corpus_of(RunConfig.of(CORPORA[corpus] | {"corpus": corpus, "fold": fold[1]}), data)
-            items.append((chain, loaded[fold], path, seal, end))
+            loaded[fold] = loaded.get(fold) or load(*fold)
+            items.append((chain, loaded[fold], runs / f"{stage}-{corpus}.jsonl.gz", seal, end, onto))
     write_floors(stage, loaded, runs)
     for model in {run["model"] for chain, *_ in items for run in chain}:
         load_tokenizer(resolve(model))  # a GGUF file is dequantised here, before several workers ask for it
-    failed, begun = [], time.time()
+    problems, begun, count = [], time.time(), workers * max(1, len(gpus()))
     here = ((index, make(*item)) for index, item in enumerate(items))  # on a CPU and one at a time, in this process
-    for index, outcome in outcomes(make, items, workers=workers * max(1, len(gpus()))) if gpus() or workers > 1 else here:
+    for index, outcome in outcomes(make, items, workers=count) if gpus() or workers > 1 else here:
         if isinstance(outcome, Exception):
-            failed.append(f"{items[index][0][0]['method']}: {outcome!r}")
+            problems.append(f"{items[index][0][0]['method']}: {outcome!r}")
         for text in outcome if isinstance(outcome, list) else ():
-            print(f"{time.time() - begun:.0f} s, {items[index][1].name}: {text}", flush=True)
-    missing = sum(key(run | {"score_test": stage in TESTED}) not in {line["key"] for line in lines(runs / f"{stage}-{c}.jsonl.gz")}
-                  for c in corpora for run in planned(stage, c, chosen))  # fmt: skip
-    print("\n".join([*failed, f"{missing} runs of {stage} are missing"]), flush=True)
-    return missing
+            print(f"{time.time() - begun:.0f} s, {items[index][2].name}: {text}", flush=True)
+    left = sum(len(missing(stage, corpus, chosen, runs)) for corpus in corpora)
+    more = "; the number of seeds is open, call `seeds`" * (stage == "headline" and not SEEDS.exists())
+    print("\n".join([*problems, f"{left} runs of {stage} are missing{more}"]), flush=True)
+    return left
+
+
+def missing(stage: str, corpus: str, chosen: dict, runs: Path) -> list[dict]:
+    """The planned runs of a stage on a corpus that its file does not have."""
+    done = {line["key"] for line in lines(runs / f"{stage}-{corpus}.jsonl.gz")}
+    wanted = [run | {"score_test": stage in TESTED} for run in planned(stage, corpus, chosen)]
+    return [run for run in wanted if key(run) not in done]
 
 
 def write_floors(stage: str, loaded: dict, runs: Path) -> None:
@@ -248,15 +311,23 @@ def write_floors(stage: str, loaded: dict, runs: Path) -> None:
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     splits = ("validation", "test") if stage in TESTED else ("validation",)
     for corpus in loaded.values():
-        if not any((f["corpus"], f["fold"], f["split"]) == (corpus.name, corpus.fold, splits[-1]) for f in known):
-            known = [f for f in known if (f["corpus"], f["fold"]) != (corpus.name, corpus.fold)] + corpus_floors(corpus, splits)
+        this = corpus.name, corpus.fold
+        if not any((f["corpus"], f["fold"], f["split"]) == (*this, splits[-1]) for f in known):
+            known = [f for f in known if (f["corpus"], f["fold"]) != this] + corpus_floors(corpus, splits)
     if loaded:
         write_text(path, json.dumps(known))
 
 
 def recorded(runs: Path, stage: str) -> list[dict]:
-    """The records of a stage on all corpora."""
-    return [line["record"] for path in sorted(runs.glob(f"{stage}-*.jsonl.gz")) for line in lines(path)]
+    """The records of a stage on all corpora, without those of failed runs."""
+    found = [line for path in sorted(runs.glob(f"{stage}-*.jsonl.gz")) for line in lines(path)]
+    return [line["record"] for line in found if "record" in line]
+
+
+def failed(stage: str, runs: Path) -> list[dict]:
+    """The settings of the failed runs of a stage."""
+    found = [line for path in sorted(runs.glob(f"{stage}-*.jsonl.gz")) for line in lines(path)]
+    return [json.loads(line["key"]) for line in found if "failed" in line]
 
 
 def seal(runs: Path) -> None:
@@ -269,38 +340,76 @@ def seal(runs: Path) -> None:
 
 
 def collect(runs: Path, out: Path) -> None:
-    """Write the store: three parquet files, with the floors' predictions, and which runs are of which stage."""
+    """Write the store: three parquet files, with the floors' predictions, and which runs are of which stage.
+
+    Of a run that scored its test part, only predictions on that part are stored.
+    """
+    import pandas
+    from irtuning.analysis.tables import markdown
     from irtuning.companion.archive import write_archive
     floors = json.loads((runs / "floors.json").read_text(encoding="utf-8"))
     stages = dict.fromkeys(path.name.split("-")[0] for path in sorted(runs.glob("*.jsonl.gz")))
-    write_archive(out, {stage: (recorded(runs, stage), floors) for stage in stages})
+    made = [(path.name.split("-")[0], line) for path in sorted(runs.glob("*.jsonl.gz")) for line in lines(path)]
+    parts = {stage: [line["record"] | {
+        "meta": line["record"]["meta"] | {"key": line["key"]},
+        "predictions": {split: rows for split, rows in line["record"]["predictions"].items()
+                        if split == "test" or "test" not in line["record"]["predictions"]},
+    } for of, line in made if of == stage and "record" in line] for stage in stages}  # fmt: skip
+    write_archive(out, {stage: (records, floors) for stage, records in parts.items()})
+    write_text(out / "failed.json", json.dumps([[stage, line] for stage, line in made if "failed" in line]) + "\n")
+    tables = []
+    for record in recorded(runs, "transfer"):
+        counts = pandas.DataFrame(record["meta"]["transfer"]["counts"]).fillna(0).astype(int).rename_axis("predicted")
+        tables.append(f"## {record['run']['config']['method']}\n\n{markdown(counts)}")
+    if tables:
+        write_text(out / "transfer.md", "# What ITERATER's models predict on TETRA's edits\n\n" + "\n".join(tables))
     sizes = {path.name: path.stat().st_size for path in sorted(out.glob("*.parquet"))}
     print(json.dumps(sizes), f"{sum(sizes.values()) / 2**20:.1f} MiB of 12")
 
 
+def restore(runs: Path, out: Path) -> None:
+    """Write the lines of the store back to the folder of the runs, so that stages go on from there."""
+    import pandas
+    from irtuning.analysis.tables import bound_name
+    from irtuning.companion.archive import INDEX, read_archive
+    if found := sorted(runs.glob("*.jsonl.gz")):
+        raise InputError(f"{runs} has runs already, such as {found[0].name}; give another folder with --runs")
+    for stage in json.loads((out / INDEX).read_text(encoding="utf-8")):
+        records, floors = read_archive(out, stage)
+        for record in records:
+            path = runs / f"{stage}-{record['run']['config']['corpus']}.jsonl.gz"
+            append(path, {"key": record["meta"].pop("key"), "record": record})
+    for stage, line in json.loads((out / "failed.json").read_text(encoding="utf-8")):
+        append(runs / f"{stage}-{json.loads(line['key'])['corpus']}.jsonl.gz", line)
+    answers = pandas.read_parquet(out / "predictions.parquet")
+    of = answers[answers.run.isna()].groupby(["corpus", "fold", "split", "method"], sort=False)
+    rows = {name: part[["id", "group", "intention", "predicted"]].to_dict("records") for name, part in of}
+    names = [(f["corpus"], f["fold"], f["split"], bound_name(f)) for f in floors]  # that of annotators has no predictions
+    floors = [f | ({"predictions": rows[n]} if n in rows else {}) for n, f in zip(names, floors, strict=True)]
+    write_text(runs / "floors.json", json.dumps(floors))
+
+
 def main(arguments: list[str] | None = None) -> None:
-    stages = ("gate", "rates", "headline", "time", *TESTED[1:])
+    stages = ("gate", "rates", "headline", "time", *TESTED[1:], "transfer")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=("seal", *stages, "decide", "collect"))
+    parser.add_argument("stage", choices=("seal", *stages, "decide", "seeds", "collect", "restore"))
     parser.add_argument("--corpus", nargs="+", choices=CORPORA, help="default: those of the stage in the plan")
     parser.add_argument("--data", help="folder of the corpora's files; default IRTUNING_DATA")
     parser.add_argument("--runs", type=Path, default=RUNS, help="folder of the runs")
-    parser.add_argument("--out", type=Path, default=HERE, help="folder of the store, of the tables and of settings.json")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of the store and of the tables")
     parser.add_argument("--workers", type=int, default=1, help="runs at a time on each GPU")
     parser.add_argument("--minutes", type=float, default=1e6, help="after which no run begins")
     given = parser.parse_args(arguments)
-    both = ["iterater", "arxivedits"]
-    usual = {"gate": [*both, "argrewrite"], "headline": [*both, "argrewrite"], "tetra": ["tetra"], "time": ["iterater"], "mini": ["iterater"]}
     try:
         if given.stage == "seal":
             seal(given.runs)
-        elif given.stage == "collect":
-            collect(given.runs, given.out)
-        elif given.stage == "decide":
+        elif given.stage in ("collect", "restore"):
+            {"collect": collect, "restore": restore}[given.stage](given.runs, given.out)
+        elif given.stage in ("decide", "seeds"):
             import decide
-            decide.decide(given.runs, given.out)
+            getattr(decide, given.stage)(given.runs, given.out)
         else:
-            corpora = given.corpus or usual.get(given.stage, both)
+            corpora = given.corpus or USUAL.get(given.stage, BOTH)
             sys.exit(3 if run_stage(given.stage, corpora, given.data, given.runs, given.workers, given.minutes) else 0)
     except InputError as error:
         sys.exit(f"error: {error}")
