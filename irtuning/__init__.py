@@ -4,18 +4,14 @@ The names in `__all__` are public. Each is imported when it is first used, so th
 """
 
 import importlib
-import warnings
-
-# In a notebook, tqdm.auto warns that ipywidgets is missing. Nothing here needs it.
-warnings.filterwarnings("ignore", message="IProgress not found")
 
 _HOMES = {
     "Corpus": "corpora.base", "IRTuning": "training.callback", "InputError": "errors", "LayerTuner": "method.tuner",
     "LayerwiseTrainer": "training.trainer", "LayerwiseTuning": "training.callback", "Revision": "corpora.base",
     "RevisionClassifier": "training.classifier", "Run": "training.run", "RunConfig": "training.config",
-    "add_adapter": "models.adapters", "compare": "comparison.runs",
+    "add_adapter": "models.adapters", "annotate": "companion.annotate", "compare": "comparison.runs",
     "describe_layers": "models.adapters", "embedded_model_path": "models.catalog", "find_layers": "method.layers",
-    "largest_batch": "memory.fit", "load_corpus": "corpora.load", "lowest_layer_that_fits": "memory.fit",
+    "largest_batch": "memory.predict", "load_corpus": "corpora.load", "lowest_layer_that_fits": "memory.predict",
     "make_strategy": "method.registry", "memory_table": "memory.predict", "predict_memory": "memory.predict",
     "probe_layers": "training.probe", "read_documents": "corpora.documents", "skip_backward": "models.backward",
     "split_scores": "method.selector", "train": "training.run", "IdleStates": "training.idle",

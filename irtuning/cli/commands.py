@@ -11,8 +11,7 @@ from irtuning.corpora.documents import read_documents
 from irtuning.corpora.folds import leaks
 from irtuning.corpora.load import has_fixed_splits, load_corpus
 from irtuning.errors import InputError, brief, read_as, unknown
-from irtuning.memory.fit import fit_answer, fit_report, parse_gpu
-from irtuning.memory.predict import PARTS, predict_memory
+from irtuning.memory.predict import PARTS, fit_answer, fit_report, parse_gpu, predict_memory
 from irtuning.method.registry import facts
 from irtuning.training.config import RunConfig, meant, parse_settings
 from irtuning.training.record import read_record
@@ -35,16 +34,13 @@ def corpus(
     import pandas
     columns = {"before": before, "after": after, "label": label, "group": group}
     shown = load_corpus(name, data, fold, labels=labels, split=split, **columns)
-    keys = ("name", "synthetic", "fold", "licence", "citation", "checksum", "shared_groups", "dropped")
-    facts = {key: getattr(shown, key) for key in keys}
-    facts["split"] = "published" if has_fixed_splits(name, split) else "folds"
     table = pandas.DataFrame(shown.counts()).rename_axis("examples", axis="columns")
-    texts = ["\n".join(f"{key}: {value}" for key, value in facts.items() if value not in ("", {})), table.to_string()]
-    result = facts | {"labels": list(shown.labels), "counts": shown.counts(), "splits": table.sum().to_dict()}
+    keys = ("name", "synthetic", "fold", "licence", "citation", "checksum", "shared_groups", "dropped", "labels")
+    result = {key: getattr(shown, key) for key in keys} | {"splits": table.sum().to_dict(), "leaks": leaks(shown)}
+    result["split"] = "published" if has_fixed_splits(name, split) else "folds"
     result["groups"] = {part: len({r.group for r in shown.split(part)} - {""}) for part in shown.counts()}
-    result["leaks"] = leaks(shown)
-    texts += ["\n".join(f"{count:>5} {name}" for name, count in result["leaks"].items())]
-    opt.show(result, as_json, "\n\n".join(texts))
+    lines = [f"{key}: {value}" for key, value in result.items() if value not in ("", {})]
+    opt.show(result | {"counts": shown.counts()}, as_json, "\n".join([*lines, "", table.to_string()]))
 
 
 def train(
@@ -130,11 +126,9 @@ def predict(
     irtuning predict runs/ir --file pairs.csv --output intentions.csv
     """
     from irtuning.training.classifier import RevisionClassifier, read_revisions, scores_of, write_predictions
-    if not (file or before or after):
-        raise InputError("nothing to predict: give --before and --after, or --file (- for standard input)")
     paths = [text for text in (before, after) if not file and os.path.isfile(text)]
-    if len(paths) == 1:
-        raise InputError(f"{paths[0]!r} is a file, not a text; give both versions as files, or a table as --file")
+    if len(paths) == 1 or not (file or before or after):
+        raise InputError("give --before and --after, both as texts or both as files, or a table as --file")
     if output and output.suffix.lower() not in (".csv", ".jsonl", ".html"):
         raise InputError(f"cannot write {output}: its name must end in .csv, .jsonl or .html")
     columns, config = {"before": before, "after": after, "label": label}, read_record(run)["run"]["config"]
@@ -211,7 +205,7 @@ def memory(
     asked = {"batch": batch, "length": length, "checkpointing": checkpointing, "min_layer": min_layer}
     asked |= {name: read_as(name, text, KINDS[name]) for name, text in texts.items()}
     found = predict_memory(model, method, adapter, **asked).to_dict()
-    found |= fit_report(gpu_bytes, model, method, adapter, **asked)
+    found |= fit_report(gpu_bytes, model, method, adapter, **asked) if gpu else {}
     lines = ["{model}, {method}, batch {batch}, {length} tokens; sizes in GiB; {note}".format(**found)]
     lines += [f"{name:<16} {found[name]:>6}" for name in ("layers", "lowest_layer")]
     lines += [f"{name.removesuffix('_bytes'):<16} {found[name] / 2**30:>6.2f}" for name in (*PARTS, "peak_bytes")]

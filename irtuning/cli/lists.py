@@ -47,12 +47,11 @@ def models(as_json: opt.Json = False) -> None:
     rows = {}
     for name in model_names():
         shape, source = load_shape(name), resolve(name)
-        weights = "random, for tests" if source.random_weights else "part of this package"
+        own = "random, for tests" if source.random_weights else "part of this package"
         rows[name] = {"layers": shape.num_hidden_layers, "width": shape.hidden_size, "input": source.form,
-                      "batch_size": source.settings["batch_size"],
-                      "weights": source.path if name in MODELS else weights}  # fmt: skip
-    table = pandas.DataFrame(rows).T
-    opt.show(rows, as_json, f"{table.to_string(index_names=False)}\nOr give a Hub id (owner/name) or a local folder.")
+                      "batch_size": source.settings["batch_size"], "weights": source.path if name in MODELS else own}
+    table = pandas.DataFrame(rows).T.to_string(index_names=False)
+    opt.show(rows, as_json, f"{table}\nOr give a Hub id (owner/name) or a local folder.")
 
 
 def settings(model: opt.Model = "mini", as_json: opt.Json = False) -> None:

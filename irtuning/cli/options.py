@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from irtuning.corpora.load import corpus_names
+from irtuning.corpora.sources import CORPORA
 from irtuning.errors import InputError
 from irtuning.method.processes import is_first
 from irtuning.method.registry import as_strategy
@@ -22,7 +22,7 @@ def _option(kind: type, text: str, *names: str, **more: object) -> object:
 
 # fmt: off
 Run = Annotated[Path, typer.Argument(help="The folder of a saved run.")]
-Name = Annotated[str, typer.Argument(help=f"A name ({', '.join(corpus_names())}), or a file of your own.")]
+Name = Annotated[str, typer.Argument(help=f"A name ({', '.join(CORPORA)}), or a file of your own.")]
 Corpus = _option(str, "The corpus: a name from `irtuning corpus --help`, or a file of your own.")
 Data = _option(Path | None, "The folder of the corpus's files. By default IRTUNING_DATA, or they are downloaded.")
 LabelSet = _option(str | None, "The label set, fine or coarse. By default the corpus decides.", "--labels")

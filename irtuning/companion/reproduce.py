@@ -157,7 +157,7 @@ def summary(folders: Folders) -> str:
 
 def write_report(folders: Folders) -> None:
     """Write `summary.html` and `summary.md`: notebook 5 without code and without cells tagged `detail` or `try`."""
-    book = nbformat.read(folders.reports / f"{NOTEBOOKS[-1]}.ipynb", 4)
+    book = nbformat.read(folders.reports / "05_the_study.ipynb", 4)
     book, _ = TagRemovePreprocessor(enabled=True, remove_cell_tags={"detail", "try"}).preprocess(book, {})
     head = "<style>@media print { body { zoom: 0.55 } }</style></head>"
     write_text(folders.reports / "summary.html", html_page(book, **WITHOUT_CODE).replace("</head>", head, 1))

@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import logging
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,7 +20,7 @@ from irtuning.method.strategies import Strategy
 from irtuning.models.loading import MINI, RANDOM
 from irtuning.training.config import RunConfig
 from irtuning.training.prepare import available_device, corpus_of, prepare
-from irtuning.training.record import has_record, new_folder, read_record, write_record
+from irtuning.training.record import has_record, new_folder, read_record, write_record, write_text
 from irtuning.training.run import finished_run, train
 
 FIRST_SEED = 171  # the seed in the authors' code
@@ -60,8 +58,6 @@ def run_comparison(
     Raises:
         InputError: a setting cannot work (before the first run, if possible), or runs failed (after the last one).
     """
-    if workers is not None and workers < 1:
-        raise InputError(f"workers is {workers}; give 1 or more")
     runs, strategies = planned_runs(methods, seeds, folds, budget, rates, **settings), _named(methods)
     corpora = corpora or {fold: corpus_of(run, data_dir) for fold, run in {run.fold: run for run in runs}.items()}
     for run in runs:
@@ -71,19 +67,15 @@ def run_comparison(
     # a second thread hardly speeds up a small model on the CPU, so each core makes its own run
     many = available_device(runs[0].device) == "cpu" and runs[0].model in (MINI, *RANDOM)
     workers = 1 if world_size() > 1 else workers or (cores() if many else 1)
-    options = {"disable": not (progress and is_first()), "file": sys.stdout if in_notebook() else sys.stderr}
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()  # which shows stderr like a warning
+    options = {"disable": not (progress and is_first()), "file": sys.stdout if shell else sys.stderr}
     with tqdm(total=len(runs), delay=1, desc=f"{runs[0].corpus} on {runs[0].model}, runs", **options) as bar:
         def advance(run: RunConfig, outcome: dict | Exception) -> None:
             failed = isinstance(outcome, Exception)
             score = "failed" if failed else f"macro F1 {outcome['scores']['validation']['macro_f1']:.3f}"
             bar.set_postfix_str(f"{run.method}, seed {run.seed}: {score}", refresh=False)
             bar.update()
-        try:
-            return _make(runs, strategies, corpora, budget, output, workers, scheduler, advance), floors
-        except KeyboardInterrupt:
-            kept = "recorded runs are kept, repeat the command to go on" if output else "without output none is kept"
-            logging.getLogger(__name__).warning("interrupted after %d of %d runs; %s", bar.n, len(runs), kept)
-            raise
+        return _make(runs, strategies, corpora, budget, output, workers, scheduler, advance), floors
 
 
 def planned_runs(
@@ -121,11 +113,6 @@ def takes_budget(config: RunConfig, budget: str = "equal") -> bool:
     return takes == "counts" or (takes == "share" and budget == "equal" and not own)
 
 
-def in_notebook() -> bool:
-    """Return whether this process is a Jupyter kernel, which shows standard error like a warning."""
-    return type(getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()).__name__ == "ZMQInteractiveShell"
-
-
 def run_name(config: RunConfig) -> str:
     """Return the folder name of a run within its comparison. Each configuration has a name of its own."""
     digest = hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()
@@ -139,10 +126,9 @@ def corpus_floors(corpus: Corpus, splits: Sequence[str] = ("validation",)) -> li
     from irtuning.corpora.floors import edit_aware_floor, operation_floor
     key = corpus.checksum, corpus.fold, *splits
     if key not in _FLOORS:
-        floors = [floor(corpus, split) for split in splits for floor in (operation_floor, edit_aware_floor)]
-        scores = [{name: getattr(f, name) for name in ("name", "split", "macro_f1", "accuracy")} for f in floors]
-        for row, floor in zip(scores, floors, strict=True):  # so that a method can be compared with the floor
-            answers = zip(corpus.split(floor.split), floor.predictions, strict=True)
+        scores = [asdict(floor(corpus, split)) for split in splits for floor in (operation_floor, edit_aware_floor)]
+        for row in scores:  # the predictions let a method be compared with the floor
+            answers = zip(corpus.split(row["split"]), row["predictions"], strict=True)
             row["predictions"] = [{"id": r.id, "group": r.group, "intention": r.intention, "predicted": predicted}
                                   for r, predicted in answers]  # fmt: skip
         scores += [asdict(ceiling) for split in splits for ceiling in human_ceiling(corpus, split)]
@@ -183,11 +169,8 @@ def _make(runs, strategies, corpora, budget, output, workers, scheduler, advance
                 records[stage[index]] = outcome
     if failed:
         texts = [f"{name}: {error if isinstance(error, InputError) else repr(error)}" for name, error in failed.items()]
-        texts[3:] = [f"and {len(texts) - 3} more"] * (len(texts) > 3)
-        waiting = len(runs) - len(records) - len(failed)
-        wait = f", and {waiting} wait for their layer budget" * (waiting > 0)
         cure = "an output folder keeps all other runs, and repeating the command makes those that are missing"
-        text = f"{len(failed)} run{'s' * (len(failed) > 1)} failed{wait}; {cure}. {'; '.join(texts)}"
+        text = f"{len(failed)} of {len(runs)} runs failed; {cure}. {'; '.join(texts[:3])}"
         raise InputError(text) from next(iter(failed.values()))
     return [records[i] for i in range(len(runs))]
 
@@ -208,11 +191,8 @@ def _outcomes(work: Sequence[tuple], workers: int, scheduler: str | None) -> Ite
         return
     folder = work[missing[0]][-1] if missing else None
     if folder is not None:  # fail before any worker starts if records cannot be written here
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryDirectory(dir=folder.parent).cleanup()
-        except OSError as error:
-            raise InputError(f"cannot write to {folder.parent}: {error.strerror}; give another folder") from None
+        write_text(folder.parent / "writable", "")
+        (folder.parent / "writable").unlink(missing_ok=True)
     calls = [(*work[i][:-1], None) if scheduler else work[i] for i in missing]  # workers may not share this disk
     for at, made in outcomes(_run_one, calls, workers=workers, scheduler=scheduler) if missing else ():
         if scheduler and folder is not None and not isinstance(made, Exception):

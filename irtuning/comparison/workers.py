@@ -3,8 +3,7 @@
 import logging
 import os
 import signal
-import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from contextlib import contextmanager
@@ -16,26 +15,17 @@ from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor
 from irtuning.errors import InputError
 from irtuning.training.record import versions
 
-CONNECT_SECONDS, WORKER_SECONDS = 10, 60  # how long to wait for a scheduler, and for its first worker
-LOOK_SECONDS, IDLE_SECONDS = 5, 60  # how often to look for new workers; how long an idle process here is kept
-_IDLE: dict[tuple[int, str], list] = defaultdict(list)  # idle (pool, time of last call), by threads and GPU
+CONNECT_SECONDS, WORKER_SECONDS, LOOK_SECONDS = 10, 60, 5  # for a scheduler, its first worker, and new workers
 
 
 def outcomes(function: Callable, items: Sequence[tuple], *, workers: int = 1,
              scheduler: str | None = None) -> Iterator[tuple[int, object]]:  # fmt: skip
     """Call `function(*item)` for every item and yield (index, result or exception) as the calls end.
 
-    If a worker dies, its call is repeated once; then the outcome is an InputError. A Dask scheduler repeats it three
-    times, unless it is told otherwise; then the outcome is a KilledWorker.
-
-    Args:
-        function: the function to call. It is sent by value if the other side cannot import it.
-        items: the arguments of each call.
-        workers: number of processes on this machine. Each gets an equal share of the threads and the least busy GPU.
-        scheduler: address of a Dask scheduler, such as `tcp://host:8786`, whose workers are used instead.
-
-    Raises:
-        InputError: the scheduler does not answer, it has no worker, or a worker differs from this process.
+    The calls are made in `workers` processes of this machine, which share its threads and GPUs, or by the workers of a
+    Dask scheduler at an address such as `tcp://host:8786`. If a process dies, its call is repeated once; then the
+    outcome is an InputError. Dask repeats it three times, unless it is told otherwise; then it is a KilledWorker.
+    InputError is raised if the scheduler does not answer, it has no worker, or a worker differs from this process.
     """
     with _cluster(scheduler) if scheduler else _processes(workers) as (free, submit, death):
         waiting, calls, repeated = deque(range(len(items))), {}, set()
@@ -66,28 +56,27 @@ def gpus() -> list[str]:
 def _processes(count: int) -> Iterator[tuple]:
     """Yield functions for local processes to `outcomes`. Each is a pool of its own, so that no death breaks others."""
     threads, visible, death = max(1, cores() // count), gpus() or [""], (BrokenProcessPool, SystemExit)  # after SIGTERM
-    busy: dict[Future, tuple[ProcessPoolExecutor, str]] = {}  # the pool of each call and its GPU
+    idle, busy = [], {}  # (pool, GPU), and those of each call
     def free(running: int) -> int:
         for future in [future for future in busy if future.done()]:
             pool, gpu = busy.pop(future)
             if not isinstance(future.exception(), death):
-                _IDLE[threads, gpu].append((pool, time.monotonic()))
+                idle.append((pool, gpu))
         return count - running
     def submit(function: Callable, *item: object) -> Future:
-        gpu = min(visible, key=[gpu for _, gpu in busy.values()].count)
-        pool, since = _IDLE[threads, gpu].pop() if _IDLE[threads, gpu] else (None, float("-inf"))
-        if time.monotonic() - since > IDLE_SECONDS / 2:  # if a pool's process ended, the next death can go unseen
+        if not idle:
+            gpu = min(visible, key=[gpu for _, gpu in busy.values()].count)
             environment = {"OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": gpu}
             options = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}  # Ctrl-C is for us
-            pool = ProcessPoolExecutor(1, timeout=IDLE_SECONDS, env=environment, **options)
+            idle.append((ProcessPoolExecutor(1, env=environment, **options), gpu))
+        pool, gpu = idle.pop()
         future = pool.submit(function, *item)
         busy[future] = pool, gpu
         return future
     try:
         yield free, submit, death
     finally:
-        free(0)
-        for pool, _ in busy.values():  # calls that still run after an interruption
+        for pool, _ in [*idle, *busy.values()]:  # some calls may still run after an interruption
             pool.shutdown(wait=False, kill_workers=True)
 
 
@@ -101,30 +90,25 @@ def _cluster(address: str) -> Iterator[tuple]:
         raise InputError('a scheduler needs Dask; install it with pip install "irtuning[cluster]"') from None
     except (OSError, ValueError) as error:
         raise InputError(f"no Dask scheduler answers at {address!r}: {error}; start one or correct it") from None
-    checked = set()
     def free(running: int) -> int:  # one call per worker, since Dask blames a death on all calls of the worker
-        try:
-            client.wait_for_workers(1, WORKER_SECONDS)
-        except TimeoutError:
-            raise InputError(f"{address!r} has had no worker for {WORKER_SECONDS} s; start workers") from None
-        threads = client.nthreads()
-        joined = [worker for worker in threads if worker not in checked]
-        for worker, there in (client.run(versions, workers=joined, on_error="return") if joined else {}).items():
-            if isinstance(there, OSError):
-                continue  # the worker has left
-            if isinstance(there, Exception):
-                raise InputError(f"worker {worker} cannot load irtuning: {there!r}; install it there")
-            if (n := threads[worker]) > 1:
-                raise InputError(f"worker {worker} has {n} threads, which share random numbers; use --nthreads 1")
-            for package, here in versions().items():  # builds of one version for GPU and CPU are equal
-                if str(here).partition("+")[0] != str(other := there.get(package)).partition("+")[0]:
-                    text = f"worker {worker} has {package} {other}, this process has {here}; install the same there"
-                    raise InputError(text)
-            checked.add(worker)
+        client.wait_for_workers(1, WORKER_SECONDS)
+        if max((threads := client.nthreads()).values(), default=1) > 1:
+            raise InputError("a worker has several threads, which share random numbers; use --nthreads 1")
         return len(threads) - running
     try:
+        free(0)
+        for worker, there in client.run(_releases).items():
+            if there != _releases():
+                raise InputError(f"worker {worker} has {there}, this process has {_releases()}; install the same there")
         yield free, client.get_executor(pure=False, retries=0).submit, ()  # Dask itself repeats calls of dead workers
+    except TimeoutError:
+        raise InputError(f"{address!r} has had no worker for {WORKER_SECONDS} s; start workers") from None
     except (CancelledError, OSError):  # the connection failed; the error of a call is an outcome
         raise InputError(f"the scheduler {address!r} is gone; start one and repeat; recorded runs are kept") from None
     finally:
         client.close()
+
+
+def _releases() -> dict[str, str]:
+    """Return the versions that must be equal on workers. Builds of one version for GPU and CPU count as equal."""
+    return {name: str(version).partition("+")[0] for name, version in versions().items()}

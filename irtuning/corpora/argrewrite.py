@@ -54,18 +54,14 @@ def _join(drafts: dict[str, dict[int, Row]]) -> dict[str, tuple[str, dict[str, l
     free = {side: {} for side in SIDES}  # changed sentences that have no revision index, with their alignment
     for side, draft in drafts.items():
         for number, row in draft.items():
-            lists = [_parts(row, name) for name in LISTS]
+            lists = [list(filter(None, row.text(name).split(","))) for name in LISTS]
             for index, purpose, operation in zip(*lists, strict=True):
                 facts[index] = purpose, operation.lower()
                 numbers[index][side].append(number)
             if not lists[0] and row.text("Identical?") != "1":
-                free[side][number] = set(_parts(row, "Aligned Index"))
+                free[side][number] = set(row.text("Aligned Index").split(","))
     for of in (numbers[index] for index, (_, operation) in facts.items() if operation == "modify"):
         for side, other in (("before", "after"), ("after", "before")):
             opposite = set(map(str, of[other]))
             of[side] = sorted([*of[side], *(n for n, aligned in free[side].items() if aligned & opposite)])
     return {index: (facts[index][0], of) for index, of in numbers.items()}
-
-
-def _parts(row: Row, column: str) -> list[str]:
-    return [part for part in row.text(column).split(",") if part]

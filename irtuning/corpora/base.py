@@ -13,7 +13,6 @@ from irtuning.corpora.html import revision_html
 from irtuning.errors import InputError, brief, unknown
 
 SPLITS = ("train", "validation", "test")
-MOST_PROBLEMS = 8  # named in one message
 EDIT_MARKS = ("<edit>", "</edit>")
 
 
@@ -61,13 +60,11 @@ class Corpus:
 
     def __post_init__(self) -> None:
         if problems := list(_problems(self)):
-            more = f"; and {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else ""
-            raise InputError(f"corpus {self.name!r} cannot be used: {'; '.join(problems[:MOST_PROBLEMS])}{more}")
+            raise InputError(f"corpus {self.name!r} cannot be used: {'; '.join(problems[:8])}")
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{split} {len(self.split(split)):,}" for split in SPLITS)
-        kind = "SYNTHETIC" if self.synthetic else "real"
-        named = f"{self.name!r}, {kind}, {len(self.labels)} labels"
+        named = f"{self.name!r}, {'SYNTHETIC' if self.synthetic else 'real'}, {len(self.labels)} labels"
         return f"Corpus({named}, {sizes}, fold {self.fold}{sharing(self.shared_groups)})"
 
     @cached_property
@@ -125,10 +122,8 @@ def _problems(corpus: Corpus):
     if len(corpus.labels) < 2:
         yield f"it has {len(corpus.labels)} label(s) {brief(list(corpus.labels))}; a classifier needs two or more"
     for label in corpus.labels:
-        if sum(counts[s][label] for s in SPLITS) == 1:
-            yield f"label {brief(label)} has one example; drop that row or merge the label into another"
-        elif counts["train"][label] == 0:
-            yield f"label {brief(label)} never occurs in train; merge it into another or drop its rows"
+        if counts["train"][label] == 0 or sum(counts[s][label] for s in SPLITS) == 1:
+            yield f"label {brief(label)} has one example, or none in train; merge it into another or drop its rows"
     if empty := [r.id for r in revisions if not r.before.strip() and not r.after.strip()]:
         yield f"both sides are empty in {empty[:3]}"
     if strange := sorted({r.intention for r in revisions} - set(corpus.labels)):

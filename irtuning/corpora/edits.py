@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from irtuning.corpora.base import Revision
-from irtuning.corpora.diff import word_diff
+from irtuning.corpora.html import word_diff
 
 COUNTED = {"punctuation": string.punctuation, "digit": string.digits, "capital": string.ascii_uppercase}
 

@@ -39,9 +39,7 @@ def operation_floor(corpus: Corpus, split: str = "validation") -> Floor:
     return simple_floors(corpus.labels, corpus.train, corpus.split(split), split)[1]
 
 
-def simple_floors(
-    labels: Sequence[str], train: Sequence[Revision], scored: Sequence[Revision], split: str
-) -> list[Floor]:
+def simple_floors(labels: Sequence[str], train: Sequence[Revision], scored: Sequence[Revision], split: str) -> list:
     """Return the floors of two rules: the most frequent intention in train, and that of the revision's operation."""
     table = pandas.DataFrame([(r.operation, r.intention) for r in train], columns=["operation", "intention"])
     counts = pandas.crosstab(table.operation, table.intention).reindex(columns=list(labels), fill_value=0)
@@ -84,9 +82,7 @@ def _table(revisions: Sequence[Revision]) -> pandas.DataFrame:
     return pandas.DataFrame(rows).astype(dict.fromkeys(SHAPE_NAMES, np.float32))  # fits twice as fast as float64
 
 
-def _floor(
-    name: str, labels: Sequence[str], scored: Sequence[Revision], split: str, predictions: list[str]
-) -> Floor:
+def _floor(name: str, labels: Sequence[str], scored: Sequence[Revision], split: str, predictions: list[str]) -> Floor:
     truth = [r.intention for r in scored]
     accuracy = float(np.mean([t == p for t, p in zip(truth, predictions, strict=True)]))
     return Floor(name, split, macro_f1(labels, truth, predictions), accuracy, predictions)

@@ -83,9 +83,8 @@ def leaks(corpus: Corpus) -> dict[str, int]:
     import pandas
     rows = [(pair_of(r), split, r.intention) for split in SPLITS for r in corpus.split(split)]
     pairs = pandas.DataFrame(rows, columns=["pair", "split", "label"]).groupby("pair").nunique()
-    several = {"pairs in several splits": (pairs.split > 1).sum(), "pairs with two labels": (pairs.label > 1).sum()}
-    several = {"repeated rows": len(rows) - len(pairs), **several, "groups in several splits": corpus.shared_groups}
-    return {name: int(count) for name, count in several.items()}
+    return {"repeated rows": len(rows) - len(pairs), "pairs in several splits": int((pairs.split > 1).sum()),
+            "pairs with two labels": int((pairs.label > 1).sum()), "groups in several splits": corpus.shared_groups}
 
 
 def warnings_about(corpus: Corpus) -> list[str]:

@@ -1,10 +1,9 @@
-"""HTML that shows revisions in a notebook."""
+"""Differences between two texts, word by word, and HTML that shows them."""
 
+import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-
-from irtuning.corpora.diff import word_diff
 
 DELETED = "background:#fbe3d6;text-decoration:line-through;color:#8a3b00"
 INSERTED = "background:#d6e9f8;text-decoration:none;color:#003f72;font-weight:600"
@@ -15,6 +14,19 @@ section {{ border-left: 3px solid #999; padding-left: 0.8em; margin: 0.8em 0; br
 small {{ color: #444 }} * {{ print-color-adjust: exact; -webkit-print-color-adjust: exact }}
 </style></head><body><h1>{title}</h1><p>{counts}</p>{body}</body></html>
 """
+
+
+def word_diff(before: str, after: str) -> list[tuple[str, list[str], list[str]]]:
+    """Return the differences of two texts, word by word, as (operation, before_words, after_words) in text order.
+
+    Operations are those of difflib: equal, replace, delete, insert. Two empty texts give an empty list.
+
+    >>> word_diff("a red car", "a car stops")
+    [('equal', ['a'], ['a']), ('delete', ['red'], []), ('equal', ['car'], ['car']), ('insert', [], ['stops'])]
+    """
+    old, new = before.split(), after.split()
+    matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
+    return [(operation, old[i:j], new[k:m]) for operation, i, j, k, m in matcher.get_opcodes()]
 
 
 def revision_html(before: str, after: str, intention: str = "") -> str:

@@ -12,31 +12,25 @@ from pathlib import Path
 
 from irtuning.corpora.base import SPLITS, Corpus, Revision
 from irtuning.corpora.folds import cut_apart
-from irtuning.corpora.reading import Row
 from irtuning.corpora.tabular import ITERATER_LABELS, Columns, read_splits
 from irtuning.errors import InputError
 
-HUB = "wanyu/IteraTeR_human_sent"
-RELEASE = "5c33b5310d0c"  # first digits of the checksum of the published split, as the Hub must have it
 COLUMNS = Columns("before_sent", "after_sent", "labels", "doc_id")
 OTHERS = "others"  # rows with this label are dropped
 ANNOTATORS = "human_doc_level.zip"  # beside the files of the sentence level; the corpus works without it
 
 
-def load_iterater(folder: Path | None, fold: int = 0, labels: str | None = None, split: str = "folds") -> Corpus:
-    """Return the sentence level, from a folder or the Hub (None), in folds by document or in the published split.
+def load_iterater(folder: Path, fold: int = 0, labels: str | None = None, split: str = "folds") -> Corpus:
+    """Return the sentence level, in folds by document or in the published split.
 
     Where the folder has the document level too, `extra["annotators"]` holds the labels that three people gave.
     """
-    tables = read_splits(folder) if folder else {name: _hub_rows(name) for name in SPLITS}
-    parts = [COLUMNS.revisions(rows, f"iterater_{name}") for name, rows in tables.items()]
-    if folder and (folder / ANNOTATORS).is_file():
+    parts = [COLUMNS.revisions(rows, f"iterater_{name}") for name, rows in read_splits(folder).items()]
+    if (folder / ANNOTATORS).is_file():
         parts = _with_annotators(parts, folder / ANNOTATORS)
     dropped = Counter(r.intention for part in parts for r in part if r.intention == OTHERS)
     parts = [[r for r in part if r.intention != OTHERS] for part in parts]
     corpus = Corpus("iterater", ITERATER_LABELS, *parts, dropped=dict(dropped))
-    if not folder and not corpus.checksum.startswith(RELEASE):
-        raise InputError(f"{HUB} on the Hub is not the published release; put its files in a folder and name it")
     if split == "published":
         return corpus
     folds = zip(SPLITS, cut_apart([r for part in parts for r in part], fold), strict=True)
@@ -52,11 +46,10 @@ def _with_annotators(parts: list[list[Revision]], path: Path) -> list[list[Revis
         with zipfile.ZipFile(path) as archive:
             texts = [archive.read(f"human_doc_level/{name}.json").decode() for name in ("train", "dev", "test")]
         edits = [[edit for line in text.splitlines() for edit in json.loads(line)["edit_actions"]] for text in texts]
+        joined = [zip(rows, of, strict=True) for rows, of in zip(parts, edits, strict=True)]
+        return [[_with_labels(row, edit) for row, edit in pairs] for pairs in joined]
     except (OSError, LookupError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} cannot be read ({error}); get it again, or move it away to do without") from error
-    if [len(of) for of in edits] != [len(rows) for rows in parts]:
-        raise InputError(f"{path} does not have these edits; get it again, or move it away to do without")
-    return [list(map(_with_labels, rows, of)) for rows, of in zip(parts, edits, strict=True)]
+        raise InputError(f"{path} does not fit ({error}); get it again, or move it away to do without") from error
 
 
 def _with_labels(row: Revision, edit: dict) -> Revision:
@@ -64,13 +57,3 @@ def _with_labels(row: Revision, edit: dict) -> Revision:
     if edit["major_intent"] != row.intention or not all((part or "").strip() in text for part, text in sides):
         return row
     return replace(row, extra={**row.extra, "annotators": tuple(edit["raw_intents"])})
-
-
-def _hub_rows(split: str) -> list[Row]:
-    from datasets import load_dataset
-    try:
-        examples = load_dataset(HUB, split=split)
-    except Exception as error:  # the Hub's client raises many classes of error
-        cure = "Put train.json, dev.json and test.json in a folder; name it in data_dir, --data or IRTUNING_DATA"
-        raise InputError(f"'iterater' could not be fetched, nor from the Hub ({HUB}: {error}). {cure}") from error
-    return [Row(f"{HUB}, {split}, row {n}", n, example) for n, example in enumerate(examples, start=1)]

@@ -19,7 +19,7 @@ def load_corpus(
     before: str = "before", after: str = "after", label: str = "label", group: str | None = None,
     split: str | None = None,
 ) -> Corpus:  # fmt: skip
-    """Return a corpus by its name (see `corpus_names`), or from your own table or folder with a table per split.
+    """Return a corpus by its name (see `CORPORA`), or from your own table or folder with a table per split.
 
     Args:
         name_or_path: a name, or a path. If a name and a path are spelled alike, the name wins.
@@ -37,22 +37,17 @@ def load_corpus(
     path = None if source else Path(name_or_path).expanduser()
     name = str(path or name_or_path)
     if path and not (str(name_or_path) and path.exists()):
-        if isinstance(name_or_path, str) and not path.suffix and len(path.parts) < 2:
-            raise unknown("corpus", name_or_path, CORPORA)
-        raise InputError(f"no file or folder {name!r}; give an existing one, or a corpus: {', '.join(CORPORA)}")
+        raise unknown("corpus or file", name, CORPORA)
     if source and columns != Columns():
         raise InputError(f"corpus {name!r} has its own columns; leave before, after, label and group at their defaults")
     given = vars(columns) | {"label_set": labels, "split": split}
     kinds = source.splits if source else ("published" if path.is_dir() else "folds",)
-    if split not in (None, *kinds):
-        raise unknown(f"split of corpus {name!r}:", split, kinds)
-    if fold != 0 and has_fixed_splits(name, split):
-        raise InputError(f"corpus {name!r} has fixed splits, so fold {fold!r} does not exist; leave it at 0")
-    if fold not in range(FOLDS):
-        raise InputError(f"fold must be 0 to {FOLDS - 1}, got {fold!r}")
     known = ("fine", "coarse") if source and source.has_coarse else ("fine",)
-    if labels not in (None, *known):
-        raise unknown(f"label set of corpus {name!r}:", labels, known)
+    for kind, asked, choices in (("split", split, kinds), ("label set", labels, known)):
+        if asked not in (None, *choices):
+            raise unknown(f"{kind} of corpus {name!r}:", asked, choices)
+    if fold not in range(folds := 1 if has_fixed_splits(name, split) else FOLDS):
+        raise InputError(f"corpus {name!r} has {folds} fold(s), so fold {fold!r} does not exist; count from 0")
     if source:
         options = {"split": split or kinds[0]} if len(kinds) > 1 else {}
         folder = locate(name, data_dir)
@@ -68,23 +63,14 @@ def load_corpus(
 
 def _own_table(path: Path, columns: Columns, fold: int, given: dict) -> Corpus:
     """Return the corpus in the user's own table, or in a folder with a table per split."""
-    name = str(path)
-    try:
-        if path.is_dir():
-            parts = [columns.revisions(rows, split) for split, rows in read_splits(path).items()]
-        else:
-            parts = cut(columns.revisions(read_rows(path), path.stem), fold)
-        corpus = Corpus(path.stem, tuple(sorted({r.intention for part in parts for r in part})), *parts, fold=fold)
-    except InputError as error:
-        raise error if name in str(error) else InputError(f"{name}: {error}") from None
+    if path.is_dir():
+        parts = [columns.revisions(rows, split) for split, rows in read_splits(path).items()]
+    else:
+        parts = cut(columns.revisions(read_rows(path), path.stem), fold)
+    corpus = Corpus(path.stem, tuple(sorted({r.intention for part in parts for r in part})), *parts, fold=fold)
     for warning in warnings_about(corpus):
-        logger.warning("%s: %s", name, warning)
+        logger.warning("%s: %s", path, warning)
     return replace(corpus, reading=given)
-
-
-def corpus_names() -> tuple[str, ...]:
-    """Return the names that `load_corpus` knows."""
-    return tuple(CORPORA)
 
 
 def has_fixed_splits(name: str, split: str | None = None) -> bool:

@@ -23,10 +23,8 @@ class CorpusSource:
     has_coarse: bool = False  # whether it has a fine and a coarse label set
     splits: tuple[str, ...] = ("published",)  # or "folds", five that this package makes; or both, the default first
     patterns: tuple[str, ...] = ()  # its files, which mark a folder as this corpus; empty if it needs none
-    hub: str = ""  # the Hub data set that `load` reads where the folder is None
     url: str = ""  # a zip archive of its repository at one commit, or an address ending in "/" that has its files
     checksum: str = ""  # `digest` of the downloaded files, since GitHub may change the bytes of a zip that it packs
-    archive_sha256: str | None = None  # of a zip that was published as such
 
     def files(self, folder: Path) -> list[Path]:
         """Return the files of this corpus in a folder, sorted."""
@@ -49,10 +47,9 @@ CORPORA = {
     "iterater": CorpusSource(
         load=iterater.load_iterater, labels=tabular.ITERATER_LABELS, splits=("folds", "published"),
         patterns=("train.json", "train.jsonl", "dev.json", "test.json"),
-        home="https://github.com/vipulraheja/IteraTeR (commit 4bddaa4f90e9, dataset/)", hub=iterater.HUB,
+        home="https://github.com/vipulraheja/IteraTeR (commit 4bddaa4f90e9, dataset/)",
         url="https://raw.githubusercontent.com/vipulraheja/IteraTeR/4bddaa4f90e9ba041cf468625bc253a93437776e/"
         "dataset/human_sent_level.zip", licence="Apache-2.0",
-        archive_sha256="5dd5a673e897db58195417a451cdde135179f98f07131eb9b5e722aa1f8bc982",
         checksum="c63749bab8075161bfba88e0a6ece03ef6f32ca3e4355736fa5b45636e483c34",
         citation="Du et al., Understanding Iterative Revision from Human-Written Text, ACL 2022"),
     "argrevision": CorpusSource(
@@ -103,33 +100,29 @@ def find(name: str, data_dir: str | Path | None = None) -> Path | None:
     source, given = CORPORA[name], data_dir or os.environ.get("IRTUNING_DATA")
     if not given or not source.patterns:
         return None
-    base, origin = Path(given).expanduser(), "data folder" if data_dir else "IRTUNING_DATA"
+    base = Path(given).expanduser()
     if not base.is_dir():
-        raise InputError(f"{origin} {str(base)!r} is not a folder; name an existing one")
+        raise InputError(f"data folder {str(base)!r} is not a folder; name an existing one")
     folder = next((folder for folder in (base, base / name) if source.files(folder)), None)
     if data_dir and folder is None:
-        problem = f"neither it nor its subfolder {name!r} has {' or '.join(source.patterns)}"
-        raise InputError(f"{origin} {str(base)!r} does not hold {name!r}: {problem}. {source.cure()}")
+        files = f"{' or '.join(source.patterns)}, also in its subfolder {name!r}"
+        raise InputError(f"data folder {str(base)!r} lacks {files}. {source.cure()}")
     return folder
 
 
 def locate(name: str, data_dir: str | Path | None = None) -> Path | None:
     """Return the folder of a corpus, downloaded once if it is not on this machine.
 
-    It is None where the corpus needs no folder, or is to be read from the Hub because its download failed.
-    InputError says what to do where the corpus cannot be found or downloaded, or is not what was published.
+    It is None where the corpus needs no folder. InputError says what to do where the corpus cannot be found or
+    downloaded, or is not what was published.
     """
     folder, source = find(name, data_dir), CORPORA[name]
     if folder is not None or not source.patterns:
         return folder
-    if not source.url:
-        raise InputError(f"corpus {name!r} was not found. {source.cure()}")
     try:
         return _download(name, source)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        if source.hub:
-            return None
-        raise InputError(f"{name!r} could not be fetched from {source.url} ({error}). {source.cure()}") from error
+        raise InputError(f"{name!r} is not here, and its download failed ({error}). {source.cure()}") from error
 
 
 def _download(name: str, source: CorpusSource) -> Path:
@@ -138,7 +131,7 @@ def _download(name: str, source: CorpusSource) -> Path:
     for path in map(Path, source.patterns if source.url.endswith("/") else ()):
         pooch.retrieve(source.url + path.as_posix(), None, path.name, cache / path.parent)
     if not source.url.endswith("/"):
-        pooch.retrieve(source.url, source.archive_sha256, "archive.zip", cache, processor=pooch.Unzip(extract_dir="."))
+        pooch.retrieve(source.url, None, "archive.zip", cache, processor=pooch.Unzip(extract_dir="."))
     for folder in (cache, *cache.iterdir()):
         if source.digest(folder) == source.checksum:
             return folder

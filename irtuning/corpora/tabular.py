@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from irtuning.corpora.base import SPLITS, Corpus, Revision
-from irtuning.corpora.reading import READERS, Row, read_rows, where, with_columns
+from irtuning.corpora.reading import READERS, Row, read_rows, with_columns
 from irtuning.errors import InputError, unknown
 
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "dev", "valid", "val"), "test": ("test",)}
@@ -25,21 +25,17 @@ class Columns:
 
     def revisions(self, rows: Sequence[Row], source: str, labels: Sequence[str] = ()) -> list[Revision]:
         """Return the revisions of the rows, with further cells in `extra`. If `labels` are given, others are errors."""
-        names, revisions, faults = list(filter(None, vars(self).values())), [], {}
+        names, revisions = list(filter(None, vars(self).values())), []
         for row in with_columns(rows, names):
-            (before, after, label, *group), fault = (row.text(name) for name in names), None
+            before, after, label, *group = (row.text(name) for name in names)
             if not before and not after:
-                fault = f"both sides are empty ({self.before!r}, {self.after!r}); drop the row"
-            elif not all([label, *group]):
-                fault = f"{names[3 if label else 2]!r} is blank; fill it in or drop the row"
-            elif labels and label not in labels:
-                fault = str(unknown("label", label, labels))
-            if fault:
-                faults.setdefault(fault, []).append(row)
+                raise InputError(f"{row.where}: both sides are empty ({self.before!r}, {self.after!r}); drop the row")
+            if not all([label, *group]):
+                raise InputError(f"{row.where}: {names[3 if label else 2]!r} is blank; fill it in or drop the row")
+            if labels and label not in labels:
+                raise InputError(f"{row.where}: {unknown('label', label, labels)}")
             extra = {name: value for name, value in row.cells.items() if name not in names}
             revisions.append(Revision(f"{source}:{row.line}", before, after, label, *group, extra=extra))
-        if faults:
-            raise InputError("; ".join(f"{where(rows)}: {fault}" for fault, rows in faults.items()))
         return revisions
 
 
@@ -47,8 +43,7 @@ def read_splits(folder: Path) -> dict[str, list[Row]]:
     """Return the rows of the train, validation (or dev) and test files in a folder."""
     tables = {}
     for split, names in SPLIT_NAMES.items():
-        endings = (path for path in sorted(folder.iterdir()) if path.suffix.lower() in READERS and path.is_file())
-        paths = [path for path in endings if path.stem.lower() in names]
+        paths = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in READERS and p.stem.lower() in names]
         if len(paths) != 1:
             files, form = [path.name for path in paths] or "no file", f"{' or '.join(names)} + {' or '.join(READERS)}"
             raise InputError(f"{folder} holds {files} for split {split!r}; give one, named {form}")

@@ -24,7 +24,6 @@ ASPECTS = {
 }  # fmt: skip
 LABELS = tuple(ASPECTS)
 ASPECT_OF = {word: aspect for aspect, words in ASPECTS.items() for word in words}
-NO_LABEL = "no label"
 # One published file, P17-1188-C.xml, is not well formed: an edit has `type=` without a value. It is read as no label.
 FAULT, REPAIR = b"type= ", b'type="" '
 BREAK = re.compile(r"(?:\\n(?![a-z])|\\)+")  # how the files write the end of a paragraph: \\ or \n\n or \
@@ -44,7 +43,7 @@ class Unit(NamedTuple):
 def load_tetra(folder: Path, fold: int = 0, labels: str | None = None) -> Corpus:
     """Return the edits in five folds by paper, with the editor's own labels in `extra["labels"]`."""
     rows = [r for path in sorted(folder.glob(PATTERN), key=Path.as_posix) for r in read_edits(path)]
-    dropped = Counter(r.extra["labels"] or NO_LABEL for r in rows if not r.intention)
+    dropped = Counter(r.extra["labels"] or "no label" for r in rows if not r.intention)
     return Corpus("tetra", LABELS, *cut_apart([r for r in rows if r.intention], fold), fold=fold, dropped=dict(dropped))
 
 

@@ -8,19 +8,20 @@ import numpy as np
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
 from transformers import AutoModelForSequenceClassification
 
 from irtuning.errors import InputError
-from irtuning.memory.four_bit import freeze_in_four_bits
 from irtuning.memory.tracing import ACTIVATIONS, BLOCK, GRADIENTS, TEMPORARY, Segment, highest, rounded, trace_step
 from irtuning.method.layers import candidate_layers, find_layers, let_backprop_end_early
 from irtuning.method.strategies import Strategy
 from irtuning.models.adapters import adapted_classifier
 from irtuning.models.backward import skip_backward
-from irtuning.models.float8 import freeze_in_float8
+from irtuning.models.float8 import freeze_in_float8, frozen_linears
 from irtuning.models.loading import load_shape, position_limit, resolve, with_depth
 
 LIBRARY_BYTES = 2 * 32 * 2**20  # cuBLAS's workspace on Hopper GPUs, one for the forward and one for the autograd thread
+SCALED = 64  # weights of a base in 4 bits that share one float32 scale
 # The kinds of traced layers, from bottom to top. Backpropagation ends at the lowest adapter that learns, or at the
 # embeddings if weights learn. The middle layer of each kind is used, because its neighbours are of the same kind.
 WITH_ADAPTER = ("below", "below", "below", "lowest", "learns", "learns", "frozen", "frozen", "frozen")
@@ -58,12 +59,9 @@ def layers_that_learn(strategy: Strategy, depth: int) -> tuple[list[int], list[i
 
 
 def bytes_by_part(setting: Setting, chosen: list[int], held: list[int], accumulation: int = 1) -> dict[str, int]:
-    """Return the bytes of each part at the highest point of a training step.
+    """Return the bytes of each part at the highest point of a training step, in which the `chosen` layers learn.
 
-    Args:
-        chosen: layers that learn at this step.
-        held: layers whose optimizer state is on the GPU at the end of this step.
-        accumulation: micro-batches in the step.
+    `held` are the layers whose optimizer state is on the GPU at its end. `accumulation` is its number of micro-batches.
     """
     depth, outside, layer, kinds = trace_setting(setting)
     _, gradients, _ = (outside + len(chosen) * layer).tolist()
@@ -147,3 +145,30 @@ def _tensors(module: nn.Module) -> list[torch.Tensor]:
 def _weights(tensors: Iterable[torch.Tensor]) -> np.ndarray:
     rows = [(0, rounded(t.nbytes), 1) if t.requires_grad else (rounded(t.nbytes), 0, 0) for t in tensors]
     return np.sum(rows, axis=0)
+
+
+class FourBitLinear(nn.Linear):
+    """A frozen linear layer with the bytes of one that bitsandbytes holds in 4 bits. Its numbers mean nothing."""
+    def __init__(self, linear: nn.Linear):
+        nn.Module.__init__(self)
+        self.in_features, self.out_features, self.bias = linear.in_features, linear.out_features, linear.bias
+        count, device = linear.weight.numel(), linear.weight.device
+        self.register_buffer("numbers", torch.empty(count // 2, dtype=torch.uint8, device=device))
+        self.register_buffer("scales", torch.empty(-(-count // SCALED), device=device))
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The weight in bfloat16, shape (out_features, in_features), which exists for a moment in each pass."""
+        return torch.empty(self.out_features, self.in_features, dtype=torch.bfloat16, device=self.numbers.device)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return an output of the right shape and type."""
+        with saved_tensors_hooks(lambda weight: weight.shape, lambda shape: self.weight.view(shape)):
+            output = nn.functional.linear(inputs.bfloat16(), self.weight)
+        return (output if self.bias is None else output + self.bias.bfloat16()).to(inputs.dtype)
+
+
+def freeze_in_four_bits(model: nn.Module) -> None:
+    """Replace every frozen linear layer inside the transformer layers by a `FourBitLinear`. Call it after peft."""
+    for parent, name, linear in frozen_linears(model):
+        setattr(parent, name, FourBitLinear(linear))

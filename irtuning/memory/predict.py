@@ -1,10 +1,13 @@
-"""Prediction of the peak GPU memory of a training step. It needs no GPU.
+"""Prediction of the peak GPU memory of a training step, and of what fits a GPU. It needs no GPU.
 
 A step is traced with tensors that have no storage. The prediction is what PyTorch allocates in eager training. It
 leaves out the CUDA context, fragmentation, and evaluation in larger batches.
 """
 
-from collections.abc import Collection, Iterable
+import bisect
+import itertools
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 
 from irtuning.errors import InputError, unknown
@@ -20,6 +23,8 @@ DRAWN = "predicted; the most layers the method can draw, the lowest allowed amon
 BLOCKS = "predicted upper bound; a layer counts as a whole if one block of it learns"
 CHOICES = {"precision": ("bf16", "fp32"), "backward": ("exact", "skip"), "idle": ("keep", "drop", "offload"),
            "quantize": ("none", "4bit")}  # fmt: skip
+CONTEXT_BYTES = 2**29  # CUDA itself takes half a GiB of a GPU's memory
+SLACK = 0.95  # share of the memory that is usable despite fragmentation
 ADAPTER_SETTINGS = ("rank", "alpha", "dropout", "width", "target_modules")
 
 
@@ -40,7 +45,7 @@ class MemoryPrediction:
     optimizer_state: int
     activations: int
     temporary: int
-    note: str = "predicted"
+    note: str
 
     @property
     def peak_bytes(self) -> int:
@@ -115,17 +120,72 @@ def memory_table(model="mini", adapter="lora", methods: Iterable | None = None, 
     return pandas.DataFrame([predict_memory(model, method, adapter, **settings).to_dict() for method in methods])
 
 
+def usable_bytes(gpu_bytes: int) -> int:
+    """Return how many bytes of a GPU's memory PyTorch can use, without CUDA's own and 5 % for fragmentation."""
+    return int(gpu_bytes * SLACK) - CONTEXT_BYTES
+
+
+def largest_batch(gpu_bytes: int, model: str = "mini", method="ir", adapter: str = "lora", **settings) -> int:
+    """Return the largest batch (a multiple of `accumulation`) that fits a GPU, or 0. Settings: see `predict_memory`."""
+    accumulation, room = settings.get("accumulation", 1), usable_bytes(gpu_bytes)
+    def peak(size: int) -> int:
+        return predict_memory(model, method, adapter, size * accumulation, **settings).peak_bytes
+    doubled = (2**power for power in itertools.count())
+    too_large = next(size for size in doubled if peak(size) > room)
+    return bisect.bisect(range(1, too_large), room, key=peak) * accumulation
+
+
+def lowest_layer_that_fits(gpu_bytes: int, model="mini", method="ir", adapter="lora", **settings) -> int | None:
+    """Return the smallest `min_layer` that fits a GPU, or None if none does. Settings: see `predict_memory`."""
+    layers = range(load_shape(model).num_hidden_layers - 1)
+    peaks = (predict_memory(model, method, adapter, min_layer=layer, **settings).peak_bytes for layer in layers)
+    return next((layer for layer, peak in enumerate(peaks) if peak <= usable_bytes(gpu_bytes)), None)
+
+
+def fit_report(gpu_bytes: int, model="mini", method="ir", adapter="lora", **settings) -> dict[str, object]:
+    """Return whether a setting of `predict_memory` fits a GPU, and the largest batch and lowest `min_layer` that do."""
+    without_batch, without_layer = ({k: v for k, v in settings.items() if k != left} for left in ("batch", "min_layer"))
+    options = {"fits": settings, "fits_with_checkpointing": settings | {"checkpointing": True}}
+    peaks = {name: predict_memory(model, method, adapter, **of).peak_bytes for name, of in options.items()}
+    return {"gpu_bytes": gpu_bytes, **{name: peak <= usable_bytes(gpu_bytes) for name, peak in peaks.items()},
+            "largest_batch": largest_batch(gpu_bytes, model, method, adapter, **without_batch),
+            "min_layer_needed": lowest_layer_that_fits(gpu_bytes, model, method, adapter, **without_layer)}
+
+
+def fit_answer(report: Mapping[str, object]) -> str:
+    """Return a sentence that tells whether a prediction with its `fit_report` fits the GPU, and else the cures."""
+    sizes = (f"{size / 2**30:.1f} GiB" for size in (report["peak_bytes"], usable_bytes(report["gpu_bytes"])))
+    text = "{} predicted, {} usable".format(*sizes)
+    if report["fits"]:
+        return f"It fits: {text}. The largest batch that fits is {report['largest_batch']}."
+    cures = [f"--batch {report['largest_batch']}"] * (report["largest_batch"] > 0)
+    cures += [f"--min-layer {report['min_layer_needed']}"] * (report["min_layer_needed"] is not None)
+    cures += ["--checkpointing"] * report["fits_with_checkpointing"]
+    return f"It does not fit: {text}. What would fit: {', or '.join(cures) or 'a smaller model, or a larger GPU'}."
+
+
+def parse_gpu(text: str) -> int:
+    """Return the bytes in a text such as `24GB` or `24GiB`. A number alone means GB. InputError if it is no size.
+
+    >>> parse_gpu("24GB"), parse_gpu("24 GiB"), parse_gpu("80")
+    (24000000000, 25769803776, 80000000000)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(gb|gib|g|)", text.strip().lower())
+    if not found or float(found[1]) <= 0:
+        raise InputError(f"GPU memory {text!r} cannot be read; write it as 24GB, 24GiB or 80")
+    return int(float(found[1]) * (2**30 if found[2] == "gib" else 10**9))
+
+
 def _check(batch, length, accumulation, min_layer, named, speed, labels, options) -> None:
     if wrong := sorted(set(options) - set(ADAPTER_SETTINGS)):
         raise unknown("setting of a memory prediction", wrong[0], ADAPTER_SETTINGS)
     least = {"batch": batch, "length": length, "accumulation": accumulation, "labels": labels}
     least |= {name: options[name] for name in ("rank", "width") if name in options}
-    problems = [f"{name} is {v!r}, give 1 or more" for name, v in least.items() if not isinstance(v, int) or v < 1]
+    problems = [f"{name} is {value!r}, give 1 or more" for name, value in least.items() if value < 1]
+    problems += [f"min_layer is {min_layer}, give 0 or more"] * (min_layer < 0)
     if not problems and batch % accumulation:
         problems = [f"batch {batch} is not a multiple of accumulation {accumulation}"]
-    listed = [(name, named[name], choices) for name, choices in CHOICES.items()]
-    listed += [("speed", name, ACCELERATIONS) for name in speed]
-    problems += [f"{name} is {v!r}, give {' or '.join(choices)}" for name, v, choices in listed if v not in choices]
-    problems += [f"min_layer is {min_layer}, give 0 or more"] * (min_layer < 0)
+    listed = [*((name, named[name], of) for name, of in CHOICES.items()), *(("speed", s, ACCELERATIONS) for s in speed)]
+    problems += [f"{name} is {value!r}, give {' or '.join(of)}" for name, value, of in listed if value not in of]
     if problems:
         raise InputError("; ".join(problems))

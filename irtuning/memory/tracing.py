@@ -66,11 +66,9 @@ class StorageTracker(TorchDispatchMode):
         if (key := id(storage)) in self._live:
             return
         number, size = next(self._numbers), rounded(storage.nbytes()) if counted else 0
-
         def freed(_: object) -> None:
             del self._live[key]
             self.events.append((number, -size))
-
         self._live[key] = number, weakref.ref(storage, freed)
         self.events.append((number, size))
 
@@ -153,24 +151,20 @@ def _mark_layers(layers: nn.ModuleList, tracker: StorageTracker) -> None:
     """Add hooks that mark where the forward and the backward pass of each layer begin."""
     def in_backward() -> bool:  # where checkpointing runs layers again
         return any(label[0] == "backward" for label, _ in tracker.marks)
-
     def mark_backward(tensor: object, key: object) -> None:
         tensor = tensor[0] if isinstance(tensor, tuple) else tensor
         if isinstance(tensor, torch.Tensor) and tensor.requires_grad:
             tensor.register_hook(lambda _: tracker.mark(("backward", key)))
-
     def begins(index: int, module, args, kwargs) -> None:
         if not in_backward():
             tracker.mark(("forward", index))
             if index == 0:
                 mark_backward(args or kwargs["hidden_states"], "embeddings")
-
     def ends(index: int, module, args, output) -> None:
         if not in_backward():
             mark_backward(output, index)
             if index == len(layers) - 1:
                 tracker.mark(("forward", "head"))
-
     for index, layer in enumerate(layers):
         layer.register_forward_pre_hook(partial(begins, index), with_kwargs=True)
         layer.register_forward_hook(partial(ends, index))

@@ -5,8 +5,7 @@ row is what `irtuning memory --model llama-3.1-8b --set quantize=4bit --gpu 24GB
 """
 
 from irtuning.companion.paths import REPOSITORY
-from irtuning.memory.fit import fit_report, parse_gpu
-from irtuning.memory.predict import predict_memory
+from irtuning.memory.predict import fit_report, parse_gpu, predict_memory
 from irtuning.training.record import write_text
 
 SHAPE = {"model": "llama-3.1-8b", "method": "ir", "length": 256}

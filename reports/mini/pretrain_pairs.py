@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from irtuning.corpora.base import EDIT_MARKS, Revision
-from irtuning.corpora.diff import word_diff
+from irtuning.corpora.html import word_diff
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<sep>", *EDIT_MARKS, "<del>", "<ins>", "<before>", "<after>")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z“\"])")

@@ -71,7 +71,7 @@ def test_committed_notebooks_are_executed_and_clean(name):
     assert all(o["metadata"]["image/png"]["alt"] for o in outputs if "image/png" in o.get("data", {}))
     assert {kind for c in book["cells"] for kind in c["metadata"]} <= {"tags"}, "times of papermill"
     shown = {kind for output in outputs for kind in output.get("data", {})}
-    assert ({"text/markdown"} if name == NOTEBOOKS[-1] else {"image/png", "text/html"}) <= shown
+    assert ({"text/markdown"} if name == "05_the_study" else {"image/png", "text/html"}) <= shown
     assert not [o for o in outputs if "...</td>" in "".join(o.get("data", {}).get("text/html", ""))], "a cell is cut off"
     assert book["metadata"]["kernelspec"]["name"] == "python3"
 
@@ -112,7 +112,7 @@ def test_a_notebook_runs_by_papermill_from_another_folder_and_writes_no_secret_o
     assert not [word for word in secrets.values() if word in (tmp_path / "out.ipynb").read_text()]
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS[1:4])
+@pytest.mark.parametrize("name", [*NOTEBOOKS[1:4], "06_your_own_revisions"])
 def test_a_notebook_runs_with_changed_settings(name, tmp_path_factory, monkeypatch):
     """The runs are shared between the notebooks. nbval executes the committed notebooks with their own parameters."""
     output = tmp_path_factory.getbasetemp() / "changed"

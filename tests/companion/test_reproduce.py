@@ -105,13 +105,13 @@ def test_notebooks_are_executed_at_the_same_time_and_the_first_failure_ends_the_
     os.environ.pop("OMP_NUM_THREADS", None)
     def execute(name, folder, parameters, update=False):
         assert os.environ["OMP_NUM_THREADS"] == "1"  # otherwise two kernels with two threads each would wait in loops
-        if name == NOTEBOOKS[4] and not ended[NOTEBOOKS[0]].wait(20):  # it starts first and ends last
+        if name == NOTEBOOKS[-1] and not ended[NOTEBOOKS[0]].wait(20):  # it starts first and ends last
             return 99.0
         ended[name].set()
         return float(name[:2])
 
     def fail(name, *options):
-        if name == NOTEBOOKS[4]:
+        if name == NOTEBOOKS[-1]:
             ended[name].wait(20)
         raise InputError(f"notebook {name} fails")
 
@@ -120,12 +120,12 @@ def test_notebooks_are_executed_at_the_same_time_and_the_first_failure_ends_the_
     monkeypatch.setattr(reproduction, "execute", execute)
     reproduction.reproduce("quick", output=tmp_path, workers=2)
     seconds = json.loads((tmp_path / "reports" / "quick" / "run_time.json").read_text())["seconds"]
-    assert list(seconds) == ["training", *NOTEBOOKS, "all"] and [seconds[name] for name in NOTEBOOKS] == [1, 2, 3, 4, 5]
-    ended[NOTEBOOKS[4]].clear()
+    assert list(seconds) == ["training", *NOTEBOOKS, "all"] and [seconds[name] for name in NOTEBOOKS] == [1, 2, 3, 4, 5, 6]
+    ended[NOTEBOOKS[-1]].clear()
     monkeypatch.setattr(reproduction, "execute", fail)
-    with pytest.raises(InputError, match=f"notebook {NOTEBOOKS[3]} fails"):
+    with pytest.raises(InputError, match=f"notebook {NOTEBOOKS[-2]} fails"):
         reproduction.reproduce("quick", output=tmp_path, workers=2)
-    ended[NOTEBOOKS[4]].set()
+    ended[NOTEBOOKS[-1]].set()
 
 
 def test_the_studys_report_is_its_notebook_without_code_and_a_summary_has_all_tables(tmp_path):
@@ -136,7 +136,7 @@ def test_the_studys_report_is_its_notebook_without_code_and_a_summary_has_all_ta
     cells = [V4.new_markdown_cell("# Title"), V4.new_code_cell("secret = 1", outputs=outputs)]
     cells += [V4.new_markdown_cell(text, metadata={"tags": [tag]}) for text, tag in (("aside", "detail"), ("more = 2", "try"))]
     folders.reports.mkdir(parents=True)
-    nbformat.write(V4.new_notebook(cells=cells), folders.reports / f"{NOTEBOOKS[-1]}.ipynb")
+    nbformat.write(V4.new_notebook(cells=cells), folders.reports / "05_the_study.ipynb")
     reproduction.write_report(folders)
     text, page = ((folders.reports / f"summary.{kind}").read_text() for kind in ("md", "html"))
     assert "![3 < 4](../../figures/study/05_x.png)" in text and "| 1 |" in text and f"base64,{dot}" in page

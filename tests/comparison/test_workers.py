@@ -5,7 +5,6 @@ import runpy
 import signal
 import threading
 import time
-from collections import defaultdict
 from dataclasses import replace
 from operator import truediv
 
@@ -66,20 +65,13 @@ def test_what_a_script_a_notebook_or_a_file_defines_travels_by_value(module, whe
     assert list(outcomes(names["size"], [(names["Mine"], names["Mine"]())], **where)) == [(0, 27)]
 
 
-def test_processes_live_on_while_they_are_sure_to_share_the_threads_and_take_the_least_busy_gpu(monkeypatch):
-    """A pool whose process has ended may miss the death of the next one, and would wait for ever."""
-    monkeypatch.setattr(workers, "IDLE_SECONDS", 10)
-    monkeypatch.setattr(workers, "_IDLE", defaultdict(list))
-    first, second = (set(dict(outcomes(process_number, [()] * 4, workers=2)).values()) for _ in range(2))
-    assert first == second and len(first) == 2
-    monkeypatch.setattr(workers, "IDLE_SECONDS", 0)
-    assert not first & set(dict(outcomes(process_number, [()] * 2, workers=2)).values())
-    monkeypatch.setattr(workers, "IDLE_SECONDS", 60)
+def test_processes_make_several_calls_share_the_threads_and_take_the_least_busy_gpu(monkeypatch):
+    assert len(set(dict(outcomes(process_number, [()] * 6, workers=2)).values())) == 2
     monkeypatch.setattr(workers, "gpus", lambda: ["3", "5"])  # this machine may have none
     monkeypatch.setattr(workers, "cores", lambda: 9)
-    made = dict(outcomes(environment, [(2.0,), (0.0,), (2.0,)], workers=3))  # the second ends first
-    assert [gpu for gpu, _ in made.values()].count("3") == 2 and {threads for _, threads in made.values()} == {"3"}
-    assert sorted(gpu for _, (gpu, _) in outcomes(environment, [()] * 2, workers=3)) == ["3", "5"]
+    made = dict(outcomes(environment, [(2.0,), (0.0,), (2.0,)], workers=3))
+    assert sorted(gpu for gpu, _ in made.values()) in (["3", "3", "5"], ["3", "5", "5"])
+    assert {threads for _, threads in made.values()} == {"3"}
 
 
 def test_a_process_leaves_ctrl_c_to_this_one():
@@ -127,7 +119,7 @@ def test_a_run_whose_worker_dies_is_named_and_the_others_are_kept(tmp_path, monk
             dies = (config.method, config.seed) == ("ir", 3)
             yield index, InputError("its worker died twice") if dies else function(config, *rest)
     monkeypatch.setattr(runs, "outcomes", one_dies)
-    with pytest.raises(InputError, match=r"^1 run failed, and 1 wait for .* ir-fold0-seed3-\w{8}: its worker died"):
+    with pytest.raises(InputError, match=r"^1 of 6 runs failed; .* ir-fold0-seed3-\w{8}: its worker died"):
         run_comparison(["ir", "rst", "full"], seeds=[1, 3, 3], folds=[0, 0], output=tmp_path, workers=2, **OPTIONS)
     names = sorted(path.parent.name[:-9] for path in tmp_path.rglob("record.json"))
     assert names == ["full-fold0-seed1", "full-fold0-seed3", "ir-fold0-seed1", "rst-fold0-seed1"]
@@ -145,7 +137,7 @@ def test_a_record_made_on_a_gpu_is_read_where_there_is_none(tmp_path):
 def test_a_cluster_that_cannot_be_used_is_named(cluster, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setattr("irtuning.training.record.__version__", "0.1")  # here; workers have their own
-        with pytest.raises(InputError, match=r"worker tcp://\S+ has irtuning [\d.]+, this process has 0\.1; install"):
+        with pytest.raises(InputError, match=r"worker tcp://\S+ has \{.*, this process has .*'irtuning': '0\.1'.*; install"):
             list(outcomes(truediv, [(1, 1)], scheduler=cluster.scheduler_address))
     assert workers.CONNECT_SECONDS <= 10
     monkeypatch.setattr(workers, "CONNECT_SECONDS", 1)
@@ -160,7 +152,7 @@ def test_a_cluster_that_cannot_be_used_is_named(cluster, monkeypatch, tmp_path):
         with pytest.raises(InputError, match="has had no worker for 1 s; start workers"):
             list(outcomes(truediv, [(1, 1)], scheduler=empty.scheduler_address))
     with LocalCluster(n_workers=1, threads_per_worker=2, **IN_THIS_PROCESS) as wide:
-        with pytest.raises(InputError, match="has 2 threads, .* share random numbers"):
+        with pytest.raises(InputError, match="several threads, .* share random numbers"):
             list(outcomes(truediv, [(1, 1)], scheduler=wide.scheduler_address))
         assert wide.scheduler.allowed_failures == 3, "other users' calls are repeated as before"
     with LocalCluster(n_workers=1, threads_per_worker=1, **IN_THIS_PROCESS) as leaving:

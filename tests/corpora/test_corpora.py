@@ -24,7 +24,7 @@ from irtuning.corpora.arxivedits import read_edits
 from irtuning.corpora.base import SPLITS, Corpus, Revision
 from irtuning.corpora.explore import corpora_table
 from irtuning.corpora.folds import assign_folds, cut
-from irtuning.corpora.load import corpus_names, has_fixed_splits, load_corpus
+from irtuning.corpora.load import has_fixed_splits, load_corpus
 from irtuning.corpora.reading import read_rows
 from irtuning.corpora.sources import CORPORA, CorpusSource, register_corpus
 from irtuning.corpora.tabular import ARGREVISION_LABELS
@@ -184,7 +184,7 @@ def test_argrevision_from_a_spreadsheet_since_it_is_not_public(tmp_path, monkeyp
     with pytest.raises(InputError, match="row 124: unknown label 'LCEs'; did you mean 'LCE'"):
         load_corpus("argrevision", tmp_path)
     write_book(path, Sheet1=[["old", "new"], ["a", "b"]])
-    with pytest.raises(InputError, match="no column 'old_sentences', .*found .'old', 'new'"):
+    with pytest.raises(InputError, match="unknown column 'old_sentences'.*Choose one of: old, new;"):
         load_corpus("argrevision", tmp_path)
     monkeypatch.delenv("IRTUNING_DATA", raising=False)
     with pytest.raises(InputError, match="not public.*save their spreadsheet as argrevision.xlsx.*IRTUNING_DATA"):
@@ -206,7 +206,7 @@ def test_own_folder_keeps_its_splits(tmp_path):
     for name, count in (("train", 8), ("dev", 4), ("test", 2)):
         write_jsonl(tmp_path / f"{name}.jsonl", own_rows(count))
     assert [len(load_corpus(tmp_path).split(split)) for split in SPLITS] == [8, 4, 2]
-    with pytest.raises(InputError, match="fixed splits, so fold 2 does not exist"):
+    with pytest.raises(InputError, match=r"has 1 fold\(s\), so fold 2 does not exist"):
         load_corpus(tmp_path, fold=2)
     write_jsonl(tmp_path / "validation.jsonl", own_rows(4))
     with pytest.raises(InputError, match="holds .'dev.jsonl', 'validation.jsonl'. for split 'validation'; give one"):
@@ -232,13 +232,13 @@ def test_null_and_nan_are_an_empty_side_but_no_group_and_rows_know_their_line(tm
 
 BAD_FILES = {
     "empty": ("a.csv", b"", "holds no rows"),
-    "missing column": ("a.csv", b"before,text,label\na,b,c\n", "no column 'after'; expected .*found .'before', "),
+    "missing column": ("a.csv", b"before,text,label\na,b,c\n", "unknown column 'after'. Choose one of: before, text, label;"),
     "blank label": ("a.csv", b"before,after,label\na,b,x\na,b, \n", "a.csv, line 3: 'label' is blank; fill it in"),
     "empty sides": ("a.csv", b"before,after,label\n , ,x\n", "a.csv, line 2: both sides are empty"),
     "long row": ("a.csv", b"before,after,label\na,b,x,y\n", "line 2 has 4 cells for 3 columns"),
     "same name twice": ("a.csv", b"before,after,before\na,b,c\n", "occur twice"),
     "other ending": ("a.docx", b"", "cannot read files that end in '.docx'; give one of .csv"),
-    "one example": ("a.csv", (GOOD + "p,q,c,w\n").encode(), "label 'c' has one example; drop that row or merge"),
+    "one example": ("a.csv", (GOOD + "p,q,c,w\n").encode(), "label 'c' has one example, or none in train; merge"),
     "one label": ("a.csv", GOOD.replace(",b,", ",a,").encode(), "it has 1 label"),
 }
 
@@ -251,10 +251,10 @@ def test_bad_files_say_what_is_wrong_and_where(tmp_path, name, content, message)
 
 
 @pytest.mark.parametrize(("name", "options", "message"), [
-    ("iteratr", {}, "unknown corpus 'iteratr'; did you mean 'iterater'"),
-    ("missing.csv", {}, "no file or folder 'missing.csv'"),
+    ("iteratr", {}, "unknown corpus or file 'iteratr'; did you mean 'iterater'"),
+    ("missing.csv", {}, "unknown corpus or file 'missing.csv'"), ("", {}, "unknown corpus or file"),
     ("iterater", {"labels": "coarse"}, "unknown label set of corpus 'iterater': 'coarse'. Choose one of: fine"),
-    ("argrewrite", {"fold": 5}, "fold must be 0 to 4, got 5"), ("synthetic", {"fold": 1}, "fixed splits"),
+    ("argrewrite", {"fold": 5}, r"has 5 fold\(s\), so fold 5"), ("synthetic", {"fold": 1}, r"has 1 fold\(s\), so fold 1"),
     ("iterater", {"split": "own"}, "unknown split of corpus 'iterater': 'own'. Choose one of: folds, published"),
     ("argrewrite", {"label": "why"}, "has its own columns"),
 ])  # fmt: skip
@@ -264,8 +264,8 @@ def test_impossible_requests(name, options, message):
 
 
 def test_every_name_is_known_and_a_corpus_shows_its_sizes_and_computes_its_checksum_once():
-    assert corpus_names() == ("iterater", "argrevision", "argrewrite", "arxivedits", "tetra", "synthetic")
-    assert [has_fixed_splits(name) for name in corpus_names()] == [False, True, False, True, False, True]
+    assert [*CORPORA] == ["iterater", "argrevision", "argrewrite", "arxivedits", "tetra", "synthetic"]
+    assert [has_fixed_splits(name) for name in CORPORA] == [False, True, False, True, False, True]
     assert [has_fixed_splits(name, kind) for name, kind in (("iterater", "published"), ("arxivedits", "folds"))] == [True, False]
     corpus = load_corpus("synthetic")
     assert repr(corpus) == "Corpus('synthetic', SYNTHETIC, 5 labels, train 1,600, validation 200, test 200, fold 0)"
@@ -287,7 +287,7 @@ def test_a_registered_corpus_works_wherever_a_name_does(tmp_path):
     facts = {"labels": ("a", "b"), "home": "here", "licence": "CC0", "splits": ("folds",)}
     register_corpus("mine", CorpusSource(load=load_mine, **facts))
     corpus = load_corpus("mine", fold=2)
-    assert (corpus.name, corpus.fold, corpus.licence) == ("mine", 2, "CC0") and "mine" in corpus_names()
+    assert (corpus.name, corpus.fold, corpus.licence) == ("mine", 2, "CC0") and "mine" in CORPORA
     assert corpora_table().loc["mine", ["labels", "licence", "home"]].tolist() == ["a, b", "CC0", "here"]
     assert Companion("quick", ["mine"], output=str(tmp_path)).load_corpora()[0].checksum == load_corpus("mine").checksum
     shown = CliRunner().invoke(app, ["corpus", "mine", "--fold", "3", "--json"])
@@ -305,12 +305,12 @@ def test_data_dir_itself_or_its_subfolder_or_the_environment(tmp_path, monkeypat
     assert sources.find("iterater") is None
     monkeypatch.setenv("IRTUNING_DATA", str(tmp_path))
     assert sources.locate("iterater") == folder
-    with pytest.raises(InputError, match="data folder .* does not hold 'arxivedits'.*edits/train.json.*Get it from"):
+    with pytest.raises(InputError, match="data folder .* lacks .*edits/train.json.*'arxivedits'. Get it from"):
         sources.locate("arxivedits", tmp_path)
     with pytest.raises(InputError, match="data folder .* is not a folder"):
         sources.locate("iterater", tmp_path / "nowhere")
     monkeypatch.setenv("IRTUNING_DATA", str(tmp_path / "nowhere"))
-    with pytest.raises(InputError, match="IRTUNING_DATA .* is not a folder"):
+    with pytest.raises(InputError, match="data folder .* is not a folder"):
         sources.locate("iterater")
 
 
@@ -336,14 +336,10 @@ def test_files_or_an_archive_are_downloaded_once_and_checked(tmp_path, monkeypat
         (served / (packed_as or "data/a.json")).unlink()
         assert sources.locate("arxivedits") == found
         (found / "data" / "a.json").write_text("[]")
-        with pytest.raises(InputError, match="fetched from http.*does not hold the published release.*IRTUNING_DATA"):
+        with pytest.raises(InputError, match="download failed .*does not hold the published release.*IRTUNING_DATA"):
             sources.locate("arxivedits")
         monkeypatch.setitem(CORPORA, "arxivedits", replace(source, url=f"{url}absent.zip"))
-        with pytest.raises(InputError, match="absent.zip .*404.*Get it from home .*--data.*IRTUNING_DATA"):
-            sources.locate("arxivedits")
-        (served / "abc.zip").touch()
-        monkeypatch.setitem(CORPORA, "arxivedits", replace(source, url=f"{url}abc.zip?", archive_sha256="0" * 64))
-        with pytest.raises(InputError, match="SHA256 hash of downloaded file .archive.zip. does not match"):
+        with pytest.raises(InputError, match="404.*absent.zip.*Get it from home .*--data.*IRTUNING_DATA"):
             sources.locate("arxivedits")
         web.shutdown()
 
@@ -372,6 +368,7 @@ def test_a_damaged_file_loads_or_is_refused_by_its_name(tmp_path, name):
         try:
             load_corpus(path)
         except InputError as error:
-            assert str(path) in str(error) and len(str(error)) < 5_000
+            assert path.stem in str(error) or "groups in" in str(error)
+            assert len(str(error)) < 5_000
             refused += 1
     assert 5 <= refused

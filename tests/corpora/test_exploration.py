@@ -13,11 +13,11 @@ from irtuning.analysis.figures.corpus import intentions
 from irtuning.corpora import explore
 from irtuning.corpora.argrewrite import FINE_LABELS
 from irtuning.corpora.base import Corpus, Revision
-from irtuning.corpora.diff import word_diff
 from irtuning.corpora.edits import SHAPE_NAMES, Edit, edit_of, shape_of
 from irtuning.corpora.floors import edit_aware_floor, macro_f1, operation_floor
-from irtuning.corpora.html import quiz_html
-from irtuning.corpora.load import corpus_names, load_corpus
+from irtuning.corpora.html import quiz_html, word_diff
+from irtuning.corpora.load import load_corpus
+from irtuning.corpora.sources import CORPORA
 from irtuning.corpora.tabular import ITERATER_LABELS
 from irtuning.errors import InputError
 
@@ -122,7 +122,7 @@ def test_tables_and_the_figures_that_show_them():
 
 def test_every_corpus_is_listed_with_its_licence_loaded_or_not():
     table = explore.corpora_table([load_corpus("synthetic")])
-    assert list(table.index) == list(corpus_names()) and all(table.home.astype(bool))
+    assert list(table.index) == list(CORPORA) and all(table.home.astype(bool))
     assert table.licence["argrewrite"] == "CC BY 4.0" and table.revisions["argrewrite"] == "not loaded"
     assert int(table.revisions["synthetic"]) > 1000
 

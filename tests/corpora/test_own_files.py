@@ -2,6 +2,7 @@
 
 import json
 import logging
+import random
 import re
 
 import pandas
@@ -16,24 +17,21 @@ from irtuning.errors import InputError
 HEADER = "before\tafter\tlabel\n"
 PAIRS = [("He go.", "He goes.", "style"), ("naïve café", "naïve “café”", "clarity")] * 8
 READ = {  # name: (file, content, cells of the rows, what the log says)
-    "unbalanced quotes": ("a.tsv", HEADER + '"I went.\tI walked.\tstyle\nI slept."\tI slept well.\tclarity\n',
-                          [['"I went.', "I walked.", "style"], ['I slept."', "I slept well.", "clarity"]], "quotation"),
-    "quotes inside": ("a.tsv", HEADER + '"Hi," he said.\tHi.\tstyle\n', [['"Hi," he said.', "Hi.", "style"]], "quotation"),
     "quoted line break": ("a.tsv", HEADER + '"a\tb\nc"\t""\tstyle\n', [["a\tb\nc", "", "style"]], ""),
     "prose with commas": ("a.csv", 'before,after,label\n"One, two,\nthree",x,style\n', [["One, two,\nthree", "x", "style"]], ""),
     "semicolons": ("a.csv", "before;after;label\na, b;c;style\n", [["a, b", "c", "style"]], "';' between"),
     "tabs in a .csv": ("a.csv", HEADER + "a\tb\tstyle\n", [["a", "b", "style"]], r"'\\t' between"),
     "UTF-16": ("a.csv", (HEADER + "é\t“b”\tstyle\n").encode("utf-16"), [["é", "“b”", "style"]], "read as utf_16"),
     "Latin-1": ("a.csv", "before,after,label\nnaïve,Je l'ai été à Noël,style\n".encode("latin-1"),
-                [["naïve", "Je l'ai été à Noël", "style"]], "read as cp1252, such as 'naïve'"),
+                [["naïve", "Je l'ai été à Noël", "style"]], "read as cp1252"),
     "Japanese": ("a.csv", ("before,after,label\n" + "彼は家に帰った。,彼は急いで帰った。,x\n" * 2).encode("cp932"),
                  [["彼は家に帰った。", "彼は急いで帰った。", "x"]] * 2, "read as cp932"),
     "English quotes": ("a.csv", "before,after,label\nFrançois said,Müller’s café,x\n".encode("cp1252"),
                        [["François said", "Müller’s café", "x"]], "read as cp1252"),
     "few letters": ("a.tsv", (HEADER + "Old n°1\tNá naïve 1, x\tstyle\n" * 60).encode("cp1252"),
-                    [["Old n°1", "Ná naïve 1, x", "style"]] * 60, "read as cp1252, such as 'n°1'"),
+                    [["Old n°1", "Ná naïve 1, x", "style"]] * 60, "read as cp1252"),
     "Cyrillic": ("a.csv", ("before;after;label\n" + "Он пошёл домой.;Он идёт;x\n" * 9).encode("cp1251"),
-                 [["Он пошёл домой.", "Он идёт", "x"]] * 9, "read as cp1251, such as 'Он'"),
+                 [["Он пошёл домой.", "Он идёт", "x"]] * 9, "read as cp1251"),
     "an array of objects": ("a.json", '[\n {"before": "a",\n "after": "b", "label": "x"}]', [["a", "b", "x"]], ""),
 }  # fmt: skip
 
@@ -47,16 +45,17 @@ def test_what_a_file_holds_is_read_in_full(tmp_path, caplog, name, content, cell
 
 
 REFUSED = {
-    "joined rows": ("a.csv", b'before,after,label\n"I went.,I walked.,x\nI slept.",b,y\n', "line 2 .*: its quotation mark"),
-    "quote that is not closed": ("a.csv", b'before,after,label\na,b,x\n"a,b,x\nc,d,y\n', "line 3 is malformed"),
-    "row that ends early": ("a.csv", b"label,before,after\nx,a,b\ny,a\n", "line 3: no column 'after'"),
-    "one fault in UTF-8": ("a.csv", "before,after\né\n“a\xff”".encode().replace(b"\xc3\xbf", b"\xff"), "line 3 is not UTF-8"),
-    "UTF-16 without a mark": ("a.csv", "before,after".encode("utf-16-le"), "zero bytes.*save it as UTF-8"),
-    "objects on several lines": ("a.jsonl", b'{\n"before": "a"}\n', "line 1 is not JSON.*; write each object on a line"),
+    "joined rows": ("a.csv", b'before,after,label\n"I went.,I walked.,x\nI slept.",b,y\n', "line 2: its quotation mark"),
+    "quote that is not closed": ("a.csv", b'before,after,label\na,b,x\n"a,b,x\nc,d,y\n', "line 3: .*double a quotation mark"),
+    "unbalanced quotes": ("a.tsv", (HEADER + '"I went.\tI walked.\tx\nI slept."\tI slept well.\ty\n').encode(), "line 2: its quotation mark"),
+    "quotes inside": ("a.tsv", (HEADER + '"Hi," he said.\tHi.\tstyle\n').encode(), "line 2: .*double a quotation mark"),
+    "row that ends early": ("a.csv", b"label,before,after\nx,a,b\ny,a\n", "line 3: unknown column 'after'"),
+    "no encoding fits": ("a.csv", random.Random(0).randbytes(500), "is not UTF-8, and no other encoding fits"),
+    "objects on several lines": ("a.jsonl", b'{\n"before": "a"}\n', "row 1 is no JSON object .*; write each object on a line"),
     "columns as objects": ("a.json", b'{"before": {"0": "a"}, "after": {"0": "b"}, "label": {"0": "x"}}', "must be text, got dict"),
-    "array of something else": ("a.json", b'[{"before": "a"}, 3]', "item 2 must hold one JSON object, got int 3"),
-    "damaged array": ("a.json", b'[{"before": "a"}, ', "is not JSON: .*line 1"),
-    "not Parquet": ("a.parquet", b"PAR1", "cannot be read as Parquet"),
+    "array of something else": ("a.json", b'[{"before": "a"}, 3]', "row 2 is no JSON object .*'int' object is not a mapping"),
+    "damaged array": ("a.json", b'[{"before": "a"}, ', "row 1 is no JSON object .*Expecting value: line 1"),
+    "not Parquet": ("a.parquet", b"PAR1", "a.parquet cannot be read .*; save it again"),
 }  # fmt: skip
 
 
@@ -75,7 +74,7 @@ def test_parquet_and_the_first_sheet_are_read(tmp_path, caplog):
     with pandas.ExcelWriter(tmp_path / "a.xlsx") as book:
         table.to_excel(book, sheet_name="data", index=False)
         pandas.DataFrame([["x", "x"]]).to_excel(book, sheet_name="notes", index=False, header=False)
-    assert len(read_rows(tmp_path / "a.xlsx")) == 16 and "first sheet 'data' is read, not ['notes']" in caplog.text
+    assert len(read_rows(tmp_path / "a.xlsx")) == 16
 
 
 def write(path, rows):
@@ -91,11 +90,8 @@ def test_names_of_columns_may_differ_in_case_and_spaces_and_those_of_files_are_t
     rows = [{"Old_Text ": r["before"], "NEW-text": r["after"], "Label": r["label"], "extra": 1} for r in own_rows()]
     corpus = load_corpus(write(tmp_path / "own.jsonl", rows), before="old text", after="New Text")
     assert corpus.labels == ("a", "b") and corpus.train[0].extra == {"extra": 1} and corpus.train[0].before
-    write(tmp_path / "own.jsonl", [{"BEFORE": "x", "Before": "y", "after": "b", "label": "a"}])
-    with pytest.raises(InputError, match="no column 'before'.*'BEFORE', 'Before'.*give its name with --before"):
-        load_corpus(tmp_path / "own.jsonl")
     write(tmp_path / "own.jsonl", [{"old_text": "x", "new_text": "b", "lable": "a"}])
-    with pytest.raises(InputError, match=r"'old_txt' \(did you mean 'old_text'\?\), 'label' \(did you mean 'lable'\?\);"):
+    with pytest.raises(InputError, match="'old_txt'; did you mean 'old_text'.*give its name with --before"):
         load_corpus(tmp_path / "own.jsonl", before="old_txt", after="new_text")
     (tmp_path / "own.jsonl").unlink()
     for split, name in [("train", "Train.jsonl"), ("test", "test.JSON")]:
@@ -106,20 +102,15 @@ def test_names_of_columns_may_differ_in_case_and_spaces_and_those_of_files_are_t
         (tmp_path / name).unlink()
 
 
-def test_all_faulty_rows_are_named_at_once_and_shortened(tmp_path):
+def test_a_faulty_row_is_named(tmp_path):
     rows = own_rows()
-    for i in (2, 3, *range(20, 35)):
-        rows[i]["label"] = ""
-    rows[5] |= {"before": "", "after": " "}
+    rows[2]["label"], rows[5] = "", rows[5] | {"before": "", "after": " "}
     del rows[7]["after"]
-    path = write(tmp_path / "own.jsonl", rows)
-    with pytest.raises(InputError, match="own.jsonl, line 8: no column 'after'"):
-        load_corpus(path)
-    rows[7]["after"] = "x"
-    with pytest.raises(InputError) as caught:
-        load_corpus(write(path, rows))
-    text = str(caught.value)
-    assert "line 3, 4, 21, 22, 23, 24, 25, 26 and 9 more: 'label' is blank" in text and "line 6: both sides" in text
+    path = tmp_path / "own.jsonl"
+    for message in ("line 8: unknown column 'after'", "line 3: 'label' is blank", "line 6: both sides are empty"):
+        with pytest.raises(InputError, match=f"own.jsonl, {message}"):
+            load_corpus(write(path, rows))
+        rows[7]["after"], rows[2]["label"] = "x", "a" if "blank" in message else rows[2]["label"]
 
 
 def test_equal_pairs_stay_together_and_leaks_are_told(tmp_path, caplog):
@@ -140,9 +131,3 @@ def test_groups_and_pairs_that_given_splits_share_are_told(tmp_path, caplog):
     [write(tmp_path / f"{split}.jsonl", own_rows(count)) for split, count in (("train", 40), ("dev", 20), ("test", 10))]
     load_corpus(tmp_path, group="who")
     assert "10 groups in several splits" in caplog.text and "20 pairs in several splits" in caplog.text
-
-
-def test_a_short_file_in_another_encoding_is_read_with_a_warning_that_shows_a_word_and_the_cure(tmp_path, caplog):
-    (tmp_path / "a.csv").write_bytes("before;after;label\nPoszedł.;Książka leży.;x\n".encode("cp1250"))
-    assert len(read_rows(tmp_path / "a.csv")) == 1
-    assert re.search("a.csv is not UTF-8 and was read as cp125., such as 'Poszed.'; if letters are wrong.*iconv", caplog.text)

@@ -12,8 +12,7 @@ from irtuning.analysis.figures.memory import memory_parts
 from irtuning.cli import app
 from irtuning.memory import estimate
 from irtuning.memory.estimate import LIBRARY_BYTES, layers_that_learn, trace_layers
-from irtuning.memory.fit import usable_bytes
-from irtuning.memory.predict import PARTS, predict_memory
+from irtuning.memory.predict import PARTS, predict_memory, usable_bytes
 from irtuning.memory.tracing import highest
 from irtuning.method import registry
 from irtuning.method.registry import METHODS

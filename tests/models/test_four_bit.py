@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from irtuning import RevisionClassifier, find_layers, load_corpus, train
-from irtuning.memory.four_bit import freeze_in_four_bits
+from irtuning.memory.estimate import freeze_in_four_bits
 from irtuning.memory.tracing import highest, trace_step
 from irtuning.method.layers import adapter_parameters, candidate_layers
 from irtuning.models.adapters import adapted_classifier

@@ -192,7 +192,7 @@ def test_objects_show_themselves_and_what_a_config_says_and_what_is_used_are_one
     ({"method": "ir:min_layer=11"}, "a split needs 2 or more"), ({"method": int}, "is not a method"),
     ({"method": "absent.py:Mine"}, "no file 'absent.py'"), ({"target_modules": ("absent",)}, "cannot be put on"),
     ({"max_length": 4096}, "tiny-random has a context of 512"), ({"clip": float("inf")}, "clip is inf"),
-    ({"quantize": "4bit", "method": "full-ft"}, "tunes all weights"), ({"fold": 7}, "fold must be 0 to 4"),
+    ({"quantize": "4bit", "method": "full-ft"}, "tunes all weights"), ({"fold": 7}, "so fold 7 does not exist"),
     ({"method": "full", "share": 0.5}, "takes no share"), ({"method": "ist:every=0"}, "give 1 or more"),
 ])  # fmt: skip
 def test_bad_input_ends_before_anything_is_written(own_corpus, tmp_path, settings, message):
