@@ -82,7 +82,7 @@ def _processes(count: int) -> Iterator[tuple]:
 
 @contextmanager
 def _cluster(address: str) -> Iterator[tuple]:
-    """Yield functions for a Dask cluster to `outcomes`. Each worker is checked before it gets its first call."""
+    """Yield functions for a Dask cluster to `outcomes`. The workers that are there at the start are checked."""
     try:
         from distributed import Client
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
@@ -97,9 +97,9 @@ def _cluster(address: str) -> Iterator[tuple]:
         return len(threads) - running
     try:
         free(0)
-        for worker, there in client.run(_releases).items():
-            if there != _releases():
-                raise InputError(f"worker {worker} has {there}, this process has {_releases()}; install the same there")
+        for worker, has in client.run(versions, on_error="return").items():  # or the error, if it lacks irtuning
+            if isinstance(has, Exception) or _releases(has) != _releases(versions()):
+                raise InputError(f"worker {worker} has {has!r}, this process has {versions()}; install the same there")
         yield free, client.get_executor(pure=False, retries=0).submit, ()  # Dask itself repeats calls of dead workers
     except TimeoutError:
         raise InputError(f"{address!r} has had no worker for {WORKER_SECONDS} s; start workers") from None
@@ -109,6 +109,6 @@ def _cluster(address: str) -> Iterator[tuple]:
         client.close()
 
 
-def _releases() -> dict[str, str]:
-    """Return the versions that must be equal on workers. Builds of one version for GPU and CPU count as equal."""
-    return {name: str(version).partition("+")[0] for name, version in versions().items()}
+def _releases(found: dict[str, str]) -> dict[str, str]:
+    """Return versions without the names of builds, since builds of one version for GPU and CPU count as equal."""
+    return {name: str(version).partition("+")[0] for name, version in found.items()}

@@ -119,6 +119,8 @@ def locate(name: str, data_dir: str | Path | None = None) -> Path | None:
     folder, source = find(name, data_dir), CORPORA[name]
     if folder is not None or not source.patterns:
         return folder
+    if not source.url:
+        raise InputError(f"corpus {name!r} was not found. {source.cure()}")
     try:
         return _download(name, source)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
