@@ -134,21 +134,14 @@ def test_a_record_made_on_a_gpu_is_read_where_there_is_none(tmp_path):
     assert len(records) == 1 and read["run"]["config"]["precision"] == "bf16" and read["scores"] == records[0]["scores"]
 
 
-def absent():
-    """Raise, but not in the thread of the test, as on a worker without this package."""
-    if threading.current_thread() is not threading.main_thread():
-        raise ModuleNotFoundError("No module named 'irtuning'")
-    return {}
-
-
 def test_a_cluster_that_cannot_be_used_is_named(cluster, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setattr("irtuning.training.record.__version__", "0.1")  # here; workers have their own
         with pytest.raises(InputError, match=r"worker tcp://\S+ has \{.*, this process has .*'irtuning': '0\.1'.*; install"):
             list(outcomes(truediv, [(1, 1)], scheduler=cluster.scheduler_address))
     with monkeypatch.context() as patch:
-        patch.setattr(workers, "versions", absent)
-        with pytest.raises(InputError, match=r"worker tcp://\S+ has ModuleNotFoundError.*; install the same there"):
+        patch.setattr(workers, "versions", lambda here=os.getpid(): {} if os.getpid() == here else 1 / 0)
+        with pytest.raises(InputError, match=r"worker tcp://\S+ has ZeroDivisionError.*; install the same there"):
             list(outcomes(truediv, [(1, 1)], scheduler=cluster.scheduler_address))
     assert workers.CONNECT_SECONDS <= 10
     monkeypatch.setattr(workers, "CONNECT_SECONDS", 1)
