@@ -17,7 +17,7 @@ from scipy.stats import entropy
 
 from irtuning.corpora.base import Corpus, Revision
 from irtuning.corpora.html import revision_html, shares_html
-from irtuning.corpora.reading import Row, read_rows, rows_of_lines, with_columns
+from irtuning.corpora.reading import Row, read_rows, with_columns
 from irtuning.errors import InputError
 from irtuning.training.classifier import RevisionClassifier
 from irtuning.training.record import write_bytes
@@ -59,8 +59,7 @@ def annotate(
         f"order {order!r} needs suggestions; give a run": order != "random" and not suggestions,
         f"{labels} are not 2 to {len(KEYS)} different labels": not 2 <= len({*labels}) == len(labels) <= len(KEYS),
         "an id occurs twice; give each revision an id of its own": len({r.id for r in given}) < len(given),
-        f"output {str(output)!r} holds JSON Lines; end its name in .jsonl": path.suffix != ".jsonl",
-    }
+        f"output {str(output)!r} holds JSON Lines; end its name in .jsonl": path.suffix != ".jsonl"}  # fmt: skip
     if problems := [problem for problem, there in wrong.items() if there]:
         raise InputError("; ".join(problems))
     predictions = suggestions.predict(revisions.values()) if suggestions else []
@@ -76,8 +75,7 @@ def _revisions(given) -> Sequence[Revision]:
     else:
         return getattr(given, "train", given)
     rows = with_columns(rows, ["before", "after"])
-    cells = [[row.text(name) for name in ("id", "before", "after", "group")] for row in rows]
-    return [Revision(of[0] or str(row.line), of[1], of[2], "", of[3]) for row, of in zip(rows, cells, strict=True)]
+    return [Revision(r.text("id") or str(r.line), r.text("before"), r.text("after"), "", r.text("group")) for r in rows]
 
 
 class Panel(VBox):
@@ -85,11 +83,9 @@ class Panel(VBox):
     def __init__(self, revisions, labels, shares, path, annotator, show, order, seed):
         self.revisions, self.shares, self.path, self.annotator, self.show = revisions, shares, path, annotator, show
         self.saved = path.read_bytes() if path.exists() else b""
-        try:
-            rows = rows_of_lines(self.saved.decode("utf-8-sig"), str(path))
-        except UnicodeDecodeError as error:  # it is written back as a whole, so that no encoding is guessed
-            raise InputError(f"{path} is not UTF-8 ({error.reason}); save it as UTF-8") from error
-        self.rows = [row.cells for row in with_columns(rows, ANSWER)]
+        if self.saved.decode(errors="ignore").encode() != self.saved:  # no guess is to be written back
+            raise InputError(f"{path} is not UTF-8; save it as UTF-8")
+        self.rows = [row.cells for row in with_columns(read_rows(path), ANSWER)] if self.saved else []
         if others := {row["annotator"] for row in self.rows} - {annotator}:
             raise InputError(f"{path} has answers of {min(others)!r}; give another output to {annotator!r}")
         for row in self.rows:
@@ -132,8 +128,7 @@ class Panel(VBox):
         if not (r := self.current):
             return
         earlier, first = (self.rows[:-1], self.rows[-1]["first"]) if self.waiting else (self.rows, label)
-        row = dict(zip(("id", "before", "after", "label"), (r.id, *r.texts(), label), strict=True))
-        row |= {"group": r.group} if r.group else {}
+        row = dict(zip(("id", "before", "after", "label", "group"), (r.id, *r.texts(), label, r.group), strict=True))
         row |= {"annotator": self.annotator, "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 "first": first, "seen": r.id in self.seen, "show": self.show, "suggestion": self.shares.get(r.id),
                 "drawn": self.drawn[r.id], "random_rank": self.ranks[r.id], "note": self.note.value}  # fmt: skip

@@ -18,7 +18,6 @@ ENCODINGS = (  # what Excel saves anywhere; of those that fit alike, the first i
     "cp1252", "cp1250", "cp1254", "cp1257", "cp1251", "cp1253", "cp1255", "cp1256", "cp874", "cp932", "cp949",
     "gb18030", "big5", "utf_16", "utf_32")  # fmt: skip
 SEPARATORS = ",;\t|"
-JSON_FORM = "write each object on a line of its own, or all of them in one array"
 
 
 class Row(NamedTuple):
@@ -113,7 +112,7 @@ def rows_of_lines(text: str, where: str) -> list[Row]:
             if line.strip():
                 rows.append(Row(f"{where}, {'item' if array else 'line'} {number}", number, {**json.loads(line)}))
     except (ValueError, TypeError, RecursionError) as error:  # such as "'int' object is not a mapping"
-        raise InputError(f"{where}, row {number} is no JSON object ({error}); {JSON_FORM}") from error
+        raise InputError(f"{where}, row {number} is no JSON object ({error}); write each object on a line") from error
     return rows
 
 
