@@ -14,8 +14,7 @@ _HOMES = {
     "largest_batch": "memory.predict", "load_corpus": "corpora.load", "lowest_layer_that_fits": "memory.predict",
     "make_strategy": "method.registry", "memory_table": "memory.predict", "predict_memory": "memory.predict",
     "probe_layers": "training.probe", "read_documents": "corpora.documents", "skip_backward": "models.backward",
-    "split_scores": "method.selector", "train": "training.run", "IdleStates": "training.idle",
-}  # fmt: skip
+    "split_scores": "method.selector", "train": "training.run", "IdleStates": "training.idle"}  # fmt: skip
 __all__ = sorted(_HOMES)
 __version__ = "0.1.0"
 

@@ -32,8 +32,8 @@ def corpus(
     irtuning corpus mine.csv --before old --after new --label why --group writer
     """
     import pandas
-    columns = {"before": before, "after": after, "label": label, "group": group}
-    shown = load_corpus(name, data, fold, labels=labels, split=split, **columns)
+    options = {"labels": labels, "split": split, "before": before, "after": after, "label": label, "group": group}
+    shown = load_corpus(name, data, fold, **options)
     table = pandas.DataFrame(shown.counts()).rename_axis("examples", axis="columns")
     keys = ("name", "synthetic", "fold", "licence", "citation", "checksum", "shared_groups", "dropped", "labels")
     result = {key: getattr(shown, key) for key in keys} | {"splits": table.sum().to_dict(), "leaks": leaks(shown)}

@@ -151,8 +151,7 @@ class Companion:
         if isinstance(origin, Mapping):
             line, hashes = f"{profile} · no corpus · {note}", dict(origin)
         elif isinstance(origin, Corpus):
-            kind = f"{origin.name} (real{sharing(origin.shared_groups)})"
-            kind = "SYNTHETIC corpus" if origin.synthetic else kind
+            kind = "SYNTHETIC corpus" if origin.synthetic else f"{origin.name} (real{sharing(origin.shared_groups)})"
             note, hashes = note or "no model, no seed, no steps", {"corpus": origin.checksum}
             line = f"{profile} · {kind} · fold {origin.fold} · {note}"
         else:

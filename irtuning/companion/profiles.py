@@ -27,8 +27,7 @@ VARIANTS = ["ir", *(f"ir-upper{change}" for change in ("", ":floor=0.33", ":floo
 QUICK = {
     "corpora": ["synthetic"], "models": ["mini"], "methods": BASELINES, "experiments": ["methods"], "folds": [0],
     # always on the CPU, so that results do not depend on a GPU; one evaluation costs as much as about fifteen steps
-    "seeds": 2, "max_steps": 120, "settings": {"batch_size": 6, "eval_every": 40, "device": "cpu"},
-}  # fmt: skip
+    "seeds": 2, "max_steps": 120, "settings": {"batch_size": 6, "eval_every": 40, "device": "cpu"}}  # fmt: skip
 LARGE = QUICK | {"seeds": 3, "max_steps": None, "settings": {}}
 PROFILES: dict[str, dict] = {
     "quick": QUICK,
@@ -42,9 +41,7 @@ PROFILES: dict[str, dict] = {
     "paper": LARGE | {
         "models": ["llama-3.1-8b", "mistral-7b", "deepseek-r1-llama-8b", "llama-2-13b", "qwen3-8b", "phi-2"],
         "corpora": ["iterater", "argrevision"], "experiments": ["methods", "own-budget", "adapters"],
-        "methods": ["full", "ir", "ist", "rst", "lisa", "full-ft"],
-    },
-}  # fmt: skip
+        "methods": ["full", "ir", "ist", "rst", "lisa", "full-ft"]}}  # fmt: skip
 GPU_GIB = {"small": 16, "paper": 80}  # memory of the GPU that these profiles were made for
 RUN_BY_US = {"quick": "yes", "study": "yes, on two NVIDIA H200s", "small": "no", "paper": "no"}
 

@@ -43,8 +43,7 @@ The quick profile shows that everything works. It gives no verdicts."""
 def reproduce(
     profile: str = "quick", *, data: str | Path | None = None, output: str | Path | None = None, fresh: bool = False,
     workers: int | None = None, scheduler: str | None = None, changes: dict | None = None,
-    update_notebooks: bool = False,
-) -> dict[str, Path]:  # fmt: skip
+    update_notebooks: bool = False) -> dict[str, Path]:  # fmt: skip
     """Make the missing runs of a profile, execute the notebooks, and return the folders. InputError if it cannot work.
 
     Args:

@@ -36,9 +36,8 @@ def compare(methods: Sequence[Method], **options: object) -> pandas.DataFrame:
 def run_comparison(
     methods: Sequence[Method], *, seeds: int | Sequence[int] = 2, folds: Sequence[int] = (0,), budget: str = "equal",
     rates: Mapping[str, float] | None = None, workers: int | None = None, scheduler: str | None = None,
-    output: str | Path | None = None, data_dir: str | Path | None = None,
-    corpora: Mapping[int, Corpus] | None = None, progress: bool = True, **settings: object,
-) -> tuple[list[dict], list[dict]]:  # fmt: skip
+    output: str | Path | None = None, data_dir: str | Path | None = None, corpora: Mapping[int, Corpus] | None = None,
+    progress: bool = True, **settings: object) -> tuple[list[dict], list[dict]]:  # fmt: skip
     """Run every method on every fold with every seed, and return the records and the two floors of every fold.
 
     Args:
@@ -66,7 +65,7 @@ def run_comparison(
     floors = [floor for fold in dict.fromkeys(folds) for floor in corpus_floors(corpora[fold], scored)]
     # a second thread hardly speeds up a small model on the CPU, so each core makes its own run
     many = available_device(runs[0].device) == "cpu" and runs[0].model in (MINI, *RANDOM)
-    workers = 1 if world_size() > 1 else workers or (cores() if many else 1)
+    workers = 1 if world_size() > 1 else max(1, workers or (cores() if many else 1))
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()  # which shows stderr like a warning
     options = {"disable": not (progress and is_first()), "file": sys.stdout if shell else sys.stderr}
     with tqdm(total=len(runs), delay=1, desc=f"{runs[0].corpus} on {runs[0].model}, runs", **options) as bar:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -82,7 +83,7 @@ def _processes(count: int) -> Iterator[tuple]:
 
 @contextmanager
 def _cluster(address: str) -> Iterator[tuple]:
-    """Yield functions for a Dask cluster to `outcomes`. Each worker is checked before it gets its first call."""
+    """Yield functions for a Dask cluster to `outcomes`. The workers that are there at the start are checked."""
     try:
         from distributed import Client
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
@@ -97,9 +98,10 @@ def _cluster(address: str) -> Iterator[tuple]:
         return len(threads) - running
     try:
         free(0)
-        for worker, there in client.run(_releases).items():
-            if there != _releases():
-                raise InputError(f"worker {worker} has {there}, this process has {_releases()}; install the same there")
+        here = versions()
+        for worker, has in client.run(versions, on_error="return").items():  # or the error, if it lacks irtuning
+            if len({re.sub(r"\+[\w.]+", "", str(of)) for of in (has, here)}) > 1:  # builds for GPU and CPU are equal
+                raise InputError(f"worker {worker} has {has!r}, this process has {here}; install the same there")
         yield free, client.get_executor(pure=False, retries=0).submit, ()  # Dask itself repeats calls of dead workers
     except TimeoutError:
         raise InputError(f"{address!r} has had no worker for {WORKER_SECONDS} s; start workers") from None
@@ -107,8 +109,3 @@ def _cluster(address: str) -> Iterator[tuple]:
         raise InputError(f"the scheduler {address!r} is gone; start one and repeat; recorded runs are kept") from None
     finally:
         client.close()
-
-
-def _releases() -> dict[str, str]:
-    """Return the versions that must be equal on workers. Builds of one version for GPU and CPU count as equal."""
-    return {name: str(version).partition("+")[0] for name, version in versions().items()}

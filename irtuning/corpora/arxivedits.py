@@ -32,9 +32,8 @@ def load_arxivedits(folder: Path, fold: int = 0, labels: str | None = None, spli
 def read_edits(path: Path) -> Iterator[Revision]:
     """Yield the gold edits of one published file. Before and after are full sentences. Spans mark the changed words."""
     for key, pair in json.loads(path.read_text(encoding="utf-8")).items():
-        before, after, paper = (pair[name].strip() for name in ("sentence-1", "sentence-2", "arxiv-id"))
+        *texts, paper = (pair[name].strip() for name in ("sentence-1", "sentence-2", "arxiv-id"))
         for number, edit in pair[GOLD].items():
-            spans = (edit[f"sentence-{n}-token-indices"] for n in (1, 2))
-            before_span, after_span = (span and tuple(span) for span in spans)  # None where a side does not exist
-            identity, label = f"arxivedits_{path.stem}_{key}_{number}", edit["intention"]
-            yield Revision(identity, before, after, label, paper, before_span, after_span, {"labels": label})
+            spans = (edit[f"sentence-{n}-token-indices"] for n in (1, 2))  # None where a side does not exist
+            spans, label = [span and tuple(span) for span in spans], edit["intention"]
+            yield Revision(f"arxivedits_{path.stem}_{key}_{number}", *texts, label, paper, *spans, {"labels": label})

@@ -46,8 +46,8 @@ def _with_annotators(parts: list[list[Revision]], path: Path) -> list[list[Revis
         with zipfile.ZipFile(path) as archive:
             texts = [archive.read(f"human_doc_level/{name}.json").decode() for name in ("train", "dev", "test")]
         edits = [[edit for line in text.splitlines() for edit in json.loads(line)["edit_actions"]] for text in texts]
-        joined = [zip(rows, of, strict=True) for rows, of in zip(parts, edits, strict=True)]
-        return [[_with_labels(row, edit) for row, edit in pairs] for pairs in joined]
+        joined = zip(parts, edits, strict=True)
+        return [[_with_labels(*pair) for pair in zip(rows, of, strict=True)] for rows, of in joined]
     except (OSError, LookupError, ValueError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} does not fit ({error}); get it again, or move it away to do without") from error
 

@@ -17,8 +17,7 @@ logger = logging.getLogger(__name__)
 def load_corpus(
     name_or_path: str | Path, data_dir: str | Path | None = None, fold: int = 0, *, labels: str | None = None,
     before: str = "before", after: str = "after", label: str = "label", group: str | None = None,
-    split: str | None = None,
-) -> Corpus:  # fmt: skip
+    split: str | None = None) -> Corpus:  # fmt: skip
     """Return a corpus by its name (see `CORPORA`), or from your own table or folder with a table per split.
 
     Args:

@@ -18,7 +18,6 @@ ENCODINGS = (  # what Excel saves anywhere; of those that fit alike, the first i
     "cp1252", "cp1250", "cp1254", "cp1257", "cp1251", "cp1253", "cp1255", "cp1256", "cp874", "cp932", "cp949",
     "gb18030", "big5", "utf_16", "utf_32")  # fmt: skip
 SEPARATORS = ",;\t|"
-JSON_FORM = "write each object on a line of its own, or all of them in one array"
 
 
 class Row(NamedTuple):
@@ -72,7 +71,9 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError:
         from charset_normalizer import from_bytes
-    found = from_bytes(content, cp_isolation=ENCODINGS)
+    text = content.decode(errors="replace")
+    damaged = 2 * text.count("\ufffd") < len(re.findall(r"[^\x00-\x7f]", text))  # UTF-8, but for a few bytes
+    found = [] if damaged else from_bytes(content, cp_isolation=ENCODINGS)
     fits = [(m.chaos, -m.coherence, ENCODINGS.index(name)) for m in found for name in m.could_be_from_charset]
     if not fits:
         raise InputError(f"{path} is not UTF-8, and no other encoding fits it; save it as UTF-8")
@@ -88,7 +89,8 @@ def with_columns(rows: Iterable[Row], columns: Sequence[str]) -> list[Row]:
     """
     made = []
     for row in rows:
-        names = {_bare(name): name for name in row.cells}
+        bare = [_bare(name) for name in row.cells]
+        names = {key: name for key, name in zip(bare, row.cells, strict=True) if bare.count(key) == 1}
         renamed = {names[_bare(c)]: c for c in columns if c not in row.cells and _bare(c) in names}
         cells = {renamed.get(name, name): value for name, value in row.cells.items()}
         if missing := [column for column in columns if column not in cells]:
@@ -110,7 +112,7 @@ def rows_of_lines(text: str, where: str) -> list[Row]:
             if line.strip():
                 rows.append(Row(f"{where}, {'item' if array else 'line'} {number}", number, {**json.loads(line)}))
     except (ValueError, TypeError, RecursionError) as error:  # such as "'int' object is not a mapping"
-        raise InputError(f"{where}, row {number} is no JSON object ({error}); {JSON_FORM}") from error
+        raise InputError(f"{where}, row {number} is no JSON object ({error}); write each object on a line") from error
     return rows
 
 
@@ -127,8 +129,10 @@ def _read_csv(path: Path) -> list[Row]:
     if separator != usual:
         logger.info("%s was read with %r between the cells", path, separator)
     reader, numbered = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True), []
-    between = re.compile(re.escape(separator) + r"\S")  # commas of prose have a space behind them
+    between = re.compile(re.escape(separator) + "(?! )")  # commas of prose have a space behind them
     try:
+        if "\0" in text:
+            raise csv.Error("it has zero bytes, such as UTF-16 without its mark; save it as UTF-8")
         for cells in reader:
             if any("\n" in cell and len(between.findall(cell)) >= header.count(separator) for cell in cells):
                 raise csv.Error("its quotation mark joins it with the next row")

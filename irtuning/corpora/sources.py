@@ -66,8 +66,7 @@ CORPORA = {
     "arxivedits": CorpusSource(
         load=arxivedits.load_arxivedits, labels=arxivedits.COARSE_LABELS, has_coarse=True, licence="none stated",
         home="https://github.com/chaojiang06/arXivEdits (commit 113913d68522)", patterns=arxivedits.FILES,
-        splits=("published", "folds"),
-        url="https://github.com/chaojiang06/arXivEdits/raw/113913d68522/",
+        splits=("published", "folds"), url="https://github.com/chaojiang06/arXivEdits/raw/113913d68522/",
         checksum="3153f9ddbc95f5a21d13689aecbe1338d7a68ac3bc692446102eeebc0157062d",
         citation="Jiang, Xu & Stevens, arXivEdits: Understanding the Human Revision Process in Scientific Writing, "
         "EMNLP 2022"),
@@ -111,14 +110,15 @@ def find(name: str, data_dir: str | Path | None = None) -> Path | None:
 
 
 def locate(name: str, data_dir: str | Path | None = None) -> Path | None:
-    """Return the folder of a corpus, downloaded once if it is not on this machine.
+    """Return the folder of a corpus, downloaded once if it is not on this machine, or None where it needs none.
 
-    It is None where the corpus needs no folder. InputError says what to do where the corpus cannot be found or
-    downloaded, or is not what was published.
+    InputError says what to do where it cannot be found or downloaded, or is not what was published.
     """
     folder, source = find(name, data_dir), CORPORA[name]
     if folder is not None or not source.patterns:
         return folder
+    if not source.url:
+        raise InputError(f"corpus {name!r} was not found. {source.cure()}")
     try:
         return _download(name, source)
     except (OSError, ValueError, zipfile.BadZipFile) as error:

@@ -78,8 +78,7 @@ def bytes_by_part(setting: Setting, chosen: list[int], held: list[int], accumula
         "gradients": at_peak[GRADIENTS],
         "optimizer_state": 2 * have_state + BLOCK * counters,
         "activations": at_peak[ACTIVATIONS],
-        "temporary": at_peak[TEMPORARY] + LIBRARY_BYTES,
-    }
+        "temporary": at_peak[TEMPORARY] + LIBRARY_BYTES}  # fmt: skip
 
 
 def _full_step(depth: int, segments: dict, chosen: list[int], adapted: bool) -> list[Segment]:

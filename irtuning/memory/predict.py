@@ -62,8 +62,7 @@ def predict_memory(
     batch: int | None = None, length: int | None = None, *, checkpointing: bool = False, min_layer: int = 0,
     share: float | None = None, accumulation: int = 1, precision: str = "bf16", padded: bool = True,
     labels: int = 9, backward: str = "exact", idle: str = "keep", speed: Collection[str] = (), quantize: str = "none",
-    **options: object,
-) -> MemoryPrediction:  # fmt: skip
+    **options: object) -> MemoryPrediction:  # fmt: skip
     """Predict the peak memory of training on a GPU. Neither the GPU nor the weights are needed.
 
     If the layers of a method vary, the worst case counts: the most layers it can choose, the lowest allowed among them,

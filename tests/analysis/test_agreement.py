@@ -52,6 +52,21 @@ def test_intervals_hold_the_true_value_as_often_as_they_say():
         assert 88 <= held <= 100, name  # 95 in the mean
 
 
+def test_groups_are_drawn_as_a_whole_and_few_have_no_interval():
+    given = answers(items=60, people=2, right=0.6, seed=3)
+    alone = agreement(given, LABELS, draws=300).loc["all"]
+    copies = pandas.concat([given.assign(id=f"copy{i}-" + given.id, group=given.id) for i in range(9)])
+    grouped, free = agreement(copies, LABELS, draws=300).loc["all"], agreement(copies.drop(columns="group"), LABELS, draws=300).loc["all"]
+    for name in ("agreement", "cohen", "fleiss"):
+        width, narrow = grouped[f"{name}_high"] - grouped[f"{name}_low"], free[f"{name}_high"] - free[f"{name}_low"]
+        assert grouped[name] == pytest.approx(alone[name]) and 2.4 < width / narrow < 3.6, name  # the root of nine is 3
+        assert (grouped[f"{name}_low"], grouped[f"{name}_high"]) == pytest.approx((alone[f"{name}_low"], alone[f"{name}_high"]), abs=0.03)
+    part = agreement(given.assign(group=given.id.where(given.id < "i3")), LABELS, draws=300)  # some have none
+    assert part.cohen_low["all"] == pytest.approx(alone.cohen_low)
+    few = agreement(given.assign(group=["w1", "w1", "w2", "w2"] * 30), LABELS, draws=50)
+    assert few.cohen_low.isna().all() and few.cohen.notna().all()
+
+
 def test_full_agreement_and_a_label_that_nobody_gives():
     table = agreement(answers(right=1.0), [*LABELS, "never"], draws=20)
     assert table.loc["all":"c", ["cohen", "cohen_low", "cohen_high", "fleiss", "fleiss_low"]].to_numpy() == pytest.approx(1)
@@ -60,7 +75,7 @@ def test_full_agreement_and_a_label_that_nobody_gives():
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda t: t[t.annotator == "p0"], "1 annotator"), (lambda t: t.assign(label="A"), "unknown label of an annotator 'A'"),
-    (lambda t: t.assign(id=t.id + t.annotator), "no item in common"),
+    (lambda t: t.assign(id=t.id + t.annotator), "no item in common"), (lambda t: pandas.concat([t, t[:1]]), "two answers with one id"),
 ])  # fmt: skip
 def test_what_cannot_be_compared_is_refused(change, message):
     with pytest.raises(InputError, match=message):

@@ -93,10 +93,54 @@ def test_one_goes_on_where_one_stopped_and_never_over_another_annotators_answers
         annotate(PAIRS, LABELS, output=path, annotator="ben")
     again = annotate(PAIRS, output=path, **options)
     assert again.current == panel.current and again.bar.value == 1
-    monkeypatch.setattr(module, "write_text", lambda *_: (_ for _ in ()).throw(InputError("disk full")))
+    monkeypatch.setattr(module, "write_bytes", lambda *_: (_ for _ in ()).throw(InputError("disk full")))
     again.choose("style")
     assert "disk full" in again.suggestion.value
     assert path.read_text() == saved and again.current == panel.current
+
+
+def test_answers_to_other_texts_are_neither_taken_for_ones_own_nor_removed(tmp_path):
+    path, more = tmp_path / "labels.jsonl", [Revision("q1", "a", "b", "", "w"), Revision("q2", "a", "c", "")]
+    table = pandas.DataFrame({"before": ["a", "b"], "after": ["x", "y"], "group": ["w1", "w2"], "labels": [1, 2]})
+    panel = annotate(table, LABELS, output=path, annotator="ana")  # rows have their numbers as ids
+    panel.choose("style")
+    assert lines(path)[0]["group"] in ("w1", "w2")
+    with pytest.raises(InputError, match="has an answer to another text with the id '[12]'; give another output"):
+        annotate(table.assign(before=["c", "d"]), LABELS, output=path, annotator="ana")
+    with pytest.raises(InputError, match=r"\[\] are not 2 to 33 different labels"):
+        annotate(table, output=path, annotator="ana")  # its column labels has no intentions
+    panel = annotate(more, LABELS, output=path, annotator="ana")
+    panel.undo()
+    assert len(lines(path)) == 1 and panel.bar.value == 0  # the answer to the table stays
+    panel.note.value = "of one"
+    panel.next()
+    assert panel.note.value == ""
+    panel.note.value = "of the other"
+    panel.choose("style")
+    panel.undo()
+    assert panel.note.value == "of the other" and len(lines(path)) == 1
+
+
+def test_a_file_that_was_edited_by_hand_is_kept_or_refused(tmp_path):
+    path, options = tmp_path / "labels.jsonl", {"labels": LABELS, "annotator": "ana"}
+    panel = annotate([*PAIRS, Revision("é", "naïve café", "naïve", "")], output=path, **options)
+    while panel.current:
+        panel.choose("style")
+    edited = path.read_text().replace("\n", "\r\n").replace('"note": ""', '"note": "déjà vu"')
+    path.write_bytes(edited.encode("cp1252"))
+    panel.undo()
+    assert path.read_bytes() == edited.encode("cp1252") and "was changed elsewhere" in panel.suggestion.value
+    with pytest.raises(InputError, match="labels.jsonl is not UTF-8"):  # a guess would be written back
+        annotate(PAIRS, output=path, **options)
+    path.write_bytes(edited.encode("utf-8-sig"))
+    annotate([*PAIRS, Revision("new", "x", "y", "")], output=path, **options).choose("grammar")
+    assert len(lines(path)) == 10 and [row["note"] for row in lines(path)] == ["déjà vu"] * 9 + [""]
+    path.write_text('{"id": "r1", "before": "a", "after": "b", "label": "style"}\n')
+    with pytest.raises(InputError, match="line 1: unknown column 'annotator'"):
+        annotate(PAIRS, output=path, **options)
+    broken = annotate([Revision("s", "half of a \ud83d", "b", "")], output=tmp_path / "new.jsonl", **options)
+    broken.choose("style")
+    assert "<b>Not saved.</b>" in broken.suggestion.value and broken.current and not (tmp_path / "new.jsonl").exists()
 
 
 def test_uncertain_and_random_items_alternate_and_each_answer_says_how_it_came(tmp_path):

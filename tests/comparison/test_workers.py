@@ -139,6 +139,10 @@ def test_a_cluster_that_cannot_be_used_is_named(cluster, monkeypatch, tmp_path):
         patch.setattr("irtuning.training.record.__version__", "0.1")  # here; workers have their own
         with pytest.raises(InputError, match=r"worker tcp://\S+ has \{.*, this process has .*'irtuning': '0\.1'.*; install"):
             list(outcomes(truediv, [(1, 1)], scheduler=cluster.scheduler_address))
+    with monkeypatch.context() as patch:
+        patch.setattr(workers, "versions", lambda here=os.getpid(): {"python": "3"} if os.getpid() == here else 1 / 0)
+        with pytest.raises(InputError, match=r"worker tcp://\S+ has ZeroDivisionError.*; install the same there"):
+            list(outcomes(truediv, [(1, 1)], scheduler=cluster.scheduler_address))
     assert workers.CONNECT_SECONDS <= 10
     monkeypatch.setattr(workers, "CONNECT_SECONDS", 1)
     started = time.monotonic()

@@ -187,7 +187,7 @@ def test_argrevision_from_a_spreadsheet_since_it_is_not_public(tmp_path, monkeyp
     with pytest.raises(InputError, match="unknown column 'old_sentences'.*Choose one of: old, new;"):
         load_corpus("argrevision", tmp_path)
     monkeypatch.delenv("IRTUNING_DATA", raising=False)
-    with pytest.raises(InputError, match="not public.*save their spreadsheet as argrevision.xlsx.*IRTUNING_DATA"):
+    with pytest.raises(InputError, match="was not found. Get it from .*not public.*save their spreadsheet as argrevision.xlsx.*IRTUNING_DATA"):
         load_corpus("argrevision")
 
 

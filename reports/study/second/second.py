@@ -342,14 +342,19 @@ def seal(runs: Path) -> None:
 def collect(runs: Path, out: Path) -> None:
     """Write the store: three parquet files, with the floors' predictions, and which runs are of which stage.
 
-    Of a run that scored its test part, only predictions on that part are stored.
+    Of a run that scored its test part, only predictions on that part are stored. InputError is raised if the store has
+    a run that the folder of the runs lacks, since the store is written anew.
     """
     import pandas
     from irtuning.analysis.tables import markdown
-    from irtuning.companion.archive import write_archive
+    from irtuning.companion.archive import INDEX, read_archive, write_archive
     floors = json.loads((runs / "floors.json").read_text(encoding="utf-8"))
     stages = dict.fromkeys(path.name.split("-")[0] for path in sorted(runs.glob("*.jsonl.gz")))
     made = [(path.name.split("-")[0], line) for path in sorted(runs.glob("*.jsonl.gz")) for line in lines(path)]
+    stored = json.loads((out / INDEX).read_text(encoding="utf-8")) if (out / INDEX).exists() else {}
+    held = {(stage, record["meta"]["key"]) for stage in stored for record in read_archive(out, stage)[0]}
+    if lost := held - {(stage, line["key"]) for stage, line in made}:
+        raise InputError(f"{out} has {len(lost)} runs that {runs} lacks, such as one of {min(lost)[0]}; restore them first")
     parts = {stage: [line["record"] | {
         "meta": line["record"]["meta"] | {"key": line["key"]},
         "predictions": {split: rows for split, rows in line["record"]["predictions"].items()

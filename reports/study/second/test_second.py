@@ -102,6 +102,14 @@ def test_the_store_lets_a_reader_compute_auprc_and_a_method_minus_the_floor(smal
     assert [s["layers"] for s in one["record"]["train"]["steps"]] == [s["layers"] for s in other["record"]["train"]["steps"]]
     with pytest.raises(InputError, match="has runs already"):
         second.restore(small / "back", small / "store")
+    content = {path.name: path.read_bytes() for path in (small / "store").iterdir()}
+    second.collect(small / "back", small / "store")  # has all that the store has
+    (path := small / "back" / "headline-synthetic.jsonl.gz").unlink()
+    second.append(path, one)  # the only run that is left
+    with pytest.raises(InputError, match="has [0-9]+ runs that .* lacks, such as one of headline; restore them first"):
+        second.collect(small / "back", small / "store")
+    assert {path.name for path in (small / "store").iterdir()} == set(content)
+    assert (small / "store" / "predictions.parquet").read_bytes() == content["predictions.parquet"]
 
 
 def test_what_would_spoil_the_records_is_refused(small, monkeypatch):
