@@ -26,7 +26,8 @@ STAGES = ("gate", "rates", "headline", "time", *TESTED[1:], "transfer")
 LAYER_WISE = ("random-static", "last-k", "ist")  # IR-Tuning minus these are P1 to P3
 PRIMARY = (*LAYER_WISE, "full")  # and P4
 BELOW, NOT_RUN = "no verdict because below the gate", "not run"
-MEAN = "mean"  # in place of a corpus: the mean over the primary corpora
+MEAN = "primary corpora"  # in place of a corpus: the mean over them
+ORDER = [*BOTH, "argrewrite", "tetra"]
 LOSSES, NEAR, LESS, SHARES = 10, 0.95, -0.30, (0.1, 0.25)  # of the rules of H4, H5, H6 and H8
 
 
@@ -50,7 +51,8 @@ class Study:
         floors = [f | {"predictions": rows.get((f["corpus"], f["fold"], f["split"], bound_name(f)))}
                   for f in index["gate"]["floors"]]  # fmt: skip
         failed = json.loads((store / "failed.json").read_text(encoding="utf-8"))
-        runs = {stage: read_archive(store, stage)[0] for stage in STAGES if stage in index}
+        runs = {stage: sorted(read_archive(store, stage)[0], key=lambda r: ORDER.index(r["run"]["config"]["corpus"]))
+                for stage in STAGES if stage in index}  # fmt: skip
         study = cls(runs, floors, failed, second.settings())
         passed = study.gate[study.gate.passes & (study.gate.class_weights == study.chosen["class_weights"])]
         if set(passed.corpus) & set(BOTH) != set(study.primary):
@@ -244,7 +246,8 @@ def memory(study: Study, method: str, against: str, most: float) -> tuple:
     """Pairs of one seed, as shares: three, so without an interval."""
     found = peaks(study)
     share = (found[method] / found[against] - 1).dropna()
-    table = pandas.DataFrame({"corpus": "iterater", "method": method, "against": against, "difference": share})
+    seeds = [f"seed {seed}" for seed in share.index]
+    table = pandas.DataFrame({"corpus": seeds, "method": method, "against": against, "difference": share})
     return table, {"for": (share < 0).all() and (share <= most).all(), "against": (share > most).all()}
 
 
@@ -281,20 +284,27 @@ def card(study: Study) -> pandas.DataFrame:
         effect, seen, verdict = "", "", BELOW if gated and not study.primary else study.lacking(*needs)
         if not study.lacking(*needs):
             table, holds = rule(study)
-            effect, seen = "<br>".join(said(row, form) for row in table.to_dict("records")), seeable(table, form)
+            effect, seen = "<br>".join(said(table, form)), seeable(table, form)
             words = [word for word, yes in holds.items() if yes] if len(table) else [NOT_RUN]
             verdict = verdict or " and ".join(words) or "inconclusive"
         rows.append({"claim": f"{name}: {claim}", "effect [95 %]": effect, "could have been seen": seen, "verdict": verdict})
     return pandas.DataFrame(rows)
 
 
-def said(row: dict, form: str = "+.3f") -> str:
-    """A row of differences, or of `choice`, in words."""
-    if "changes" in row:
-        return (f"{title_of(row['corpus'])}: {row['steady']:.1f} of {row['layers']:.0f} layers learn at over 90 % of "
-                f"late steps, {row['frozen']:.1f} at under 10 %; {row['changes']:.0f} changes")  # fmt: skip
-    pair = f"{title_of(row['method'])} − {title_of(row['against'])}"
-    return f"{pair}, {title_of(row['corpus'])}: {interval(row, form)}"
+def said(table: pandas.DataFrame, form: str) -> list[str]:
+    """The rows of differences in words, a line for each pair of methods. Those of `choice`, a line for each corpus."""
+    if "changes" in table:
+        return [f"{title_of(r.corpus)}: of {r.layers:.0f} layers {r.steady:.1f} learn at over 90 % of the late steps, "
+                f"{r.frozen:.1f} at under 10 %; {r.changes:.0f} changes" for r in table.itertuples()]  # fmt: skip
+    lines = {}
+    for row in table.to_dict("records"):
+        lines.setdefault(pair(row), []).append(f"{title_of(row['corpus'])} {interval(row, form)}")
+    return [f"{name}: {'; '.join(of)}" for name, of in lines.items()]
+
+
+def pair(row: dict) -> str:
+    """The methods of a difference, without IR-Tuning if it is the first."""
+    return f"{title_of(row['method']) * (row['method'] != 'ir')} − {title_of(row['against'])}".strip()
 
 
 def interval(row: dict, form: str = "+.3f") -> str:

@@ -13,8 +13,11 @@ MARKS = {"iterater": "o", "arxivedits": "s", "argrewrite": "^"}  # of corpora; t
 
 
 @styled
-def claims(table: pandas.DataFrame) -> tuple[Figure, str]:
-    """Draw differences to IR-Tuning with 95 % intervals: a row for each method, a mark for each corpus."""
+def claims(table: pandas.DataFrame, verdicts: dict[str, str]) -> tuple[Figure, str]:
+    """Draw IR-Tuning's differences with 95 % intervals: a row for each method, a mark for each corpus or their mean.
+
+    `verdicts` gives what stands at the right end of a method's row.
+    """
     others, places = list(dict.fromkeys(table.against)), list(dict.fromkeys(table.corpus))
     figure, axis = canvas(DOUBLE, 0.42 * len(others) + 1.2)
     axis.axvspan(-EQUIVALENT, EQUIVALENT, color="0.92", lw=0)
@@ -26,41 +29,47 @@ def claims(table: pandas.DataFrame) -> tuple[Figure, str]:
         axis.errorbar(part.difference, rows, xerr=[part.difference - part.low, part.high - part.difference], capsize=2,
                       fmt=MARKS.get(place, "D"), label=title_of(place), **({"ms": 4} | style))  # fmt: skip
     axis.set_yticks(range(len(others)), [f"IR-Tuning − {title_of(name)}" for name in others])
+    beside = axis.secondary_yaxis("right")
+    beside.set_yticks(range(len(others)), [verdicts.get(name, "") for name in others])
+    beside.tick_params(length=0)
+    beside.spines["right"].set_visible(False)
     axis.set(ylim=(len(others) - 0.5, -0.5), xlabel="difference in test macro F1 (grey: within ±0.01)")
     sure = ((table.low > 0) | (table.high < 0)).sum()
-    title = f"{sure} of {len(table)} differences have an interval without zero, from {table.difference.min():+.3f} to {table.difference.max():+.3f}"
-    return entitled(figure, title)
+    ends = f"{table.difference.min():+.3f} to {table.difference.max():+.3f}"
+    return entitled(figure, f"{sure} of {len(table)} intervals exclude zero; differences of macro F1 go from {ends}")
 
 
 @styled
 def detectable(table: pandas.DataFrame, wanted: float, made: int) -> tuple[Figure, str]:
     """Draw the difference that would be seen (columns: corpora or their mean) over the number of seeds (rows)."""
-    figure, axis = canvas(DOUBLE, 2.4)
+    figure, axis = canvas(DOUBLE, 2.1)
     for name, colour in zip(table, seaborn.color_palette("colorblind"), strict=False):
         axis.plot(table.index, table[name], "o-", ms=4, lw=1, color=colour, label=title_of(name))
     axis.axhline(wanted, color="0.4", ls="--", lw=1, label=f"{wanted:g}, what the plan wants")
     axis.axvline(made, color="0.85", lw=6, zorder=0)
     axis.set(xlabel="seeds in each fold (grey: as made)", ylabel="detectable macro F1", ylim=(0, None), xticks=table.index)
-    seen = ", ".join(f"{value:.3f} ({title_of(name)})" for name, value in table.loc[made].items())
-    return entitled(figure, f"With {made} seeds in each fold a difference is seen from {seen}")
+    low, high = table.loc[made].min(), table.loc[made].max()
+    return entitled(figure, f"With {made} seeds in each fold, the smallest difference seen is {low:.3f} to {high:.3f}")
 
 
 @styled
 def raster(runs: list[dict]) -> tuple[Figure, str]:
-    """Draw which layers learned at each step, a panel for each run, first one corpus's and then the next one's."""
-    figure, axes = canvas(DOUBLE, 1.5 * len(runs) + 0.5, rows=len(runs), squeeze=False)
-    late = []
+    """Draw which layers learned at each step, a panel for each run."""
+    figure, axes = canvas(DOUBLE, 1.2 * len(runs) + 0.5, rows=len(runs), squeeze=False)
+    shares = []
     for axis, record in zip(axes[:, 0], runs, strict=True):
         config, steps = record["run"]["config"], record["train"]["steps"]
         learned = pandas.DataFrame({s["step"]: [i in chosen(s) for i in range(record["run"]["depth"])] for s in steps})
         heat_map(axis, learned.astype(float), "", cmap=["0.93", method_colour("ir")], vmin=0, vmax=1, cbar=False,
                  xticklabels=max(1, len(steps) // 8), yticklabels=max(1, len(learned) // 6))  # fmt: skip
         axis.axvline(len(steps) // 4, color="black", lw=0.8, ls=":")
-        axis.set(title=f"{title_of(config['corpus'])}, fold {config['fold']}, seed {config['seed']}", ylabel="layer", ylim=(0, len(learned)))
+        title = f"{title_of(config['corpus'])}, fold {config['fold']}, seed {config['seed']}: layers that learn (coloured)"
+        axis.set(title=title, ylabel="layer", ylim=(0, len(learned)))
         sets = pandas.Series([tuple(chosen(s)) for s in steps[len(steps) // 4 :]])
-        late.append(f"{sets.value_counts(normalize=True).iloc[0]:.0%} on {title_of(config['corpus'])}")
+        shares.append(sets.value_counts(normalize=True).iloc[0])
     axis.set_xlabel("step (dotted: a quarter of them)")
-    return entitled(figure, f"Layers that learn (coloured). One set has of the late steps {', '.join(late)}")
+    title = f"After a quarter of these runs, one set of layers has {min(shares):.0%} to {max(shares):.0%} of the steps"
+    return entitled(figure, title)
 
 
 @styled

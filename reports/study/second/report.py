@@ -19,8 +19,8 @@ import mistune
 import pandas
 import second
 from claims import (
-    MEAN, NOT_RUN, PRIMARY, STAGES, Study, card, choice, differences, interval, last_loss, paired, peaks,
-    run_differences, small_differences, steps_to_near, titled,
+    MEAN, NOT_RUN, ORDER, PRIMARY, STAGES, Study, card, choice, differences, interval, last_loss, pair, paired,
+    peaks, run_differences, small_differences, steps_to_near, titled,
 )  # fmt: skip
 from second import BOTH, HEADLINE
 
@@ -34,20 +34,19 @@ from irtuning.training.record import write_bytes, write_text
 EDIT_AWARE = "edit-aware floor"
 STYLE = """body { font: 15px/1.45 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }
 table { border-collapse: collapse; font-size: 85%; display: block; overflow-x: auto } img { max-width: 100% }
-td, th { border: 1px solid #ccc; padding: 2px 6px; text-align: left; vertical-align: top }
-@media print { body { font-size: 10px; margin: 0 } h2, img, tr { break-inside: avoid } h2 { break-after: avoid } }"""
+td, th { border: 1px solid #ccc; padding: 1px 6px; text-align: left; vertical-align: top }
+@media print { body { font-size: 9.5px; margin: 0 } img { max-width: 60% } img, tr { break-inside: avoid } }"""
 
 
 def top(study: Study, out: Path) -> str:
     """The answer in one paragraph, and the card."""
     table = card(study)
-    words = Counter(table.verdict)
     names = " and ".join(map(title_of, study.primary))
     passed = (f"**Primary: {names}.** Full PEFT beats there a linear model that sees the edit, the edit-aware floor, by "
               "more than two standard errors. The verdicts hold for this model there.") if names else (
         "**No corpus passes the gate.** On none does Full PEFT beat the edit-aware floor, a linear model that sees the "
         "edit, by more than two standard errors. So claims that need such a corpus get no verdict, as the plan says.")  # fmt: skip
-    counted = "; ".join(f"{word}: {number}" for word, number in words.items())
+    counted = "; ".join(f"{word}: {number}" for word, number in Counter(table.verdict).items())
     absent = [stage for stage in STAGES if stage not in study.runs]
     text = [f"{passed} Of {len(table)} claims, {counted}.", f"Not run: {', '.join(absent)}." if absent else "",
             "A difference is IR-Tuning's score, loss, steps or memory minus another method's, on test parts of folds 0 "
@@ -55,8 +54,10 @@ def top(study: Study, out: Path) -> str:
             "four of five studies. *Equivalent* is within ±0.01, and counts against H2. *Not worse* is above -0.01.",
             markdown(table.map(lambda v: v or "·"))]  # fmt: skip
     if "headline" in study.runs:
-        shown = pandas.concat([study.judged(study.comparisons), study.comparisons]).drop_duplicates(["corpus", "against"])
-        text.append(picture(out, "claims", *drawings.claims(shown, table, study.primary)))
+        words = dict(zip(table.claim.str.partition(":")[0], table.verdict, strict=True))
+        beside = {"random-static": f"P1 · H2: {words['H2']}", "last-k": f"P2 · H1 (P1 to P3): {words['H1']}", "ist": "P3",
+                  "full": f"P4 · H3: {words['H3']}"}  # fmt: skip
+        text.append(picture(out, "claims", *drawings.claims(with_mean(study, study.comparisons), beside)))
     return "\n\n".join(filter(None, text))
 
 
@@ -66,12 +67,12 @@ def floor(study: Study, out: Path) -> str:
     rows = []
     for r in study.gate[weights].itertuples():
         here = {f["name"]: f for f in study.floors if decide.on_d(f, r.corpus)}
-        people = here.get(ANOTHER)
+        people = [here[ANOTHER][name] for name in ("macro_f1", "macro_f1_low", "macro_f1_high")] if ANOTHER in here else []
         rows.append({
             "corpus": title_of(r.corpus), "operation floor": f"{here['operation']['macro_f1']:.3f}",
             EDIT_AWARE: f"{r.floor:.3f}", "Full PEFT (sd)": f"{r.macro_f1:.3f} ({r.sd:.3f})",
             "Full PEFT − floor": f"{r.difference:+.3f}", "two standard errors": f"{2 * r.error:.3f}",
-            "passes": "yes" if r.passes else "no", ANOTHER: between(people, "macro_f1") if people else "not known",
+            "passes": "yes" if r.passes else "no", ANOTHER: score(*people) if people else "not known",
         })  # fmt: skip
     means = study.gate[study.gate.corpus.isin(BOTH)].groupby("class_weights").macro_f1.mean()
     reach = [f"On {r['corpus']} Full PEFT has {r['Full PEFT (sd)'].split()[0]}, an annotator against another {r[ANOTHER]}."
@@ -86,10 +87,9 @@ def floor(study: Study, out: Path) -> str:
     return "\n\n".join(text)
 
 
-def between(row: dict, name: str) -> str:
-    """A score with its interval."""
-    low, high = row.get(f"{name}_low", row.get("low")), row.get(f"{name}_high", row.get("high"))
-    return f"{row[name]:.3f}" + (f" [{low:.3f}, {high:.3f}]" if low == low else "")
+def score(value: float, low: float, high: float) -> str:
+    """A score with its interval, if it has one."""
+    return f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if low == low else "")
 
 
 def with_floor(study: Study) -> list[dict]:
@@ -103,8 +103,10 @@ def with_floor(study: Study) -> list[dict]:
 def test_scores(study: Study) -> pandas.DataFrame:
     """Macro F1 of the floor and of each method with its interval, and Full PEFT minus the floor, by corpus."""
     records = with_floor(study)
-    table = method_scores(records, "test").assign(text=lambda t: [between(row, "macro_f1") for row in t.to_dict("records")])
+    table = method_scores(records, "test")
+    table["text"] = [score(*row) for row in table[["macro_f1", "low", "high"]].to_numpy()]
     table = table.pivot(index="method", columns="corpus", values="text").reindex([*HEADLINE, decide.FLOOR])
+    table = table[[corpus for corpus in ORDER if corpus in table]]
     for row in differences(records, [("full", decide.FLOOR)]).to_dict("records"):
         table.loc["Full PEFT − floor", row["corpus"]] = interval(row)
     people = pandas.DataFrame([f for f in study.floors if (f["name"], f["split"]) == (ANOTHER, "test") and f["fold"] < 4])
@@ -127,22 +129,35 @@ def rates(study: Study, out: Path) -> str:
 
 def choosing(study: Study, out: Path) -> str:
     """IR-Tuning against the other choices of layers, and against all layers."""
-    pairs = list(zip(study.comparisons.method, study.comparisons.against, strict=True))
-    area = differences(study.headline, list(dict.fromkeys(pairs)), "auprc")
-    table, areas = (pandas.concat([t, study.judged(t)]).drop_duplicates(["corpus", "against"]) for t in (study.comparisons, area))
-    both = table.merge(areas, on=["corpus", "against"], suffixes=("", "_area")).to_dict("records")
-    rows = [{"IR-Tuning −": title_of(r["against"]), "corpus": title_of(r["corpus"]), "macro F1": interval(r),
-             "detectable": f"{r['detectable']:.3f}", "within ±0.01": "yes" if r["equivalent"] else "not shown",
-             "AUPRC": interval({n: r[f"{n}_area"] for n in ("difference", "low", "high")})} for r in both]  # fmt: skip
-    sure = [f"{title_of(r['against'])} ({title_of(r['corpus'])}, {r['difference']:+.3f})" for r in both if r["low"] > 0 or r["high"] < 0]
-    text = [f"Intervals without zero: {', '.join(sure) or 'none'}. Detectable is for one test at 5 %. Random layers are drawn "
-            "anew at each step, *one draw* once a run. AUPRC decides nothing.", markdown(pandas.DataFrame(rows))]  # fmt: skip
-    if len(study.headline) and study.chosen["seeds"] > 1:
+    pairs = [("ir", other) for other in dict.fromkeys(study.comparisons.against)]
+    area = with_mean(study, differences(study.headline, pairs, "auprc")).drop(columns="equivalent")
+    table = with_mean(study, study.comparisons)
+    sure = table[(table.low > 0) | (table.high < 0)].to_dict("records")
+    said = [f"{title_of(r['against'])} ({title_of(r['corpus'])}, {r['difference']:+.3f})" for r in sure]
+    text = [f"Differences in macro F1 whose interval has no zero: {', '.join(said) or 'none'}. *Random layers* are drawn anew at "
+            "each step, *one draw* once a run. ≈: shown to be within ±0.01.", wide(table),
+            "AUPRC, which decides nothing:", wide(area)]  # fmt: skip
+    if study.chosen["seeds"] > 1:
         text.append(picture(out, "detectable", *drawings.detectable(errors(study), 0.01, study.chosen["seeds"])))
-    text += ["The primary comparisons under other conditions, which decide nothing:", markdown(sensitivity(study))]
+    text += ["Macro F1 under other conditions, which decides nothing:", wide(sensitivity(study))]
     if "common" in study.runs:
-        text += [learning(study)]
+        loss = run_differences(study.level, [*PRIMARY, "random-counts"], last_loss)
+        steps = run_differences(study.level, ["full"], steps_to_near)
+        text += ["Mean of the last ten training losses, at one learning rate:", wide(loss),
+                 "Steps to 95 % of Full PEFT's best validation macro F1, at one learning rate:", wide(steps, "+.0f")]  # fmt: skip
     return "\n\n".join(text)
+
+
+def with_mean(study: Study, table: pandas.DataFrame) -> pandas.DataFrame:
+    """A table of differences, below their mean over the primary corpora, if there are any."""
+    return pandas.concat([study.judged(table), table] if study.primary else [table])
+
+
+def wide(table: pandas.DataFrame, form: str = "+.3f") -> str:
+    """Differences with their intervals: a row for each pair of methods, a column for each corpus."""
+    rows = [{"IR-Tuning": pair(r), title_of(r["corpus"]): interval(r, form) + " ≈" * bool(r.get("equivalent"))}
+            for r in table.to_dict("records")]  # fmt: skip
+    return markdown(pandas.DataFrame(rows).groupby("IR-Tuning", sort=False).first().fillna(""))
 
 
 def errors(study: Study) -> pandas.DataFrame:
@@ -161,35 +176,15 @@ def errors(study: Study) -> pandas.DataFrame:
 
 def sensitivity(study: Study) -> pandas.DataFrame:
     """P1 to P4 with other items, corpora and rates."""
-    made = study.runs["headline"]
-    fold = {n: [r for r in made if (r["run"]["config"]["fold"] < 4) == early] for n, early in (("first", True), ("last", False))}
-    kinds = {"as planned": study.headline, "with fold 4": study.headline + fold["last"],
-             "with items that the first edition scored": fold["first"]}  # fmt: skip
+    first, last = ([r for r in study.runs["headline"] if (r["run"]["config"]["fold"] == 4) == late] for late in (False, True))
+    kinds = {"with fold 4": study.headline + last, "with items that the first edition scored": first}
     if "common" in study.runs:
         kinds["all at one rate"] = study.level
-    rows, pairs = [], [("ir", other) for other in PRIMARY]
-    for name, records in kinds.items():
-        table = differences(records, pairs)
-        rows += [(name, row) for row in study.judged(table).to_dict("records")]
+    found = [(name, study.judged(differences(records, [("ir", other) for other in PRIMARY]))) for name, records in kinds.items()]
     if study.primary and "argrewrite" in set(study.comparisons.corpus):
         of = study.comparisons[study.comparisons.corpus.isin([*study.primary, "argrewrite"])]
-        rows += [("ArgRewrite in the mean", r) for r in mean_of_corpora(of).to_dict("records") if r["against"] in PRIMARY]
-    cells = [{"condition": name, "corpus": title_of(row["corpus"]), "against": f"− {title_of(row['against'])}",
-              "text": interval(row)} for name, row in rows]  # fmt: skip
-    return pandas.DataFrame(cells).pivot_table("text", ["condition", "corpus"], "against", "first", sort=False).fillna("")
-
-
-def learning(study: Study) -> str:
-    """Training loss and steps to Full PEFT's score at one rate."""
-    lost = run_differences(study.level, [*PRIMARY, "random-counts"], last_loss).assign(form="+.3f", what="last ten training losses")
-    steps = run_differences(study.level, ["full"], steps_to_near).assign(form="+.0f", what="steps to 95 % of Full PEFT's best F1")
-    rows = [{"at one rate": r["what"], "corpus": title_of(r["corpus"]), "IR-Tuning −": title_of(r["against"]),
-             "difference": interval(r, r["form"])} for r in pd_rows(lost, steps)]  # fmt: skip
-    return f"Loss and convergence at one learning rate:\n\n{markdown(pandas.DataFrame(rows))}"
-
-
-def pd_rows(*tables: pandas.DataFrame) -> list[dict]:
-    return [row for table in tables for row in table.to_dict("records")]
+        found.append(("with ArgRewrite", mean_of_corpora(of[of.against.isin(PRIMARY)]).assign(corpus=MEAN)))
+    return pandas.concat(table.assign(corpus=table.corpus.map(title_of) + f", {name}") for name, table in found)
 
 
 def dynamic(study: Study, out: Path) -> str:
@@ -229,29 +224,27 @@ def cost(study: Study, out: Path) -> str:
 
 def scarce(study: Study, out: Path) -> str:
     """Small parts of the training data."""
-    return compared(small_differences(study))
-
-
-def compared(table: pandas.DataFrame) -> str:
-    rows = [{"corpus": title_of(r["corpus"]), "difference": f"{title_of(r['method'])} − {title_of(r['against'])}",
-             "macro F1": interval(r), "detectable": f"{r['detectable']:.3f}"} for r in table.to_dict("records")]  # fmt: skip
-    return markdown(pandas.DataFrame(rows))
+    return wide(small_differences(study))
 
 
 def fails(study: Study, out: Path) -> str:
     """Each class's F1, and the commonest confusions."""
-    frames = [pandas.DataFrame(r["predictions"]["test"]).assign(corpus=r["run"]["config"]["corpus"], method=r["run"]["config"]["method"])
-              for r in with_floor(study) if r["run"]["config"]["method"] in ("ir", "full", decide.FLOOR)]  # fmt: skip
-    rows = pandas.concat(frames)[["corpus", "method", "intention", "predicted"]]
-    right = rows[rows.intention == rows.predicted].groupby(["corpus", "intention", "method"]).size()
-    gold, given = (rows.groupby(["corpus", name, "method"]).size().rename_axis(right.index.names) for name in ("intention", "predicted"))
-    f1 = (2 * right / gold.add(given, fill_value=0)).fillna(0).unstack("method").round(3)
-    f1 = f1.rename(columns=lambda name: EDIT_AWARE if name == decide.FLOOR else title_of(name))
-    ours = rows[rows.method == "ir"].groupby(["corpus", "intention"]).predicted.value_counts(normalize=True).rename("share").reset_index()
-    wrong = ours[ours.intention != ours.predicted].sort_values("share", ascending=False).groupby("corpus", sort=False).head(3)
-    said = [f"{title_of(r.corpus)}: {r.share:.0%} of *{r.intention}* is taken for *{r.predicted}*." for r in wrong.sort_values("corpus", kind="stable").itertuples()]
-    return "\n\n".join(["F1 of each intention:", markdown(f1.reset_index().assign(corpus=lambda t: t.corpus.map(title_of))),
-                        "IR-Tuning's commonest confusions, as shares of an intention:", "\n".join(f"- {line}" for line in said)])  # fmt: skip
+    runs = [(r["run"]["config"], r["predictions"]["test"]) for r in with_floor(study)]
+    rows = pandas.concat(pandas.DataFrame(p).assign(corpus=title_of(c["corpus"]), method=c["method"]) for c, p in runs
+                         if c["corpus"] in (study.primary or BOTH) and c["method"] in ("ir", "full", decide.FLOOR))  # fmt: skip
+    counts = rows.groupby(["corpus", "method", "intention", "predicted"], as_index=False).size()
+    keys = ["corpus", "intention", "method"]
+    gold = counts.groupby(keys)["size"].sum()
+    given = counts.groupby(["corpus", "predicted", "method"])["size"].sum().rename_axis(keys)
+    right = counts[counts.intention == counts.predicted].groupby(keys)["size"].sum()
+    f1 = (2 * right / gold.add(given, fill_value=0)).fillna(0).unstack("method").map("{:.3f}".format)
+    f1 = f1.rename(columns={decide.FLOOR: EDIT_AWARE} | {name: title_of(name) for name in ("ir", "full")})
+    counts["share"] = counts["size"] / counts.groupby(keys)["size"].transform("sum")
+    wrong = counts[(counts.method == "ir") & (counts.intention != counts.predicted)].sort_values("share", ascending=False)
+    said = [f"- {r.corpus}: {r.share:.0%} of *{r.intention}* is taken for *{r.predicted}*."
+            for _, part in wrong.groupby("corpus") for r in part.head(3).itertuples()]  # fmt: skip
+    return "\n\n".join(["F1 of each intention:", markdown(f1.rename_axis(columns=None)),
+                        "IR-Tuning's commonest confusions, as shares of an intention:", "\n".join(said)])  # fmt: skip
 
 
 def transfer(study: Study, out: Path) -> str:
@@ -268,14 +261,14 @@ def elsewhere(study: Study, out: Path) -> str:
     """Panels without a verdict: other methods, the small model, and a corpus from outside."""
     text, others = ["Without a verdict:"], [("ir", name) for name in HEADLINE if name not in ("ir", "full-ft")]
     if "mini" in study.runs:
-        text += ["With the small model `mini`:", compared(differences(decide.confirmatory(study.runs["mini"]), others))]
+        text += ["With the small model `mini`:", wide(differences(decide.confirmatory(study.runs["mini"]), others))]
     if "tetra" in study.runs:
-        text += ["On TETRA, all five folds:", compared(differences(study.runs["tetra"], others))]
+        text += ["On TETRA, all five folds:", wide(differences(study.runs["tetra"], others))]
     if {"secondary", "headline"} <= set(study.runs):
         made = [eighth(r) for r in decide.confirmatory(study.runs["secondary"])]
         names = dict.fromkeys(run_title(r["run"]["config"]) for r in made)
         pairs = [("ir", name) for name in names if "head" not in name] + [("ir, head frozen", "full, head frozen")]
-        text += ["Other methods:", compared(differences(titled(study.headline, "ir") + made, pairs))]
+        text += ["Other methods:", wide(differences(titled(study.headline, "ir") + made, pairs))]
     return "\n\n".join(text)
 
 
@@ -288,7 +281,7 @@ def eighth(record: dict) -> dict:
 
 def limits(study: Study, out: Path) -> str:
     """What the numbers do not say."""
-    parts = [f"{r.corpus} {2 * r.error:.3f}" for r in study.gate[study.gate.class_weights == study.chosen["class_weights"]].itertuples()]
+    parts = [f"{title_of(r.corpus)} {2 * r.error:.3f}" for r in study.gate[study.gate.class_weights == study.chosen["class_weights"]].itertuples()]
     once = max((r["scores"]["test_scored"] for of in study.runs.values() for r in of), default=0)
     return "\n".join(f"- {line}" for line in [
         f"**The gate is coarse.** Part D is small: a true advantage below two standard errors ({', '.join(parts)}) fails more often than not.",
