@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import decide
@@ -28,35 +28,35 @@ PRIMARY = (*LAYER_WISE, "full")  # and P4
 BELOW, NOT_RUN = "no verdict because below the gate", "not run"
 MEAN = "primary corpora"  # in place of a corpus: the mean over them
 ORDER = [*BOTH, "argrewrite", "tetra"]
-LOSSES, NEAR, LESS, SHARES = 10, 0.95, -0.30, (0.1, 0.25)  # of the rules of H4, H5, H6 and H8
+LOSSES, NEAR, LESS = 10, 0.95, -0.30  # of the rules of H4, H5 and H6
 
 
 @dataclass(frozen=True)
 class Study:
     """What the store holds."""
-    runs: dict[str, list[dict]]  # the records of each stage
+    made: dict[str, list[dict]]  # the records of each stage
     floors: list[dict]  # with their predictions
     failed: list  # stage and line of each failed run
     chosen: dict  # settings.json and seeds.json
 
     @classmethod
     def read(cls, store: Path) -> "Study":
-        """Read a store. InputError if it has no gate, or `settings.json` names other primary corpora than its gate."""
+        """Read a store. InputError if its gate is not whole, or `settings.json` names other primary corpora."""
         index = json.loads((store / INDEX).read_text(encoding="utf-8"))
-        if "gate" not in index:
-            raise InputError(f"{store} has no runs of the gate; make and collect them first")
+        made = {stage: sorted(read_archive(store, stage)[0], key=lambda r: ORDER.index(r["run"]["config"]["corpus"]))
+                for stage in STAGES if stage in index}  # fmt: skip
         answers = pandas.read_parquet(store / "predictions.parquet")
         of = answers[answers.run.isna()].groupby(["corpus", "fold", "split", "method"])
         rows = {name: part[["id", "group", "intention", "predicted"]].to_dict("records") for name, part in of}
         floors = [f | {"predictions": rows.get((f["corpus"], f["fold"], f["split"], bound_name(f)))}
-                  for f in index["gate"]["floors"]]  # fmt: skip
+                  for f in next(iter(index.values()))["floors"]]  # fmt: skip
         failed = json.loads((store / "failed.json").read_text(encoding="utf-8"))
-        runs = {stage: sorted(read_archive(store, stage)[0], key=lambda r: ORDER.index(r["run"]["config"]["corpus"]))
-                for stage in STAGES if stage in index}  # fmt: skip
-        study = cls(runs, floors, failed, second.settings())
-        passed = study.gate[study.gate.passes & (study.gate.class_weights == study.chosen["class_weights"])]
-        if set(passed.corpus) & set(BOTH) != set(study.primary):
-            raise InputError(f"settings.json has the primary corpora {study.primary}, the gate {list(passed.corpus)}")
+        study = cls(made, floors, failed, second.settings())
+        if any(study.missing["gate", corpus] for corpus in BOTH):
+            raise InputError(f"the gate in {store} is not whole; make and collect its runs first")
+        passed = [c for c in study.decisive.corpus[study.decisive.passes] if c in BOTH]
+        if passed != study.primary:
+            raise InputError(f"settings.json has the primary corpora {study.primary}, the gate {passed}")
         return study
 
     @property
@@ -64,8 +64,37 @@ class Study:
         return self.chosen["primary"]
 
     @cached_property
+    def planned(self) -> dict[tuple, set]:
+        """The keys of the planned runs by stage and corpus."""
+        return {(stage, c): {second.key(run | {"score_test": stage in TESTED}) for run in second.planned(stage, c, self.chosen)}
+                for stage in STAGES for c in USUAL.get(stage, BOTH)}  # fmt: skip
+
+    @cached_property
+    def missing(self) -> dict[tuple, int]:
+        """How many planned runs are not made, by stage and corpus.
+
+        A failed run is not missing, nor are those that would have copied the budget of a failed run.
+        """
+        lost = [json.loads(line["key"]) for _, line in self.failed]
+        copies = [run | {"method": name} for run in lost if run["method"] == "ir" for name in second.CLASS]
+        known = {r["meta"]["key"] for of in self.made.values() for r in of} | set(map(second.key, lost + copies))
+        return {name: len(keys - known) for name, keys in self.planned.items()}
+
+    @cached_property
+    def runs(self) -> dict[str, list[dict]]:
+        """The records of each stage on the corpora where none is missing. What is half made tells nothing yet."""
+        whole = {stage: [r for r in of if not self.missing[stage, r["run"]["config"]["corpus"]]]
+                 for stage, of in self.made.items()}  # fmt: skip
+        return {stage: of for stage, of in whole.items() if of}
+
+    @cached_property
     def gate(self) -> pandas.DataFrame:
         return decide.gate(self.runs["gate"], self.floors)
+
+    @property
+    def decisive(self) -> pandas.DataFrame:
+        """The gate with the chosen class weights."""
+        return self.gate[self.gate.class_weights == self.chosen["class_weights"]]
 
     @cached_property
     def headline(self) -> list[dict]:
@@ -84,31 +113,21 @@ class Study:
         """P1 to P4 and the difference to random layers at each step, on each corpus."""
         return differences(self.headline, [("ir", other) for other in (*PRIMARY, "random-counts")])
 
-    def planned(self, stage: str) -> dict[str, list[str]]:
-        """The keys of the planned runs of a stage, by corpus."""
-        corpora, score = USUAL.get(stage, BOTH), {"score_test": stage in TESTED}
-        return {c: [second.key(run | score) for run in second.planned(stage, c, self.chosen)] for c in corpora}
-
     def lacking(self, *stages: str) -> str:
-        """Why stages cannot decide a claim on the corpora that count, or an empty text.
-
-        A failed run is not lacking, nor are those that would have copied the budget of a failed run.
-        """
-        lost = [json.loads(line["key"]) for _, line in self.failed]
-        copies = [run | {"method": name} for run in lost if run["method"] == "ir" for name in second.CLASS]
-        known = {r["meta"]["key"] for of in self.runs.values() for r in of} | set(map(second.key, lost + copies))
+        """Why stages cannot decide a claim on the corpora that count, or an empty text."""
         for stage in stages:
-            planned = self.planned(stage)
-            corpora = set(planned) & set(self.primary or BOTH) or set(planned)  # `time` is on ITERATER in any case
-            wanted = {key for corpus in corpora for key in planned[corpus]}
-            if left := wanted - known:
-                return f"no verdict because {len(left)} runs of {stage} are missing" if left < wanted else NOT_RUN
+            usual = USUAL.get(stage, BOTH)
+            corpora = [c for c in self.primary or BOTH if c in usual] or usual  # `time` is on ITERATER in any case
+            if left := sum(self.missing[stage, c] for c in corpora):
+                none = left == sum(len(self.planned[stage, c]) for c in corpora)
+                return NOT_RUN if none else f"no verdict because {left} runs of {stage} are missing"
         return ""
 
     def judged(self, table: pandas.DataFrame) -> pandas.DataFrame:
-        """The mean of differences over the primary corpora. If there are none, both corpora's, each alone."""
+        """The mean of differences over the primary corpora. If there is none, those of each corpus alone."""
         part = table[table.corpus.isin(self.primary or BOTH)]
-        return mean_of_corpora(part).assign(corpus=MEAN) if self.primary else part
+        known = self.primary and set(self.primary) <= set(part.corpus)
+        return mean_of_corpora(part).assign(corpus=MEAN) if known else part
 
 
 def titled(records: Sequence[dict], name: str) -> list[dict]:
@@ -147,14 +166,16 @@ def run_differences(records: Sequence[dict], others: Sequence[str], number) -> p
             one, two = paired(part, "ir", other)
             if not one:
                 continue
-            values = pandas.DataFrame([(f, number(r, two[f, s]) - number(two[f, s], two[f, s])) for (f, s), r in one.items()])
-            folds, freedom = values.groupby(0)[1], len(values) - values[0].nunique()
+            apart = {key: number(one[key], run) - number(run, run) for key, run in two.items()}
+            values = pandas.Series(list(apart.values()), index=[fold for fold, _ in apart], dtype=float)
+            folds, freedom = values.groupby(level=0), len(values) - values.index.nunique()
             error = np.sqrt((folds.var() / folds.size()).sum(skipna=False)) / folds.ngroups
             half = error * stats.t.ppf((1 + CONFIDENCE) / 2, freedom) if len(values) >= FEWEST and freedom else np.nan
             mean = folds.mean().mean()
+            p_value = 2 * stats.t.sf(abs(mean) / error, freedom) if error else float(not mean)
             rows.append({"corpus": corpus, "method": "ir", "against": other, "difference": mean, "error": error,
-                         "low": mean - half, "high": mean + half, "detectable": decide.DETECTABLE * error,
-                         "p_value": 2 * stats.t.sf(abs(mean) / error, freedom) if error else float(mean == 0)})  # fmt: skip
+                         "low": mean - half, "high": mean + half, "p_value": p_value,
+                         "detectable": decide.DETECTABLE * error})  # fmt: skip
     return pandas.DataFrame(rows)
 
 
@@ -173,11 +194,12 @@ def peaks(study: Study) -> pandas.DataFrame:
     """Measured peaks of GPU memory in MiB, one run at a time: a column for each method, a row for each seed."""
     rows = [(r["run"]["config"]["method"], r["run"]["config"]["seed"], r["meta"]["peak_memory_bytes"] / 2**20)
             for r in study.runs.get("time", []) if r["meta"]["peak_memory_kind"].startswith("GPU")]  # fmt: skip
-    return pandas.DataFrame(rows, columns=["method", "seed", "peak"]).pivot(index="seed", columns="method", values="peak")
+    table = pandas.DataFrame(rows, columns=["method", "seed", "peak"])
+    return table.pivot(index="seed", columns="method", values="peak")
 
 
 def choice(study: Study) -> pandas.DataFrame:
-    """What IR-Tuning chooses after the first quarter, by corpus. `agreement` is the seeds' of a fold, Spearman's rho."""
+    """What IR-Tuning chooses after the first quarter, by corpus. `agreement` is Spearman's rho of a fold's seeds."""
     runs = titled(study.headline, "ir")
     table, rhos = layers.choice_over_time(runs).droplevel("method"), {}
     for (corpus, _), part in groups_by(runs, ["corpus", "fold"]).items():
@@ -191,7 +213,7 @@ def small_differences(study: Study) -> pandas.DataFrame:
     records, tables = decide.confirmatory(study.runs.get("small", [])), []
     for (share,), part in sorted(groups_by(records, ["train_share"]).items()):
         table = differences(part, [("ir", other) for other in ("full", "random-static", "last-k")])
-        tables.append(table.assign(against=table.against + f", {share:.0%} of train", share=share))
+        tables.append(table.assign(against=table.against + f", {share:.0%} of train"))
     return pandas.concat(tables) if tables else pandas.DataFrame()
 
 
@@ -199,34 +221,36 @@ def on_primary(study: Study, table: pandas.DataFrame) -> pandas.DataFrame:
     return table[table.corpus.isin(study.primary or BOTH)]
 
 
+def after_holm(p_values: pandas.Series) -> np.ndarray:
+    return np.array(holm(p_values)) < ALPHA
+
+
+# The rules. Each returns a table of differences, and which words hold.
+
+
 def higher(study: Study) -> tuple:
-    of = study.comparisons[study.comparisons.against.isin(LAYER_WISE)]
-    table = study.judged(of)
-    above = (table.low > 0).all() and (on_primary(study, of).difference > 0).all()
-    return table, {"for": above and set(table.against) == set(LAYER_WISE), "against": below_zero(table)}
+    each = on_primary(study, study.comparisons[study.comparisons.against.isin(LAYER_WISE)])
+    table = study.judged(each)
+    above = (table.low > 0).all() and (each.difference > 0).all() and set(table.against) == set(LAYER_WISE)
+    return table, {"for": above, "against": ((table.high < 0) & after_holm(table.p_value)).any()}
 
 
 def which(study: Study) -> tuple:
     table = study.judged(study.comparisons.query("against == 'random-static'"))
-    return table, {"for": (table.low > 0).all(), "equivalent": table.equivalent.all(), "against": (table.high < 0).any()}
+    equal, below = table.equivalent.all(), (table.high < 0).any()
+    return table, {"for": (table.low > 0).all(), "equivalent": equal, "against": below}
 
 
 def as_good(study: Study) -> tuple:
     table = study.judged(study.comparisons.query("against == 'full'"))
-    above = (table.low > 0).all()
-    return table, {"for": above, "not worse": (table.low >= -EQUIVALENT).all() and not above,
-                   "against": (table.high < 0).any()}  # fmt: skip
-
-
-def below_zero(table: pandas.DataFrame) -> bool:
-    """Whether any difference is below zero at 5 % after Holm over the rows."""
-    return bool(((table.high < 0) & (np.array(holm(table.p_value)) < ALPHA)).any())
+    above, near = (table.low > 0).all(), (table.low >= -EQUIVALENT).all()
+    return table, {"for": above, "not worse": near and not above, "against": (table.high < 0).any()}
 
 
 def lower_loss(study: Study) -> tuple:
     table = on_primary(study, run_differences(study.level, LAYER_WISE, last_loss))
-    above = (table.low > 0) & (np.array(holm(table.p_value)) < ALPHA)
-    return table, {"for": (table.high < 0).all() and set(table.against) == set(LAYER_WISE), "against": above.any()}
+    below = (table.high < 0).all() and set(table.against) == set(LAYER_WISE)
+    return table, {"for": below, "against": ((table.low > 0) & after_holm(table.p_value)).any()}
 
 
 def faster(study: Study) -> tuple:
@@ -234,16 +258,8 @@ def faster(study: Study) -> tuple:
     return table, {"for": (table.high < 0).all(), "against": (table.low > 0).any()}
 
 
-def less_memory(study: Study) -> tuple:
-    return memory(study, "ir", "full", 0)
-
-
-def peft_memory(study: Study) -> tuple:
-    return memory(study, "full", "full-ft", LESS)
-
-
-def memory(study: Study, method: str, against: str, most: float) -> tuple:
-    """Pairs of one seed, as shares: three, so without an interval."""
+def less_memory(study: Study, method: str = "ir", against: str = "full", most: float = 0) -> tuple:
+    """The rule for pairs of one seed, as shares. There are three, so they have no interval."""
     found = peaks(study)
     share = (found[method] / found[against] - 1).dropna()
     seeds = [f"seed {seed}" for seed in share.index]
@@ -258,11 +274,12 @@ def varies(study: Study) -> tuple:
 
 
 def small(study: Study) -> tuple:
-    table = small_differences(study)
-    table = pandas.concat(study.judged(part) for _, part in table[table.against.str.startswith("full")].groupby("share"))
-    return table, {"for": (table.low > 0).all(), "against": below_zero(table)}
+    found = small_differences(study)
+    table = study.judged(found[found.against.str.startswith("full,")])
+    return table, {"for": (table.low > 0).all(), "against": ((table.high < 0) & after_holm(table.p_value)).any()}
 
 
+PEFT_MEMORY = partial(less_memory, method="full", against="full-ft", most=LESS)
 # the claim, the stages that it needs, its rule, whether it needs a primary corpus, and its number's format
 CLAIMS = {
     "H1": ("scores higher than layer-wise baselines", ["headline"], higher, True, "+.3f"),
@@ -271,7 +288,7 @@ CLAIMS = {
     "H4": ("lower fine-tuning loss than layer-wise baselines", ["headline", "common"], lower_loss, True, "+.3f"),
     "H5": ("converges in fewer steps than Full PEFT", ["headline", "common"], faster, True, "+.0f"),
     "H6": ("needs less GPU memory than Full PEFT", ["time"], less_memory, False, "+.1%"),
-    "H6, PEFT": ("Full PEFT needs 30 to 40 % less than full fine-tuning", ["time"], peft_memory, False, "+.1%"),
+    "H6, PEFT": ("Full PEFT needs 30 to 40 % less than full fine-tuning", ["time"], PEFT_MEMORY, False, "+.1%"),
     "H7": ("layer importance varies over layers and training", ["headline"], varies, True, ""),
     "H8": ("works on small corpora: above Full PEFT", ["small"], small, True, "+.3f"),
 }
@@ -287,8 +304,8 @@ def card(study: Study) -> pandas.DataFrame:
             effect, seen = "<br>".join(said(table, form)), seeable(table, form)
             words = [word for word, yes in holds.items() if yes] if len(table) else [NOT_RUN]
             verdict = verdict or " and ".join(words) or "inconclusive"
-        rows.append({"claim": f"{name}: {claim}", "effect [95 %]": effect, "could have been seen": seen, "verdict": verdict})
-    return pandas.DataFrame(rows)
+        rows.append((f"{name}: {claim}", effect, seen, verdict))
+    return pandas.DataFrame(rows, columns=["claim", "effect [95 %]", "could have been seen", "verdict"])
 
 
 def said(table: pandas.DataFrame, form: str) -> list[str]:

@@ -1,11 +1,12 @@
 """The figures of the report. Each comes with its title, which says what is to be seen."""
 
-import numpy as np
 import pandas
 import seaborn
 from matplotlib.figure import Figure
 
-from irtuning.analysis.figures.style import DOUBLE, canvas, entitle, heat_map, legend_above, method_colour, styled, title_of
+from irtuning.analysis.figures.style import (
+    DOUBLE, canvas, entitle, heat_map, legend_above, method_colour, styled, title_of,
+)  # fmt: skip
 from irtuning.analysis.statistics import EQUIVALENT
 from irtuning.analysis.tables import chosen
 
@@ -25,9 +26,10 @@ def claims(table: pandas.DataFrame, verdicts: dict[str, str]) -> tuple[Figure, s
     for number, place in enumerate(places):
         part = table[table.corpus == place]
         rows = [others.index(name) + 0.17 * (number - (len(places) - 1) / 2) for name in part.against]
-        style = {"color": "black", "ms": 6} if place not in MARKS else {"color": seaborn.color_palette("colorblind")[number]}
-        axis.errorbar(part.difference, rows, xerr=[part.difference - part.low, part.high - part.difference], capsize=2,
-                      fmt=MARKS.get(place, "D"), label=title_of(place), **({"ms": 4} | style))  # fmt: skip
+        colour = seaborn.color_palette("colorblind")[number] if place in MARKS else "black"
+        ends = [part.difference - part.low, part.high - part.difference]
+        axis.errorbar(part.difference, rows, xerr=ends, fmt=MARKS.get(place, "D"), color=colour, capsize=2, ms=4,
+                      label=title_of(place))  # fmt: skip
     axis.set_yticks(range(len(others)), [f"IR-Tuning − {title_of(name)}" for name in others])
     beside = axis.secondary_yaxis("right")
     beside.set_yticks(range(len(others)), [verdicts.get(name, "") for name in others])
@@ -47,7 +49,8 @@ def detectable(table: pandas.DataFrame, wanted: float, made: int) -> tuple[Figur
         axis.plot(table.index, table[name], "o-", ms=4, lw=1, color=colour, label=title_of(name))
     axis.axhline(wanted, color="0.4", ls="--", lw=1, label=f"{wanted:g}, what the plan wants")
     axis.axvline(made, color="0.85", lw=6, zorder=0)
-    axis.set(xlabel="seeds in each fold (grey: as made)", ylabel="detectable macro F1", ylim=(0, None), xticks=table.index)
+    axis.set(xlabel="seeds in each fold (grey: as made)", ylabel="detectable macro F1")
+    axis.set(ylim=(0, None), xticks=table.index)
     low, high = table.loc[made].min(), table.loc[made].max()
     return entitled(figure, f"With {made} seeds in each fold, the smallest difference seen is {low:.3f} to {high:.3f}")
 
@@ -63,8 +66,8 @@ def raster(runs: list[dict]) -> tuple[Figure, str]:
         heat_map(axis, learned.astype(float), "", cmap=["0.93", method_colour("ir")], vmin=0, vmax=1, cbar=False,
                  xticklabels=max(1, len(steps) // 8), yticklabels=max(1, len(learned) // 6))  # fmt: skip
         axis.axvline(len(steps) // 4, color="black", lw=0.8, ls=":")
-        title = f"{title_of(config['corpus'])}, fold {config['fold']}, seed {config['seed']}: layers that learn (coloured)"
-        axis.set(title=title, ylabel="layer", ylim=(0, len(learned)))
+        run = f"{title_of(config['corpus'])}, fold {config['fold']}, seed {config['seed']}"
+        axis.set(title=f"{run}: layers that learn (coloured)", ylabel="layer", ylim=(0, len(learned)))
         sets = pandas.Series([tuple(chosen(s)) for s in steps[len(steps) // 4 :]])
         shares.append(sets.value_counts(normalize=True).iloc[0])
     axis.set_xlabel("step (dotted: a quarter of them)")
@@ -85,7 +88,8 @@ def costs(table: pandas.DataFrame) -> tuple[Figure, str]:
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("test macro F1")
     least, top = title_of(table.peak.idxmin()), title_of(table.macro_f1.idxmax())
-    return entitled(figure, f"Least memory: {least}. Highest score: {top}. Scores differ by {np.ptp(table.macro_f1):.3f}")
+    apart = table.macro_f1.max() - table.macro_f1.min()
+    return entitled(figure, f"Least memory: {least}. Highest score: {top}. Scores differ by {apart:.3f}")
 
 
 def entitled(figure: Figure, title: str) -> tuple[Figure, str]:
