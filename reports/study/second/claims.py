@@ -66,8 +66,9 @@ class Study:
     @cached_property
     def planned(self) -> dict[tuple, set]:
         """The keys of the planned runs by stage and corpus."""
-        return {(stage, c): {second.key(run | {"score_test": stage in TESTED}) for run in second.planned(stage, c, self.chosen)}
-                for stage in STAGES for c in USUAL.get(stage, BOTH)}  # fmt: skip
+        runs = {(stage, c): second.planned(stage, c, self.chosen) for stage in STAGES for c in USUAL.get(stage, BOTH)}
+        return {(stage, c): {second.key(run | {"score_test": stage in TESTED}) for run in of}
+                for (stage, c), of in runs.items()}  # fmt: skip
 
     @cached_property
     def missing(self) -> dict[tuple, int]:
@@ -205,7 +206,8 @@ def choice(study: Study) -> pandas.DataFrame:
     for (corpus, _), part in groups_by(runs, ["corpus", "fold"]).items():
         shares = pandas.DataFrame([layers.late_shares(r) for r in part]).T.corr("spearman").to_numpy()
         rhos.setdefault(corpus, []).extend(shares[np.triu_indices(len(shares), 1)])
-    return table.assign(agreement=pandas.Series({corpus: np.nanmean(of or [np.nan]) for corpus, of in rhos.items()}))
+    means = {corpus: pandas.Series(of, dtype=float).mean() for corpus, of in rhos.items()}
+    return table.assign(agreement=pandas.Series(means))
 
 
 def small_differences(study: Study) -> pandas.DataFrame:
@@ -260,7 +262,7 @@ def faster(study: Study) -> tuple:
 
 def less_memory(study: Study, method: str = "ir", against: str = "full", most: float = 0) -> tuple:
     """The rule for pairs of one seed, as shares. There are three, so they have no interval."""
-    found = peaks(study)
+    found = peaks(study).reindex(columns=[method, against])
     share = (found[method] / found[against] - 1).dropna()
     seeds = [f"seed {seed}" for seed in share.index]
     table = pandas.DataFrame({"corpus": seeds, "method": method, "against": against, "difference": share})

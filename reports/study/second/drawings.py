@@ -26,7 +26,7 @@ def claims(table: pandas.DataFrame, verdicts: dict[str, str]) -> tuple[Figure, s
     for number, place in enumerate(places):
         part = table[table.corpus == place]
         rows = [others.index(name) + 0.17 * (number - (len(places) - 1) / 2) for name in part.against]
-        colour = seaborn.color_palette("colorblind")[number] if place in MARKS else "black"
+        colour = seaborn.color_palette("colorblind")[list(MARKS).index(place)] if place in MARKS else "black"
         ends = [part.difference - part.low, part.high - part.difference]
         axis.errorbar(part.difference, rows, xerr=ends, fmt=MARKS.get(place, "D"), color=colour, capsize=2, ms=4,
                       label=title_of(place))  # fmt: skip
@@ -52,7 +52,7 @@ def detectable(table: pandas.DataFrame, wanted: float, made: int) -> tuple[Figur
     axis.set(xlabel="seeds in each fold (grey: as made)", ylabel="detectable macro F1")
     axis.set(ylim=(0, None), xticks=table.index)
     low, high = table.loc[made].min(), table.loc[made].max()
-    return entitled(figure, f"With {made} seeds in each fold, the smallest difference seen is {low:.3f} to {high:.3f}")
+    return entitled(figure, f"With {made} seeds in each fold, a difference of {low:.3f} to {high:.3f} would be seen")
 
 
 @styled

@@ -6,13 +6,12 @@ Every number, every verdict and every sentence about them is computed. A stage t
 not run, and what depends on it is left out.
 """
 
-import argparse
 import base64
 import json
 import re
 from collections import Counter
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 import decide
 import drawings
@@ -41,6 +40,9 @@ HOW_TO_READ = """\
 A difference is IR-Tuning's score, loss, steps or memory minus another method's, on folds 0 to 3. Brackets are 95 %
 intervals. *Could have been seen* is what a test at 5 % finds in four of five studies. *Equivalent* is within ±0.01; it
 counts against H2. *Not worse* is an interval above -0.01."""
+WEIGHTS = """\
+Class weights in all other runs: {chosen}. Full PEFT's mean on ITERATER and arXivEdits is {none:.3f} without weights and
+{balanced:.3f} with balanced ones."""
 NO_VERDICT = """ As the plan says, H1 to H3 and H8 then get no verdict.
 The rules of H4, H5 and H7 name corpora that pass, so these get none either."""
 ON_D = """\
@@ -56,7 +58,7 @@ LIMITS = """\
 - **Known texts.** ArXiv and Wikipedia may be in its pre-training, for all methods alike.
 - **Rates** come from a grid and three runs a point. A comparison is one of methods together with their rates.
 - **Intervals** are over documents and seeds, on these training sets. Fewer than five units have none.
-- **Test parts.** {scored} runs scored theirs. The most often that one was scored by a run: {most}."""
+- **Test parts.** Runs that scored theirs: {scored}. The most often that a run did so: {most}."""
 
 
 def top(study: Study, out: Path) -> str:
@@ -69,9 +71,10 @@ def top(study: Study, out: Path) -> str:
     absent = ", ".join(stage for stage in STAGES if stage not in study.made)
     half = ", ".join(f"{stage} on {title_of(c)} ({left} runs missing)" for (stage, c), left in study.missing.items()
                      if stage in study.made and 0 < left < len(study.planned[stage, c]))  # fmt: skip
-    first = f"{passed}, a linear model that sees the edit, by more than two standard errors.{after}"
-    text = [f"{first} Verdicts on {len(table)} claims: {counted}.", f"Not run: {absent}." if absent else "",
-            f"Half made, so left out: {half}." if half else "", HOW_TO_READ, markdown(table.replace("", "·"))]  # fmt: skip
+    text = [f"{passed}, a linear model that sees the edit, by more than two standard errors.{after} "
+            f"Verdicts on {len(table)} claims: {counted}.", f"Not run: {absent}." if absent else "",
+            f"Half made, so left out: {half}." if half else "",
+            HOW_TO_READ, markdown(table.replace("", "·"))]  # fmt: skip
     if "headline" in study.runs:
         words = dict(zip(table.claim.str.partition(":")[0], table.verdict, strict=True))
         beside = {"random-static": f"P1 · H2: {words['H2']}", "last-k": f"P2 · H1 (P1 to P3): {words['H1']}",
@@ -93,9 +96,8 @@ def floor(study: Study, out: Path) -> str:
             "passes": "yes" if r.passes else "no", ANOTHER: score(*people) if people else "not known",
         })  # fmt: skip
     means = study.gate[study.gate.corpus.isin(BOTH)].groupby("class_weights").macro_f1.mean()
-    weights = (f"Class weights in all other runs: {study.chosen['class_weights']}. Full PEFT's mean on ITERATER and "
-               f"arXivEdits is {means['none']:.3f} without weights, {means['balanced']:.3f} with balanced ones.")  # fmt: skip
-    text = [ON_D.format(seeds=study.gate.runs.max(), rate=second.GATE_RATE), markdown(pandas.DataFrame(rows)), weights]
+    text = [ON_D.format(seeds=study.gate.runs.max(), rate=second.GATE_RATE), markdown(pandas.DataFrame(rows)),
+            WEIGHTS.format(chosen=study.chosen["class_weights"], **means)]  # fmt: skip
     if "headline" in study.runs:
         text += ["Macro F1 on the test parts of folds 0 to 3:", markdown(test_scores(study))]
     return "\n\n".join(text)
@@ -123,8 +125,8 @@ def test_scores(study: Study) -> pandas.DataFrame:
         table.loc["Full PEFT − floor", row["corpus"]] = interval(row)
     people = [f for f in study.floors if (f["name"], f["split"]) == (ANOTHER, "test") and f["fold"] < 4]
     for corpus in dict.fromkeys(f["corpus"] for f in people):
-        mean = pandas.Series([f["macro_f1"] for f in people if f["corpus"] == corpus]).mean()
-        table.loc[f"{ANOTHER} (mean of folds)", corpus] = score(mean)
+        mean_of_folds = score(mean(f["macro_f1"] for f in people if f["corpus"] == corpus))
+        table.loc[f"{ANOTHER} (mean of folds)", corpus] = mean_of_folds
     table = table[[corpus for corpus in ORDER if corpus in table]].rename(columns=title_of).fillna("")
     return table.rename(index={decide.FLOOR: EDIT_AWARE} | {name: title_of(name) for name in HEADLINE})
 
@@ -162,8 +164,8 @@ def choosing(study: Study, out: Path) -> str:
 
 def with_mean(study: Study, table: pandas.DataFrame) -> pandas.DataFrame:
     """A table of differences, below their mean over the primary corpora, if it is known."""
-    mean = study.judged(table)
-    return pandas.concat([mean[mean.corpus == MEAN], table])
+    judged = study.judged(table)
+    return pandas.concat([judged[judged.corpus == MEAN], table])
 
 
 def wide(table: pandas.DataFrame, form: str = "+.3f") -> str:
@@ -282,18 +284,13 @@ def elsewhere(study: Study, out: Path) -> str:
     if "tetra" in study.runs:
         text += ["A corpus from outside, all five folds:", wide(differences(study.runs["tetra"], pairs))]
     if "secondary" in study.runs:
-        made = [in_float8(r) for r in decide.confirmatory(study.runs["secondary"])]
+        made = decide.confirmatory(study.runs["secondary"])
+        for config in (r["run"]["config"] for r in made):
+            config["method"] = "IR-Tuning in float8" if "float8" in config["speed"] else config["method"]
         names = dict.fromkeys(run_title(r["run"]["config"]) for r in made)
         pairs = [("ir", name) for name in names if "head" not in name] + [("ir, head frozen", "full, head frozen")]
         text += ["Other methods:", wide(differences(titled(study.headline, "ir") + made, pairs))]
     return "\n\n".join(text) or NOT_RUN
-
-
-def in_float8(record: dict) -> dict:
-    """The record, whose method says so if its frozen weights were in float8."""
-    config = record["run"]["config"]
-    name = "IR-Tuning in float8" if "float8" in config["speed"] else config["method"]
-    return record | {"run": record["run"] | {"config": config | {"method": name}}}
 
 
 def limits(study: Study, out: Path) -> str:
@@ -358,6 +355,4 @@ def report(store: Path, out: Path) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=second.HERE, help="folder of the report")
-    report(second.HERE, parser.parse_args().out)
+    report(second.HERE, second.HERE)

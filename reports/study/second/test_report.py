@@ -68,7 +68,8 @@ def store(monkeypatch, tmp_path):
                     planned |= {"score_test": stage in second.TESTED}
                     name = planned["method"]
                     loss, peak = (losses or {}).get(name, 1.0), (peaks or {}).get(name, 100)
-                    given = record(planned, levels.get(name, 0.8), name if apart else "", loss, peak)
+                    right = levels.get((name, corpus), levels.get(name, 0.8))
+                    given = record(planned, right, name if apart else "", loss, peak)
                     if stage == "transfer":
                         given["meta"]["transfer"] = {"counts": {"clear": {"a": 3, "b": 1}, "sound": {"b": 4}}}
                     made.setdefault((stage, corpus), []).append(given)
@@ -120,14 +121,18 @@ def test_a_planted_effect_is_for_the_claims_and_its_numbers_are_right(store, tmp
 
 
 def test_a_planted_harm_is_against_them(store, tmp_path):
-    store(ALIKE | {"ir": 0.68})
+    store(ALIKE | {"ir": 0.68}, stages=("headline", "small"))
     words, *_ = verdicts(tmp_path)
-    assert list(words[["H1", "H2", "H3"]]) == ["against"] * 3
+    assert list(words[["H1", "H2", "H3", "H8"]]) == ["against"] * 4
 
 
-def test_better_than_all_baselines_but_one_is_inconclusive(store, tmp_path):
-    store(ALIKE | {"ir": 0.92, "last-k": 0.92})
-    words, *_ = verdicts(tmp_path)
+def test_a_claim_about_all_needs_every_baseline_and_every_corpus(store, tmp_path):
+    store(ALIKE | {"ir": 0.92, "last-k": 0.918}, stages=("headline", "small"), apart=False)
+    words, effects, _ = verdicts(tmp_path)  # a little above the last layers everywhere, but not for certain
+    assert "last layers: primary corpora +0.001 [-0.00" in effects.H1
+    assert list(words[["H1", "H2", "H3", "H8"]]) == ["inconclusive", "for", "for", "for"]
+    store(ALIKE | {("ir", "iterater"): 0.99, ("ir", "arxivedits"): 0.79}, apart=False)
+    words, effects, _ = verdicts(tmp_path)  # far above on one corpus, so that the mean is, but below on the other
     assert list(words[["H1", "H2", "H3"]]) == ["inconclusive", "for", "for"]
 
 
