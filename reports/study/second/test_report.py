@@ -134,6 +134,8 @@ def test_a_claim_about_all_needs_every_baseline_and_every_corpus(store, tmp_path
     store(ALIKE | {("ir", "iterater"): 0.99, ("ir", "arxivedits"): 0.79}, apart=False)
     words, effects, _ = verdicts(tmp_path)  # far above on one corpus, so that the mean is, but below on the other
     assert list(words[["H1", "H2", "H3"]]) == ["inconclusive", "for", "for"]
+    each = claims.Study.read(tmp_path / "store").comparisons.query("against == 'full' and corpus != 'argrewrite'")
+    assert f"primary corpora {each.difference.mean():+.3f} [" in effects.H3 and each.difference.min() < 0
 
 
 def test_no_effect_is_equivalent_only_if_the_interval_is_short(store, tmp_path):
