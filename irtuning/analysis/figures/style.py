@@ -19,7 +19,7 @@ TITLES = {  # of methods and corpora in figures; others keep their names
     "last-k:share=0.33": "last third", "middle-k": "middle layers", "random-counts": "random layers",
     "random-static": "random layers, one draw", "fixed": "given layers", "transplant": "another run's layers",
     "probe": "probed layers", "sampled": "sampled layers",
-    "argrewrite": "ArgRewrite", "arxivedits": "arXivEdits", "iterater": "ITERATER"}  # fmt: skip
+    "argrewrite": "ArgRewrite", "arxivedits": "arXivEdits", "iterater": "ITERATER", "tetra": "TETRA"}  # fmt: skip
 STYLE = {
     "font.size": 8, "axes.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
     "figure.dpi": 150, "savefig.dpi": 200, "svg.hashsalt": "irtuning"}  # fmt: skip

@@ -1,0 +1,97 @@
+"""The figures of the report. Each comes with its title, which says what is to be seen."""
+
+import pandas
+import seaborn
+from matplotlib.figure import Figure
+
+from irtuning.analysis.figures.style import (
+    DOUBLE, canvas, entitle, heat_map, legend_above, method_colour, styled, title_of,
+)  # fmt: skip
+from irtuning.analysis.statistics import EQUIVALENT
+from irtuning.analysis.tables import chosen
+
+MARKS = {"iterater": "o", "arxivedits": "s", "argrewrite": "^"}  # of corpora; the mean is a diamond
+
+
+@styled
+def claims(table: pandas.DataFrame, verdicts: dict[str, str]) -> tuple[Figure, str]:
+    """Draw IR-Tuning's differences with 95 % intervals: a row for each method, a mark for each corpus or their mean.
+
+    `verdicts` gives what stands at the right end of a method's row.
+    """
+    others, places = list(dict.fromkeys(table.against)), list(dict.fromkeys(table.corpus))
+    figure, axis = canvas(DOUBLE, 0.42 * len(others) + 1.2)
+    axis.axvspan(-EQUIVALENT, EQUIVALENT, color="0.92", lw=0)
+    axis.axvline(0, color="0.4", lw=1)
+    for number, place in enumerate(places):
+        part = table[table.corpus == place]
+        rows = [others.index(name) + 0.17 * (number - (len(places) - 1) / 2) for name in part.against]
+        colour = seaborn.color_palette("colorblind")[list(MARKS).index(place)] if place in MARKS else "black"
+        ends = [part.difference - part.low, part.high - part.difference]
+        axis.errorbar(part.difference, rows, xerr=ends, fmt=MARKS.get(place, "D"), color=colour, capsize=2, ms=4,
+                      label=title_of(place))  # fmt: skip
+    axis.set_yticks(range(len(others)), [f"IR-Tuning − {title_of(name)}" for name in others])
+    beside = axis.secondary_yaxis("right")
+    beside.set_yticks(range(len(others)), [verdicts.get(name, "") for name in others])
+    beside.tick_params(length=0)
+    beside.spines["right"].set_visible(False)
+    axis.set(ylim=(len(others) - 0.5, -0.5), xlabel="difference in test macro F1 (grey: within ±0.01)")
+    sure = ((table.low > 0) | (table.high < 0)).sum()
+    ends = f"{table.difference.min():+.3f} to {table.difference.max():+.3f}"
+    return entitled(figure, f"{sure} of {len(table)} intervals exclude zero; differences of macro F1 go from {ends}")
+
+
+@styled
+def detectable(table: pandas.DataFrame, wanted: float, made: int) -> tuple[Figure, str]:
+    """Draw the difference that would be seen (columns: corpora or their mean) over the number of seeds (rows)."""
+    figure, axis = canvas(DOUBLE, 2.1)
+    for name, colour in zip(table, seaborn.color_palette("colorblind"), strict=False):
+        axis.plot(table.index, table[name], "o-", ms=4, lw=1, color=colour, label=title_of(name))
+    axis.axhline(wanted, color="0.4", ls="--", lw=1, label=f"{wanted:g}, what the plan wants")
+    axis.axvline(made, color="0.85", lw=6, zorder=0)
+    axis.set(xlabel="seeds in each fold (grey: as made)", ylabel="detectable macro F1")
+    axis.set(ylim=(0, None), xticks=table.index)
+    low, high = table.loc[made].min(), table.loc[made].max()
+    return entitled(figure, f"With {made} seeds in each fold, a difference of {low:.3f} to {high:.3f} would be seen")
+
+
+@styled
+def raster(runs: list[dict]) -> tuple[Figure, str]:
+    """Draw which layers learned at each step, a panel for each run."""
+    figure, axes = canvas(DOUBLE, 1.2 * len(runs) + 0.5, rows=len(runs), squeeze=False)
+    shares = []
+    for axis, record in zip(axes[:, 0], runs, strict=True):
+        config, steps = record["run"]["config"], record["train"]["steps"]
+        learned = pandas.DataFrame({s["step"]: [i in chosen(s) for i in range(record["run"]["depth"])] for s in steps})
+        heat_map(axis, learned.astype(float), "", cmap=["0.93", method_colour("ir")], vmin=0, vmax=1, cbar=False,
+                 xticklabels=max(1, len(steps) // 8), yticklabels=max(1, len(learned) // 6))  # fmt: skip
+        axis.axvline(len(steps) // 4, color="black", lw=0.8, ls=":")
+        run = f"{title_of(config['corpus'])}, fold {config['fold']}, seed {config['seed']}"
+        axis.set(title=f"{run}: layers that learn (coloured)", ylabel="layer", ylim=(0, len(learned)))
+        sets = pandas.Series([tuple(chosen(s)) for s in steps[len(steps) // 4 :]])
+        shares.append(sets.value_counts(normalize=True).iloc[0])
+    axis.set_xlabel("step (dotted: a quarter of them)")
+    title = f"After a quarter of these runs, one set of layers has {min(shares):.0%} to {max(shares):.0%} of the steps"
+    return entitled(figure, title)
+
+
+@styled
+def costs(table: pandas.DataFrame) -> tuple[Figure, str]:
+    """Draw the score of each method (row) with its interval against its peak memory, and against its step's time."""
+    figure, axes = canvas(DOUBLE, 2.9, columns=2, sharey=True)
+    for axis, column, name in zip(axes, ("peak", "ms"), ("peak GPU memory (MiB)", "time of a step (ms)"), strict=True):
+        for row in table.itertuples():
+            ends = [[row.macro_f1 - row.low], [row.high - row.macro_f1]]
+            axis.errorbar(getattr(row, column), row.macro_f1, yerr=ends, fmt="D", ms=5, capsize=2, lw=1,
+                          color=method_colour(row.Index), label=title_of(row.Index))  # fmt: skip
+        axis.set(xlabel=name)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("test macro F1")
+    least, top = title_of(table.peak.idxmin()), title_of(table.macro_f1.idxmax())
+    apart = table.macro_f1.max() - table.macro_f1.min()
+    return entitled(figure, f"Least memory: {least}. Highest score: {top}. Scores differ by {apart:.3f}")
+
+
+def entitled(figure: Figure, title: str) -> tuple[Figure, str]:
+    entitle(legend_above(figure), title)
+    return figure, title

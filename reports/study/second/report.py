@@ -1,0 +1,358 @@
+"""Write the report of the second edition from its store: `report.md`, `report.html` and their figures.
+
+    python reports/study/second/report.py
+
+Every number, every verdict and every sentence about them is computed. A stage that the store does not have is named as
+not run, and what depends on it is left out.
+"""
+
+import base64
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from statistics import mean, median
+
+import decide
+import drawings
+import mistune
+import pandas
+import second
+from claims import (
+    MEAN, NOT_RUN, ORDER, PRIMARY, STAGES, Study, card, choice, differences, interval, last_loss, pair, paired,
+    peaks, run_differences, small_differences, steps_to_near, titled,
+)  # fmt: skip
+from second import BOTH, HEADLINE
+
+from irtuning.analysis.ceiling import ANOTHER
+from irtuning.analysis.figures.style import title_of, to_image
+from irtuning.analysis.statistics import mean_of_corpora, method_scores
+from irtuning.analysis.tables import groups_by, markdown, readable, run_title
+from irtuning.companion import benchmarks
+from irtuning.training.record import write_bytes, write_text
+
+EDIT_AWARE = "edit-aware floor"
+STYLE = """body { font: 15px/1.45 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }
+table { border-collapse: collapse; font-size: 85%; display: block; overflow-x: auto } img { max-width: 100% }
+td, th { border: 1px solid #ccc; padding: 1px 6px; text-align: left; vertical-align: top }
+@media print { body { font-size: 9.5px; margin: 0 } img { max-width: 60% } img, tr { break-inside: avoid } }"""
+HOW_TO_READ = """\
+A difference is IR-Tuning's score, loss, steps or memory minus another method's, on folds 0 to 3. Brackets are 95 %
+intervals. *Could have been seen* is what a test at 5 % finds in four of five studies. *Equivalent* is within ±0.01; it
+counts against H2. *Not worse* is an interval above -0.01."""
+WEIGHTS = """\
+Class weights in all other runs: {chosen}. Full PEFT's mean on ITERATER and arXivEdits is {none:.3f} without weights and
+{balanced:.3f} with balanced ones."""
+NO_VERDICT = """ As the plan says, H1 to H3 and H8 then get no verdict.
+The rules of H4, H5 and H7 name corpora that pass, so these get none either."""
+ON_D = """\
+Macro F1 on part D, mean of {seeds} seeds at a rate of {rate:g}. The operation floor sees only whether text is inserted,
+deleted or replaced. The difference is one of counts over all seeds. Its error is two-way, over documents and seeds."""
+DRAWN = "*Random layers* are drawn anew at each step, *one draw* once a run. ≈ is shown to be within ±0.01."
+LATE = """\
+After the first quarter of the steps, mean of runs (changes: median; rho: Spearman's correlation, between seeds of a
+fold, of how often layers learn):"""
+LIMITS = """\
+- **The gate is coarse.** Part D is small. A true advantage below two standard errors ({bars}) fails in most cases.
+- **One small model.** SmolLM2-135M, dequantised from 4 bits. What holds here need not hold for billions of parameters.
+- **Known texts.** ArXiv and Wikipedia may be in its pre-training, for all methods alike.
+- **Rates** come from a grid and three runs a point. A comparison is one of methods together with their rates.
+- **Intervals** are over documents and seeds, on these training sets. Fewer than five units have none.
+- **Test parts.** Runs that scored theirs: {scored}. The most often that a run did so: {most}."""
+
+
+def top(study: Study, out: Path) -> str:
+    """The answer in one paragraph, and the card."""
+    table, names = card(study), " and ".join(map(title_of, study.primary))
+    passed = (f"**Primary: {names}.** There Full PEFT beats the {EDIT_AWARE}" if names else
+              f"**No corpus passes the gate.** On none does Full PEFT beat the {EDIT_AWARE}")  # fmt: skip
+    after = "" if names else NO_VERDICT
+    counted = "; ".join(f"{word}: {number}" for word, number in Counter(table.verdict).items())
+    absent = ", ".join(stage for stage in STAGES if stage not in study.made)
+    half = ", ".join(f"{stage} on {title_of(c)} ({left} runs missing)" for (stage, c), left in study.missing.items()
+                     if stage in study.made and 0 < left < len(study.planned[stage, c]))  # fmt: skip
+    text = [f"{passed}, a linear model that sees the edit, by more than two standard errors.{after} "
+            f"Verdicts on {len(table)} claims: {counted}.", f"Not run: {absent}." if absent else "",
+            f"Half made, so left out: {half}." if half else "",
+            HOW_TO_READ, markdown(table.replace("", "·"))]  # fmt: skip
+    if "headline" in study.runs:
+        words = dict(zip(table.claim.str.partition(":")[0], table.verdict, strict=True))
+        beside = {"random-static": f"P1 · H2: {words['H2']}", "last-k": f"P2 · H1 (P1 to P3): {words['H1']}",
+                  "ist": "P3", "full": f"P4 · H3: {words['H3']}"}  # fmt: skip
+        text.append(picture(out, "claims", *drawings.claims(with_mean(study, study.comparisons), beside)))
+    return "\n\n".join(text)
+
+
+def floor(study: Study, out: Path) -> str:
+    """The gate, floors and annotators on part D, and on the test parts once they are scored."""
+    rows = []
+    for r in study.decisive.itertuples():
+        here = {f["name"]: f for f in study.floors if decide.on_d(f, r.corpus)}
+        people = [here[ANOTHER][f"macro_f1{end}"] for end in ("", "_low", "_high")] if ANOTHER in here else []
+        rows.append({
+            "corpus": title_of(r.corpus), "operation floor": score(here["operation"]["macro_f1"]),
+            EDIT_AWARE: score(r.floor), "Full PEFT (sd)": f"{r.macro_f1:.3f} ({r.sd:.3f})",
+            "Full PEFT − floor": f"{r.difference:+.3f}", "two standard errors": score(2 * r.error),
+            "passes": "yes" if r.passes else "no", ANOTHER: score(*people) if people else "not known",
+        })  # fmt: skip
+    means = study.gate[study.gate.corpus.isin(BOTH)].groupby("class_weights").macro_f1.mean()
+    text = [ON_D.format(seeds=study.gate.runs.max(), rate=second.GATE_RATE), markdown(pandas.DataFrame(rows)),
+            WEIGHTS.format(chosen=study.chosen["class_weights"], **means)]  # fmt: skip
+    if "headline" in study.runs:
+        text += ["Macro F1 on the test parts of folds 0 to 3:", markdown(test_scores(study))]
+    return "\n\n".join(text)
+
+
+def score(value: float, low: float = float("nan"), high: float = float("nan")) -> str:
+    """A score with its interval, if it has one."""
+    return f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if low <= high else "")
+
+
+def with_floor(study: Study) -> list[dict]:
+    """The headline, with a copy of each run of Full PEFT that has the predictions of its fold's edit-aware floor."""
+    of = {(f["corpus"], f["fold"]): f for f in study.floors if (f["name"], f["split"]) == (decide.FLOOR, "test")}
+    full = [(r["run"]["config"], r) for r in titled(study.runs["headline"], "full")]
+    return study.headline + decide.confirmatory([decide.beside(of[c["corpus"], c["fold"]], r) for c, r in full])
+
+
+def test_scores(study: Study) -> pandas.DataFrame:
+    """Macro F1 of each method and of the floor with intervals, by corpus."""
+    records = with_floor(study)
+    table = method_scores(records, "test")
+    table["text"] = [score(*row) for row in table[["macro_f1", "low", "high"]].to_numpy()]
+    table = table.pivot(index="method", columns="corpus", values="text").reindex([*HEADLINE, decide.FLOOR])
+    for row in differences(records, [("full", decide.FLOOR)]).to_dict("records"):
+        table.loc["Full PEFT − floor", row["corpus"]] = interval(row)
+    people = [f for f in study.floors if (f["name"], f["split"]) == (ANOTHER, "test") and f["fold"] < 4]
+    for corpus in dict.fromkeys(f["corpus"] for f in people):
+        mean_of_folds = score(mean(f["macro_f1"] for f in people if f["corpus"] == corpus))
+        table.loc[f"{ANOTHER} (mean of folds)", corpus] = mean_of_folds
+    table = table[[corpus for corpus in ORDER if corpus in table]].rename(columns=title_of).fillna("")
+    return table.rename(index={decide.FLOOR: EDIT_AWARE} | {name: title_of(name) for name in HEADLINE})
+
+
+def rates(study: Study, out: Path) -> str:
+    """The rate of each class of methods, and the curve of the score over the rate."""
+    lost = [json.loads(line["key"]) for stage, line in study.failed if stage == "rates"]
+    curve = decide.rate_table(study.runs["rates"], lost)
+    best = decide.rates_of(curve, study.floors)[0] | study.chosen["rates"]
+    write_bytes(out / "report_rates.png", decide.drawn(curve, study.floors, best))
+    said = (f"{title_of(corpus)}: {', '.join(f'{title_of(name)} {rate:g}' for name, rate in of.items())}."
+            for corpus, of in best.items())  # fmt: skip
+    text = f"Best on part D (*many*: IR-Tuning, and methods with as many layers). {' '.join(said)}"
+    return f"{text}\n\n![Macro F1 on part D over the learning rate](report_rates.png)"
+
+
+def choosing(study: Study, out: Path) -> str:
+    """IR-Tuning against the other choices of layers, and against all layers."""
+    pairs = [("ir", other) for other in dict.fromkeys(study.comparisons.against)]
+    table, area = (with_mean(study, t) for t in (study.comparisons, differences(study.headline, pairs, "auprc")))
+    sure = table[(table.low > 0) | (table.high < 0)].to_dict("records")
+    said = ", ".join(f"{pair(r)} ({title_of(r['corpus'])}, {r['difference']:+.3f})" for r in sure) or "none"
+    text = [f"Intervals of macro F1 without zero: {said}. {DRAWN}", wide(table),
+            "AUPRC, which decides nothing:", wide(area.drop(columns="equivalent"))]  # fmt: skip
+    if not (seen := detectable(study)).empty:
+        text.append(picture(out, "detectable", *drawings.detectable(seen, 0.01, study.chosen["seeds"])))
+    text += ["Macro F1 under other conditions, which decides nothing:", wide(sensitivity(study))]
+    if not study.lacking("common"):
+        loss = run_differences(study.level, [*PRIMARY, "random-counts"], last_loss)
+        steps = run_differences(study.level, ["full"], steps_to_near)
+        text += ["At one learning rate, the mean of the last ten training losses:", wide(loss),
+                 "and the steps to 95 % of Full PEFT's best validation macro F1:", wide(steps, "+.0f")]  # fmt: skip
+    return "\n\n".join(text)
+
+
+def with_mean(study: Study, table: pandas.DataFrame) -> pandas.DataFrame:
+    """A table of differences, below their mean over the primary corpora, if it is known."""
+    judged = study.judged(table)
+    return pandas.concat([judged[judged.corpus == MEAN], table])
+
+
+def wide(table: pandas.DataFrame, form: str = "+.3f") -> str:
+    """Differences with their intervals: a row for each pair of methods, a column for each corpus."""
+    rows = [{"IR-Tuning": pair(r), title_of(r["corpus"]): interval(r, form) + " ≈" * bool(r.get("equivalent"))}
+            for r in table.to_dict("records")]  # fmt: skip
+    return markdown(pandas.DataFrame(rows).groupby("IR-Tuning", sort=False).first().fillna(""))
+
+
+def detectable(study: Study) -> pandas.DataFrame:
+    """The detectable difference by number of seeds (rows), on each corpus and on the mean over primary corpora."""
+    parts = {}
+    for (corpus,), of in groups_by(study.headline, ["corpus"]).items():
+        parts[corpus] = decide.variance([r for runs in paired(of, *decide.COMPARED) for r in runs.values()], "test")
+    if study.primary and set(study.primary) <= set(parts):
+        parts[MEAN] = sum(parts[corpus] for corpus in study.primary) / len(study.primary) ** 2
+    errors = {name: decide.errors(fixed, items + runs).values() for name, (fixed, items, runs) in parts.items()}
+    table = decide.DETECTABLE * pandas.DataFrame(errors, index=list(decide.SEEDS))
+    return table.dropna(axis="columns")  # unknown where failed runs leave a fold with one seed
+
+
+def sensitivity(study: Study) -> pandas.DataFrame:
+    """P1 to P4 with other items, corpora and rates."""
+    runs, pairs = study.runs["headline"], [("ir", other) for other in PRIMARY]
+    kinds = {"with fold 4": study.headline + [r for r in runs if r["run"]["config"]["fold"] == 4],
+             "with the first edition's items": [r for r in runs if r["run"]["config"]["fold"] < 4]}  # fmt: skip
+    if not study.lacking("common"):
+        kinds["at one rate"] = study.level
+    found = {name: study.judged(differences(records, pairs)) for name, records in kinds.items()}
+    if study.primary:
+        of = study.comparisons[study.comparisons.against.isin(PRIMARY)]
+        with_argrewrite = of[of.corpus.isin([*study.primary, "argrewrite"])]
+        found["with ArgRewrite"] = mean_of_corpora(with_argrewrite).assign(corpus=MEAN)
+    return pandas.concat(t.assign(corpus=t.corpus.map(title_of) + f", {name}") for name, t in found.items())
+
+
+def dynamic(study: Study, out: Path) -> str:
+    """Whether IR-Tuning's choice goes on changing."""
+    table = choice(study)
+    said = [f"On {title_of(corpus)} the commonest set of layers has {row.one_set:.0%} of the late steps."
+            for corpus, row in table.iterrows()]  # fmt: skip
+    shown = pandas.DataFrame({
+        "layers": table.layers.map("{:.0f}".format), "learn at over 90 %": table.steady.map("{:.1f}".format),
+        "at under 10 %": table.frozen.map("{:.1f}".format), "changes of the set": table.changes.map("{:.0f}".format),
+        "seeds agree (rho)": table.agreement.map("{:.2f}".format), "runs": table.runs,
+    }).rename(index=title_of)  # fmt: skip
+    first = [min(part, key=lambda r: (r["run"]["config"]["fold"], r["run"]["config"]["seed"]))
+             for part in groups_by(titled(study.headline, "ir"), ["corpus"]).values()]  # fmt: skip
+    return "\n\n".join([" ".join(said), LATE, markdown(shown), picture(out, "raster", *drawings.raster(first))])
+
+
+def cost(study: Study, out: Path) -> str:
+    """Score against memory and time on ITERATER, and the shapes of a model of 8B."""
+    runs, scored = study.runs["time"], [r for r in study.headline if r["run"]["config"]["corpus"] == "iterater"]
+    times = pandas.DataFrame([(r["run"]["config"]["method"], 1000 * median(r["meta"]["step_seconds"])) for r in runs])
+    table = method_scores(scored, "test").set_index("method")[["macro_f1", "low", "high"]]
+    table = table.assign(peak=peaks(study).mean(), ms=times.groupby(0)[1].mean())
+    share = table / table.loc["full"]
+    shown = pandas.DataFrame({
+        "macro F1": table.macro_f1.map(score), "peak (MiB)": table.peak.map("{:.0f}".format),
+        "of Full PEFT": share.peak.map("{:.0%}".format), "step (ms)": table.ms.map("{:.1f}".format),
+        "of Full PEFT's step": share.ms.map("{:.0%}".format),
+    }).rename(index=title_of)  # fmt: skip
+    record, _ = benchmarks.measurement("large_shapes_llama-3.1-8b")
+    large = benchmarks.step_table(record).query("engine == 'uncast, compile'").set_index("layers")
+    large = readable(large[["step_ms", "peak_gib"]])
+    device = ", ".join(sorted({r["meta"]["device"] for r in runs}))
+    here = f"ITERATER, one run at a time ({device}). A time is the median of a run's steps, mean of runs:"
+    there = f"Llama-3.1-8B's shape, 16 examples of 256 tokens, without a score ({benchmarks.measured_on(record)}):"
+    return "\n\n".join([here, markdown(shown), picture(out, "costs", *drawings.costs(table)), there, markdown(large)])
+
+
+def scarce(study: Study, out: Path) -> str:
+    """Small parts of the training data."""
+    return wide(with_mean(study, small_differences(study)))
+
+
+def fails(study: Study, out: Path) -> str:
+    """The F1 of each intention, and the commonest confusions."""
+    runs = [(r["run"]["config"], r["predictions"]["test"]) for r in with_floor(study)]
+    rows = pandas.concat(
+        pandas.DataFrame(answers).assign(corpus=title_of(config["corpus"]), method=config["method"])
+        for config, answers in runs
+        if config["corpus"] in (study.primary or BOTH) and config["method"] in ("ir", "full", decide.FLOOR)
+    )
+    counts = rows.groupby(["corpus", "method", "intention", "predicted"], as_index=False).size()
+    keys = ["corpus", "intention", "method"]
+    gold = counts.groupby(keys)["size"].sum()
+    given = counts.groupby(["corpus", "predicted", "method"])["size"].sum().rename_axis(keys)
+    right = counts[counts.intention == counts.predicted].groupby(keys)["size"].sum()
+    f1 = (2 * right / gold.add(given, fill_value=0)).fillna(0).unstack("method").map(score).rename_axis(columns=None)
+    f1 = f1.rename(columns={decide.FLOOR: EDIT_AWARE, "ir": title_of("ir"), "full": title_of("full")})
+    counts["share"] = counts["size"] / counts.groupby(keys)["size"].transform("sum")
+    wrong = counts[(counts.method == "ir") & (counts.intention != counts.predicted)].sort_values("share")
+    said = [f"- {r.corpus}: {r.share:.0%} of *{r.intention}* is taken for *{r.predicted}*."
+            for _, part in wrong.groupby("corpus") for r in part[-1:-4:-1].itertuples()]  # fmt: skip
+    return "\n\n".join([markdown(f1), "IR-Tuning's commonest confusions, as shares of an intention:", "\n".join(said)])
+
+
+def transfer(study: Study, out: Path) -> str:
+    """What ITERATER's models predict on TETRA."""
+    parts = ["What models of ITERATER, never trained on TETRA, call the edits of each of its aspects (row). No test."]
+    for record in study.runs["transfer"]:
+        counts = pandas.DataFrame(record["meta"]["transfer"]["counts"]).fillna(0).astype(int).T
+        edits, name = counts.sum(axis=1), title_of(record["run"]["config"]["method"])
+        shares = counts.div(edits, axis=0).map("{:.0%}".format).assign(edits=edits)
+        parts.append(markdown(shares.rename_axis(f"aspect ({name})")))
+    return "\n\n".join(parts)
+
+
+def elsewhere(study: Study, out: Path) -> str:
+    """Panels without a verdict: the small model, a corpus from outside, and other methods."""
+    text, pairs = [], [("ir", name) for name in HEADLINE if name not in ("ir", "full-ft")]
+    if "mini" in study.runs:
+        text += ["With the small model `mini`:", wide(differences(decide.confirmatory(study.runs["mini"]), pairs))]
+    if "tetra" in study.runs:
+        text += ["A corpus from outside, all five folds:", wide(differences(study.runs["tetra"], pairs))]
+    if "secondary" in study.runs:
+        made = decide.confirmatory(study.runs["secondary"])
+        for config in (r["run"]["config"] for r in made):
+            config["method"] = "IR-Tuning in float8" if "float8" in config["speed"] else config["method"]
+        names = dict.fromkeys(run_title(r["run"]["config"]) for r in made)
+        pairs = [("ir", name) for name in names if "head" not in name] + [("ir, head frozen", "full, head frozen")]
+        text += ["Other methods:", wide(differences(titled(study.headline, "ir") + made, pairs))]
+    return "\n\n".join(text) or NOT_RUN
+
+
+def limits(study: Study, out: Path) -> str:
+    """What the numbers do not say."""
+    bars = ", ".join(f"{title_of(row.corpus)} {2 * row.error:.3f}" for row in study.decisive.itertuples())
+    scored = [r["scores"]["test_scored"] for runs in study.made.values() for r in runs]
+    return LIMITS.format(bars=bars, scored=sum(map(bool, scored)), most=max(scored))
+
+
+def made(study: Study, out: Path) -> str:
+    """What was run, with which plan and code."""
+    rows = []
+    for stage in STAGES:
+        runs = study.made.get(stage, [])
+        planned = sum(len(keys) for (of, _), keys in study.planned.items() if of == stage)
+        hours = sum(sum(r["meta"]["step_seconds"]) for r in runs) / 3600
+        rows.append({"stage": stage, "runs": len(runs) or NOT_RUN, "planned": planned, "hours": f"{hours:.1f}",
+                     "failed": sum(of == stage for of, _ in study.failed),
+                     "test parts scored": sum(r["scores"]["test_scored"] for r in runs)})  # fmt: skip
+    every, names = [r["meta"] for runs in study.made.values() for r in runs], ("plan", "code", "commit", "device")
+    seals = (f"{name} {', '.join(sorted({str(meta[name]) for meta in every}))}" for name in names)
+    lost = [f"- failed: {stage}, {line['failed']}" for stage, line in study.failed]
+    return "\n".join([markdown(pandas.DataFrame(rows)), f"Seals of the records: {'; '.join(seals)}.", *lost])
+
+
+SECTIONS = [  # title, stages that it needs, and what writes it
+    ("Does the model beat the floor, and how far is the human?", {"gate"}, floor),
+    ("Which learning rate?", {"rates"}, rates),
+    ("Does choosing layers help?", {"headline"}, choosing),
+    ("Is the dynamic method dynamic?", {"headline"}, dynamic),
+    ("What does it cost, and what does it save?", {"headline", "time"}, cost),
+    ("Small corpora", {"small"}, scarce),
+    ("Where it fails: F1 of each intention", {"headline"}, fails),
+    ("Transfer", {"transfer"}, transfer),
+    ("Without a verdict: another model, another corpus, other methods", {"headline"}, elsewhere),
+    ("Limits", {"gate"}, limits),
+    ("What was run", {"gate"}, made),
+]
+
+
+def picture(out: Path, name: str, figure, title: str) -> str:
+    """Write a figure, and return the Markdown that shows it."""
+    write_bytes(out / f"report_{name}.png", to_image(figure))
+    return f"![{title}](report_{name}.png)"
+
+
+def report(store: Path, out: Path) -> str:
+    """Write the report and its figures to a folder, and return its Markdown."""
+    study = Study.read(store)
+    parts = ["# The study, second edition: does choosing layers help?", top(study, out)]
+    parts += [f"## {title}\n\n{write(study, out)}" for title, needs, write in SECTIONS if needs <= set(study.runs)]
+    text = re.sub(r"\n{3,}", "\n\n", "\n\n".join(parts)) + "\n"
+    write_text(out / "report.md", text)
+
+    def embedded(found: re.Match) -> str:
+        return f'src="data:image/png;base64,{base64.b64encode((out / found[1]).read_bytes()).decode()}"'
+    page = re.sub(r'src="(\w+\.png)"', embedded, mistune.create_markdown(escape=False, plugins=["table"])(text))
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><style>{STYLE}</style>'
+    page = f'<!doctype html><html lang="en"><head>{head}<title>The study</title></head><body>\n{page}</body></html>\n'
+    write_text(out / "report.html", page)
+    return text
+
+
+if __name__ == "__main__":
+    report(second.HERE, second.HERE)
