@@ -46,10 +46,10 @@ def test_kappas_are_those_of_scikit_learn_and_of_the_human_ceiling(people):
 
 def test_intervals_hold_the_true_value_as_often_as_they_say():
     truth = agreement(answers(items=20_000, people=2, seed=99), LABELS, draws=2).loc["all"]
-    tables = [agreement(answers(items=100, people=2, seed=seed), LABELS, draws=400).loc["all"] for seed in range(100)]
+    tables = [agreement(answers(items=100, people=2, seed=seed), LABELS, draws=200).loc["all"] for seed in range(60)]
     for name in ("agreement", "cohen", "fleiss"):
         held = sum(table[f"{name}_low"] <= truth[name] <= table[f"{name}_high"] for table in tables)
-        assert 88 <= held <= 100, name  # 95 in the mean
+        assert 52 <= held, name  # 57 in the mean
 
 
 def test_groups_are_drawn_as_a_whole_and_few_have_no_interval():
