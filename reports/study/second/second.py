@@ -96,7 +96,8 @@ def planned(stage: str, corpus: str, chosen: dict) -> list[dict]:
         return [where | {"method": m, "seed": FIRST_SEED + s, "learning_rate": rate_of(m, rates), "max_steps": 100}
                 for s, m in product(range(3), HEADLINE)]  # fmt: skip
     if stage == "common":
-        return runs(["full", "ist"], chosen["seeds"], rate_of("ir", rates))
+        others = [m for m in ("full", "ist") if not rates or rate_of(m, rates) != rate_of("ir", rates)]  # equal: headline's
+        return runs(others, chosen["seeds"], rate_of("ir", rates))
     if stage == "secondary":
         return [*runs(["ir:refresh_every=5", *OWN, "sampled", "probe"], 2), *runs(["ir", "full"], 2, head="frozen"),
                 *runs(["ir"], 2, speed=[*COMMON.get("speed", ()), "float8"])]  # fmt: skip

@@ -1,6 +1,7 @@
 """The report of the second edition on made-up records: what is planted comes out as its verdict."""
 
 import json
+import shutil
 import re
 import sys
 import zlib
@@ -75,6 +76,7 @@ def store(monkeypatch, tmp_path):
                     made.setdefault((stage, corpus), []).append(given)
                     second.append(runs / f"{stage}-{corpus}.jsonl.gz", {"key": second.key(planned), "record": given})
         second.write_text(runs / "floors.json", json.dumps(floors(floor)))
+        shutil.rmtree(tmp_path / "store", ignore_errors=True)  # one that has other runs is not written over
         second.collect(runs, tmp_path / "store")
         return made
     return make
