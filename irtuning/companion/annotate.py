@@ -55,7 +55,7 @@ def annotate(
         f"show is {show!r}, give after or before": show not in ("after", "before"),
         f"order is {order!r}, give mixed, uncertain or random": order not in ("mixed", "uncertain", "random"),
         f"order {order!r} needs suggestions; give a run": order != "random" and not suggestions,
-        f"{labels} are not 2 to {len(KEYS)} different labels": not 2 <= len({*labels}) == len(labels) <= len(KEYS),
+        f"labels are {labels}; give 2 to {len(KEYS)} different": not 2 <= len({*labels}) == len(labels) <= len(KEYS),
         "an id occurs twice; give each revision an id of its own": len({r.id for r in given}) < len(given),
         f"output {str(output)!r} holds JSON Lines; end its name in .jsonl": path.suffix != ".jsonl",
     }
@@ -122,7 +122,7 @@ class Panel(VBox):
         if not (r := self.current):
             return
         earlier, first = (self.rows[:-1], self.rows[-1]["first"]) if self.waiting else (self.rows, label)
-        row = dict(zip(("id", "before", "after", "label"), (r.id, *r.texts(), label), strict=True))
+        row = {"id": r.id, "before": r.texts()[0], "after": r.texts()[1], "label": label}
         row |= {"group": r.group} if r.group else {}
         row |= {"annotator": self.annotator, "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 "first": first, "seen": r.id in self.seen, "show": self.show, "suggestion": self.shares.get(r.id),
