@@ -18,7 +18,8 @@ from irtuning.cli import app
 from irtuning.corpora.sources import CORPORA
 from irtuning.method.registry import METHODS
 
-GUIDE = (Path(__file__).parents[1] / "notebooks" / "README.md").read_text(encoding="utf-8")
+GUIDE_FOLDER = Path(__file__).parents[1] / "notebooks"
+GUIDE = (GUIDE_FOLDER / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^( *)```([\w-]*)[^\n]*\n(.*?)^\1```[ ]*$", re.DOTALL | re.MULTILINE)
 
 
@@ -90,3 +91,10 @@ def test_the_readme_is_short_and_what_it_links_to_exists():
     links = re.findall(r"\]\((?!http)([^)#]+)#?([^)]*)\)", text)
     assert len(links) > 20 and not [path for path, _ in links if not (root / path).exists()]
     assert not [anchor for path, anchor in links if anchor and (path, anchor) not in {("notebooks/README.md", a) for a in anchors}]
+
+
+def test_what_a_committed_report_links_to_exists():
+    pages = [*(GUIDE_FOLDER.parent / "reports").rglob("*.md"), GUIDE_FOLDER / "README.md"]
+    pages = [page for page in pages if page.parent.name != "quick"]  # which `irtuning reproduce` made, here or elsewhere
+    links = [(page, link) for page in pages for link in re.findall(r"\]\((?!http|#)([^)#\s]+)", page.read_text("utf-8"))]
+    assert len(links) > 10 and not [(page.name, link) for page, link in links if not (page.parent / link).exists()]

@@ -70,8 +70,7 @@ def train(
     score = "scores:   macro F1 {macro_f1:.3f}, accuracy {accuracy:.3f} on {0}"
     scores = [score.format(split, **run.scores[split]) for split in ("validation", "test") if split in run.scores]
     beat = ", ".join("{name} {macro_f1:.3f}".format(**floor) for floor in floors)
-    scores += [f"to beat:  macro F1 of {beat} on validation"]
-    lines = [trained.format(adapted, **run.config), *scores,
+    lines = [trained.format(adapted, **run.config), *scores, f"to beat:  macro F1 of {beat} on validation",
              f"saved:    {output} (record.json has all settings and scores)",
              f'next:     irtuning predict {output} --before "He go home." --after "He goes home."']  # fmt: skip
     result = {"output": str(output), "config": run.config, "scores": run.scores, "floors": floors}
@@ -126,7 +125,7 @@ def predict(
     irtuning predict runs/ir --file pairs.csv --output intentions.csv
     """
     from irtuning.training.classifier import RevisionClassifier, read_revisions, scores_of, write_predictions
-    paths = [text for text in (before, after) if not file and os.path.isfile(text)]
+    paths = [t for t in (before, after) if not file and (os.path.isfile(t) or t.lower().endswith((".txt", ".md")))]
     if len(paths) == 1 or not (file or before or after):
         raise InputError("give --before and --after, both as texts or both as files, or a table as --file")
     if output and output.suffix.lower() not in (".csv", ".jsonl", ".html"):

@@ -41,17 +41,17 @@ def _options() -> list[str]:
 
 
 def models(as_json: opt.Json = False) -> None:
-    """List the models that have a name, as `irtuning models`. Others are named by Hub id (owner/name) or folder."""
+    """List the models that have a name. Others are given as a Hub id (owner/name), a local folder or a GGUF file."""
     import pandas
     from irtuning.models.catalog import MODELS, model_names
     rows = {}
     for name in model_names():
         shape, source = load_shape(name), resolve(name)
         own = "random, for tests" if source.random_weights else "part of this package"
-        rows[name] = {"layers": shape.num_hidden_layers, "width": shape.hidden_size, "input": source.form,
+        rows[name] = {"layers": shape.num_hidden_layers, "width": shape.hidden_size, "form": source.form,
                       "batch_size": source.settings["batch_size"], "weights": source.path if name in MODELS else own}
     table = pandas.DataFrame(rows).T.to_string(index_names=False)
-    opt.show(rows, as_json, f"{table}\nOr give a Hub id (owner/name) or a local folder.")
+    opt.show(rows, as_json, f"{table}\nOr give a Hub id (owner/name), a local folder or a GGUF file.")
 
 
 def settings(model: opt.Model = "mini", as_json: opt.Json = False) -> None:

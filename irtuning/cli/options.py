@@ -53,7 +53,7 @@ Share = _option(float, "The share of the layers to choose. At least one layer is
 Batches = _option(int, "How many training batches to measure the layers on.")
 Score = _option(str, "The score of a layer: rms, l2 or reference.")
 Chunk = _option(int | None, "How many layers have gradients at a time, to save memory. By default all.")
-Workers = _option(int | None, "Runs at a time. By default one per core for mini on CPU, else 1.", "--workers", "--jobs")
+Workers = _option(int | None, "Runs at a time: one per core for mini on CPU, else 1.", "--workers", "--jobs", min=1)
 Scheduler = _option(str | None, "The address of a Dask scheduler, such as tcp://host:8786, whose workers make runs.")
 File = _option(str | None, "A table, such as the one a run was trained on, or - for JSON Lines on standard input.")
 Predictions = _option(Path | None, "The file for the predictions, which ends in .csv, .jsonl or .html.", "--output")

@@ -57,7 +57,7 @@ def annotate(
         f"show is {show!r}, give after or before": show not in ("after", "before"),
         f"order is {order!r}, give mixed, uncertain or random": order not in ("mixed", "uncertain", "random"),
         f"order {order!r} needs suggestions; give a run": order != "random" and not suggestions,
-        f"{labels} are not 2 to {len(KEYS)} different labels": not 2 <= len({*labels}) == len(labels) <= len(KEYS),
+        f"labels are {labels}; give 2 to {len(KEYS)} different": not 2 <= len({*labels}) == len(labels) <= len(KEYS),
         "an id occurs twice; give each revision an id of its own": len({r.id for r in given}) < len(given),
         f"output {str(output)!r} holds JSON Lines; end its name in .jsonl": path.suffix != ".jsonl"}  # fmt: skip
     if problems := [problem for problem, there in wrong.items() if there]:

@@ -36,7 +36,7 @@ def load_corpus(
     path = None if source else Path(name_or_path).expanduser()
     name = str(path or name_or_path)
     if path and not (str(name_or_path) and path.exists()):
-        raise unknown("corpus or file", name, CORPORA)
+        raise unknown("corpus (nor an existing file or folder)", name, CORPORA)
     if source and columns != Columns():
         raise InputError(f"corpus {name!r} has its own columns; leave before, after, label and group at their defaults")
     given = vars(columns) | {"label_set": labels, "split": split}

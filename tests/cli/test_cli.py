@@ -211,6 +211,12 @@ def test_reproduce_hands_its_options_on(monkeypatch, tmp_path):
     assert json.loads(irt("reproduce", "--dry-run"))["profile"] == "quick" and len(asked) == 2
 
 
+@pytest.mark.parametrize("option", ["--workers", "--seeds"])
+def test_no_workers_and_no_seeds_are_refused(option):
+    made = CliRunner().invoke(app, ["compare", option, "0", "--methods", "irr"])
+    assert made.exit_code == 2 and "greater than or equal to 1" in made.output
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     (["corpus", "synthetik"], "did you mean 'synthetic'"), (["predict", "absent"], "give --before and --after"),
     (["train", "--method", "irr", "--output", "X"], "unknown method 'irr'"),
@@ -220,6 +226,7 @@ def test_reproduce_hands_its_options_on(monkeypatch, tmp_path):
     (["compare", "--methods", "random-counts"], "add ir to the methods"),
     (["predict", "absent", "--after", "x"], "no run in absent"),
     (["predict", "absent", "--before", __file__, "--after", "x"], "both as texts or both as files"),
+    (["predict", "absent", "--before", "no-draft.txt", "--after", "x"], "both as texts or both as files"),
     (["predict", "absent", "--after", "x", "--output", "a.xls"], "must end in .csv, .jsonl or .html"),
     (["train", "--set", "lr=1e-3", "--output", "X"], "did you mean 'learning_rate'?"),
     (["train", "--set", "bs", "--output", "X"], "such as batch_size=..."),
@@ -235,16 +242,17 @@ def test_bad_input_is_told_before_anything_is_written(arguments, message, tmp_pa
     assert "\n" not in str(made.exception) and not made.stdout and not (tmp_path / "run").exists()
 
 
-def test_ctrl_c_before_training_says_so_in_one_line(tmp_path):
-    (tmp_path / "own.py").write_text(INTERRUPTED + OWN)
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_ctrl_c_or_sigterm_before_training_says_so_in_one_line(name, code, tmp_path):
+    (tmp_path / "own.py").write_text(INTERRUPTED.replace("getpid(), signal.SIGINT", f"getpid(), signal.{name}") + OWN)
     command = [sys.executable, "-m", "irtuning", "train", "--method", f"{tmp_path}/own.py:Mine", "--output", "run"]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "interrupted; what was recorded is kept\n")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, "", "interrupted; what was recorded is kept\n")
 
 
 def test_an_error_is_one_line_and_names_are_imported_when_they_are_needed():
     made = subprocess.run([sys.executable, "-m", "irtuning", "corpus", "synthetik"], capture_output=True, text=True)
-    assert (made.returncode, made.stdout) == (2, "") and re.fullmatch("error: unknown corpus or file 'synth.*\n", made.stderr)
+    assert (made.returncode, made.stdout) == (2, "") and re.fullmatch(r"error: unknown corpus \([^)]*\) 'synth.*\n", made.stderr)
     heavy = "print({'torch', 'transformers', 'pandas', 'sklearn'} & {*sys.modules} or [])"
     unknown = [["train", "--output", "X", "--method", "irr"], ["compare", "--methods", "full,irr"],
                ["memory", "--method", "irr"], ["train", "--output", "X", "--model", "minni"]]  # fmt: skip

@@ -186,8 +186,8 @@ def test_a_run_suggests_and_the_answers_train_the_next_run_in_one_line(tmp_path,
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"show": "aftr"}, "show is 'aftr', give after or before"), ({"order": "randm"}, "order is 'randm', give mixed"),
-    ({"order": "mixed"}, "needs suggestions"), ({"labels": ["a"]}, "not 2 to 33 different labels"),
-    ({"labels": ["a", "a"]}, "different labels"), ({"table_or_corpus": PAIRS * 2}, "an id occurs twice"),
+    ({"order": "mixed"}, "needs suggestions"), ({"labels": ["a"]}, r"labels are \['a'\]; give 2 to 33 different"),
+    ({"labels": ["a", "a"]}, "different"), ({"table_or_corpus": PAIRS * 2}, "an id occurs twice"),
     ({"output": "labels.csv"}, "end its name in .jsonl"), ({"suggestions": "absent"}, "no run in absent"),
 ])  # fmt: skip
 def test_bad_input_is_told_before_anything_is_written(options, message, tmp_path):

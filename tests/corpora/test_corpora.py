@@ -251,8 +251,8 @@ def test_bad_files_say_what_is_wrong_and_where(tmp_path, name, content, message)
 
 
 @pytest.mark.parametrize(("name", "options", "message"), [
-    ("iteratr", {}, "unknown corpus or file 'iteratr'; did you mean 'iterater'"),
-    ("missing.csv", {}, "unknown corpus or file 'missing.csv'"), ("", {}, "unknown corpus or file"),
+    ("iteratr", {}, r"unknown corpus \(nor an existing file or folder\) 'iteratr'; did you mean 'iterater'"),
+    ("missing.csv", {}, r"existing file or folder\) 'missing.csv'"), ("", {}, "existing file or folder"),
     ("iterater", {"labels": "coarse"}, "unknown label set of corpus 'iterater': 'coarse'. Choose one of: fine"),
     ("argrewrite", {"fold": 5}, r"has 5 fold\(s\), so fold 5"), ("synthetic", {"fold": 1}, r"has 1 fold\(s\), so fold 1"),
     ("iterater", {"split": "own"}, "unknown split of corpus 'iterater': 'own'. Choose one of: folds, published"),
