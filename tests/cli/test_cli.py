@@ -55,7 +55,7 @@ def test_help_teaches_and_nothing_is_cut():
     assert all(re.search(rf"^  {name} +[A-Z].*\.$", start, re.MULTILINE) for name in COMMANDS)
     assert start.count("...") == 1 and set(commands) == set(COMMANDS)  # [ARGS]...
     for name, command in commands.items():
-        assert name == "methods" or f"irtuning {name}" in command.help, "examples"
+        assert name in ("methods", "models") or f"irtuning {name}" in command.help, "examples"
         assert "..." not in irt(name, "--help", env={"COLUMNS": "160"})
         for option in command.params:
             assert option.help[0].isupper() and option.help.endswith("."), f"{name} --{option.name}: not a sentence"

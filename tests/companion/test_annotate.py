@@ -107,7 +107,7 @@ def test_answers_to_other_texts_are_neither_taken_for_ones_own_nor_removed(tmp_p
     assert lines(path)[0]["group"] in ("w1", "w2")
     with pytest.raises(InputError, match="has an answer to another text with the id '[12]'; give another output"):
         annotate(table.assign(before=["c", "d"]), LABELS, output=path, annotator="ana")
-    with pytest.raises(InputError, match=r"\[\] are not 2 to 33 different labels"):
+    with pytest.raises(InputError, match=r"labels are \[\]; give 2 to 33 different"):
         annotate(table, output=path, annotator="ana")  # its column labels has no intentions
     panel = annotate(more, LABELS, output=path, annotator="ana")
     panel.undo()
