@@ -5,6 +5,9 @@ import json
 import os
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 import transformers
@@ -34,6 +37,7 @@ ARCHITECTURES = {
 COLOURS = ("red", "green", "blue", "black", "white", "brown", "pink", "grey", "gold", "teal")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items):
     """With `-n` and `--dist loadgroup`, let one process run the notebooks, which share their runs."""
     for item in items:
