@@ -37,14 +37,6 @@ ARCHITECTURES = {
 COLOURS = ("red", "green", "blue", "black", "white", "brown", "pink", "grey", "gold", "teal")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items):
-    """With `-n` and `--dist loadgroup`, let one process run the notebooks, which share their runs."""
-    for item in items:
-        if item.path.suffix == ".ipynb":
-            item.add_marker(pytest.mark.xdist_group("notebooks"))
-
-
 def pytest_collection_finish():
     """Leave all imported modules out of the garbage collection that accelerate asks for at the start of every run."""
     gc.freeze()
