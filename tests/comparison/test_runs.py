@@ -1,6 +1,7 @@
 """Comparisons: budgets, what is recorded already, what is interrupted, and methods of the user's own."""
 
 import re
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,7 @@ def test_compare_shares_budgets_skips_what_is_there_and_goes_on_after_a_stop(
         calls.append(prepared.config.method)
         if len(calls) == 3:
             raise KeyboardInterrupt
+        time.sleep(0.6)  # a bar is shown only for what takes longer than a second
         return original(prepared, **options)
 
     monkeypatch.setattr(runs, "train", stop_at_third)
