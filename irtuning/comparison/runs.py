@@ -47,8 +47,7 @@ def run_comparison(
         budget: `equal` gives methods with a share of layers the mean share that IR-Tuning used on the same fold and
             seed; `own` keeps the shares of their papers.
         rates: the learning rate of each method; others use that of the settings, or else the model's own.
-        workers: runs at a time, each in its own process. None: one per core if a model of this package runs on the CPU,
-            else 1, in this process.
+        workers: runs at a time, each in a process. None: one per core for a model of this package on the CPU, else 1.
         scheduler: address of a Dask scheduler whose workers make the runs. Only the records come back, not the weights.
         output: folder for the runs; a run that it already holds is not repeated.
         data_dir, progress, settings: as for `train`.
@@ -57,6 +56,8 @@ def run_comparison(
     Raises:
         InputError: a setting cannot work (before the first run, if possible), or runs failed (after the last one).
     """
+    if workers is not None and workers < 1:
+        raise InputError(f"workers is {workers}; give 1 or more")
     runs, strategies = planned_runs(methods, seeds, folds, budget, rates, **settings), _named(methods)
     corpora = corpora or {fold: corpus_of(run, data_dir) for fold, run in {run.fold: run for run in runs}.items()}
     for run in runs:
@@ -65,14 +66,13 @@ def run_comparison(
     floors = [floor for fold in dict.fromkeys(folds) for floor in corpus_floors(corpora[fold], scored)]
     # a second thread hardly speeds up a small model on the CPU, so each core makes its own run
     many = available_device(runs[0].device) == "cpu" and runs[0].model in (MINI, *RANDOM)
-    workers = 1 if world_size() > 1 else max(1, workers or (cores() if many else 1))
+    workers = 1 if world_size() > 1 else workers or (cores() if many else 1)
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()  # which shows stderr like a warning
     options = {"disable": not (progress and is_first()), "file": sys.stdout if shell else sys.stderr}
     with tqdm(total=len(runs), delay=1, desc=f"{runs[0].corpus} on {runs[0].model}, runs", **options) as bar:
         def advance(run: RunConfig, outcome: dict | Exception) -> None:
-            failed = isinstance(outcome, Exception)
-            score = "failed" if failed else f"macro F1 {outcome['scores']['validation']['macro_f1']:.3f}"
-            bar.set_postfix_str(f"{run.method}, seed {run.seed}: {score}", refresh=False)
+            f1 = "failed" if isinstance(outcome, Exception) else f"{outcome['scores']['validation']['macro_f1']:.3f}"
+            bar.set_postfix_str(f"{run.method}, seed {run.seed}: macro F1 {f1}", refresh=False)
             bar.update()
         return _make(runs, strategies, corpora, budget, output, workers, scheduler, advance), floors
 

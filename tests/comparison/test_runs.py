@@ -107,6 +107,8 @@ def test_a_run_that_fails_stops_no_other(own_corpus, tmp_path, monkeypatch):
         return 1 / 0 if prepared.config.method == "ir" else original(prepared, **options)
 
     monkeypatch.setattr(runs, "train", fails)
+    with pytest.raises(InputError, match="workers is -1; give 1 or more"):
+        compare(["ir"], **own_corpus, seeds=[1], workers=-1)
     with pytest.raises(InputError, match=r"^1 of 3 runs failed; .*ir-fold0-seed1-\w+: ZeroDivision"):
-        compare(["ir", "full", "rst"], **own_corpus, seeds=[1], output=tmp_path, workers=-1, max_steps=2, progress=False)
+        compare(["ir", "full", "rst"], **own_corpus, seeds=[1], output=tmp_path, workers=1, max_steps=2, progress=False)
     assert [path.name[:5] for path in tmp_path.iterdir()] == ["full-"]
