@@ -19,7 +19,7 @@ TARGETS = {"scattered": (165, 24), "upper": (125, 18), "all": (170, 29)}  # ms a
 def large_steps() -> pandas.DataFrame:
     """Return a row for each measured engine and set of layers: time, peak and the target of float8 on an H100."""
     found = []
-    rows = [row for row in measured() if row["speed"] in ENGINES and row["layers"] in TARGETS]
+    rows = [r for r in measured() if r["speed"] in ENGINES and r["layers"] in TARGETS and r.get("backward") != "skip"]
     for row in sorted(rows, key=lambda row: ([*ENGINES].index(row["speed"]), row["checkpointing"], [*TARGETS].index(row["layers"]))):
         budget, error = row.get("activation_memory_budget"), row.get("error", "")
         engine = ENGINES[row["speed"]] + ", checkpointing" * row["checkpointing"] + f", {budget} of activations" * bool(budget)
@@ -38,21 +38,24 @@ def peak(**settings) -> float:
 
 def skipped_and_idle() -> tuple[pandas.DataFrame, str]:
     """Return a row for each way to treat layers that do not learn, and a sentence on what it saves."""
-    rows = {row["name"]: row for row in measured() if row["name"].split("/")[0] in ("changing", "lisa") or "plain" in row["name"]}
-    names = {"scattered/plain": "14 scattered layers", "scattered/plain/skip": "14 scattered layers, backward=skip",
+    rows = {row["name"]: row for row in measured() if not row.get("error")}
+    names = {**{f"scattered/{engine}{skip}": f"14 scattered layers{how}{', backward=skip' * bool(skip)}"
+                for engine, how in (("plain", ""), ("compile", ", compiled"), ("checkpointing", ", checkpointing")) for skip in ("", "/skip")},
+             "changing/compile/skip": "14 layers drawn anew at each step, compiled, backward=skip",
              **{f"{kind}/{idle}": f"{what}, idle={idle}" for kind, what in (
                  ("changing/plain", "14 layers drawn anew at each step, LoRA"), ("lisa", "2 whole layers drawn anew every 4 steps"))
                 for idle in ("keep", "drop", "offload")}}  # fmt: skip
     sets = {"scattered": SCATTERED, "changing": {"method": "rst", "share": 14 / 32}}  # `lisa` rows have a base that a run does not have
-    predicted = {name: f"{peak(**sets[first], **{k: rows[name][k] for k in ('backward', 'idle')}):.1f}"
-                 for name in names if (first := name.split("/")[0]) in sets}  # fmt: skip
+    predicted = {name: f"{peak(**sets[first], **{k: rows[name][k] for k in ('backward', 'idle', 'checkpointing')}):.1f}"
+                 for name in names if (first := name.split("/")[0]) in sets and "compile" not in name}  # fmt: skip
     table = pandas.DataFrame([{"what learns": text, "step, median (ms)": f"{rows[name]['step_ms']:.0f}",
                                "step, mean (ms)": f"{rows[name]['step_ms_mean']:.0f}", "peak (GiB)": f"{rows[name]['peak_gib']:.1f}", "predicted (GiB)": predicted.get(name, "")}
                               for name, text in names.items()])  # fmt: skip
-    exact, skip = rows["scattered/plain"], rows["scattered/plain/skip"]
+    pairs = [(rows[f"scattered/{engine}"], rows[f"scattered/{engine}/skip"]) for engine in ("plain", "compile", "checkpointing")]
+    shorter, less = [1 - skip["step_ms"] / exact["step_ms"] for exact, skip in pairs], [exact["peak_gib"] - skip["peak_gib"] for exact, skip in pairs]
     saved = [rows[f"{kind}/keep"]["peak_gib"] - rows[f"{kind}/offload"]["peak_gib"] for kind in ("changing/plain", "lisa")]
-    return table, (f"Skipping the layers that do not learn makes a step {1 - skip['step_ms'] / exact['step_ms']:.0%} shorter and "
-                   f"saves {exact['peak_gib'] - skip['peak_gib']:.1f} GiB. Keeping the optimizer's state of idle layers on the "
+    return table, (f"Skipping the layers that do not learn makes a step {shorter[0]:.0%} shorter and saves {less[0]:.1f} GiB; compiled "
+                   f"{shorter[1]:.0%} and {less[1]:.1f} GiB, with checkpointing {shorter[2]:.0%} and {less[2]:.1f} GiB. Keeping the optimizer's state of idle layers on the "
                    f"host saves {saved[0]:.1f} GiB with LoRA, whose states are small, and {saved[1]:.1f} GiB where whole layers "
                    "learn. There the median hides the steps in which states move; the mean shows them. In these "
                    "short runs most layers leave for the first time, so that host memory is still allocated.")  # fmt: skip
@@ -86,10 +89,11 @@ def main() -> None:
     text = f"# Tables\n\n{head}\n\n## A step at the shape of Llama-3.1-8B, one H100, random weights\n\n"
     text += "LoRA of rank 32, 16 x 256 tokens, dropout 0.05, the callback on. Targets were set before the measurement.\n\n"
     text += f"{markdown(large_steps())}\nThe peaks of the two rows with checkpointing are those of turning the base into "
-    text += "float8 on the GPU. A run of the package does so on the host, and its own peak is lower. It is not measured; "
-    text += f"{peak(**SCATTERED, speed=('float8',), checkpointing=True):.1f} GiB are predicted for an eager step.\n\n## Layers that do not learn, at the same shape\n\n"
+    text += "float8 on the GPU. A run of the package does so on the host, and its own peak is lower: "
+    text += f"{peak(**SCATTERED, speed=('float8',), checkpointing=True):.1f} GiB are predicted for an eager step, and "
+    text += f"`memory_options.json` has one measured beside its prediction.\n\n## Layers that do not learn, at the same shape\n\n"
     table, words = skipped_and_idle()
-    text += f"Without compilation; the last three rows with checkpointing.\n\n{markdown(table)}\n{words}\n\n"
+    text += f"The last three rows are with checkpointing. Peaks are predicted for eager steps.\n\n{markdown(table)}\n{words}\n\n"
     text += "## Many runs of SmolLM2-135M on one H100\n\nLoRA of rank 32, batches of 16, IR-Tuning and Full PEFT in turn, 100 or 150 steps "
     text += f"a run, four evaluations in it and the start included.\n\n{markdown(rows)}\n{sentence}\n"
     write_text(HERE / "tables.md", text)

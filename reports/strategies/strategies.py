@@ -138,7 +138,7 @@ def drawn(scores: pandas.DataFrame):
 
 def not_learned(scores: pandas.DataFrame) -> str:
     """A sentence about the runs that ended near the loss of a guess."""
-    lost = scores[scores.validation_loss > 1.1 * scores.groupby("corpus").validation_loss.transform("median") + 0.2]
+    lost = scores[scores.validation_loss > 1.1 * scores.groupby(["model", "corpus"]).validation_loss.transform("median") + 0.2]
     names = [f"{r.method} on {r.corpus} with seed {r.seed} (macro F1 {r.macro_f1:.3f})" for r in lost.itertuples()]
     return f"Runs that did not learn, by their validation loss: {', '.join(names) or 'none'}. They stand in all means.\n"
 
@@ -160,6 +160,8 @@ def main() -> None:
         from irtuning.analysis.figures.style import to_image
         order = ["full", "ir", *METHODS]
         tables = [pandas.DataFrame(sorted(rows_in(path), key=lambda row: order.index(row["method"]))) for path in (scores, cost)]
+        counts = tables[0].model.value_counts()
+        tables[0] = tables[0][tables[0].model.map(counts) == (whole := counts.max())]  # a model appears when its runs are whole
         write_bytes(given.out / "strategies.png", to_image(drawn(tables[0])))
         stamps = ["; ".join(", ".join(sorted({*map(str, table[name])})) for name in ("steps", "seed", "device", "versions"))
                   for table in tables if len(table)]  # fmt: skip
@@ -167,6 +169,7 @@ def main() -> None:
         text += "Macro F1 on the validation part of fold 0, mean over two seeds, with their range in brackets. Peak memory is "
         text += f"what a run's tensors take on the GPU, mean over both corpora. A step of so small a model waits for the host "
         text += f"(`reports/benchmarks/tables.md`), so its time says little about that of a large one.\n\n{markdown(table_of(*tables))}\n"
+        text += "".join(f"{n} of {whole} runs of {model} are made; it appears here when all are.\n\n" for model, n in counts.items() if n < whole)
         text += not_learned(tables[0]) + "".join(
             f"\n{name}: steps, seeds, device and versions {stamp}\n" for name, stamp in zip(("Scores", "Cost, one run at a time"), stamps))
         write_text(given.out / "strategies.md", text)
