@@ -71,8 +71,9 @@ def circle(corpus: Corpus, seed: int, folder: Path) -> tuple[list[dict], list[di
     for order, amount in ROUNDS:
         given = labelled(pool, corpus, order, amount, seed, folder)
         known, steps = known_to(corpus, given), max(STEPS, amount)
-        few = replace(known, validation=known.validation[:1], test=known.test[:1])  # every score is computed below
-        run = train(corpus=few, output=folder / f"{order}{amount}", seed=seed, max_steps=steps, eval_every=steps, **OPTIONS)
+        one_each = list({r.intention: r for r in known.validation}.values())  # enough, since scores are made below
+        options = OPTIONS | {"seed": seed, "max_steps": steps, "eval_every": steps, "output": folder / f"{order}{amount}"}
+        run = train(corpus=replace(known, validation=one_each, test=known.test[:1]), **options)
         predicted = [p.intention for p in RevisionClassifier.load(run.folder).predict(corpus.validation)]
         floor = macro_f1(corpus.labels, truth, edit_aware_floor(known, "test").predictions)
         row = {"corpus": corpus.name, "seed": seed, "order": order, "labels": amount, "steps": steps,
