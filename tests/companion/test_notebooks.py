@@ -91,13 +91,14 @@ def test_committed_notebooks_are_executed_and_clean(name):
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_what_a_notebook_says_to_try_runs_and_one_cell_breaks_with_the_error_that_it_shows(name, tmp_path, monkeypatch):
-    """Each cell stands alone. Here they run two steps of a tiny model in this process."""
+    """Each cell stands alone. Here they run two steps of a tiny model with one seed, in this process."""
     monkeypatch.chdir(tmp_path)
     cells = [cell for cell in cells_of(name) if is_for_readers(cell)]
     broken = [cell for cell in cells if "raises-exception" in cell.metadata["tags"]]
     assert 3 <= len(cells) <= 4 and broken == cells[-1:]
     for cell in cells:
-        tiny = re.sub(r'(max_steps"?[=:] ?)\d+', r"\g<1>2", cell.source).replace('device="cpu"', 'device="cpu", model="tiny-random"')
+        short = re.sub(r'(seeds"?[=:] ?)\d+', r"\g<1>1", re.sub(r'(max_steps"?[=:] ?)\d+', r"\g<1>2", cell.source))
+        tiny = short.replace('device="cpu"', 'device="cpu", model="tiny-random"')
         tiny, names = tiny.replace('"device": "cpu"', '"device": "cpu", "model": "tiny-random"'), {"__name__": "__main__"}
         if cell in broken:
             with pytest.raises(InputError) as raised:
@@ -165,6 +166,7 @@ def test_a_wheel_brings_the_notebooks_and_what_they_read():
     code = "\n".join(text for name in NOTEBOOKS for text in sources(name))
     read = {f"notebooks/{name}.ipynb" for name in NOTEBOOKS} | {f"reports/study/{name}.parquet" for name in ("runs", "steps", "predictions")}
     read |= {f"reports/benchmarks/{name}.json" for name in re.findall(r'measurement\("([^"]+)"\)', code)}
+    read |= {f"reports/{folder}/{name}.json" for name, folder in re.findall(r'measurement\("([^"]+)", "([^"]+)"\)', code)}
     read |= {"/".join(re.findall(r'"([^"]+)"', path)) for path in re.findall(r'REPOSITORY((?: / "[^"]+")+)', code)} - {"reports/study"}
     assert len(read) >= 12 and not read - packed and "reports/study/first_edition.py" in packed
 
@@ -176,7 +178,7 @@ def test_what_a_reproduction_writes_is_not_tracked():
     if not folders:
         pytest.skip("not a git repository")
     assert {folder for kind, folder in folders if kind == "figures"} == {"study", "mini"}
-    assert {folder for kind, folder in folders if kind == "reports"} <= {"study", "forms", "strategies", "mini", "benchmarks", "synthetic", "alignment"}
+    assert {folder for kind, folder in folders if kind == "reports"} <= {"study", "forms", "strategies", "mini", "benchmarks", "synthetic", "alignment", "annotation"}
     made = [f"{kind}/{profile}/02.{end}" for profile in ("quick", "small-changed") for kind, end in
             (("figures", "png"), ("figures", "svg"), ("reports", "csv"), ("reports", "ipynb"), ("runs", "record.json"))]  # fmt: skip
     assert git("check-ignore", *made) == made
