@@ -141,8 +141,7 @@ def contributions(records: Sequence[dict], split: str, metric: str = "macro_f1")
     folds, counts = {fold: part for (fold,), part in sorted(groups_by(records, ["fold"]).items())}, []
     names = [sorted({row["group"] for row in part[0]["predictions"][split]}) for part in folds.values()]
     if metric == "auprc":
-        runs = zip(names, folds.values(), strict=True)
-        parts = [np.array([areas(run, split, of_fold) for run in part]) for of_fold, part in runs]
+        parts = [np.array([areas(r, split, of) for r in part]) for of, part in zip(names, folds.values(), strict=True)]
         cells = [part[:, 1:] / len(parts) for part in parts]
         return float(np.mean([part[:, 0].mean() for part in parts])), list(zip(names, cells, strict=True))
     for of_fold, part in zip(names, folds.values(), strict=True):

@@ -15,9 +15,9 @@ ENGINES = {("", False): "plain", ("uncast", False): "uncast", ("uncast,compile",
 GIVEN = ("core", "last-k", "trajectory", "eager", "checkpointing")  # cases with given layers
 
 
-def measurement(name: str) -> tuple[dict, dict[str, str]]:
-    """Return a record of `reports/benchmarks`, and the hash of its file by file name. OSError if it is missing."""
-    content = (REPOSITORY / "reports" / "benchmarks" / f"{name}.json").read_bytes()
+def measurement(name: str, folder: str = "benchmarks") -> tuple[dict, dict[str, str]]:
+    """Return a record of a folder of `reports`, and the hash of its file by file name. OSError if it is missing."""
+    content = (REPOSITORY / "reports" / folder / f"{name}.json").read_bytes()
     return json.loads(content), {f"{name}.json": hashlib.sha256(content).hexdigest()}
 
 
@@ -41,8 +41,7 @@ def step_table(record: Mapping) -> pandas.DataFrame:
     rows = [row | {"engine": ENGINES.get((row["speed"], row["checkpointing"])), "layers": LAYERS.get(row["layers"])}
             for row in record["rows"] if not row.get("error") and row["group"] in GIVEN and row["dropout"]]  # fmt: skip
     table = pandas.DataFrame(rows).dropna(subset=["engine", "layers"]).drop_duplicates(["engine", "layers"])
-    order = [*ENGINES.values(), *LAYERS.values()]
-    table = table.sort_values(["engine", "layers"], key=lambda column: column.map(order.index))
+    table = table.sort_values(["engine", "layers"], key=lambda c: c.map([*ENGINES.values(), *LAYERS.values()].index))
     return table[["engine", "layers", "step_ms", "peak_gib"]].reset_index(drop=True)
 
 

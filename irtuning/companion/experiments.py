@@ -149,7 +149,7 @@ class Companion:
     def _enter(self, path: Path, origin: Origin, profile: str, note: str) -> str:
         """Write the stamp of a file and the hashes of its data into its folder's manifest, and return the stamp."""
         if isinstance(origin, Mapping):
-            line, hashes = f"{profile} · no corpus · {note}", dict(origin)
+            line, hashes = f"{profile} · {'no corpus · ' * ('(real)' not in note)}{note}", dict(origin)
         elif isinstance(origin, Corpus):
             kind = "SYNTHETIC corpus" if origin.synthetic else f"{origin.name} (real{sharing(origin.shared_groups)})"
             note, hashes = note or "no model, no seed, no steps", {"corpus": origin.checksum}

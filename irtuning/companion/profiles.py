@@ -35,8 +35,7 @@ PROFILES: dict[str, dict] = {
         "corpora": ["argrewrite", "arxivedits"], "methods": STUDY_METHODS, "experiments": STUDY_EXPERIMENTS,
         "folds": [0, 1, 2, 3, 4], "max_steps": 400,
         # The class weights were chosen on the validation splits; see the model card.
-        "settings": {"class_weights": "balanced", "eval_every": 100, "score_test": True, "rates": RATES},
-    },
+        "settings": {"class_weights": "balanced", "eval_every": 100, "score_test": True, "rates": RATES}},
     "small": LARGE | {"corpora": ["iterater"], "models": ["qwen3-0.6b"], "experiments": EXPERIMENTS},
     "paper": LARGE | {
         "models": ["llama-3.1-8b", "mistral-7b", "deepseek-r1-llama-8b", "llama-2-13b", "qwen3-8b", "phi-2"],

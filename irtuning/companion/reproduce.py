@@ -54,8 +54,7 @@ def reproduce(
     """
     if update_notebooks and (profile != "quick" or data or output or changes):
         raise InputError("update_notebooks needs the quick profile without data, output or changes")
-    output = output or (None if IN_CHECKOUT else ".")
-    settings = profile_parameters(profile, data, output, changes)
+    settings = profile_parameters(profile, data, output or (None if IN_CHECKOUT else "."), changes)
     if GPU_GIB.get(profile) and (problems := missing(settings)):
         raise InputError(f"profile {profile} cannot run here: {'; '.join(problems)}. Use --dry-run to list its runs")
     companion = Companion(**settings, workers=workers, scheduler=scheduler)

@@ -59,12 +59,14 @@ def _processes(count: int) -> Iterator[tuple]:
     threads, visible, death = max(1, cores() // count), gpus() or [""], (BrokenProcessPool, SystemExit)  # after SIGTERM
     idle, busy = [], {}  # (pool, GPU), and those of each call
     def free(running: int) -> int:
+        """Return how many more calls may start. Pools of finished calls are idle again, unless they died."""
         for future in [future for future in busy if future.done()]:
             pool, gpu = busy.pop(future)
             if not isinstance(future.exception(), death):
                 idle.append((pool, gpu))
         return count - running
     def submit(function: Callable, *item: object) -> Future:
+        """Call a function in an idle pool, or in a new one on the GPU with the fewest calls."""
         if not idle:
             gpu = min(visible, key=[gpu for _, gpu in busy.values()].count)
             environment = {"OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": gpu}

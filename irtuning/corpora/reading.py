@@ -65,8 +65,7 @@ def read_sheets(path: Path, most: int | None = None) -> dict[str, list[Row]]:
 def read_text(path: Path) -> str:
     """Return the text of a file without its byte order mark. An encoding other than UTF-8 is detected and logged."""
     try:
-        content = path.read_bytes()
-        return content.decode("utf-8-sig")
+        return (content := path.read_bytes()).decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError:

@@ -77,9 +77,8 @@ CORPORA = {
         checksum="c6c1b594ce528585672c374093c279333e07eec7bf8211212174053009e8e7b7",
         citation="Mita et al., Towards Automated Document Revision: Grammatical Error Correction, Fluency Edits, and "
         "Beyond, arXiv 2205.11484, 2022"),
-    "synthetic": CorpusSource(
-        load=tabular.load_synthetic, labels=tabular.ITERATER_LABELS, home="made by the package", licence="Apache-2.0"),
-}  # fmt: skip
+    "synthetic": CorpusSource(load=tabular.load_synthetic, labels=tabular.ITERATER_LABELS, home="made by the package",
+                              licence="Apache-2.0")}  # fmt: skip
 
 
 def register_corpus(name: str, source: CorpusSource) -> None:

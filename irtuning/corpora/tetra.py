@@ -19,9 +19,8 @@ PATTERN = "original/*.xml"
 ASPECTS = {
     "Grammaticality": ("grammar", "spelling", "capitalization", "hyphenation", "accuracy", "agreement", "tense"),
     "Fluency": ("word choice", "word order", "natrural english", "usage", "word usage"), "Clarity": ("clarity",),
-    "Style": ("tone", "style"), "Readability": ("readability", "parallelism", "punctuation"),
-    "Redundancy": ("repetitiveness", "redundancy", "redundant", "conciseness"), "Consistency": ("consistency", "flow"),
-}  # fmt: skip
+    "Style": ("tone", "style"), "Readability": ("readability", "parallelism", "punctuation"), "Redundancy":
+    ("repetitiveness", "redundancy", "redundant", "conciseness"), "Consistency": ("consistency", "flow")}  # fmt: skip
 LABELS = tuple(ASPECTS)
 ASPECT_OF = {word: aspect for aspect, words in ASPECTS.items() for word in words}
 # One published file, P17-1188-C.xml, is not well formed: an edit has `type=` without a value. It is read as no label.
@@ -63,9 +62,8 @@ def read_edits(path: Path) -> Iterator[Revision]:
                 start, words = sum(map(len, parts[: position - first])), parts[position - first]
                 texts.append(" ".join(word for part in parts for word in part))
                 spans.append((start, start + len(words)) if words else None)
-            aspects = [ASPECT_OF[word] for word in map(str.strip, unit.labels.split(";")) if word in ASPECT_OF]
-            extra, aspect = {"labels": unit.labels}, aspects[0] if aspects else ""
-            yield Revision(f"{path.stem}-{unit.number}", *texts, aspect, paper, *spans, extra)
+            aspect = next((ASPECT_OF[w] for w in map(str.strip, unit.labels.split(";")) if w in ASPECT_OF), "")
+            yield Revision(f"{path.stem}-{unit.number}", *texts, aspect, paper, *spans, {"labels": unit.labels})
 
 
 def _paragraphs(path: Path) -> Iterator[list[Unit]]:

@@ -168,7 +168,7 @@ class SampledTuning(RandomSparseTuning):
 
 @dataclass
 class ProbeTuning(ShareStrategy):
-    """All layers are measured on the first batches, without learning; then the best share learns for the whole run."""
+    """One share of layers learns for the whole run: the best one, as measured on the first batches."""
     score: str = "rms"  # formula of the score: rms, l2 or reference
     batches: int = 5  # so many steps only measure, and the scores are averaged over them
     name, colour, importance, forms = "probe", "#2ca02c", "gradient", IRTuningStrategy.forms

@@ -202,6 +202,7 @@ class LayerTuner:
         return {id(p): norm for p, norm in zip(learning, values, strict=False)}, values[len(learning) : end]
 
     def _keep_batch(self, module: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
+        """Keep the last training batch, and weigh the gradient of its loss by its share of a full batch."""
         if module.training and torch.is_grad_enabled():
             self.batch = dict(kwargs)
             if (loss := getattr(output, "loss", None)) is not None and loss.requires_grad:

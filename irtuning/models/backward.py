@@ -41,6 +41,7 @@ def skip_backward(model: nn.Module) -> None:
 def _skipping(layer: nn.Module):
     forward, parameters = layer.forward, list(layer.parameters())
     def skipping(*args, **kwargs):
+        """Run the layer as it is where anything in it learns, and otherwise without its graph."""
         hidden = args[0] if args else kwargs["hidden_states"]
         if not (torch.is_grad_enabled() and hidden.requires_grad) or any(p.requires_grad for p in parameters):
             return forward(*args, **kwargs)

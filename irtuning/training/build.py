@@ -56,6 +56,7 @@ def build(prepared: Prepared, *, progress, callbacks, report_to, output, save_ev
     identity = config.to_dict() | {"corpus_checksum": corpus.checksum, "processes": world_size()} | versions()
     checkpoints = Checkpoints(unfinished_folder(output), identity) if output and save_every else None
     def scores(prediction) -> dict[str, float]:
+        """Return the scores of an evaluation, and keep its class probabilities for the record."""
         outputs = prediction.predictions  # the logits, shape (n, K), are a model's first output
         logits = np.asarray(outputs[0] if isinstance(outputs, tuple) else outputs, dtype=np.float64)
         trainer.probabilities = special.softmax(logits, axis=1)  # of the last evaluation

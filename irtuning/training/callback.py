@@ -39,6 +39,7 @@ class LayerwiseTuning(TrainerCallback, ExportableState):
     layers = property(lambda self: self.tuner.layers, doc="The `CandidateLayers`, once training has started.")
 
     def on_train_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
+        """Make the tuner, or restore it from a checkpoint. It clips gradients in place of the Trainer."""
         refuse_sharding(args.fsdp, args.deepspeed, args.n_gpu)
         if getattr(state, "_layerwise", self) is not self:
             raise InputError("two layerwise callbacks on one Trainer would undo each other; remove one")
@@ -57,6 +58,7 @@ class LayerwiseTuning(TrainerCallback, ExportableState):
         self.tuner.begin_step()
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        """Score layers and clip. TrainingStopped is raised after `bad_steps` steps without a finite gradient."""
         scaler = getattr(self.tuner.optimizer, "scaler", None)  # of fp16
         self.tuner.end_backward(self._clip, self.tuner.mean_scale(scaler.get_scale() if scaler else 1.0))
         last = self.history[-self.bad_steps :]

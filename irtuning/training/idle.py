@@ -24,6 +24,7 @@ class IdleStates(TrainerCallback):
             inner.register_state_dict_pre_hook(lambda _: self._stream.synchronize())
 
     def on_step_begin(self, args, state, control, optimizer=None, **kwargs):
+        """Drop or move away the states of what does not learn in this step, and fetch those of what does."""
         leaving = [p for p in optimizer.state if not p.requires_grad and p not in self.away]
         coming = [p for p in self.away if p.requires_grad]
         if self.how == "drop":

@@ -18,6 +18,7 @@ import pytest
 from irtuning.companion.experiments import read_manifest
 from irtuning.companion.paths import NOTEBOOKS, REPOSITORY, notebook_path
 from irtuning.corpora.sources import CORPORA
+from irtuning.errors import InputError
 
 CHANGES = {"models": ["tiny-random"], "seeds": 1, "max_steps": 4, "settings": {"batch_size": 4, "device": "cpu", "eval_every": 2}}
 STAMP = (r"· \w[\w.-]* \((random weights, )?[\d.]+ M parameters\).* · seeds [\d, to]+ · (folds [\d, to]+ · )?steps [\d, to]+.* · (CPU|NVIDIA)"
@@ -30,8 +31,18 @@ def one_run_at_a_time(monkeypatch):
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
 
 
+def cells_of(name, kind="code"):
+    return [cell for cell in nbformat.read(notebook_path(name), 4).cells if cell.cell_type == kind]
+
+
 def sources(name, kind="code"):
-    return [cell.source for cell in nbformat.read(notebook_path(name), 4).cells if cell.cell_type == kind]
+    """The texts of the cells that batches execute, or of the Markdown cells."""
+    return [cell.source for cell in cells_of(name, kind) if not is_for_readers(cell)]
+
+
+def is_for_readers(cell):
+    """Whether papermill and nbval skip a cell, by its tags."""
+    return {"skip-execution", "nbval-skip"} <= {*cell.metadata.get("tags", [])}
 
 
 def run_cells(cells, names):
@@ -65,7 +76,9 @@ def test_every_notebook_has_three_parameters_a_question_and_what_we_saw_in_three
 def test_committed_notebooks_are_executed_and_clean(name):
     book = json.loads((REPOSITORY / "notebooks" / f"{name}.ipynb").read_text())
     cells = [c for c in book["cells"] if c["cell_type"] == "code"]
-    assert all(c["execution_count"] for c in cells), "a cell without a count is never compared by nbval"
+    for_readers = [c for c in cells if {"skip-execution", "nbval-skip"} & {*c["metadata"].get("tags", [])}]
+    assert all(is_for_readers(nbformat.from_dict(c)) and not (c["execution_count"] or c["outputs"]) for c in for_readers)
+    assert all(c["execution_count"] for c in cells if c not in for_readers), "a cell without a count is never compared by nbval"
     outputs = [o for c in cells for o in c["outputs"]]
     assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
     assert all(o["metadata"]["image/png"]["alt"] for o in outputs if "image/png" in o.get("data", {}))
@@ -77,14 +90,24 @@ def test_committed_notebooks_are_executed_and_clean(name):
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_what_a_notebook_says_to_try_runs(name):
-    """The examples stand alone. Here they run two steps of a tiny model in this process."""
-    examples = re.findall(r"```python\n(.*?)```", "\n".join(sources(name, "markdown")), flags=re.DOTALL)
-    assert 2 <= len(examples) <= 3
-    for example in examples:
-        tiny = re.sub(r'(max_steps"?[=:] ?)\d+', r"\g<1>2", example).replace('device="cpu"', 'device="cpu", model="tiny-random"')
-        shown = run_cells([tiny.replace('"device": "cpu"', '"device": "cpu", "model": "tiny-random"')], {"__name__": "__main__"})
-        assert shown is not None and str(shown), example
+def test_what_a_notebook_says_to_try_runs_and_one_cell_breaks_with_the_error_that_it_shows(name, tmp_path, monkeypatch):
+    """Each cell stands alone. Here they run two steps of a tiny model with one seed, in this process."""
+    monkeypatch.chdir(tmp_path)
+    cells = [cell for cell in cells_of(name) if is_for_readers(cell)]
+    broken = [cell for cell in cells if "raises-exception" in cell.metadata["tags"]]
+    assert 3 <= len(cells) <= 4 and broken == cells[-1:]
+    for cell in cells:
+        short = re.sub(r'(seeds"?[=:] ?)\d+', r"\g<1>1", re.sub(r'(max_steps"?[=:] ?)\d+', r"\g<1>2", cell.source))
+        tiny = short.replace('device="cpu"', 'device="cpu", model="tiny-random"')
+        tiny, names = tiny.replace('"device": "cpu"', '"device": "cpu", "model": "tiny-random"'), {"__name__": "__main__"}
+        if cell in broken:
+            with pytest.raises(InputError) as raised:
+                run_cells([tiny], names)
+        else:
+            shown = run_cells([tiny], names)
+            assert shown is not None and str(shown), cell.source
+    message = re.sub(r"^\S+(?=/mine.csv)", "...", str(raised.value))  # the folder is a new one each time
+    assert f"`{message}`" in "\n".join(sources(name, "markdown")), message
 
 
 @mock.patch.dict(CORPORA)  # undoes the registration
@@ -120,7 +143,10 @@ def test_a_notebook_runs_with_changed_settings(name, tmp_path_factory, monkeypat
     given = f"profile, folders, changes = 'quick', {{'output': {str(output)!r}}}, {CHANGES!r}"
     shown = run_cells([given, *sources(name)[1:]], {"__name__": "__main__"})
     assert len(re.findall(r"^- ", shown.data, flags=re.MULTILINE)) >= 3
-    assert any(entry.startswith(name[:3]) for entry in read_manifest(output / "figures/quick-changed"))
+    made = read_manifest(output / "figures/quick-changed")
+    assert any(entry.startswith(name[:3]) for entry in made)
+    if name.startswith("06"):  # its figure of recorded numbers says what was real
+        assert "no corpus" not in made["06_circle.png"]["stamp"] and "argrewrite (real)" in made["06_circle.png"]["stamp"]
 
 
 def test_every_committed_figure_and_table_has_its_origin_and_those_the_guide_names_are_made():
@@ -143,6 +169,7 @@ def test_a_wheel_brings_the_notebooks_and_what_they_read():
     code = "\n".join(text for name in NOTEBOOKS for text in sources(name))
     read = {f"notebooks/{name}.ipynb" for name in NOTEBOOKS} | {f"reports/study/{name}.parquet" for name in ("runs", "steps", "predictions")}
     read |= {f"reports/benchmarks/{name}.json" for name in re.findall(r'measurement\("([^"]+)"\)', code)}
+    read |= {f"reports/{folder}/{name}.json" for name, folder in re.findall(r'measurement\("([^"]+)", "([^"]+)"\)', code)}
     read |= {"/".join(re.findall(r'"([^"]+)"', path)) for path in re.findall(r'REPOSITORY((?: / "[^"]+")+)', code)} - {"reports/study"}
     assert len(read) >= 12 and not read - packed and "reports/study/first_edition.py" in packed
 
@@ -154,7 +181,7 @@ def test_what_a_reproduction_writes_is_not_tracked():
     if not folders:
         pytest.skip("not a git repository")
     assert {folder for kind, folder in folders if kind == "figures"} == {"study", "mini"}
-    assert {folder for kind, folder in folders if kind == "reports"} <= {"study", "forms", "strategies", "mini", "benchmarks", "synthetic", "alignment"}
+    assert {folder for kind, folder in folders if kind == "reports"} <= {"study", "forms", "strategies", "mini", "benchmarks", "synthetic", "alignment", "annotation"}
     made = [f"{kind}/{profile}/02.{end}" for profile in ("quick", "small-changed") for kind, end in
             (("figures", "png"), ("figures", "svg"), ("reports", "csv"), ("reports", "ipynb"), ("runs", "record.json"))]  # fmt: skip
     assert git("check-ignore", *made) == made
