@@ -8,8 +8,8 @@ import pandas
 from tqdm import tqdm
 
 from irtuning.analysis import layers, statistics, tables
-from irtuning.analysis.figures import runs as drawing
 from irtuning.analysis.figures import style
+from irtuning.analysis.figures.runs import comparison_forest
 from irtuning.companion import archive, paths
 from irtuning.comparison.runs import run_name, takes_budget, with_budget
 from irtuning.errors import InputError
@@ -21,11 +21,10 @@ from irtuning.training.run import train
 STUDY = paths.REPOSITORY / "reports" / "study"
 STORE = STUDY / "second"
 STAGES = ("headline", "tetra", "rates", "gate")  # a strategy is compared with the first that has predictions
-OWN = {"share": None, "counts": None, "precision": None}  # settings that a run has from its method and its machine
 NOTES = """\
-Exploratory: no plan names this strategy, so it gets no verdict. It has the settings of the stored runs of `{}`{}.
-Differences are {} minus the row's method. Ends are those of 95 % intervals, two-way over documents and seeds; fewer
-than five runs have none. `changes` is the median number of steps after the first quarter that change the layers."""
+Exploratory: no plan names {}, so it gets no verdict. It has the settings of the stored runs of `{}`{}. A difference is
+its score minus the row's. Intervals are of 95 %, two-way over documents and seeds; fewer than five runs have none.
+`changes` is the median number of steps after the first quarter that change the layers."""
 
 
 def add_strategy(add: str, corpus: str = "iterater", *, data=None, final=False, output="runs/scoreboard",
@@ -36,10 +35,8 @@ def add_strategy(add: str, corpus: str = "iterater", *, data=None, final=False, 
     once for each file, fold and seed, as `output/scored.jsonl` records. InputError is raised before the first run.
     """
     name, _, text = add.partition("=")
-    if not (place := IN_A_FILE.fullmatch(text)):
-        raise InputError(f"{add!r} is not NAME=FILE.py:Class, such as mine=mine.py:Mine")
-    if (kind := type(strategy := as_strategy(text))) in BUILT_IN:
-        raise InputError(f"{text} is {kind.name}, a method of this package; name a class of your own")
+    if not (place := IN_A_FILE.fullmatch(text)) or (kind := type(strategy := as_strategy(text))) in BUILT_IN:
+        raise InputError(f"{add!r} is not NAME=FILE.py:Class with a class of your own, such as mine=mine.py:Mine")
     kind.name = name
     register(kind)
     source = hashlib.sha256(Path(place[1]).read_bytes() + text[place.end(1) :].encode()).hexdigest()[:12]
@@ -47,7 +44,8 @@ def add_strategy(add: str, corpus: str = "iterater", *, data=None, final=False, 
     (stage, stored), code, corpora, runs, made = stored_runs(corpus, split), paths.training_fingerprint(), {}, {}, []
     of, like = tables.groups_by(stored, ["method"]), ("full-ft",) if strategy.scope == "parameters" else ("ir", "full")
     for like_run in next((of[name,] for name in like if (name,) in of), ()):  # the run whose settings are taken
-        config = RunConfig.of(like_run["run"]["config"] | OWN | {"method": method, "score_test": final})
+        own = dict.fromkeys(("share", "counts", "precision")) | {"method": method, "score_test": final}
+        config = RunConfig.of(like_run["run"]["config"] | own)
         if takes_budget(config) and ("ir",) not in of:
             raise InputError(f"{method} takes its number of layers from IR-Tuning, but {stage} has no run of it")
         here = corpora[config.fold] = corpora.get(config.fold) or prepare.corpus_of(config, data)
@@ -67,7 +65,7 @@ def add_strategy(add: str, corpus: str = "iterater", *, data=None, final=False, 
     table, figure = board(*map(confirmatory, (made, stored)) if final else (made, stored), split)
     record.write_bytes(target / "scoreboard.png", style.to_image(figure))
     other = ", whose training code was another one" * ({r["meta"]["code"] for r in stored} != {code})
-    head = f"# {method} on the {split} part of {style.title_of(corpus)}\n\n{NOTES.format(stage, other, method)}"
+    head = f"# {method} on the {split} part of {style.title_of(corpus)}\n\n{NOTES.format(method, stage, other)}"
     foot = f"![Differences](scoreboard.png)\n\n{tables.stamp(made, 'scoreboard')} · {source}\n"
     record.write_text(target / "scoreboard.md", f"{head}\n\n{tables.markdown(table)}\n{foot}")
     return table, target
@@ -106,8 +104,8 @@ def board(made: list[dict], stored: list[dict], split: str) -> tuple:
     table = table.join(tables.runs_table(records).groupby("method").layer_share.mean())
     table = table.join(layers.choice_over_time(records).droplevel("corpus")[["changes", "runs"]])
     sure, (low, high) = ((apart.low > 0) | (apart.high < 0)).sum(), apart.difference.agg(["min", "max"])
-    title = f"{sure} of {len(apart)} intervals exclude zero; differences go from {low:+.3f} to {high:+.3f}"
-    style.entitle(figure := drawing.comparison_forest(apart, split), title)
+    title = f"{sure} of {apart.low.count()} intervals exclude zero; differences go from {low:+.3f} to {high:+.3f}"
+    style.entitle(figure := comparison_forest(apart, split), title)
     return tables.readable(table.rename(style.title_of)), figure
 
 
