@@ -13,7 +13,7 @@ from irtuning.errors import InputError
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, invoke_without_command=True,
     rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-for command in (commands.reproduce, commands.compare, commands.train, commands.predict, commands.corpus,
+for command in (commands.reproduce, commands.compare, commands.train, commands.predict, commands.corpus, commands.study,
                 commands.memory, lists.methods, lists.models, lists.settings, commands.probe):  # fmt: skip
     app.command()(command)
 

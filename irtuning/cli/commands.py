@@ -184,6 +184,23 @@ def reproduce(
     opt.show(shown, as_json, "\n".join(f"{name}: {path}" for name, path in shown.items()))
 
 
+def study(add: opt.Add, corpus: opt.Corpus = "iterater", data: opt.Data = None, final: opt.Final = False,
+          output: opt.Boards = Path("runs/scoreboard"), as_json: opt.Json = False) -> None:  # fmt: skip
+    """Put a strategy of your own on the study's scoreboard.
+
+    It is trained with the model, rates, folds and seeds of the stored runs, and compared with them pair by pair. Work
+    on validation as long as you like, then use --final. If it is interrupted, repeat the same command.
+
+    \b
+    irtuning study --add mine=mine.py:Mine --data DIR
+    irtuning study --add mine=mine.py:Mine --data DIR --final
+    """
+    from irtuning.companion.scoreboard import add_strategy
+    table, folder = add_strategy(add, corpus, data=data, final=final, output=output, progress=not as_json)
+    result = {"output": str(folder), "table": json.loads(table.reset_index().to_json(orient="records"))}
+    opt.show(result, as_json, f"{table.to_string()}\nscores on {folder.name}; table, figure and runs in {folder}")
+
+
 def memory(
     model: opt.Model = "mini", method: opt.Method = "ir", adapter: opt.Adapter = "lora", batch: opt.Batch = None,
     length: opt.Length = None, checkpointing: opt.Checkpointing = False, min_layer: opt.MinLayer = 0,

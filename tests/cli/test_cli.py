@@ -19,7 +19,7 @@ from irtuning.models.catalog import model_names
 from irtuning.training.record import read_record
 
 COMMANDS = ("reproduce", "compare", "train", "predict", "corpus", "memory", "methods", "models", "settings",
-            "probe")  # fmt: skip
+            "probe", "study")  # fmt: skip
 TINY = ("--model", "tiny-random", "--set", "max_length=32", "--max-steps", "2")
 # a shell lets its background jobs, and their children, ignore the signal
 INTERRUPTED = "import os, signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nos.kill(os.getpid(), signal.SIGINT)\n"

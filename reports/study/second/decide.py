@@ -17,6 +17,7 @@ from second import BOTH, CLASS, GATE_RATE, RATED, failed, first_grid, missing, r
 
 from irtuning.analysis.statistics import compare_methods, contributions, paired_runs, two_way_error
 from irtuning.analysis.tables import groups_by, markdown, runs_table
+from irtuning.companion.scoreboard import confirmatory
 from irtuning.errors import InputError
 from irtuning.training.record import write_bytes, write_text
 
@@ -212,17 +213,6 @@ def seeds(runs: Path, out: Path) -> dict:
     write_text(path, json.dumps(made, indent=1) + "\n")
     print(json.dumps(made))
     return made
-
-
-def confirmatory(records: list[dict]) -> list[dict]:
-    """The records of folds 0 to 3, without test items of arXivEdits that the first edition scored."""
-    folder = second.HERE.parent
-    texts = pandas.read_parquet(folder / "runs.parquet", columns=["record"]).record
-    first = [i for i, text in enumerate(texts) if json.loads(text)["run"]["config"]["corpus"] == "arxivedits"]
-    rows = pandas.read_parquet(folder / "predictions.parquet", filters=[("run", "in", first), ("split", "==", "test")])
-    seen = set(rows.id)
-    return [r | {"predictions": {"test": [row for row in r["predictions"]["test"] if row["id"] not in seen]}}
-            for r in records if r["run"]["config"]["fold"] < 4]  # fmt: skip
 
 
 def drawn(curve: pandas.DataFrame, floors: list[dict], best: dict) -> bytes:

@@ -343,8 +343,9 @@ def seal(runs: Path) -> None:
 def collect(runs: Path, out: Path) -> None:
     """Write the store: three parquet files, with the floors' predictions, and which runs are of which stage.
 
-    Of a run that scored its test part, only predictions on that part are stored. InputError is raised if the store has
-    a run that the folder of the runs lacks, since the store is written anew.
+    Of a run that scored its test part, predictions on that part are stored. Those of the headline on validation stand
+    beside, without probabilities, for `irtuning study`. InputError is raised if the store has a run that the folder of
+    the runs lacks, since the store is written anew.
     """
     import pandas
     from irtuning.analysis.tables import markdown
@@ -358,8 +359,7 @@ def collect(runs: Path, out: Path) -> None:
         raise InputError(f"{out} has {len(lost)} runs that {runs} lacks, such as one of {min(lost)[0]}; restore them first")
     parts = {stage: [line["record"] | {
         "meta": line["record"]["meta"] | {"key": line["key"]},
-        "predictions": {split: rows for split, rows in line["record"]["predictions"].items()
-                        if split == "test" or "test" not in line["record"]["predictions"]},
+        "predictions": kept(stage, line["record"]["predictions"]),
     } for of, line in made if of == stage and "record" in line] for stage in stages}  # fmt: skip
     write_archive(out, {stage: (records, floors) for stage, records in parts.items()})
     write_text(out / "failed.json", json.dumps([[stage, line] for stage, line in made if "failed" in line]) + "\n")
@@ -371,6 +371,14 @@ def collect(runs: Path, out: Path) -> None:
         write_text(out / "transfer.md", "# What ITERATER's models predict on TETRA's edits\n\n" + "\n".join(tables))
     sizes = {path.name: path.stat().st_size for path in sorted(out.glob("*.parquet"))}
     print(json.dumps(sizes), f"{sum(sizes.values()) / 2**20:.1f} MiB of 12")
+
+
+def kept(stage: str, predictions: dict) -> dict:
+    """What the store has of a run's predictions."""
+    few = [{name: row[name] for name in row if name != "probabilities"} for row in predictions.get("validation", ())]
+    if "test" not in predictions:
+        return predictions
+    return {"test": predictions["test"]} | ({"validation": few} if few and stage == "headline" else {})
 
 
 def restore(runs: Path, out: Path) -> None:

@@ -88,7 +88,8 @@ def test_the_store_lets_a_reader_compute_auprc_and_a_method_minus_the_floor(smal
     assert all({"corpus", "model", "method", "seed", "fold", "test_scored"} <= set(table) for table in tables.values())
     answers = tables["predictions"].query("split == 'test'")
     floor, full = (answers[answers.method == name].set_index("id") for name in ("edit-aware floor", "full"))
-    assert set(tables["predictions"].dropna(subset="run").split) == {"test"}  # of runs; floors have both
+    of_runs = tables["predictions"].dropna(subset="run").set_index("split").probabilities
+    assert of_runs["test"].notna().all() and of_runs["validation"].isna().all()  # for `irtuning study`; floors have both
     assert set(floor.index) == set(full.index) and floor.intention.eq(full.intention[floor.index]).all()
     assert np.stack(full.probabilities).sum(1) == pytest.approx(1, abs=0.01) and "before" not in answers
     record = json.loads(tables["runs"].record[0])
@@ -283,12 +284,14 @@ def test_items_that_the_first_edition_scored_are_left_out():
         rows[json.loads(text)["run"]["config"]["corpus"]] = number
     table = pandas.read_parquet(folder / "predictions.parquet", columns=["run", "split", "id"]).query("split == 'test'")
     scored, others = (set(table.id[table.run == rows[name]]) for name in ("arxivedits", "argrewrite"))
-    record = {
-        "run": {"config": {"fold": 0}},
-        "predictions": {"test": [{"id": name} for name in (*scored, *others, "new")]},
-    }
-    (kept,) = decide.confirmatory([record, {"run": {"config": {"fold": 4}}}])
-    assert len(scored) == 430 and {row["id"] for row in kept["predictions"]["test"]} == {*others, "new"}
+    rows = {"arxivedits": [*scored, "new"], "argrewrite": others}
+    records = [
+        {"run": {"config": {"corpus": name, "fold": 0}}, "predictions": {"test": [{"id": row} for row in ids]}}
+        for name, ids in rows.items()
+    ]
+    kept = decide.confirmatory([*records, {"run": {"config": {"fold": 4}}}])
+    assert [{row["id"] for row in r["predictions"]["test"]} for r in kept] == [{"new"}, others]
+    assert len(scored) == 430 and not scored & others
 
 
 def test_a_rate_beyond_one_that_diverged_is_not_asked_for():
