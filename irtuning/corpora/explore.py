@@ -10,8 +10,8 @@ import numpy
 import pandas
 
 from irtuning.corpora.base import SPLITS, Corpus, Revision, sharing
-from irtuning.corpora.edits import edit_of
 from irtuning.corpora.floors import Floor
+from irtuning.corpora.marked import edit_of
 from irtuning.corpora.sources import CORPORA
 
 OPERATIONS = ("add", "delete", "modify")
