@@ -4,10 +4,10 @@ import re
 import string
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import groupby
 from operator import itemgetter
+from typing import NamedTuple
 
 from irtuning.corpora.base import Revision
 
@@ -68,8 +68,7 @@ def fitting_text(hunks: Sequence[Hunk], fits: Callable[[str], bool]) -> str:
     return cut(bisect_left(range(longest), True, key=lambda less: fits(cut(less))))
 
 
-@dataclass(frozen=True, slots=True)
-class Edit:
+class Edit(NamedTuple):
     """Words that an edit inserts and deletes, in text order, and `hunks`, the number of places that it changes."""
     inserted: tuple[str, ...]
     deleted: tuple[str, ...]
