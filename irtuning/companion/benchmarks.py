@@ -11,8 +11,9 @@ from irtuning.companion.paths import REPOSITORY
 LAYERS = {"all": "all 32 layers", "trajectory": "200 chosen sets", "scattered": "14 scattered",
           "upper": "14, none below 16", "last16": "the last 16", "last14": "the last 14"}  # fmt: skip
 ENGINES = {("", False): "plain", ("uncast", False): "uncast", ("uncast,compile", False): "uncast, compile",
-           ("uncast", True): "uncast, checkpointing"}  # fmt: skip
-GIVEN = ("core", "last-k", "trajectory", "eager", "checkpointing")  # cases with given layers
+           ("uncast", True): "uncast, checkpointing", ("float8,uncast,compile", False): "float8, compile",
+           ("float8,uncast,compile", True): "float8, compile, checkpointing"}  # fmt: skip
+GIVEN = ("core", "last-k", "trajectory", "eager", "checkpointing", "float8")  # cases with given layers
 
 
 def measurement(name: str, folder: str = "benchmarks") -> tuple[dict, dict[str, str]]:
@@ -39,7 +40,8 @@ def prediction_errors(record: Mapping) -> pandas.DataFrame:
 def step_table(record: Mapping) -> pandas.DataFrame:
     """Return the median time and the peak memory of a step of 16 x 256 tokens, with a row for each set and engine."""
     rows = [row | {"engine": ENGINES.get((row["speed"], row["checkpointing"])), "layers": LAYERS.get(row["layers"])}
-            for row in record["rows"] if not row.get("error") and row["group"] in GIVEN and row["dropout"]]  # fmt: skip
+            for row in record["rows"] if not row.get("error") and row["group"] in GIVEN and row["dropout"]
+            and row["callback"] and not row.get("activation_memory_budget")]  # fmt: skip
     table = pandas.DataFrame(rows).dropna(subset=["engine", "layers"]).drop_duplicates(["engine", "layers"])
     table = table.sort_values(["engine", "layers"], key=lambda c: c.map([*ENGINES.values(), *LAYERS.values()].index))
     return table[["engine", "layers", "step_ms", "peak_gib"]].reset_index(drop=True)

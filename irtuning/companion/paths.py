@@ -11,7 +11,7 @@ IN_CHECKOUT = (PACKAGE.parent / "pyproject.toml").exists()  # a wheel installs n
 REPOSITORY = PACKAGE.parent if IN_CHECKOUT else Path(sysconfig.get_path("data"), "share", "irtuning")
 NOTEBOOKS = ("01_data_exploration", "02_ir_tuning_versus_baselines", "03_convergence_and_gpu_memory",
              "04_layer_importance", "05_the_study", "06_your_own_revisions")  # fmt: skip
-DECISIVE = ["method/*.py", "models/*.py", "training/*.py", "mini/*.safetensors", "mini/tokenizer.json"]
+DECISIVE = ["method/*.py", "models/*.py", "models/*.json", "training/*.py", "mini/*.safetensors", "mini/tokenizer.json"]
 
 
 def training_fingerprint() -> str:

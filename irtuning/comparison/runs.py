@@ -19,9 +19,8 @@ from irtuning.method.registry import METHODS, as_strategy, method_text
 from irtuning.method.strategies import Strategy
 from irtuning.models.loading import MINI, RANDOM
 from irtuning.training.config import RunConfig
-from irtuning.training.prepare import available_device, corpus_of, prepare
+from irtuning.training.prepare import available_device, corpus_of, finished_run, prepare
 from irtuning.training.record import has_record, new_folder, read_record, write_record, write_text
-from irtuning.training.run import finished_run, train
 
 FIRST_SEED = 171  # the seed in the authors' code
 Method = str | type[Strategy] | Strategy
@@ -151,21 +150,26 @@ def _named(methods: Sequence[Method]) -> dict[str, Strategy]:
 
 
 def _make(runs, strategies, corpora, budget, output, workers, scheduler, advance) -> list[dict]:
-    """Return the record of every run. Runs that copy their budget from a leading run are made after it."""
-    records, failed = {}, {}
+    """Return the record of every run. A run that copies its budget from another one is made after it."""
+    records, failed, indices, work = {}, {}, [], []
     leading = next((name for name, strategy in strategies.items() if strategy.leads), None)
-    for later in (False, True):
-        leaders = {(runs[i].fold, runs[i].seed): r for i, r in records.items() if runs[i].method == leading}
-        stage = [i for i, run in enumerate(runs) if (leading is not None and takes_budget(run, budget)) == later
-                 and (not later or (run.fold, run.seed) in leaders)]  # fmt: skip
-        configs = [with_budget(runs[i], leaders.get((runs[i].fold, runs[i].seed)), budget) for i in stage]
-        work = [(c, corpora[c.fold], strategies[c.method], output and Path(output) / run_name(c)) for c in configs]
-        for index, outcome in _outcomes(work, workers, scheduler):
-            advance(configs[index], outcome)
-            if isinstance(outcome, Exception):
-                failed[run_name(configs[index])] = outcome
-            else:
-                records[stage[index]] = outcome
+    def add(index: int, leader: dict | None = None) -> None:
+        config = with_budget(runs[index], leader, budget)
+        indices.append(index)
+        folder = output and Path(output) / run_name(config)
+        work.append((config, corpora[config.fold], strategies[config.method], folder))
+    later = [i for i, run in enumerate(runs) if leading is not None and takes_budget(run, budget)]
+    for index in sorted({*range(len(runs))} - {*later}):
+        add(index)
+    for at, outcome in _outcomes(work, workers, scheduler):
+        advance(config := work[at][0], outcome)
+        if isinstance(outcome, Exception):
+            failed[run_name(config)] = outcome
+            continue
+        records[indices[at]] = outcome
+        for index in later if config.method == leading else ():
+            if (runs[index].fold, runs[index].seed) == (config.fold, config.seed):
+                add(index, outcome)
     if failed:
         texts = [f"{name}: {error if isinstance(error, InputError) else repr(error)}" for name, error in failed.items()]
         cure = "an output folder keeps all other runs, and repeating the command makes those that are missing"
@@ -175,31 +179,44 @@ def _make(runs, strategies, corpora, budget, output, workers, scheduler, advance
 
 
 def _outcomes(work: Sequence[tuple], workers: int, scheduler: str | None) -> Iterator[tuple[int, object]]:
-    """Yield the index of each run with its record or its error. Recorded runs are read in this process."""
-    missing = [i for i, (*_, folder) in enumerate(work) if folder is None or not has_record(folder)]
-    for i, (config, corpus, strategy, folder) in enumerate(work):
-        if i not in missing:  # its record must match, except that the precision may be that of another machine
+    """Yield the index of each run with its record or its error. Recorded runs are read here. `work` may grow."""
+    missing, calls, known = [], [], 0
+    def recorded() -> Iterator[tuple[int, object]]:
+        nonlocal known
+        while (i := known) < len(work):
+            config, corpus, strategy, folder = work[i]
+            known += 1
+            if folder is None or not has_record(folder):
+                missing.append(i)
+                calls.append((config, corpus, strategy, None if scheduler else folder))  # workers may lack this disk
+                continue
+            # its record must match, except that the precision may be that of another machine
             same = replace(config, precision=config.precision or read_record(folder)["run"]["config"].get("precision"))
             yield i, finished_run(folder, prepare(same, corpus=corpus, strategy=strategy))
-    if scheduler is None and workers == 1:
-        for i in missing:
-            try:
-                yield i, _run_one(*work[i])
-            except Exception as error:  # the other runs continue
-                yield i, error
+    yield from recorded()
+    if not calls:
         return
-    folder = work[missing[0]][-1] if missing else None
-    if folder is not None:  # fail before any worker starts if records cannot be written here
+    here = scheduler is None and workers == 1
+    if not here and (folder := work[missing[0]][-1]) is not None:  # fail before any worker starts if it is read-only
         write_text(folder.parent / "writable", "")
         (folder.parent / "writable").unlink(missing_ok=True)
-    calls = [(*work[i][:-1], None) if scheduler else work[i] for i in missing]  # workers may not share this disk
-    for at, made in outcomes(_run_one, calls, workers=workers, scheduler=scheduler) if missing else ():
-        if scheduler and folder is not None and not isinstance(made, Exception):
-            with new_folder(work[missing[at]][-1]) as temporary:
+    for at, made in _one_by_one(calls) if here else outcomes(_run_one, calls, workers=workers, scheduler=scheduler):
+        if scheduler and (folder := work[missing[at]][-1]) is not None and not isinstance(made, Exception):
+            with new_folder(folder) as temporary:
                 write_record(temporary, made)
         yield missing[at], made
+        yield from recorded()
+
+
+def _one_by_one(calls: Sequence[tuple]) -> Iterator[tuple[int, object]]:
+    for at, call in enumerate(calls):
+        try:
+            yield at, _run_one(*call)
+        except Exception as error:  # the other runs continue
+            yield at, error
 
 
 def _run_one(config: RunConfig, corpus: Corpus, strategy: Strategy, folder: Path | None) -> dict:
     """Make one run. The strategy itself is passed, because another process may not know its name."""
+    from irtuning.training.run import train  # records can be read without what trains
     return train(prepare(config, corpus=corpus, strategy=strategy), output=folder, progress=False).record

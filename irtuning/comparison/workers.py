@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from contextlib import contextmanager
 
-import torch
 from joblib import cpu_count as cores
 from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor
 
@@ -23,14 +22,17 @@ def outcomes(function: Callable, items: Sequence[tuple], *, workers: int = 1,
              scheduler: str | None = None) -> Iterator[tuple[int, object]]:  # fmt: skip
     """Call `function(*item)` for every item and yield (index, result or exception) as the calls end.
 
+    The caller may append items as long as outcomes are yielded.
+
     The calls are made in `workers` processes of this machine, which share its threads and GPUs, or by the workers of a
     Dask scheduler at an address such as `tcp://host:8786`. If a process dies, its call is repeated once; then the
     outcome is an InputError. Dask repeats it three times, unless it is told otherwise; then it is a KilledWorker.
     InputError is raised if the scheduler does not answer, it has no worker, or a worker differs from this process.
     """
     with _cluster(scheduler) if scheduler else _processes(workers) as (free, submit, death):
-        waiting, calls, repeated = deque(range(len(items))), {}, set()
-        while waiting or calls:
+        waiting, calls, repeated, known = deque(), {}, set(), 0
+        while waiting or calls or known < len(items):
+            waiting.extend(range(known, known := len(items)))
             for _ in range(min(len(waiting), free(len(calls)))):
                 index = waiting.popleft()
                 calls[submit(function, *items[index])] = index
@@ -49,6 +51,7 @@ def outcomes(function: Callable, items: Sequence[tuple], *, workers: int = 1,
 
 def gpus() -> list[str]:
     """Return the GPUs that this process may use, in the notation of CUDA_VISIBLE_DEVICES."""
+    import torch
     visible, count = os.environ.get("CUDA_VISIBLE_DEVICES"), torch.cuda.device_count()
     return visible.split(",")[:count] if visible else [str(i) for i in range(count)]
 

@@ -1,6 +1,7 @@
 """Helpers for several processes that train one model together, started by torchrun or accelerate launch."""
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from irtuning.errors import InputError
@@ -11,8 +12,8 @@ if TYPE_CHECKING:
 
 def world_size() -> int:
     """Return the number of processes that train together. Before they connect, it is what their launcher states."""
-    from torch import distributed
-    connected = distributed.is_available() and distributed.is_initialized()
+    distributed = sys.modules.get("torch.distributed")  # without it, this process is not connected
+    connected = distributed and distributed.is_available() and distributed.is_initialized()
     return distributed.get_world_size() if connected else int(os.environ.get("WORLD_SIZE", "1"))
 
 

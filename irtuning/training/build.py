@@ -110,7 +110,7 @@ def _arguments(prepared: Prepared, checkpoints: Checkpoints | None, progress: bo
     arguments = TrainingArguments(
         str(folder), seed=config.seed, max_steps=config.max_steps, gradient_accumulation_steps=config.accumulation,
         per_device_train_batch_size=examples_each(config.batch_size, config.accumulation),
-        per_device_eval_batch_size=64, max_grad_norm=config.clip, learning_rate=config.learning_rate,
+        per_device_eval_batch_size=64 if on_gpu else 16, max_grad_norm=config.clip, learning_rate=config.learning_rate,
         warmup_steps=config.warmup_steps, weight_decay=config.weight_decay, bf16=config.precision == "bf16",
         use_cpu=not on_gpu, dataloader_pin_memory=on_gpu, label_names=["labels"],
         ddp_backend="gloo" if world_size() > 1 and not on_gpu else None,

@@ -1,17 +1,19 @@
 """Preparation of a run: the one place where its configuration, corpus, strategy, model and device are decided."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 from irtuning.corpora.base import Corpus
 from irtuning.corpora.load import load_corpus
-from irtuning.errors import InputError
+from irtuning.errors import InputError, differences
 from irtuning.memory.predict import ADAPTER_SETTINGS, MemoryPrediction, predict_memory
 from irtuning.method.baselines import Transplant
 from irtuning.method.registry import METHODS, as_strategy, method_text
 from irtuning.method.strategies import Strategy
 from irtuning.models.loading import ModelSource, resolve
 from irtuning.training.config import RunConfig
+from irtuning.training.record import read_record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +71,27 @@ def prepare(
     return Prepared(completed, corpus, strategy, source, device)
 
 
+def finished_run(folder: Path, prepared: Prepared) -> dict:
+    """Return the record in a folder. If it belongs to another run, InputError lists the differences."""
+    record = read_record(folder)
+    # an older version may have had fewer settings or more
+    recorded = {name: record["run"]["config"].get(name, usual) for name, usual in RunConfig().to_dict().items()}
+    if isinstance(asked := prepared.strategy, Transplant) and asked.layers == "all":  # the other run is gone
+        recorded["method"] = re.sub(r":layers=[\d+-]+", "", recorded["method"])
+    different = differences(recorded, prepared.config.to_dict())
+    if record["run"]["corpus_checksum"] != prepared.corpus.checksum:
+        different.append("corpus_checksum (the texts changed)")
+    if different:
+        raise InputError(f"{folder} holds another run ({'; '.join(different)}); give another folder")
+    return record
+
+
 def available_device(wanted: str = "auto") -> str:
     """Return `cuda` if this machine has a GPU and `wanted` is not `cpu`, otherwise `cpu`."""
+    if wanted == "cpu":  # then PyTorch need not be imported
+        return wanted
     import torch
-    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def corpus_of(config: RunConfig, data_dir: str | Path | None = None) -> Corpus:

@@ -181,27 +181,29 @@ class ResumableTrainer(LayerwiseTrainer):
                 signal.signal(number, handler)
 
     def train(self, *args, **kwargs):
-        """Train as the parent class does, without three walks through all modules in each step, while a GPU waits.
+        """Train as the parent class does, without four walks through all modules in each step, while a GPU waits.
 
         The Trainer sets train mode, which is set already. It searches for all parameters to clear their gradients,
-        although the optimizer knows them. It counts operations that nobody reads.
+        although the optimizer knows them, and to measure the gradient, which the callback does. It counts operations
+        that nobody reads.
         """
         model, set_mode = self.model, self.model.train
         model.train = lambda mode=True: model if mode == model.training else set_mode(mode)
         model.zero_grad = lambda set_to_none=True: self.optimizer.zero_grad(set_to_none)
-        self.floating_point_ops = lambda inputs: 0
+        self.floating_point_ops, self._get_grad_norm = lambda inputs: 0, lambda *_, **named: None
         try:
             return super().train(*args, **kwargs)
         finally:
-            del model.train, model.zero_grad, self.floating_point_ops
+            del model.train, model.zero_grad, self.floating_point_ops, self._get_grad_norm
 
     def log(self, logs, *args, **kwargs) -> None:
-        """Log also how many layers learned in the last step, and the score of each layer before it."""
+        """Log also the gradient's norm, how many layers learned in the last step, and each layer's score before it."""
         if "loss" in logs and self.layerwise.history:
             last = self.layerwise.history[-1]
             names = self.layerwise.layers.blocks or self.layerwise.layers.indices
             scores = zip(names, last["scores"] or (), strict=False)
             numbers = {f"layer_score/{layer:02}": score for layer, score in scores if score is not None}
+            numbers["grad_norm"] = float("nan" if last["gradient_norm"] is None else last["gradient_norm"])
             logs = logs | {"learning_layers": len(last.get("blocks", last["layers"])), **numbers}
         super().log(logs, *args, **kwargs)
 

@@ -1,7 +1,6 @@
 """One training run, from its configuration to its record. An interrupted run is resumed, a finished one is read."""
 
 import json
-import re
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,16 +15,15 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.utils.logging import disable_progress_bar
 
 from irtuning.corpora.base import SPLITS, Corpus
-from irtuning.errors import InputError, TrainingStopped, differences, unknown
-from irtuning.method.baselines import Transplant
+from irtuning.errors import InputError, TrainingStopped, unknown
 from irtuning.method.layers import find_layers
 from irtuning.method.processes import is_first, refuse_sharding, world_size
 from irtuning.method.registry import facts
 from irtuning.training.build import build, examples_each
 from irtuning.training.config import RunConfig
 from irtuning.training.metrics import score
-from irtuning.training.prepare import Prepared, prepare
-from irtuning.training.record import SCHEMA, has_record, new_folder, provenance, read_record, write_record
+from irtuning.training.prepare import Prepared, finished_run, prepare
+from irtuning.training.record import SCHEMA, has_record, new_folder, provenance, write_record
 from irtuning.training.resume import ResumableTrainer, unfinished
 
 CURVE = ("loss", "macro_f1", "auprc", "accuracy", "macro_precision", "macro_recall")
@@ -86,21 +84,6 @@ def train(
     record = _fit_and_save(prepared, options) if folder and is_first() else _fit(prepared, options)[0]
     wait_for_everyone()
     return Run(record, folder)
-
-
-def finished_run(folder: Path, prepared: Prepared) -> dict:
-    """Return the record in a folder. If it belongs to another run, InputError lists the differences."""
-    record = read_record(folder)
-    # an older version may have had fewer settings or more
-    recorded = {name: record["run"]["config"].get(name, usual) for name, usual in RunConfig().to_dict().items()}
-    if isinstance(asked := prepared.strategy, Transplant) and asked.layers == "all":  # the other run is gone
-        recorded["method"] = re.sub(r":layers=[\d+-]+", "", recorded["method"])
-    different = differences(recorded, prepared.config.to_dict())
-    if record["run"]["corpus_checksum"] != prepared.corpus.checksum:
-        different.append("corpus_checksum (the texts changed)")
-    if different:
-        raise InputError(f"{folder} holds another run ({'; '.join(different)}); give another folder")
-    return record
 
 
 def _fit(prepared: Prepared, options: dict) -> tuple[dict, ResumableTrainer]:

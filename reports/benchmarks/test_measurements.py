@@ -2,7 +2,7 @@
 
 import pytest
 
-from irtuning.analysis.figures.memory import predicted_and_measured, step_costs
+from irtuning.analysis.figures.memory import predicted_and_measured, step_costs, step_map
 from irtuning.companion.benchmarks import measured_on, measurement, prediction_errors, saving, step_table
 from irtuning.memory.predict import predict_memory
 
@@ -40,6 +40,10 @@ def test_steps_at_8b_have_one_row_for_each_setting_and_every_method_and_adapter_
     plain, _, compiled, _ = step_costs(table).axes[0].containers
     assert [bar.get_width() for bar in compiled] == [rows[f"{name}/compile"]["step_ms"] for name in ("all", "scattered", "upper")]
     assert plain[0].get_width() == rows["all/plain"]["step_ms"]
+    points = step_table(measurement("large_shapes_llama-3.1-8b_h100")[0])
+    assert points.engine.value_counts()[["plain", "uncast, compile", "float8, compile"]].tolist() == [3, 3, 3]
+    drawn = step_map(points).axes[0]
+    assert len(drawn.collections[0].get_offsets()) == len(points) and {t.get_text() for t in drawn.texts} >= {"float8", "not below 16"}
     cases = [row for row in record["rows"] if not row.get("error") and (row["method"] or row["group"] in ("adapters", "reach"))]
     assert {"full", "ir", "ir-weight", "ir-cosine", "rst", "ist", "lisa-adapters", "last-k", "middle-k"} <= {row["method"] for row in cases}
     assert {row["adapter"] for row in cases} == {"lora", "bottleneck", "dora"} and {row["length"] for row in cases} == {256, 2048, 8192}

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from irtuning.comparison import runs
 from irtuning.comparison.runs import compare, planned_runs, run_comparison, takes_budget, with_budget
 from irtuning.errors import InputError
 from irtuning.method.baselines import RandomSparseTuning, ShareStrategy
 from irtuning.method.strategies import Strategy
+from irtuning.training import run
 from irtuning.training.config import RunConfig
 
 
@@ -31,7 +31,7 @@ class FirstLayers(ShareStrategy):
 
 def test_compare_shares_budgets_skips_what_is_there_and_goes_on_after_a_stop(
     own_corpus, tmp_path, monkeypatch, capfd):
-    original, calls = runs.train, []
+    original, calls = run.train, []
 
     def stop_at_third(prepared, **options):
         calls.append(prepared.config.method)
@@ -40,7 +40,7 @@ def test_compare_shares_budgets_skips_what_is_there_and_goes_on_after_a_stop(
         time.sleep(0.6)  # a bar is shown only for what takes longer than a second
         return original(prepared, **options)
 
-    monkeypatch.setattr(runs, "train", stop_at_third)
+    monkeypatch.setattr(run, "train", stop_at_third)
     options = {"seeds": [1], "output": tmp_path, "progress": False, "max_steps": 4, "workers": 1} | own_corpus
     methods = ["rst", FirstLayers, "random-counts", "ir"]
     with pytest.raises(KeyboardInterrupt):
@@ -52,7 +52,7 @@ def test_compare_shares_budgets_skips_what_is_there_and_goes_on_after_a_stop(
     assert list(table.index) == ["operation floor", "edit-aware floor", "ir", "rst", "first-k", "random-counts"]
     assert all(p.stat().st_mtime_ns == time for p, time in written.items())
     assert len(list(tmp_path.iterdir())) == 4
-    monkeypatch.setattr(runs, "train", lambda *_, **__: pytest.fail("all runs are recorded"))
+    monkeypatch.setattr(run, "train", lambda *_, **__: pytest.fail("all runs are recorded"))
     records, floors = run_comparison(methods, **options)
     by_method = {r["run"]["config"]["method"]: r for r in records}
     counts = {name: [len(step["layers"]) for step in r["train"]["steps"]] for name, r in by_method.items()}
@@ -101,12 +101,12 @@ def test_bad_input_ends_before_the_first_run(own_corpus, options, message):
 
 
 def test_a_run_that_fails_stops_no_other(own_corpus, tmp_path, monkeypatch):
-    original = runs.train
+    original = run.train
 
     def fails(prepared, **options):
         return 1 / 0 if prepared.config.method == "ir" else original(prepared, **options)
 
-    monkeypatch.setattr(runs, "train", fails)
+    monkeypatch.setattr(run, "train", fails)
     with pytest.raises(InputError, match="workers is -1; give 1 or more"):
         compare(["ir"], **own_corpus, seeds=[1], workers=-1)
     with pytest.raises(InputError, match=r"^1 of 3 runs failed; .*ir-fold0-seed1-\w+: ZeroDivision"):

@@ -56,6 +56,14 @@ def test_an_error_comes_back_and_stops_no_other(where):
     assert (made[0], made[2]) == (1, 0.5) and isinstance(made[1], ZeroDivisionError)
 
 
+def test_calls_may_be_added_while_others_run():
+    calls, made = [(1, 1)], []
+    for index, outcome in outcomes(truediv, calls):
+        made.append((index, outcome))
+        calls += [(1, 2)] if index == 0 else []
+    assert made == [(0, 1), (1, 0.5)]
+
+
 @pytest.mark.parametrize("module", ["__main__", "<run_path>"])
 def test_what_a_script_a_notebook_or_a_file_defines_travels_by_value(module, where, tmp_path):
     function = "def size(kind, mine):\n    return Mine.size * kind().size * mine.size"

@@ -213,6 +213,8 @@ def test_trackers_get_losses_scores_and_layers(own_corpus, tmp_path):
     counts = [event.value for event in events.Scalars("train/learning_layers")]
     assert counts[:4] == [len(layers) for layers in run.layers]
     assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(losses(run), abs=1e-3)
+    norms = [event.value for event in events.Scalars("train/grad_norm")]
+    assert norms == pytest.approx([step["gradient_norm"] for step in run.record["train"]["steps"]], rel=1e-4)
     assert len([tag for tag in events.Tags()["scalars"] if "layer_score/" in tag]) == 12
     assert events.Scalars("eval/macro_f1")[-1].value == pytest.approx(run.scores["validation"]["macro_f1"])
 

@@ -8,6 +8,12 @@ from irtuning.analysis.figures.style import DOUBLE, canvas, legend_above, styled
 
 PARTS = ["weights", "adapters", "optimizer_state", "gradients", "activations", "temporary"]
 LAYERS = ["all 32 layers", "14 scattered", "14, none below 16"]
+ARROWS = [  # what changes, engine and layers before, after, and where the name stands: points from the middle, alignment
+    ("compiled", ("plain", LAYERS[1]), ("uncast, compile", LAYERS[1]), (0, 5, "right")),
+    ("float8", ("uncast, compile", LAYERS[1]), ("float8, compile", LAYERS[1]), (5, -6, "left")),
+    ("not below 16", ("float8, compile", LAYERS[1]), ("float8, compile", LAYERS[2]), (-6, 0, "right")),
+    ("checkpointing", ("float8, compile", LAYERS[1]), ("float8, compile, checkpointing", LAYERS[1]), (6, 0, "left")),
+]
 
 
 @styled
@@ -57,3 +63,23 @@ def step_costs(table: pandas.DataFrame) -> Figure:
         axis.set(xlabel=name, ylabel="")
     axes[0].invert_yaxis()
     return legend_above(figure) if table.engine.nunique() > 1 else figure
+
+
+@styled
+def step_map(table: pandas.DataFrame) -> Figure:
+    """Draw memory over time of a step, a point for each engine and set of layers, and an arrow for each of `ARROWS`.
+
+    `table` is that of `companion.benchmarks.step_table`, here with rows of the authors' code.
+    """
+    figure, axis = canvas(DOUBLE, 3.6)
+    shown = {"hue": "layers", "style": "engine", "palette": "colorblind", "s": 50, "zorder": 3}
+    seaborn.scatterplot(table, x="step_ms", y="peak_gib", ax=axis, **shown)
+    spots = table.set_index(["engine", "layers"])[["step_ms", "peak_gib"]]
+    arrow = {"arrowstyle": "->", "color": "0.4", "shrinkA": 4, "shrinkB": 4}
+    for name, start, end, (*offset, side) in ARROWS:
+        points = spots.loc[[start, end]]
+        axis.annotate("", points.iloc[1], points.iloc[0], arrowprops=arrow)
+        axis.annotate(name, points.mean(), offset, textcoords="offset points", ha=side, size=7)
+    axis.set(xlabel="step (ms)", ylabel="peak memory (GiB)", xlim=(0, None), ylim=(0, None))
+    seaborn.move_legend(axis, "center left", bbox_to_anchor=(1.0, 0.5), frameon=False, title=None)
+    return figure
