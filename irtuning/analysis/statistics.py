@@ -111,10 +111,8 @@ def method_scores(records: Sequence[dict], split="test") -> pandas.DataFrame:
     for names, part in groups_by(records, [*SETTING, "method"]).items():
         score, cells = contributions(part, split)
         units = min(len(part), len({name for of_fold, _ in cells for name in of_fold}))
-        numbers = _certainty(score, two_way_error(cells), units)[:4]
-        named = dict(zip([*SETTING, "method"], names, strict=True))
-        rows.append(named | dict(zip(("macro_f1", "error", "low", "high"), numbers, strict=True)))
-    return pandas.DataFrame(rows)
+        rows.append([*names, *_certainty(score, two_way_error(cells), units)[:4]])
+    return pandas.DataFrame(rows, columns=[*SETTING, "method", "macro_f1", "error", "low", "high"])
 
 
 def paired_runs(records: Sequence[dict], method: str, against: str, split: str) -> list[list[dict]]:

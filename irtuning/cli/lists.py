@@ -17,27 +17,22 @@ def methods(as_json: opt.Json = False) -> None:
     An option is written after the name, as in ir:variant=exact:splits=2. Wherever a command takes a method, it also
     takes a strategy class of your own, written as FILE.py:Class.
     """
-    texts = {name: " ".join(kind.__doc__.partition("\n\n")[0].split()) for name, kind in METHODS.items()}
+    texts, options = {}, {}
     for name, kind in METHODS.items():
-        options = [f"{f.name}={f.default}" for f in dataclasses.fields(kind) if f.type in (int, float, str)]
-        texts[name] += f" [{' '.join(options)}]"
-    width = max(map(len, texts)) + 1
-    lines = [f"{name + ':':<{width}} {text}" for name, text in texts.items()]
-    opt.show(texts, as_json, "\n".join([*lines, "", "The options:", *_options()]))
-
-
-def _options() -> list[str]:
-    """Return a line for each option of a method: its name, meaning, allowed values, and the methods that have it."""
-    lines = {}
-    for name, kind in METHODS.items():
-        meanings = comments(kind)
-        for field in dataclasses.fields(kind):
+        fields, meanings = dataclasses.fields(kind), comments(kind)
+        own = [f"{f.name}={f.default}" for f in fields if f.type in (int, float, str)]
+        summary, _, _ = kind.__doc__.partition("\n\n")
+        texts[name] = f"{' '.join(summary.split())} [{' '.join(own)}]"
+        for field in fields:
             low, high = kind.limits.get(field.name, (0, 0))
             values = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}" if high else ""
             values = " or ".join(kind.forms) if field.name == "score" else values
             meaning = meanings.get(field.name, "see its class") + (f" ({values})" if values else "")
-            lines.setdefault(f"{field.name:<14} {meaning}", []).append(name)
-    return [f"{line}: {'all' if len(names) == len(METHODS) else ', '.join(names)}" for line, names in lines.items()]
+            options.setdefault(f"{field.name:<14} {meaning}", []).append(name)
+    width = max(map(len, texts)) + 1
+    lines = [f"{name + ':':<{width}} {text}" for name, text in texts.items()] + ["", "The options:"]
+    lines += [f"{line}: {'all' if len(of) == len(METHODS) else ', '.join(of)}" for line, of in options.items()]
+    opt.show(texts, as_json, "\n".join(lines))
 
 
 def models(as_json: opt.Json = False) -> None:

@@ -5,7 +5,7 @@ predictions of the floors stand among those of the runs, as method `edit-aware f
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +21,16 @@ INDEX = "panels.json"  # an older name, which the study's archive has
 
 def write_archive(folder: Path, experiments: Mapping[str, tuple[Sequence[dict], Sequence[dict]]]) -> None:
     """Write the records and floors of experiments to a folder. A run that several of them share is stored once."""
-    records, index = {}, {}
+    records, index, bounds = {}, {}, {}
     for name, (runs, floors) in experiments.items():
         keys = [json.dumps(record["run"]["config"], sort_keys=True) for record in runs]
         records |= dict(zip(keys, runs, strict=True))
-        bounds = [{k: v for k, v in floor.items() if k != "predictions"} for floor in floors]
-        index[name] = {"runs": [list(records).index(key) for key in keys], "floors": bounds}
-    texts, steps, answers = [], [], _floor_answers(floors for _, floors in experiments.values())
+        bounds |= {(f["corpus"], f["fold"], f["split"], bound_name(f)): f.get("predictions", ()) for f in floors}
+        scores = [{k: v for k, v in floor.items() if k != "predictions"} for floor in floors]
+        index[name] = {"runs": [list(records).index(key) for key in keys], "floors": scores}
+    answers = [{"corpus": corpus, "fold": fold, "split": split, "method": method} | row
+               for (corpus, fold, split, method), rows in bounds.items() for row in rows]  # fmt: skip
+    texts, steps = [], []
     for run, record in enumerate(records.values()):
         train, meta = dict(record["train"]), dict(record["meta"])
         rows, keys = zip(train.pop("steps"), meta.pop("step_seconds"), strict=True), run_keys(record["run"]["config"])
@@ -70,10 +73,3 @@ def read_archive(folder: Path, experiment: str) -> tuple[list[dict], list[dict]]
         return list(records.values()), index[experiment]["floors"]
     except (OSError, ValueError, LookupError) as error:
         raise InputError(f"the records in {folder} are damaged: {error}; get them again or rerun the profile") from None
-
-
-def _floor_answers(experiments: Iterable[Sequence[dict]]) -> list[dict]:
-    """Return the stored predictions of floors as rows, each floor of a corpus, fold and split once."""
-    found = {(f["corpus"], f["fold"], f["split"], bound_name(f)): f for floors in experiments for f in floors}
-    named = [(dict(zip(("corpus", "fold", "split", "method"), key, strict=True)), f) for key, f in found.items()]
-    return [keys | row for keys, floor in named for row in floor.get("predictions", ())]

@@ -30,8 +30,7 @@ def load_argrewrite(folder: Path, fold: int = 0, labels: str | None = None) -> C
     parts = cut([revision for path in paths for revision in read_workbook(path)], fold)  # by the fine labels, always
     if labels != "coarse":
         return Corpus("argrewrite", FINE_LABELS, *parts, fold=fold)
-    coarse = {label: "surface" if label in SURFACE else "content" for label in FINE_LABELS}
-    parts = [[replace(r, intention=coarse[r.intention]) for r in part] for part in parts]
+    parts = [[replace(r, intention="surface" if r.intention in SURFACE else "content") for r in part] for part in parts]
     return Corpus("argrewrite", COARSE_LABELS, *parts, fold=fold)
 
 

@@ -10,8 +10,8 @@ import numpy
 import pandas
 
 from irtuning.corpora.base import SPLITS, Corpus, Revision, sharing
-from irtuning.corpora.edits import edit_of
 from irtuning.corpora.floors import Floor
+from irtuning.corpora.marked import edit_of
 from irtuning.corpora.sources import CORPORA
 
 OPERATIONS = ("add", "delete", "modify")
@@ -42,7 +42,7 @@ def size_table(corpus: Corpus, split: str = "train") -> pandas.DataFrame:
     edits = ((r, edit_of(r)) for r in corpus.split(split))
     rows = [(r.intention, len(r.before.split()), len(r.after.split()), len(e.inserted + e.deleted)) for r, e in edits]
     table = pandas.DataFrame(rows, columns=["intention", "words before", "words after", "words edited"])
-    return table.assign(intention=pandas.Categorical(table.intention, corpus.labels))
+    return table.astype({"intention": pandas.CategoricalDtype(corpus.labels)})
 
 
 def operation_table(corpus: Corpus, split: str = "train") -> pandas.DataFrame:
@@ -80,12 +80,11 @@ def log_odds(corpus: Corpus, side: str) -> pandas.DataFrame:
 
 def cue_table(corpus: Corpus, top: int = 5) -> pandas.DataFrame:
     """Return the `top` words with the highest positive log-odds of each intention (row) and side, with their values."""
-    columns = {"inserted": {}, "deleted": {}}
-    for side, cues in columns.items():
-        for label, odds in log_odds(corpus, side).items():
-            best = odds[odds > 0].sort_values(ascending=False, kind="stable").head(top)
-            cues[label] = " · ".join(f"{word} ({value:.1f})" for word, value in best.items())
-    return pandas.DataFrame(columns).rename_axis("intention")
+    def cues(odds: pandas.Series) -> str:
+        best = odds[odds > 0].sort_values(ascending=False, kind="stable").head(top)
+        return " · ".join(f"{word} ({value:.1f})" for word, value in best.items())
+    table = {side: log_odds(corpus, side).apply(cues) for side in ("inserted", "deleted")}
+    return pandas.DataFrame(table).rename_axis("intention")
 
 
 def corpora_table(loaded: Sequence[Corpus] = ()) -> pandas.DataFrame:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas
 
 from irtuning.corpora.base import Corpus, Revision
-from irtuning.corpora.edits import SHAPE_NAMES, edit_of, shape_of
+from irtuning.corpora.marked import SHAPE_NAMES, edit_of, shape_of
 
 REGULARISATION = (0.1, 0.3, 1.0, 3.0)
 TEXT_BLOCKS = {"before": 1, "after": 1, "inserted": 2, "deleted": 2}  # longest word n-gram of each text

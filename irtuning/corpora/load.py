@@ -57,19 +57,15 @@ def load_corpus(
         if corpus.shared_groups:
             logger.warning("%s%s: scores on this split are too high", name, sharing(corpus.shared_groups))
         return replace(corpus, name=name, licence=source.licence, citation=source.citation, reading=given)
-    return _own_table(path, columns, fold, given)
-
-
-def _own_table(path: Path, columns: Columns, fold: int, given: dict) -> Corpus:
-    """Return the corpus in the user's own table, or in a folder with a table per split."""
     if path.is_dir():
-        parts = [columns.revisions(rows, split) for split, rows in read_splits(path).items()]
+        parts = [columns.revisions(rows, name) for name, rows in read_splits(path).items()]
     else:
         parts = cut(columns.revisions(read_rows(path), path.stem), fold)
-    corpus = Corpus(path.stem, tuple(sorted({r.intention for part in parts for r in part})), *parts, fold=fold)
+    known = tuple(sorted({r.intention for part in parts for r in part}))
+    corpus = Corpus(path.stem, known, *parts, fold=fold, reading=given)
     for warning in warnings_about(corpus):
         logger.warning("%s: %s", path, warning)
-    return replace(corpus, reading=given)
+    return corpus
 
 
 def has_fixed_splits(name: str, split: str | None = None) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from irtuning.corpora import argrewrite, arxivedits, iterater, tabular, tetra
+from irtuning.corpora import argrewrite, arxivedits, tabular, tetra
 from irtuning.corpora.base import Corpus
 from irtuning.errors import InputError, unknown
 
@@ -45,7 +45,7 @@ class CorpusSource:
 
 CORPORA = {
     "iterater": CorpusSource(
-        load=iterater.load_iterater, labels=tabular.ITERATER_LABELS, splits=("folds", "published"),
+        load=tabular.load_iterater, labels=tabular.ITERATER_LABELS, splits=("folds", "published"),
         patterns=("train.json", "train.jsonl", "dev.json", "test.json"),
         home="https://github.com/vipulraheja/IteraTeR (commit 4bddaa4f90e9, dataset/)",
         url="https://raw.githubusercontent.com/vipulraheja/IteraTeR/4bddaa4f90e9ba041cf468625bc253a93437776e/"

@@ -1,15 +1,20 @@
-"""Corpora in tables: ArgRevision, the synthetic one, and your own file or folder of files."""
+"""Corpora in tables: ITERATER, ArgRevision, the synthetic one, and your own file or folder of files."""
 
+import json
+import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from irtuning.corpora.base import SPLITS, Corpus, Revision
+from irtuning.corpora.folds import cut_apart
 from irtuning.corpora.reading import READERS, Row, read_rows, with_columns
 from irtuning.errors import InputError, unknown
 
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "dev", "valid", "val"), "test": ("test",)}
 ITERATER_LABELS = ("clarity", "fluency", "coherence", "style", "meaning-changed")
+ITERATER_ANNOTATORS = "human_doc_level.zip"  # beside the files of the sentence level; the corpus works without it
 ARGREVISION_LABELS = ("relevant", "irrelevant", "already exists", "LCE", "not LCE", "commentary")
 ARGREVISION_SEED = 171  # the paper's seed, for the shuffle and for both cuts
 SYNTHETIC_FILE = Path(__file__).with_name("synthetic.csv")  # written by reports/synthetic/generate.py
@@ -49,6 +54,41 @@ def read_splits(folder: Path) -> dict[str, list[Row]]:
             raise InputError(f"{folder} holds {files} for split {split!r}; give one, named {form}")
         tables[split] = read_rows(paths[0])
     return tables
+
+
+def load_iterater(folder: Path, fold: int = 0, labels: str | None = None, split: str = "folds") -> Corpus:
+    """Return ITERATER's sentence level without the label `others`, in folds by document or in the published split.
+
+    The published split shares documents between its parts. Where the folder has the document level too,
+    `extra["annotators"]` holds the labels that three people gave, which `irtuning.analysis.ceiling` compares.
+    """
+    columns, path = Columns("before_sent", "after_sent", "labels", "doc_id"), folder / ITERATER_ANNOTATORS
+    parts = [columns.revisions(rows, f"iterater_{name}") for name, rows in read_splits(folder).items()]
+    parts = _with_annotators(parts, path) if path.is_file() else parts
+    dropped = Counter(r.intention for part in parts for r in part if r.intention == "others")
+    parts = [[r for r in part if r.intention != "others"] for part in parts]
+    if split == "folds":
+        parts = cut_apart([r for part in parts for r in part], fold)
+    return Corpus("iterater", ITERATER_LABELS, *parts, fold=fold, dropped=dict(dropped))
+
+
+def _with_annotators(parts: list[list[Revision]], path: Path) -> list[list[Revision]]:
+    """Return the rows with three annotators' labels in `extra`, where the document level has the same edit.
+
+    Both levels list the edits in one order, and both state the label of the majority.
+    """
+    def labelled(row: Revision, edit: dict) -> Revision:
+        sides = ((edit["before"], row.before), (edit["after"], row.after))
+        same = edit["major_intent"] == row.intention and all((part or "").strip() in text for part, text in sides)
+        return replace(row, extra={**row.extra, "annotators": tuple(edit["raw_intents"])}) if same else row
+    try:
+        with zipfile.ZipFile(path) as archive:
+            texts = [archive.read(f"human_doc_level/{name}.json").decode() for name in ("train", "dev", "test")]
+        edits = [[edit for line in text.splitlines() for edit in json.loads(line)["edit_actions"]] for text in texts]
+        joined = zip(parts, edits, strict=True)
+        return [[labelled(*pair) for pair in zip(rows, of, strict=True)] for rows, of in joined]
+    except (OSError, LookupError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} does not fit ({error}); get it again, or move it away to do without") from error
 
 
 def load_argrevision(folder: Path, fold: int = 0, labels: str | None = None) -> Corpus:

@@ -13,10 +13,10 @@ from irtuning.analysis.figures.corpus import intentions
 from irtuning.corpora import explore
 from irtuning.corpora.argrewrite import FINE_LABELS
 from irtuning.corpora.base import Corpus, Revision
-from irtuning.corpora.edits import SHAPE_NAMES, Edit, edit_of, shape_of
 from irtuning.corpora.floors import edit_aware_floor, macro_f1, operation_floor
 from irtuning.corpora.html import quiz_html, word_diff
 from irtuning.corpora.load import load_corpus
+from irtuning.corpora.marked import SHAPE_NAMES, Edit, edit_of, shape_of
 from irtuning.corpora.sources import CORPORA
 from irtuning.corpora.tabular import ITERATER_LABELS
 from irtuning.errors import InputError

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from irtuning.analysis.ceiling import ANOTHER, MAJORITY, human_ceiling
-from irtuning.corpora import iterater, tetra
+from irtuning.corpora import tetra
 from irtuning.corpora.base import SPLITS, Corpus, Revision
 from irtuning.corpora.floors import macro_f1
 from irtuning.corpora.load import load_corpus
 from irtuning.corpora.sources import CORPORA
-from irtuning.corpora.tabular import ITERATER_LABELS
+from irtuning.corpora.tabular import ITERATER_ANNOTATORS, ITERATER_LABELS
 from irtuning.errors import InputError
 from irtuning.training.config import RunConfig
 from irtuning.training.prepare import corpus_of
@@ -66,7 +66,7 @@ def test_each_row_is_tested_once_no_document_is_in_two_parts_and_choices_on_fold
 def published_rows(real_data) -> dict[str, dict]:
     """Return each line of the sentence level by id, with the annotators' labels of the edit in the same place."""
     rows = {}
-    with zipfile.ZipFile(real_data / "iterater" / iterater.ANNOTATORS) as archive:
+    with zipfile.ZipFile(real_data / "iterater" / ITERATER_ANNOTATORS) as archive:
         for split, name in zip(SPLITS, ("train", "dev", "test"), strict=True):
             lines = (real_data / "iterater" / f"{name}.json").read_text().splitlines()
             documents = map(json.loads, archive.read(f"human_doc_level/{name}.json").decode().splitlines())
@@ -145,7 +145,7 @@ def small_iterater(tmp_path, monkeypatch) -> Path:
 
 
 def document_level(folder: Path, edits: dict[str, list]) -> None:
-    with zipfile.ZipFile(folder / iterater.ANNOTATORS, "w") as made:
+    with zipfile.ZipFile(folder / ITERATER_ANNOTATORS, "w") as made:
         for name, of in edits.items():
             made.writestr(f"human_doc_level/{name}.json", json.dumps({"edit_actions": of}))
 
@@ -164,10 +164,10 @@ def test_iterater_from_disk_with_and_without_its_document_level(small_iterater, 
     document_level(small_iterater, {"train": [], "dev": [], "test": []})
     with pytest.raises(InputError, match="human_doc_level.zip does not fit .*get it again"):
         load_corpus("iterater")
-    (small_iterater / iterater.ANNOTATORS).write_bytes((small_iterater / iterater.ANNOTATORS).read_bytes()[:99])
+    (small_iterater / ITERATER_ANNOTATORS).write_bytes((small_iterater / ITERATER_ANNOTATORS).read_bytes()[:99])
     with pytest.raises(InputError, match="human_doc_level.zip does not fit .*move it away to do without"):
         load_corpus("iterater")
-    (small_iterater / iterater.ANNOTATORS).unlink()
+    (small_iterater / ITERATER_ANNOTATORS).unlink()
     assert human_ceiling(load_corpus("iterater")) == []
 
 
