@@ -108,7 +108,6 @@ def losses_without(model: nn.Module, batch: Mapping, layers: Sequence[Sequence[i
     def suppress(module, args, kwargs, output):
         base = module.get_base_layer()(*args, **kwargs)
         return base + factor * (output - base)
-
     stack, was_training, losses = find_layers(model), model.training, []
     model.eval()
     for indices in layers:

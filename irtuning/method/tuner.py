@@ -118,12 +118,10 @@ class LayerTuner:
         finite, chosen, self._chosen = math.isfinite(total), self._chosen, None
         blocks = {"blocks": [self.layers.blocks[position] for position in chosen]} if self.layers.blocks else {}
         skipped = not finite or self.strategy.measures(len(self.history))
-        self.history.append({
-            "step": len(self.history) + 1, "layers": self._numbers(chosen), **blocks,
-            "scores": list(self.scores) if self.strategy.importance else None,
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "gradient_norm": total if finite else None, "skipped": skipped,
-        })  # fmt: skip
+        row = {"step": len(self.history) + 1, "layers": self._numbers(chosen), **blocks}
+        row |= {"scores": list(self.scores) if self.strategy.importance else None}
+        row |= {"learning_rate": self.optimizer.param_groups[0]["lr"], "gradient_norm": total if finite else None}
+        self.history.append(row | {"skipped": skipped})
         if not finite:
             logging.getLogger(__name__).warning("step %d skipped: its gradient is not finite", len(self.history))
         elif self.strategy.importance:
@@ -157,11 +155,10 @@ class LayerTuner:
     def state_dict(self) -> dict:
         """Return everything that changes during training as a JSON object. Call it only between two steps."""
         batch = self.batch if self.strategy.probe_due(len(self.history)) else {}  # only a probe needs it
-        return copy.deepcopy({
-            "identity": self._identity, "history": self.history, "scores": self.scores,
-            "generator": self.rng.bit_generator.state, "strategy": self.strategy.state(),
-            "hidden_states": self._meter.state() if self._meter else [],
-            "batch": {name: value.tolist() for name, value in batch.items() if torch.is_tensor(value)}})  # fmt: skip
+        state = {"identity": self._identity, "history": self.history, "scores": self.scores}
+        state |= {"generator": self.rng.bit_generator.state, "strategy": self.strategy.state()}
+        state |= {"hidden_states": self._meter.state() if self._meter else []}
+        return copy.deepcopy(state | {"batch": {n: v.tolist() for n, v in batch.items() if torch.is_tensor(v)}})
 
     def load_state_dict(self, state: Mapping) -> None:
         """Restore a `state_dict`, to continue as if never interrupted. InputError if the strategy or layers differ."""
@@ -185,7 +182,7 @@ class LayerTuner:
     def _numbers(self, positions: Sequence[int]) -> list[int]:
         return list(dict.fromkeys(self.layers.indices[position] for position in positions))
 
-    def _read(self, learning: list[nn.Parameter]) -> tuple[dict[int, float], list[float]]:
+    def _read(self, learning: list[nn.Parameter]) -> tuple[dict[int, float], list[float | None]]:
         """Return the gradient norm of every tensor that learns, by id, and the cosine similarities, if any."""
         parts, votes = [tensor_norms([p.grad for p in learning])], []
         if self._meter and (similarities := self._meter.read()) is not None:
@@ -199,7 +196,8 @@ class LayerTuner:
         if split := [layer for layer, count in counts if count not in (0, world_size())]:
             raise TrainingStopped(f"the processes chose different layers and disagree on {split}: their seeds, data or "
                                   "versions differ; start all with the same command on the same corpus")  # fmt: skip
-        return {id(p): norm for p, norm in zip(learning, values, strict=False)}, values[len(learning) : end]
+        measured = [v if math.isfinite(v) else None for v in values[len(learning) : end]]  # else it says nothing
+        return {id(p): norm for p, norm in zip(learning, values, strict=False)}, measured
 
     def _keep_batch(self, module: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
         """Keep the last training batch, and weigh the gradient of its loss by its share of a full batch."""
