@@ -20,7 +20,7 @@ from irtuning.method.strategies import Strategy
 from irtuning.models.loading import MINI, RANDOM
 from irtuning.training.config import RunConfig
 from irtuning.training.prepare import available_device, corpus_of, finished_run, prepare
-from irtuning.training.record import has_record, new_folder, read_record, write_record, write_text
+from irtuning.training.record import RECORD, has_record, new_folder, read_record, write_record, write_text
 
 FIRST_SEED = 171  # the seed in the authors' code
 Method = str | type[Strategy] | Strategy
@@ -59,8 +59,11 @@ def run_comparison(
         raise InputError(f"workers is {workers}; give 1 or more")
     runs, strategies = planned_runs(methods, seeds, folds, budget, rates, **settings), _named(methods)
     corpora = corpora or {fold: corpus_of(run, data_dir) for fold, run in {run.fold: run for run in runs}.items()}
+    recorded = {path.parent.name[:-9] for path in Path(output).glob(f"*/{RECORD}")} if output else ()
     for run in runs:
-        prepare(run, corpus=corpora[run.fold], strategy=strategies[run.method], on_device="cpu")
+        prepared = prepare(run, corpus=corpora[run.fold], strategy=strategies[run.method], on_device="cpu")
+        if run_name(run)[:-9] not in recorded and prepared.strategy.takes != "counts":
+            prepared.check_strategy()
     scored = ("validation", "test") if runs[0].score_test else ("validation",)
     floors = [floor for fold in dict.fromkeys(folds) for floor in corpus_floors(corpora[fold], scored)]
     # a second thread hardly speeds up a small model on the CPU, so each core makes its own run

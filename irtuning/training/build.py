@@ -88,8 +88,6 @@ def examples_each(batch_size: int, accumulation: int) -> int:
 
 def _model(prepared: Prepared, tokenizer) -> torch.nn.Module:
     config, adapted = prepared.config, prepared.strategy.scope == "adapters"
-    if not adapted and config.quantize != "none":
-        raise InputError(f"method {config.method!r} tunes all weights; it needs quantize=none, not {config.quantize}")
     loading = {"precision": config.precision, "quantize": config.quantize}
     model = load_classifier(prepared.source, prepared.corpus.labels, tokenizer, **loading)
     limit = context_length(model, tokenizer)
@@ -98,7 +96,7 @@ def _model(prepared: Prepared, tokenizer) -> torch.nn.Module:
     model.config.use_cache = False
     given = {name: getattr(config, name) for name in (*ADAPTER_SETTINGS, "checkpointing")}
     model = adapted_classifier(model, config.adapter if adapted else None, freeze_head=config.head == "frozen", **given)
-    accelerate(model, config.speed or ())
+    accelerate(model, config.speed or (), prepared.device)
     if config.backward == "skip":  # outside of the compiled layers
         skip_backward(model)
     return model
