@@ -43,8 +43,7 @@ def run_comparison(
         methods: names such as `["full", "ir:variant=exact"]`, subclasses of `Strategy`, or instances.
         seeds: the number of seeds, counted from 171 and different in each fold; or a list of seeds for every fold.
         folds: numbers of the folds, for a corpus that this package splits.
-        budget: `equal` gives methods with a share of layers the mean share that IR-Tuning used on the same fold and
-            seed; `own` keeps the shares of their papers.
+        budget: `equal` gives methods with a share the mean one of IR-Tuning on that fold and seed; `own` their papers'.
         rates: the learning rate of each method; others use that of the settings, or else the model's own.
         workers: runs at a time, each in a process. None: one per core for a model of this package on the CPU, else 1.
         scheduler: address of a Dask scheduler whose workers make the runs. Only the records come back, not the weights.
@@ -141,8 +140,7 @@ def _named(methods: Sequence[Method]) -> dict[str, Strategy]:
     """Return the strategies by their names in records, with the leading methods first."""
     named = {}
     for method in methods:
-        strategy = as_strategy(method)
-        known = isinstance(method, str) and method.split(":")[0] in METHODS
+        strategy, known = as_strategy(method), isinstance(method, str) and method.split(":")[0] in METHODS
         named[method if known else method_text(strategy)] = strategy
     if not named:
         raise InputError("no methods to compare; name some, such as full,ir,rst")

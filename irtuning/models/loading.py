@@ -64,9 +64,8 @@ def known_depth(source: ModelSource) -> int | None:
     """Return the number of a model's layers if the catalogue or a config.json tells it, else None."""
     if named := MODELS.get(source.name):
         return named.shape["num_hidden_layers"]
-    with suppress(OSError, ValueError):
-        shape = json.loads(Path(source.path, "config.json").read_text(encoding="utf-8"))
-        return (shape | RANDOM.get(source.name, ({},))[0]).get("num_hidden_layers")
+    with suppress(OSError, ValueError):  # RANDOM changes no depth
+        return json.loads(Path(source.path, "config.json").read_text(encoding="utf-8")).get("num_hidden_layers")
 
 
 def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":

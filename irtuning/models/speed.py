@@ -17,7 +17,7 @@ GRAPHS = 64  # per layer: it learns or not, its input has a gradient or not, and
 
 
 def accelerate(model: "nn.Module", names: Collection[str], device: str | None = None) -> None:
-    """Switch on accelerations, keys of `ACCELERATIONS`, in a classifier that has its adapters and will be on a device."""
+    """Switch on accelerations, keys of `ACCELERATIONS`, in a classifier with adapters that will be on `device`."""
     import torch
     from irtuning.method.layers import adapter_modules, find_layers
     for _, module in adapter_modules(model) if "uncast" in names else ():

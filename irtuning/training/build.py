@@ -111,8 +111,7 @@ def _arguments(prepared: Prepared, checkpoints: Checkpoints | None, progress: bo
         per_device_eval_batch_size=64 if on_gpu else 16, max_grad_norm=config.clip, learning_rate=config.learning_rate,
         warmup_steps=config.warmup_steps, weight_decay=config.weight_decay, bf16=config.precision == "bf16",
         use_cpu=not on_gpu, dataloader_pin_memory=on_gpu, label_names=["labels"],
-        ddp_backend="gloo" if world_size() > 1 and not on_gpu else None,
-        ddp_find_unused_parameters=True,  # those of layers that are frozen at this step
+        ddp_backend="gloo" if world_size() > 1 and not on_gpu else None, ddp_find_unused_parameters=True,  # if frozen
         eval_strategy="steps", eval_steps=config.eval_every, save_strategy="no",
         logging_strategy="steps" if report_to else "no", logging_steps=1, report_to=list(report_to) or "none",
         logging_nan_inf_filter=False,  # the filter would wait for the device at every micro-batch

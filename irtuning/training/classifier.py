@@ -135,8 +135,7 @@ def scores_of(predictions: Sequence[Prediction], revisions: Sequence[Revision], 
     scored = [(r, p) for r, p in zip(revisions, predictions, strict=True) if p.intention and r.intention in labels]
     if not scored:
         return []
-    known = [r for r, _ in scored]
-    shares = np.array([list(p.probabilities.values()) for _, p in scored])
+    known, shares = [r for r, _ in scored], np.array([list(p.probabilities.values()) for _, p in scored])
     made = score([labels.index(r.intention) for r in known], shares, labels)
     rows = [{"name": "this run"} | made, *map(vars, simple_floors(labels, known, known, "file"))]
     names = ("macro_f1", "accuracy")

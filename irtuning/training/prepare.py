@@ -29,13 +29,12 @@ class Prepared:
     def predicted_memory(self) -> MemoryPrediction:
         """Predict the peak GPU memory."""
         run = self.config
-        names = (*ADAPTER_SETTINGS, "checkpointing", "accumulation", "precision", "backward", "idle", "speed",
-                 "quantize")  # fmt: skip
+        names = *ADAPTER_SETTINGS, *"checkpointing accumulation precision backward idle speed quantize".split()
         options = {name: value for name in names if (value := getattr(run, name)) is not None}
         return predict_memory(run.model, self.strategy, run.adapter, run.batch_size, run.max_length, **options)
 
     def check_strategy(self) -> None:
-        """Raise InputError if the strategy cannot begin with this model, as far as that is known before it is loaded."""
+        """Raise InputError if the strategy cannot begin with this model, as far as that is known unloaded."""
         refuse_packed(self.strategy, self.config.quantize)
         if (depth := known_depth(self.source)) is None:
             return
