@@ -50,7 +50,7 @@ class CosineMeter:
 
     `token` is the mean over all tokens, without padding, of the training batches since the last reading. `reference`
     follows the description of the authors' code: hidden states are averaged over the batch, padding included, before
-    the cosine is taken at each position. It sees only the first forward pass since the last reading, even an evaluation's.
+    the cosine is taken at each position. It sees the first forward pass since its last reading, even of an evaluation.
     """
     def __init__(self, model: nn.Module, candidates: CandidateLayers, form: str = "token"):
         if form not in ("token", "reference"):
