@@ -22,10 +22,9 @@ KINDS = {"rank": int, "alpha": int, "dropout": float, "width": int, "share": flo
          "quantize": str, "speed": tuple[str, ...]}  # fmt: skip
 
 
-def corpus(
-    name: opt.Name, data: opt.Data = None, split: opt.Split = None, fold: opt.Fold = 0, labels: opt.LabelSet = None,
-    before: opt.Before = "before", after: opt.After = "after", label: opt.Label = "label", group: opt.Group = None,
-    as_json: opt.Json = False) -> None:  # fmt: skip
+def corpus(name: opt.Name, data: opt.Data = None, split: opt.Split = None, fold: opt.Fold = 0,
+           labels: opt.LabelSet = None, before: opt.Before = "before", after: opt.After = "after",
+           label: opt.Label = "label", group: opt.Group = None, as_json: opt.Json = False) -> None:  # fmt: skip
     """Show a corpus: its labels, splits, licence and origin.
 
     \b
@@ -43,13 +42,12 @@ def corpus(
     opt.show(result | {"counts": shown.counts()}, as_json, "\n".join([*lines, "", table.to_string()]))
 
 
-def train(
-    output: opt.RunFolder, corpus: opt.Corpus = "synthetic", data: opt.Data = None, model: opt.Model = "mini",
-    adapter: opt.Adapter = "lora", method: opt.Method = "ir", seed: opt.Seed = 171, fold: opt.Fold = 0,
-    max_steps: opt.MaxSteps = None, save_every: opt.SaveEvery = None, report_to: opt.ReportTo = "",
-    like: opt.Like = None, settings: opt.Setting = None, score_test: opt.ScoreTest = False,
-    before: opt.Before = "before", after: opt.After = "after", label: opt.Label = "label", group: opt.Group = None,
-    as_json: opt.Json = False) -> None:  # fmt: skip
+def train(output: opt.RunFolder, corpus: opt.Corpus = "synthetic", data: opt.Data = None, model: opt.Model = "mini",
+          adapter: opt.Adapter = "lora", method: opt.Method = "ir", seed: opt.Seed = 171, fold: opt.Fold = 0,
+          max_steps: opt.MaxSteps = None, save_every: opt.SaveEvery = None, report_to: opt.ReportTo = "",
+          like: opt.Like = None, settings: opt.Setting = None, score_test: opt.ScoreTest = False,
+          before: opt.Before = "before", after: opt.After = "after", label: opt.Label = "label",
+          group: opt.Group = None, as_json: opt.Json = False) -> None:  # fmt: skip
     """Fine-tune one classifier and record the run. `irtuning settings` lists what --set takes.
 
     If it is interrupted, repeat the same command. It resumes from the last checkpoint and has the same result.
@@ -77,13 +75,12 @@ def train(
     opt.show(result, as_json, "\n".join(lines))
 
 
-def compare(
-    methods: opt.Methods = "full,ir,rst,ist", corpus: opt.Corpus = "synthetic", data: opt.Data = None,
-    model: opt.Model = "mini", adapter: opt.Adapter = "lora", seeds: opt.Seeds = 2, folds: opt.Folds = "0",
-    max_steps: opt.MaxSteps = None, budget: opt.Budget = "equal", output: opt.RunsFolder = None,
-    workers: opt.Workers = None, scheduler: opt.Scheduler = None, settings: opt.Setting = None,
-    score_test: opt.ScoreTest = False, before: opt.Before = "before", after: opt.After = "after",
-    label: opt.Label = "label", group: opt.Group = None, as_json: opt.Json = False) -> None:  # fmt: skip
+def compare(methods: opt.Methods = "full,ir,rst,ist", corpus: opt.Corpus = "synthetic", data: opt.Data = None,
+            model: opt.Model = "mini", adapter: opt.Adapter = "lora", seeds: opt.Seeds = 2, folds: opt.Folds = "0",
+            max_steps: opt.MaxSteps = None, budget: opt.Budget = "equal", output: opt.RunsFolder = None,
+            workers: opt.Workers = None, scheduler: opt.Scheduler = None, settings: opt.Setting = None,
+            score_test: opt.ScoreTest = False, before: opt.Before = "before", after: opt.After = "after",
+            label: opt.Label = "label", group: opt.Group = None, as_json: opt.Json = False) -> None:  # fmt: skip
     """Train with several methods and seeds and compare the scores. `irtuning settings` lists what --set takes.
 
     If it is interrupted, repeat the same command: recorded runs are not made again.
@@ -96,10 +93,9 @@ def compare(
     from irtuning.analysis.tables import summary_table
     from irtuning.comparison.runs import run_comparison
     output = output or Path("runs") / f"{Path(corpus).stem}-{Path(model).name}-{adapter}"
-    records, floors = run_comparison(
-        opt.method_texts(methods), seeds=seeds, folds=[read_as("folds", fold, int) for fold in folds.split(",")],
-        budget=budget, workers=workers, scheduler=scheduler, data_dir=data, output=output, progress=not as_json,
-        **options)
+    options |= {"seeds": seeds, "folds": [read_as("folds", fold, int) for fold in folds.split(",")], "budget": budget}
+    options |= {"workers": workers, "scheduler": scheduler, "data_dir": data, "output": output}
+    records, floors = run_comparison(opt.method_texts(methods), progress=not as_json, **options)
     result, texts = {"output": str(output)}, []
     for split in ("validation", "test") if score_test else ("validation",):
         table = summary_table(records, floors if split == "validation" else (), split=split)
@@ -201,10 +197,9 @@ def study(add: opt.Add, corpus: opt.Corpus = "iterater", data: opt.Data = None, 
     opt.show(result, as_json, f"{table.to_string()}\nscores on {folder.name}; table, figure and runs in {folder}")
 
 
-def memory(
-    model: opt.Model = "mini", method: opt.Method = "ir", adapter: opt.Adapter = "lora", batch: opt.Batch = None,
-    length: opt.Length = None, checkpointing: opt.Checkpointing = False, min_layer: opt.MinLayer = 0,
-    gpu: opt.Gpu = None, settings: opt.Setting = None, as_json: opt.Json = False) -> None:  # fmt: skip
+def memory(model: opt.Model = "mini", method: opt.Method = "ir", adapter: opt.Adapter = "lora", batch: opt.Batch = None,
+           length: opt.Length = None, checkpointing: opt.Checkpointing = False, min_layer: opt.MinLayer = 0,
+           gpu: opt.Gpu = None, settings: opt.Setting = None, as_json: opt.Json = False) -> None:  # fmt: skip
     """Predict the peak GPU memory of training, without a GPU.
 
     No weights are needed: --model also takes a config.json. For a method that draws its layers, the worst draw counts:
@@ -229,12 +224,11 @@ def memory(
     opt.show(found, as_json, "\n".join(lines))
 
 
-def probe(
-    output: opt.ProbeFolder, corpus: opt.Corpus = "synthetic", data: opt.Data = None, model: opt.Model = "mini",
-    adapter: opt.Adapter = "lora", share: opt.Share = 0.5, batches: opt.Batches = 5, score: opt.Score = "rms",
-    chunk: opt.Chunk = None, seed: opt.Seed = 171, fold: opt.Fold = 0, settings: opt.Setting = None,
-    before: opt.Before = "before", after: opt.After = "after", label: opt.Label = "label", group: opt.Group = None,
-    as_json: opt.Json = False) -> None:  # fmt: skip
+def probe(output: opt.ProbeFolder, corpus: opt.Corpus = "synthetic", data: opt.Data = None, model: opt.Model = "mini",
+          adapter: opt.Adapter = "lora", share: opt.Share = 0.5, batches: opt.Batches = 5, score: opt.Score = "rms",
+          chunk: opt.Chunk = None, seed: opt.Seed = 171, fold: opt.Fold = 0, settings: opt.Setting = None,
+          before: opt.Before = "before", after: opt.After = "after", label: opt.Label = "label",
+          group: opt.Group = None, as_json: opt.Json = False) -> None:  # fmt: skip
     """Choose layers before training, for any trainer of peft models.
 
     Nothing is trained. The folder gets adapter_config.json, which LoraConfig.from_pretrained and any trainer of peft

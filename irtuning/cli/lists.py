@@ -56,7 +56,6 @@ def settings(model: opt.Model = "mini", as_json: opt.Json = False) -> None:
     """
     of_model, options = resolve(model).settings, {*signature(train).parameters, "counts"}
     fields = [f for f in dataclasses.fields(RunConfig) if f.name not in options]
-    values = {f.name: of_model.get(f.name, f.default) for f in fields}
-    meanings = comments(RunConfig)
+    values, meanings = {f.name: of_model.get(f.name, f.default) for f in fields}, comments(RunConfig)
     lines = [f"{f.name:<18} {values[f.name]!s:<8} {allowed(f.name)}: {meanings.get(f.name, '')}" for f in fields]
     opt.show(values, as_json, "\n".join(lines))

@@ -69,7 +69,8 @@ def reproduce(
     parameters = {"profile": profile, "folders": {n: settings[n] for n in ("data", "output")}, "changes": changes or {}}
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of each kernel, since several kernels share the cores
     with ThreadPool(workers or cores()) as pool:  # after an error or Ctrl-C, threads and kernels end with this process
-        made = lambda name: (name, execute(name, folders.reports, parameters, update_notebooks))  # noqa: E731
+        def made(name: str) -> tuple[str, float]:
+            return name, execute(name, folders.reports, parameters, update_notebooks)
         seconds |= sorted(pool.imap_unordered(made, NOTEBOOKS[::-1]))  # the last takes longest and starts first
     write_text(folders.reports / "summary.md", summary(folders))
     if profile == STUDY:

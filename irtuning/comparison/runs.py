@@ -20,7 +20,7 @@ from irtuning.method.strategies import Strategy
 from irtuning.models.loading import MINI, RANDOM
 from irtuning.training.config import RunConfig
 from irtuning.training.prepare import available_device, corpus_of, finished_run, prepare
-from irtuning.training.record import has_record, new_folder, read_record, write_record, write_text
+from irtuning.training.record import RECORD, has_record, new_folder, read_record, write_record, write_text
 
 FIRST_SEED = 171  # the seed in the authors' code
 Method = str | type[Strategy] | Strategy
@@ -43,8 +43,7 @@ def run_comparison(
         methods: names such as `["full", "ir:variant=exact"]`, subclasses of `Strategy`, or instances.
         seeds: the number of seeds, counted from 171 and different in each fold; or a list of seeds for every fold.
         folds: numbers of the folds, for a corpus that this package splits.
-        budget: `equal` gives methods with a share of layers the mean share that IR-Tuning used on the same fold and
-            seed; `own` keeps the shares of their papers.
+        budget: `equal` gives methods with a share the mean one of IR-Tuning on that fold and seed; `own` their papers'.
         rates: the learning rate of each method; others use that of the settings, or else the model's own.
         workers: runs at a time, each in a process. None: one per core for a model of this package on the CPU, else 1.
         scheduler: address of a Dask scheduler whose workers make the runs. Only the records come back, not the weights.
@@ -59,8 +58,11 @@ def run_comparison(
         raise InputError(f"workers is {workers}; give 1 or more")
     runs, strategies = planned_runs(methods, seeds, folds, budget, rates, **settings), _named(methods)
     corpora = corpora or {fold: corpus_of(run, data_dir) for fold, run in {run.fold: run for run in runs}.items()}
+    recorded = {path.parent.name[:-9] for path in Path(output).glob(f"*/{RECORD}")} if output else ()
     for run in runs:
-        prepare(run, corpus=corpora[run.fold], strategy=strategies[run.method], on_device="cpu")
+        prepared = prepare(run, corpus=corpora[run.fold], strategy=strategies[run.method], on_device="cpu")
+        if run_name(run)[:-9] not in recorded and prepared.strategy.takes != "counts":
+            prepared.check_strategy()
     scored = ("validation", "test") if runs[0].score_test else ("validation",)
     floors = [floor for fold in dict.fromkeys(folds) for floor in corpus_floors(corpora[fold], scored)]
     # a second thread hardly speeds up a small model on the CPU, so each core makes its own run
@@ -138,8 +140,7 @@ def _named(methods: Sequence[Method]) -> dict[str, Strategy]:
     """Return the strategies by their names in records, with the leading methods first."""
     named = {}
     for method in methods:
-        strategy = as_strategy(method)
-        known = isinstance(method, str) and method.split(":")[0] in METHODS
+        strategy, known = as_strategy(method), isinstance(method, str) and method.split(":")[0] in METHODS
         named[method if known else method_text(strategy)] = strategy
     if not named:
         raise InputError("no methods to compare; name some, such as full,ir,rst")

@@ -15,7 +15,7 @@ from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor
 from irtuning.errors import InputError
 from irtuning.training.record import versions
 
-CONNECT_SECONDS, WORKER_SECONDS, LOOK_SECONDS = 10, 60, 5  # for a scheduler, its first worker, and new workers
+CONNECT_SECONDS, WORKER_SECONDS, LOOK_SECONDS = 5, 60, 5  # for a scheduler, its first worker, and new workers
 
 
 def outcomes(function: Callable, items: Sequence[tuple], *, workers: int = 1,
@@ -82,8 +82,9 @@ def _processes(count: int) -> Iterator[tuple]:
     try:
         yield free, submit, death
     finally:
-        for pool, _ in [*idle, *busy.values()]:  # some calls may still run after an interruption
-            pool.shutdown(wait=False, kill_workers=True)
+        free(0)
+        for pool, _ in (*idle, *busy.values()):  # some calls still run after an interruption
+            pool.shutdown(wait=False, kill_workers=bool(busy))
 
 
 @contextmanager
@@ -94,7 +95,7 @@ def _cluster(address: str) -> Iterator[tuple]:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except ImportError:
         raise InputError('a scheduler needs Dask; install it with pip install "irtuning[cluster]"') from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError) as error:  # of another service it reads a length that no memory has
         raise InputError(f"no Dask scheduler answers at {address!r}: {error}; start one or correct it") from None
     def free(running: int) -> int:  # one call per worker, since Dask blames a death on all calls of the worker
         client.wait_for_workers(1, WORKER_SECONDS)

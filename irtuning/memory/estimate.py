@@ -46,14 +46,10 @@ class Setting:
 
 def layers_that_learn(strategy: Strategy, depth: int) -> tuple[list[int], list[int]]:
     """Return the layers that learn at the costliest step, and those that ever learn. InputError if fewer than 2 can."""
-    candidates = list(range(strategy.min_layer, depth))
-    if len(candidates) < 2:
-        raise InputError(f"min_layer is {strategy.min_layer} of {depth} layers; lower it to leave at least 2 layers")
-    blocks = 2 if strategy.unit == "block" else 1  # in a layer
-    strategy.numbers = numbers = [layer for layer in candidates for _ in range(blocks)]
+    strategy.numbers = numbers = strategy.all_numbers(depth)
     worst = [[numbers[position] for position in part] for part in strategy.worst_case(len(numbers))]
-    if blocks > 1:  # an upper bound, since blocks that are drawn may all lie in different layers
-        above = [[layer for layer in candidates if layer > part[0]] for part in worst]
+    if strategy.unit == "block":  # an upper bound, since blocks that are drawn may all lie in different layers
+        above = [[layer for layer in numbers[::2] if layer > part[0]] for part in worst]
         worst = [[p[0], *a[max(0, len(a) - len(p) + 1) :]] for p, a in zip(worst, above, strict=True)]
     return worst[0], worst[1]
 

@@ -93,6 +93,7 @@ def predict_memory(
     batch, length = own["batch_size"] if batch is None else batch, own["max_length"] if length is None else length
     named = {"precision": precision, "backward": backward, "idle": idle, "quantize": quantize}
     _check(batch, length, accumulation, min_layer, named, speed, labels, options)
+    refuse_packed(strategy, quantize)
     from irtuning.memory.estimate import Setting, bytes_by_part, layers_that_learn  # imports torch
     strategy.min_layer = max(strategy.min_layer, min_layer)
     adapter = adapter if strategy.scope == "adapters" else None
@@ -107,6 +108,13 @@ def predict_memory(
     drawn = DRAWN if strategy.unit == "layer" else BLOCKS
     parts["note"] = FIXED if ever == chosen and strategy.importance is None and strategy.unit == "layer" else drawn
     return MemoryPrediction(model, name, adapter, batch, length, checkpointing, len(chosen), min(chosen), **parts)
+
+
+def refuse_packed(strategy: Strategy, quantize: str) -> None:
+    """Raise InputError if the base is quantized although a strategy tunes or measures its weights."""
+    needs = "tunes all" if strategy.scope == "parameters" else "measures the" * (strategy.importance == "weight")
+    if needs and quantize != "none":
+        raise InputError(f"method {method_text(strategy)!r} {needs} weights; it needs quantize=none, not {quantize}")
 
 
 def memory_table(model="mini", adapter="lora", methods: Iterable | None = None, **settings):

@@ -143,8 +143,7 @@ class SampledTuning(RandomSparseTuning):
 
     Every `every` steps, layers are drawn with probability (1 - epsilon) softmax(s / temperature) + epsilon / L, where s
     is a layer's score divided by the mean score. The score is a running mean of the RMS of the layer's gradient; a
-    layer that was not measured yet counts as the highest. GRASS (arXiv 2604.07808) and AdaGradSelect (arXiv
-    2512.15764) are related; this is neither of them.
+    layer that was not measured yet counts as the highest. Related: GRASS (2604.07808), AdaGradSelect (2512.15764).
     """
     share: float = 0.5
     every: int = 20  # steps between two draws

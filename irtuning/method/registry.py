@@ -16,9 +16,8 @@ BUILT_IN: tuple[type[Strategy], ...] = (
     strategies.FullPeft, strategies.IRTuningStrategy, strategies.WeightTuning, strategies.CosineTuning,
     strategies.UpperTuning, baselines.RandomSparseTuning, baselines.ImportanceSparseTuning, baselines.Lisa,
     baselines.LisaAdapters, baselines.LastLayers, baselines.MiddleLayers, baselines.RandomCounts,
-    baselines.RandomStatic, baselines.FixedLayers, baselines.Transplant, baselines.ProbeTuning, baselines.SampledTuning,
-    strategies.FullTuning,
-)  # fmt: skip
+    baselines.RandomStatic, baselines.FixedLayers, baselines.Transplant, baselines.ProbeTuning,
+    baselines.SampledTuning, strategies.FullTuning)  # fmt: skip
 METHODS: dict[str, type[Strategy]] = {kind.name: kind for kind in BUILT_IN}
 IN_A_FILE = re.compile(r"(.+\.py):(\w+)((?::.*)?)", re.DOTALL)  # FILE.py:Class, then options
 

@@ -50,8 +50,7 @@ class CosineMeter:
 
     `token` is the mean over all tokens, without padding, of the training batches since the last reading. `reference`
     follows the description of the authors' code: hidden states are averaged over the batch, padding included, before
-    the cosine is taken at each position. It looks only at the first forward pass since the last reading, which after
-    an evaluation is an evaluation batch.
+    the cosine is taken at each position. It sees the first forward pass since its last reading, even of an evaluation.
     """
     def __init__(self, model: nn.Module, candidates: CandidateLayers, form: str = "token"):
         if form not in ("token", "reference"):
@@ -108,7 +107,6 @@ def losses_without(model: nn.Module, batch: Mapping, layers: Sequence[Sequence[i
     def suppress(module, args, kwargs, output):
         base = module.get_base_layer()(*args, **kwargs)
         return base + factor * (output - base)
-
     stack, was_training, losses = find_layers(model), model.training, []
     model.eval()
     for indices in layers:

@@ -11,10 +11,8 @@ MIDDLE = (0.35, 0.65)  # the cut is searched between these fractions of the sort
 REFERENCE_UNMEASURED = 1000.0  # the score that the authors' code gives a layer without a finite gradient norm
 
 
-def split_scores(
-    scores: Sequence[float | None], *, variant: str = "reference", splits: int = 1, keep: str = "high",
-    window: tuple[int, int] | None = None, rng: np.random.Generator | None = None,
-) -> list[int]:  # fmt: skip
+def split_scores(scores: Sequence[float | None], *, variant: str = "reference", splits: int = 1, keep: str = "high",
+                 window: tuple[int, int] | None = None, rng: np.random.Generator | None = None) -> list[int]:
     """Choose the layers that learn from one score per layer. Invalid arguments raise InputError.
 
     With the L scores sorted ascending, `V[i] = Var(first i + 1) + Var(rest)` for i = 0..L-2 (population variances,
@@ -25,11 +23,10 @@ def split_scores(
 
     `reference` does what the authors' public code does. A layer that is not measured counts as 1000; if none is
     measured, the scores are uniform random numbers. The index i is the first one anywhere in V with the smallest value
-    of the middle. `high` keeps sorted[i:], one layer more than the high part. `low` keeps sorted[:i], and its
-    middle is one index shorter.
+    of the middle. `high` keeps sorted[i:], one layer too many. `low` keeps sorted[:i]; its middle is one shorter.
 
     Args:
-        scores: one per layer, lowest layer first; None, NaN and infinities mark layers that are not measured yet.
+        scores: one per layer, lowest layer first; None marks a layer that is not measured yet.
         variant, keep: `reference` or `exact`; and whether layers with `high` or with `low` scores learn.
         splits: how many times the cut is applied, each time inside the part kept before (once or twice in the paper).
         window: first and last index of V, both included, that the first cut searches instead of the middle.
@@ -48,6 +45,8 @@ def split_scores(
             raise unknown(kind, value, choices)
     if len(scores) == 0 or splits < 1:
         raise InputError(f"{len(scores)} scores cannot be cut {splits} times; give at least 1 score and 1 split")
+    if wrong := [score for score in scores if score is not None and not math.isfinite(score)]:
+        raise InputError(f"a score is {wrong[0]}; give finite numbers, and None for a layer that is not measured yet")
     values = np.array([math.nan if score is None else score for score in scores], dtype=float)
     measured, always = np.isfinite(values), []
     if variant == "exact":

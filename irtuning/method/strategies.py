@@ -58,6 +58,13 @@ class Strategy:
         self.count = count
         self.worst_case(count)  # it raises InputError if a layer does not exist
 
+    def all_numbers(self, depth: int) -> list[int]:
+        """Return the `numbers` if all `depth` layers can learn. InputError if fewer than 2 may."""
+        layers = range(low := self.min_layer, depth)
+        if len(layers) < 2:
+            raise InputError(f"{len(layers)} of {depth} layers with min_layer {low}; a split needs 2 or more")
+        return [layer for layer in layers for _ in range(2 if self.unit == "block" else 1)]
+
     def choose(self, step: int, scores: Scores, rng: np.random.Generator) -> list[int]:
         """Return the positions of the layers that learn at this step, in ascending order. `step` counts from 0."""
         return self.worst_case(self.count)[0]

@@ -42,8 +42,7 @@ class LayerTuner:
         strategy, layers, scores: the strategy, its `CandidateLayers`, and the score of each (None: not measured).
         history: one dict per step: step (from 1), layers (numbers of those that learned, ascending), scores (from
             which they were chosen), learning_rate, gradient_norm (before clipping; None: not finite), skipped (the
-            optimizer changed nothing, since the gradient was not finite or the step only measured); and with unit=block
-            also blocks, the names of those that learned.
+            optimizer changed nothing: no finite gradient, or a step that measures); with unit=block also the blocks.
     """
     def __init__(self, model: nn.Module, strategy: str | type[Strategy] | Strategy, optimizer: torch.optim.Optimizer,
                  seed: int = 171, steps: int | None = None):  # fmt: skip
@@ -95,8 +94,7 @@ class LayerTuner:
     def end_backward(self, max_norm: float | None = 1.0, scale: float = 1.0) -> float:
         """Score the layers by the step's gradient, clip it and return its norm before clipping.
 
-        If the gradient is not finite, all gradients become None, so that the optimizer changes nothing; the step is
-        recorded as skipped and no score changes.
+        If the gradient is not finite, all gradients become None: neither the optimizer nor a score changes anything.
 
         Args:
             max_norm: a gradient with a larger norm is scaled down to it; None or 0 for no clipping.
@@ -118,12 +116,10 @@ class LayerTuner:
         finite, chosen, self._chosen = math.isfinite(total), self._chosen, None
         blocks = {"blocks": [self.layers.blocks[position] for position in chosen]} if self.layers.blocks else {}
         skipped = not finite or self.strategy.measures(len(self.history))
-        self.history.append({
-            "step": len(self.history) + 1, "layers": self._numbers(chosen), **blocks,
-            "scores": list(self.scores) if self.strategy.importance else None,
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "gradient_norm": total if finite else None, "skipped": skipped,
-        })  # fmt: skip
+        row = {"step": len(self.history) + 1, "layers": self._numbers(chosen), **blocks}
+        row |= {"scores": list(self.scores) if self.strategy.importance else None}
+        row |= {"learning_rate": self.optimizer.param_groups[0]["lr"], "gradient_norm": total if finite else None}
+        self.history.append(row | {"skipped": skipped})
         if not finite:
             logging.getLogger(__name__).warning("step %d skipped: its gradient is not finite", len(self.history))
         elif self.strategy.importance:
@@ -157,19 +153,17 @@ class LayerTuner:
     def state_dict(self) -> dict:
         """Return everything that changes during training as a JSON object. Call it only between two steps."""
         batch = self.batch if self.strategy.probe_due(len(self.history)) else {}  # only a probe needs it
-        return copy.deepcopy({
-            "identity": self._identity, "history": self.history, "scores": self.scores,
-            "generator": self.rng.bit_generator.state, "strategy": self.strategy.state(),
-            "hidden_states": self._meter.state() if self._meter else [],
-            "batch": {name: value.tolist() for name, value in batch.items() if torch.is_tensor(value)}})  # fmt: skip
+        state = {"identity": self._identity, "history": self.history, "scores": self.scores}
+        state |= {"generator": self.rng.bit_generator.state, "strategy": self.strategy.state()}
+        state |= {"hidden_states": self._meter.state() if self._meter else []}
+        return copy.deepcopy(state | {"batch": {n: v.tolist() for n, v in batch.items() if torch.is_tensor(v)}})
 
     def load_state_dict(self, state: Mapping) -> None:
         """Restore a `state_dict`, to continue as if never interrupted. InputError if the strategy or layers differ."""
         if different := differences(state["identity"], self._identity):
             raise InputError(f"the checkpoint is of another strategy ({'; '.join(different)}); start a new run")
         state, device, self._chosen = copy.deepcopy(dict(state)), next(self.model.parameters()).device, None
-        self.history, self.scores = state["history"], state["scores"]
-        self.rng.bit_generator.state = state["generator"]
+        self.history, self.scores, self.rng.bit_generator.state = state["history"], state["scores"], state["generator"]
         self.strategy.restore(state["strategy"])
         if self._meter:
             self._meter.restore(state["hidden_states"], device)
@@ -185,7 +179,7 @@ class LayerTuner:
     def _numbers(self, positions: Sequence[int]) -> list[int]:
         return list(dict.fromkeys(self.layers.indices[position] for position in positions))
 
-    def _read(self, learning: list[nn.Parameter]) -> tuple[dict[int, float], list[float]]:
+    def _read(self, learning: list[nn.Parameter]) -> tuple[dict[int, float], list[float | None]]:
         """Return the gradient norm of every tensor that learns, by id, and the cosine similarities, if any."""
         parts, votes = [tensor_norms([p.grad for p in learning])], []
         if self._meter and (similarities := self._meter.read()) is not None:
@@ -199,7 +193,8 @@ class LayerTuner:
         if split := [layer for layer, count in counts if count not in (0, world_size())]:
             raise TrainingStopped(f"the processes chose different layers and disagree on {split}: their seeds, data or "
                                   "versions differ; start all with the same command on the same corpus")  # fmt: skip
-        return {id(p): norm for p, norm in zip(learning, values, strict=False)}, values[len(learning) : end]
+        measured = [v if math.isfinite(v) else None for v in values[len(learning) : end]]  # else it says nothing
+        return {id(p): norm for p, norm in zip(learning, values, strict=False)}, measured
 
     def _keep_batch(self, module: nn.Module, args: tuple, kwargs: dict, output: object) -> None:
         """Keep the last training batch, and weigh the gradient of its loss by its share of a full batch."""

@@ -16,9 +16,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from irtuning.errors import InputError, unknown
-from irtuning.method.layers import (
-    ON_PURPOSE, adapter_modules, adapter_parameters, attention_output, candidate_layers, find_layers, linear_modules,
-)  # fmt: skip
+from irtuning.method.layers import ON_PURPOSE, adapter_modules, adapter_parameters, attention_output
+from irtuning.method.layers import candidate_layers, find_layers, linear_modules
 from irtuning.models.loading import checkpoint_layers
 
 ADAPTERS = ("lora", "dora", "bottleneck")
@@ -72,9 +71,8 @@ def new_modules(model: nn.Module) -> list[str]:
     return [*head, *getattr(model, "lacking", [])]
 
 
-def adapted_classifier(
-    model: nn.Module, adapter: str | PeftConfig | None, *, checkpointing=False, freeze_head=False, **settings: object
-) -> nn.Module:
+def adapted_classifier(model: nn.Module, adapter: str | PeftConfig | None, *, checkpointing: bool = False,
+                       freeze_head: bool = False, **settings: object) -> nn.Module:  # fmt: skip
     """Return the classifier ready for training: with its adapter, and in float32 where it learns.
 
     `adapter` and `settings` are those of `add_adapter`; without an adapter (None) all weights learn. With

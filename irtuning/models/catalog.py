@@ -16,8 +16,7 @@ MINI_SETTINGS = REFERENCE_SETTINGS | {
     "warmup_steps": None, "eval_every": None,  # 10 % of the steps, and four times a run
     "rank": 16, "alpha": 32, "width": 32, "learning_rate": 1e-3, "full_learning_rate": 3e-4}  # fmt: skip
 TINY_SETTINGS = MINI_SETTINGS | {"rank": 8, "alpha": 16, "width": 16, "learning_rate": 2e-3, "full_learning_rate": 1e-3}
-# The rates of SmolLM2 in public.json: of 2e-4, 5e-4, 1e-3 and 2e-3 with LoRA, and 5e-5 and 1e-4 for all weights, with
-# one seed on validation parts.
+# SmolLM2's, in public.json: of 2e-4, 5e-4, 1e-3 and 2e-3 with LoRA, 5e-5 and 1e-4 without, one seed, on validation.
 MINI = "mini"  # the embedded model
 OWNERS = {  # of models that the Hub once knew without an owner, by how their names begin
     "albert": "albert", "bert": "google-bert", "camembert": "almanach", "distilbert": "distilbert",

@@ -77,17 +77,16 @@ def frozen_linears(model: nn.Module) -> list[tuple[nn.Module, str, nn.Linear]]:
             if isinstance(child, nn.Linear) and not child.weight.requires_grad]  # fmt: skip
 
 
-def freeze_in_float8(model: nn.Module) -> None:
+def freeze_in_float8(model: nn.Module, device: str | None = None) -> None:
     """Replace every frozen linear layer inside the transformer layers by a `Float8Linear`. Call it after peft.
 
-    Layers under an adapter and layers without one are replaced alike; adapters, embeddings and head stay as they are.
+    Adapters, embeddings and head stay as they are. `device` is where the model will be; None: where it is.
 
     Raises:
         InputError: the GPU cannot multiply in float8, a width is no multiple of 16, or the base is quantized already.
     """
-    linears = frozen_linears(model)
-    on_gpu = torch.cuda.is_available() and not any(p.is_meta for p in model.parameters())  # else memory is predicted
-    if on_gpu and torch.cuda.get_device_capability() < CAPABILITY:
+    linears, device = frozen_linears(model), device or next(model.parameters()).device.type
+    if device == "cuda" and torch.cuda.get_device_capability() < CAPABILITY:
         raise InputError(f"{torch.cuda.get_device_name()} cannot multiply in float8, which needs compute "
                          "capability 8.9 or more; leave float8 out of speed")  # fmt: skip
     if not linears:

@@ -1,17 +1,17 @@
 """Loading of classifiers, tokenizers and shapes by a name of the catalogue, a Hub id or a local folder."""
 
 import copy
+import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irtuning.errors import InputError, unknown
-from irtuning.models.catalog import (
-    MINI, MINI_SETTINGS, MODELS, OWNERS, RANDOM, REFERENCE_SETTINGS, embedded_model_path, model_names,
-)  # fmt: skip
+from irtuning.models.catalog import MINI, MINI_SETTINGS, MODELS, OWNERS, RANDOM, REFERENCE_SETTINGS
+from irtuning.models.catalog import embedded_model_path, model_names
 from irtuning.models.gguf import dequantised, gguf_file
 
 if TYPE_CHECKING:
@@ -49,12 +49,23 @@ def resolve(name: str, form: str | None = None) -> ModelSource:
     if path.suffix == ".gguf":
         title = f"{path.stem}, dequantised"
         return ModelSource(name, str(gguf_file(name)), None, form or "pair", REFERENCE_SETTINGS, title)
+    if path.is_dir() and not (path / "config.json").is_file():
+        cure = "give a folder that save_pretrained wrote, with config.json, safetensors and tokenizer"
+        raise InputError(f"the folder {name} has no config.json, so it is no model; {cure}")
     is_hub_id = name.count("/") == 1 and not name.startswith((".", "/", "~")) and not path.parent.is_dir()
     if path.is_dir() or is_hub_id:
         return ModelSource(name, name, None, form or "pair", REFERENCE_SETTINGS, name)
     owner = OWNERS.get(name.split("-")[0]) if "-" in name or "gpt2" in name else None
     kind = "model (neither a name, a folder, a GGUF file nor a Hub id such as owner/name)"
     raise unknown(kind, name, model_names(), [f"{owner}/{name}"] if owner else [])
+
+
+def known_depth(source: ModelSource) -> int | None:
+    """Return the number of a model's layers if the catalogue or a config.json tells it, else None."""
+    if named := MODELS.get(source.name):
+        return named.shape["num_hidden_layers"]
+    with suppress(OSError, ValueError):  # RANDOM changes no depth
+        return json.loads(Path(source.path, "config.json").read_text(encoding="utf-8")).get("num_hidden_layers")
 
 
 def load_tokenizer(source: ModelSource) -> "PreTrainedTokenizerBase":
@@ -101,10 +112,8 @@ def with_depth(config: "PreTrainedConfig", depth: int) -> "PreTrainedConfig":
     return config
 
 
-def load_classifier(
-    source: ModelSource, labels: Sequence[str], tokenizer: "PreTrainedTokenizerBase", *,
-    precision: str = "fp32", quantize: str = "none",
-) -> "PreTrainedModel":  # fmt: skip
+def load_classifier(source: ModelSource, labels: Sequence[str], tokenizer: "PreTrainedTokenizerBase", *,
+                    precision: str = "fp32", quantize: str = "none") -> "PreTrainedModel":  # fmt: skip
     """Return the model as a sequence classifier over `labels`. Its head is random, so set the seed before.
 
     Weights come from safetensors files alone, in `fp32` or `bf16`, or quantized to `4bit`. No code is loaded.
@@ -126,8 +135,8 @@ def load_classifier(
     if quantize != "none":
         if not is_bitsandbytes_available():
             raise InputError(f"quantize={quantize} needs bitsandbytes: pip install 'irtuning[4bit]'")
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
+        four = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16}
+        options["quantization_config"] = BitsAndBytesConfig(**four)
     if source.name == MINI:
         logging.disable_progress_bar()  # it loads in an instant
     with ExitStack() as at_end, _reading(source):

@@ -21,9 +21,8 @@ def instruction(before: str, after: str, labels: Sequence[str]) -> str:
     return f"{task(labels)}\n\n### Original text\n{before}\n\n### Revised text\n{after}"
 
 
-def encode(
-    revisions: Sequence[Revision], tokenizer: Callable, labels: Sequence[str], form: str = "pair", max_length: int = 256
-) -> list[list[int]]:
+def encode(revisions: Sequence[Revision], tokenizer: Callable, labels: Sequence[str], form: str = "pair",
+           max_length: int = 256) -> list[list[int]]:  # fmt: skip
     """Return the token ids of each revision by a Hugging Face tokenizer, at most `max_length` of them.
 
     The forms `pair` and `instruction` have both texts. If these are too long, their ends are cut, and the revised text

@@ -16,15 +16,15 @@ KEPT = 0.8  # reports/benchmarks/tables.md: 5.4 GiB less and 1 % slower at the s
 GRAPHS = 64  # per layer: it learns or not, its input has a gradient or not, and so on
 
 
-def accelerate(model: "nn.Module", names: Collection[str]) -> None:
-    """Switch on accelerations, keys of `ACCELERATIONS`, in a classifier that already has its adapters."""
+def accelerate(model: "nn.Module", names: Collection[str], device: str | None = None) -> None:
+    """Switch on accelerations, keys of `ACCELERATIONS`, in a classifier with adapters that will be on `device`."""
     import torch
     from irtuning.method.layers import adapter_modules, find_layers
     for _, module in adapter_modules(model) if "uncast" in names else ():
         module.cast_input_dtype_enabled = False  # an option of peft
     if "float8" in names:
         from irtuning.models.float8 import freeze_in_float8
-        freeze_in_float8(model)
+        freeze_in_float8(model, device)
     if "compile" not in names:
         return
     torch._functorch.config.activation_memory_budget = KEPT if "recompute" in names else 1.0

@@ -88,8 +88,6 @@ def examples_each(batch_size: int, accumulation: int) -> int:
 
 def _model(prepared: Prepared, tokenizer) -> torch.nn.Module:
     config, adapted = prepared.config, prepared.strategy.scope == "adapters"
-    if not adapted and config.quantize != "none":
-        raise InputError(f"method {config.method!r} tunes all weights; it needs quantize=none, not {config.quantize}")
     loading = {"precision": config.precision, "quantize": config.quantize}
     model = load_classifier(prepared.source, prepared.corpus.labels, tokenizer, **loading)
     limit = context_length(model, tokenizer)
@@ -98,7 +96,7 @@ def _model(prepared: Prepared, tokenizer) -> torch.nn.Module:
     model.config.use_cache = False
     given = {name: getattr(config, name) for name in (*ADAPTER_SETTINGS, "checkpointing")}
     model = adapted_classifier(model, config.adapter if adapted else None, freeze_head=config.head == "frozen", **given)
-    accelerate(model, config.speed or ())
+    accelerate(model, config.speed or (), prepared.device)
     if config.backward == "skip":  # outside of the compiled layers
         skip_backward(model)
     return model
@@ -113,8 +111,7 @@ def _arguments(prepared: Prepared, checkpoints: Checkpoints | None, progress: bo
         per_device_eval_batch_size=64 if on_gpu else 16, max_grad_norm=config.clip, learning_rate=config.learning_rate,
         warmup_steps=config.warmup_steps, weight_decay=config.weight_decay, bf16=config.precision == "bf16",
         use_cpu=not on_gpu, dataloader_pin_memory=on_gpu, label_names=["labels"],
-        ddp_backend="gloo" if world_size() > 1 and not on_gpu else None,
-        ddp_find_unused_parameters=True,  # those of layers that are frozen at this step
+        ddp_backend="gloo" if world_size() > 1 and not on_gpu else None, ddp_find_unused_parameters=True,  # if frozen
         eval_strategy="steps", eval_steps=config.eval_every, save_strategy="no",
         logging_strategy="steps" if report_to else "no", logging_steps=1, report_to=list(report_to) or "none",
         logging_nan_inf_filter=False,  # the filter would wait for the device at every micro-batch

@@ -52,6 +52,7 @@ class RevisionClassifier:
         folder, run = Path(folder), read_record(Path(folder))["run"]
         try:
             config, labels = run["config"], run["labels"]
+            device = available_device(config.get("device", "auto"))
             tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", trust_remote_code=False)
             if (folder / "model").is_dir():
                 model, report = AutoModelForSequenceClassification.from_pretrained(
@@ -63,11 +64,11 @@ class RevisionClassifier:
                 stored = load_file(folder / "adapter" / "adapter_model.safetensors")
                 with no_rename_warning():
                     model = PeftModel.from_pretrained(base, folder / "adapter")
-                accelerate(model, {"float8"} & set(config["speed"] or ()))  # as it was trained
+                accelerate(model, {"float8"} & set(config["speed"] or ()), device)  # as it was trained
                 missing = get_peft_model_state_dict(model, save_embedding_layers=False).keys() - stored.keys()
             if missing:
                 raise InputError(f"the weights in {folder} lack {min(missing)}; train the run again")
-            return cls(model.to(available_device()), tokenizer, labels, config["form"], config["max_length"])
+            return cls(model.to(device), tokenizer, labels, config["form"], config["max_length"])
         except InputError:
             raise
         except Exception as error:  # the libraries that read the files raise many kinds
@@ -134,8 +135,7 @@ def scores_of(predictions: Sequence[Prediction], revisions: Sequence[Revision], 
     scored = [(r, p) for r, p in zip(revisions, predictions, strict=True) if p.intention and r.intention in labels]
     if not scored:
         return []
-    known = [r for r, _ in scored]
-    shares = np.array([list(p.probabilities.values()) for _, p in scored])
+    known, shares = [r for r, _ in scored], np.array([list(p.probabilities.values()) for _, p in scored])
     made = score([labels.index(r.intention) for r in known], shares, labels)
     rows = [{"name": "this run"} | made, *map(vars, simple_floors(labels, known, known, "file"))]
     names = ("macro_f1", "accuracy")

@@ -1,5 +1,6 @@
 """Preparation of a run: the one place where its configuration, corpus, strategy, model and device are decided."""
 
+import copy
 import dataclasses
 import re
 from pathlib import Path
@@ -7,11 +8,11 @@ from pathlib import Path
 from irtuning.corpora.base import Corpus
 from irtuning.corpora.load import load_corpus
 from irtuning.errors import InputError, differences
-from irtuning.memory.predict import ADAPTER_SETTINGS, MemoryPrediction, predict_memory
+from irtuning.memory.predict import ADAPTER_SETTINGS, MemoryPrediction, predict_memory, refuse_packed
 from irtuning.method.baselines import Transplant
 from irtuning.method.registry import METHODS, as_strategy, method_text
 from irtuning.method.strategies import Strategy
-from irtuning.models.loading import ModelSource, resolve
+from irtuning.models.loading import ModelSource, known_depth, resolve
 from irtuning.training.config import RunConfig
 from irtuning.training.record import read_record
 
@@ -28,10 +29,19 @@ class Prepared:
     def predicted_memory(self) -> MemoryPrediction:
         """Predict the peak GPU memory."""
         run = self.config
-        names = (*ADAPTER_SETTINGS, "checkpointing", "accumulation", "precision", "backward", "idle", "speed",
-                 "quantize")  # fmt: skip
+        names = *ADAPTER_SETTINGS, *"checkpointing accumulation precision backward idle speed quantize".split()
         options = {name: value for name in names if (value := getattr(run, name)) is not None}
         return predict_memory(run.model, self.strategy, run.adapter, run.batch_size, run.max_length, **options)
+
+    def check_strategy(self) -> None:
+        """Raise InputError if the strategy cannot begin with this model, as far as that is known unloaded."""
+        refuse_packed(self.strategy, self.config.quantize)
+        if (depth := known_depth(self.source)) is None:
+            return
+        trial, given = copy.deepcopy(self.strategy), self.config.target_modules or Path(self.config.adapter).is_dir()
+        trial.numbers = trial.all_numbers(depth)
+        if trial.scope == "parameters" or not given:  # otherwise some layers may have no adapter
+            trial.begin(len(trial.numbers), self.config.max_steps)
 
 
 def prepare(

@@ -24,8 +24,7 @@ from irtuning.training.trainer import ATTENTION
 
 def probe_layers(
     prepared: Prepared | None = None, *, output: str | Path | None = None, share: float = 0.5, batches: int = 5,
-    score: str = "rms", chunk: int | None = None, **settings: object
-) -> tuple[PeftConfig, pandas.DataFrame]:  # fmt: skip
+    score: str = "rms", chunk: int | None = None, **settings: object) -> tuple[PeftConfig, pandas.DataFrame]:
     """Choose layers as the method `probe` does, without training, and return them as a peft configuration.
 
     Any trainer of peft models can use it, also FSDP's. The second result is a table with a row per layer: its score,

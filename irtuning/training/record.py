@@ -99,9 +99,8 @@ def provenance(device: str = "auto") -> dict:
         resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
     except ImportError:  # on Windows
         resident = None
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": versions(), "commit": _commit(),
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {"date": now, "versions": versions(), "commit": _commit(),
         "device": torch.cuda.get_device_name() if gpu else f"CPU, {threads} thread{'s' * (threads > 1)}",
         "platform": f"{platform.system()} {platform.machine()}",
         "peak_memory_bytes": torch.cuda.max_memory_allocated() if gpu else resident,

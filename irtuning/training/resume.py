@@ -104,11 +104,10 @@ class Progress(TrainerCallback, ExportableState):
     A checkpoint is due every `every` steps, and once when the process receives SIGTERM or Ctrl-C.
     """
     def __init__(self, every: int = 0):
-        self.every, self.ending, self.interrupted = every, False, False
+        self.every, self.ending, self.interrupted, self.shows_bar = every, False, False, False
         self.starts: list[int] = []  # the steps after which this run began and resumed
         self.earlier = 0.0  # seconds of training in the processes before this one
         self.seconds: list[float] = []  # of each optimizer step, without evaluation
-        self.shows_bar = False
 
     def state(self) -> dict:
         """Return the state that a checkpoint stores."""
@@ -184,8 +183,7 @@ class ResumableTrainer(LayerwiseTrainer):
         """Train as the parent class does, without four walks through all modules in each step, while a GPU waits.
 
         The Trainer sets train mode, which is set already. It searches for all parameters to clear their gradients,
-        although the optimizer knows them, and to measure the gradient, which the callback does. It counts operations
-        that nobody reads.
+        although the optimizer knows them, and to measure the gradient, as the callback does. It counts operations.
         """
         model, set_mode = self.model, self.model.train
         model.train = lambda mode=True: model if mode == model.training else set_mode(mode)
@@ -199,8 +197,7 @@ class ResumableTrainer(LayerwiseTrainer):
     def log(self, logs, *args, **kwargs) -> None:
         """Log also the gradient's norm, how many layers learned in the last step, and each layer's score before it."""
         if "loss" in logs and self.layerwise.history:
-            last = self.layerwise.history[-1]
-            names = self.layerwise.layers.blocks or self.layerwise.layers.indices
+            last, names = self.layerwise.history[-1], self.layerwise.layers.blocks or self.layerwise.layers.indices
             scores = zip(names, last["scores"] or (), strict=False)
             numbers = {f"layer_score/{layer:02}": score for layer, score in scores if score is not None}
             numbers["grad_norm"] = float("nan" if last["gradient_norm"] is None else last["gradient_norm"])

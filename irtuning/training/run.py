@@ -76,6 +76,7 @@ def train(
     folder, every = output and Path(output), prepared.config.eval_every if save_every is None else save_every
     if folder and has_record(folder):
         return Run(finished_run(folder, prepared), folder)
+    prepared.check_strategy()
     trackers = get_available_reporting_integrations()
     if wrong := [name for name in report_to if name not in trackers]:
         raise unknown("tracker (or it is not installed)", wrong[0], trackers)
@@ -148,10 +149,9 @@ def _record(prepared: Prepared, trainer: ResumableTrainer, splits, probabilities
     for split, rows in probabilities.items():
         revisions = splits[split].revisions
         scores[split] = score([labels.index(r.intention) for r in revisions], rows, labels)
-        predictions[split] = [
-            {"id": r.id, "group": r.group, "intention": r.intention}  # intervals are computed over groups
-            | {"predicted": labels[int(row.argmax())], "probabilities": [round(float(p), 6) for p in row]}
-            for r, row in zip(revisions, rows, strict=True)]  # fmt: skip
+        predictions[split] = [  # intervals are computed over groups
+            {"id": r.id, "group": r.group, "intention": r.intention, "predicted": labels[int(row.argmax())],
+             "probabilities": [round(float(p), 6) for p in row]} for r, row in zip(revisions, rows, strict=True)]
     run = {"config": prepared.config.to_dict(), "strategy": facts(prepared.config.method),
         "corpus_checksum": corpus.checksum, "synthetic_corpus": corpus.synthetic,
         "random_weights": prepared.source.random_weights, "labels": list(labels),
@@ -160,13 +160,11 @@ def _record(prepared: Prepared, trainer: ResumableTrainer, splits, probabilities
         "candidate_layers": list(dict.fromkeys(layers.indices)),
         "layer_parameters": [sum(p.numel() for p in v) for v in layers.parameters]}
     run |= {"candidate_blocks": layers.blocks} if layers.blocks else {}  # whose sizes layer_parameters then has
-    if prepared.source.title != prepared.config.model:
-        run["model_title"] = prepared.source.title
-    if corpus.shared_groups:  # a published split may share documents between its parts
-        run["shared_groups"] = corpus.shared_groups
+    run |= {"model_title": title} if (title := prepared.source.title) != prepared.config.model else {}
+    # a published split may share documents between its parts
+    run |= {"shared_groups": corpus.shared_groups} if corpus.shared_groups else {}
     history, evaluations = trainer.layerwise.history, [r for r in trainer.state.log_history if "eval_loss" in r]
-    steps = {
-        "steps": [row | {"loss": loss} for row, loss in zip(history, trainer.step_losses(), strict=True)],
+    steps = {"steps": [row | {"loss": loss} for row, loss in zip(history, trainer.step_losses(), strict=True)],
         "validation": [{"step": row["step"]} | {n: row[f"eval_{n}"] for n in CURVE} for row in evaluations],
         "skipped_steps": sum(row["gradient_norm"] is None for row in history)}  # fmt: skip
     meta = {"status": "complete", "starts": trainer.progress.starts, "processes": world_size(), "seconds": seconds}

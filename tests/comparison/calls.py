@@ -1,5 +1,6 @@
 """Calls that test_workers.py makes elsewhere; a process that makes them imports nothing else."""
 
+import atexit
 import os
 import signal
 import time
@@ -31,3 +32,11 @@ def process_number() -> int:
 def environment(seconds: float = 0.5) -> tuple[str, str]:
     time.sleep(seconds)
     return os.environ["CUDA_VISIBLE_DEVICES"], os.environ["OMP_NUM_THREADS"]
+
+
+def says_goodbye(folder: Path, seconds: float) -> None:
+    """Note that a call began, and later that its process ended as Python does, which a process that is killed cannot."""
+    begun = folder / str(os.getpid())
+    begun.touch()
+    atexit.register(begun.with_suffix(".ended").touch)
+    time.sleep(seconds)

@@ -94,8 +94,13 @@ def test_plans_know_which_runs_wait_for_a_budget():
     ({"methods": []}, "no methods to compare"), ({"methods": ["irr"]}, "unknown method"), ({"seeds": 0}, "no seeds"),
     ({"methods": ["random-counts"]}, "takes its layer counts from IR-Tuning: add ir"),
     ({"budget": "half"}, "give equal or own"), ({"batch_size": 0}, "batch_size is 0"),
+    ({"methods": ["ir", "ir:min_layer=12"]}, "0 of 12 layers with min_layer 12; a split needs 2 or more"),
+    ({"methods": ["ir", "fixed:layers=9-12"]}, "fixed wants layers .*12"),
+    ({"methods": ["ir", "probe"], "max_steps": 5}, "probe measures for 5 steps of 5"),
+    ({"methods": ["ir", "full-ft"], "quantize": "4bit"}, "'full-ft' tunes all weights; it needs quantize=none"),
 ])  # fmt: skip
-def test_bad_input_ends_before_the_first_run(own_corpus, options, message):
+def test_bad_input_ends_before_the_first_run(own_corpus, monkeypatch, options, message):
+    monkeypatch.setattr("irtuning.comparison.runs._make", lambda *_: pytest.fail("a run is made"))
     with pytest.raises(InputError, match=message):
         run_comparison(**own_corpus | {"methods": ["ir"], "progress": False} | options)
 

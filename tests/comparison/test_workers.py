@@ -3,14 +3,16 @@
 import os
 import runpy
 import signal
+import socket
 import threading
 import time
 from dataclasses import replace
 from operator import truediv
+from pathlib import Path
 
 import pytest
 import torch
-from calls import ended, environment, noted, process_number
+from calls import ended, environment, noted, process_number, says_goodbye
 from distributed import KilledWorker, LocalCluster
 from typer.testing import CliRunner
 
@@ -86,6 +88,27 @@ def test_a_process_leaves_ctrl_c_to_this_one():
     assert list(outcomes(signal.getsignal, [(signal.SIGINT,)], workers=1)) == [(0, signal.SIG_IGN)]
 
 
+def test_processes_end_in_order_after_the_last_call_and_are_killed_after_an_interruption(tmp_path):
+    calm, stopped = tmp_path / "calm", tmp_path / "stopped"
+    calm.mkdir(), stopped.mkdir()
+    list(outcomes(says_goodbye, [(calm, 0.3)] * 2, workers=2))
+    begun = [path for path in calm.iterdir() if not path.suffix]
+    assert len(begun) == 2 and eventually(lambda: all(path.with_suffix(".ended").exists() for path in begun))
+    running = outcomes(says_goodbye, [(stopped, 0.0), (stopped, 600.0)], workers=2)
+    assert next(running) == (0, None) and eventually(lambda: len(list(stopped.iterdir())) == 2)
+    running.close()
+    assert eventually(lambda: not any(Path(f"/proc/{path.name}").exists() for path in stopped.iterdir()))
+    assert not any(path.suffix for path in stopped.iterdir())
+
+
+def eventually(holds, seconds=60):
+    """Whether a condition holds within some seconds."""
+    end = time.monotonic() + seconds
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.05)
+    return holds()
+
+
 def test_a_process_that_is_told_to_end_makes_its_call_again(tmp_path):
     made = dict(outcomes(ended, [(tmp_path, number) for number in range(3)], workers=2))
     assert made == {0: 0, 1: 1, 2: 2} and len(list(tmp_path.glob("1-*"))) == 2
@@ -151,7 +174,7 @@ def test_a_cluster_that_cannot_be_used_is_named(cluster, monkeypatch, tmp_path):
         patch.setattr(workers, "versions", lambda here=os.getpid(): {"python": "3"} if os.getpid() == here else 1 / 0)
         with pytest.raises(InputError, match=r"worker tcp://\S+ has ZeroDivisionError.*; install the same there"):
             list(outcomes(truediv, [(1, 1)], scheduler=cluster.scheduler_address))
-    assert workers.CONNECT_SECONDS <= 10
+    assert workers.CONNECT_SECONDS <= 5
     monkeypatch.setattr(workers, "CONNECT_SECONDS", 1)
     started = time.monotonic()
     with pytest.raises(InputError, match="no Dask scheduler answers at 'tcp://127.0.0.1:1'"):
@@ -159,6 +182,11 @@ def test_a_cluster_that_cannot_be_used_is_named(cluster, monkeypatch, tmp_path):
     assert time.monotonic() - started < 8 and not any((tmp_path / "out").iterdir())
     with pytest.raises(InputError, match="no Dask scheduler answers at 'nonsense:'"):
         list(outcomes(truediv, [(1, 1)], scheduler="nonsense:"))
+    with socket.create_server(("127.0.0.1", 0)) as web:  # another service, whose answer Dask cannot read
+        threading.Thread(target=lambda: web.accept()[0].sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")).start()
+        address = f"tcp://127.0.0.1:{web.getsockname()[1]}"
+        with pytest.raises(InputError, match=f"no Dask scheduler answers at '{address}'"):
+            list(outcomes(truediv, [(1, 1)], scheduler=address))
     monkeypatch.setattr(workers, "WORKER_SECONDS", 1)
     with LocalCluster(n_workers=0, **IN_THIS_PROCESS) as empty:
         with pytest.raises(InputError, match="has had no worker for 1 s; start workers"):

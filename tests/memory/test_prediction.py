@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from irtuning import InputError, RunConfig, largest_batch, lowest_layer_that_fits, make_strategy, memory_table
+from irtuning import InputError, RunConfig, largest_batch, lowest_layer_that_fits, make_strategy, memory_table, train
 from irtuning.analysis.figures.memory import memory_parts
 from irtuning.cli import app
 from irtuning.memory import estimate
@@ -173,6 +173,15 @@ def test_runs_are_predicted_from_their_configurations():
     packed = dataclasses.replace(prepared, config=dataclasses.replace(prepared.config, quantize="4bit")).predicted_memory()
     assert packed == predict_memory("phi-2", "last-k:share=0.25", batch=8, quantize="4bit", **same)
     assert packed.weights < 0.35 * direct.weights
+
+
+@pytest.mark.parametrize("method", ["full-ft", "lisa:every=5", "ir-weight"])
+def test_a_quantized_base_is_refused_where_its_weights_are_needed_as_training_refuses_it(method):
+    with pytest.raises(InputError, match=f"'{method}' .*weights; it needs quantize=none, not 4bit") as predicted:
+        predict_memory("tiny-random", method, batch=2, length=16, quantize="4bit")
+    with pytest.raises(InputError) as trained:
+        train(method=method, model="tiny-random", quantize="4bit", device="cpu")
+    assert str(trained.value) == str(predicted.value)
 
 
 def test_table_figure_and_command_show_the_same_numbers():

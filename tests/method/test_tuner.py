@@ -9,7 +9,7 @@ from conftest import collate, make_classifier, make_examples
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainingArguments
 
-from irtuning import InputError, IRTuning, LayerTuner, LayerwiseTuning, add_adapter, make_strategy
+from irtuning import InputError, IRTuning, LayerTuner, LayerwiseTuning, add_adapter, find_layers, make_strategy
 from irtuning.method import registry
 from irtuning.method.baselines import RandomCounts
 from irtuning.method.strategies import Strategy
@@ -199,6 +199,18 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_recorded(caplog):
     assert all(torch.equal(one, two) for one, two in zip(before, tuner.model.parameters(), strict=True))
     loop(tuner, BATCHES[3:5])
     assert [row["skipped"] for row in tuner.history] == [False, False, True, False, False]
+
+
+def test_a_similarity_that_is_not_finite_leaves_the_layer_its_score():
+    """The gradient is finite, but the reference's cosine looks at an evaluation batch, whose hidden states are not."""
+    tuner = make_tuner("ir-cosine")
+    loop(tuner, BATCHES[:2])
+    scores, poisoned = list(tuner.scores), find_layers(tuner.model)[2]
+    hook = poisoned.register_forward_pre_hook(lambda module, args: (args[0] * float("nan"), *args[1:]))
+    tuner.model.eval()(**BATCHES[2])
+    hook.remove()
+    loop(tuner, BATCHES[2:3])
+    assert not tuner.history[-1]["skipped"] and tuner.scores[2:] == scores[2:] and tuner.scores[:2] != scores[:2]
 
 
 def test_detach_leaves_the_model_as_it_was_and_calls_out_of_order_are_refused():

@@ -1,5 +1,7 @@
 """Classifiers with adapters, ready for training; the catalogue of models."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import make_classifier
@@ -45,6 +47,8 @@ def test_shapes_have_as_many_parameters_as_was_published_and_are_read_from_a_fol
     load_shape("smollm2-135m").save_pretrained(tmp_path)
     assert resolve(str(tmp_path)) == resolve(str(tmp_path / "config.json"))
     assert load_shape(str(tmp_path)).hidden_size == 576
+    with pytest.raises(InputError, match=r"folder .*tests has no config.json, .* that save_pretrained wrote"):
+        resolve(str(Path(__file__).parents[1]))
     assert set(model_names()) == {"mini", "mini-random", "tiny-random", *MODELS}
     with pytest.raises(InputError, match="not known offline"):
         load_shape("nobody/unknown-model")

@@ -87,6 +87,7 @@ def test_a_gpu_below_capability_8_9_is_refused_but_memory_is_predicted_beside_on
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda found=capability: found)
         model = add_adapter(make_classifier(hidden_size=32, intermediate_size=64), "lora", r=2)
         with nullcontext() if capability == (9, 0) else pytest.raises(InputError, match="A100 cannot multiply .* 8.9"):
-            freeze_in_float8(model)
+            freeze_in_float8(model, "cuda")
+        accelerate(add_adapter(make_classifier(hidden_size=32, intermediate_size=64), "lora", r=2), ["float8"], "cpu")
         trace_setting.cache_clear()
         assert predict_memory("tiny-random", batch=2, length=17, speed=["float8"]) == before
