@@ -180,7 +180,7 @@ def reproduce(
     opt.show(shown, as_json, "\n".join(f"{name}: {path}" for name, path in shown.items()))
 
 
-def study(add: opt.Add, corpus: opt.Corpus = "iterater", data: opt.Data = None, final: opt.Final = False,
+def study(add: opt.Add, corpus: opt.Stored = "iterater", data: opt.Data = None, final: opt.Final = False,
           output: opt.Boards = Path("runs/scoreboard"), as_json: opt.Json = False) -> None:  # fmt: skip
     """Put a strategy of your own on the study's scoreboard.
 
@@ -189,7 +189,6 @@ def study(add: opt.Add, corpus: opt.Corpus = "iterater", data: opt.Data = None, 
 
     \b
     irtuning study --add mine=mine.py:Mine --data DIR
-    irtuning study --add mine=mine.py:Mine --data DIR --final
     """
     from irtuning.companion.scoreboard import add_strategy
     table, folder = add_strategy(add, corpus, data=data, final=final, output=output, progress=not as_json)

@@ -66,6 +66,7 @@ Profile = _option(str, "What to run: quick (synthetic, minutes on 2 CPU cores), 
                   "small (16 GB GPU) or paper (80 GB GPU). The last two have not been run in full yet.")
 Everything = _option(Path | None, "The folder for everything. By default figures/ and reports/ here.", "--output")
 Fresh = _option(bool, "Delete the recorded runs first, so that all are made again.", "--fresh")
+Stored = _option(str, "A corpus that the study has stored runs of. For any other, an error lists them.", "--corpus")
 Add = _option(str, "The name that it gets on the board, and the class of your own.", metavar="NAME=FILE.py:Class")
 Final = _option(bool, "Score the test parts, once. It is recorded, and a second time is refused.", "--final")
 Boards = _option(Path, "The folder for the boards, the runs and the record of scored test parts.", "--output")

@@ -4,10 +4,11 @@ import json
 import sys
 from dataclasses import replace
 
+import nbformat
 import pytest
 
 from irtuning import load_corpus
-from irtuning.companion.paths import REPOSITORY
+from irtuning.companion.paths import REPOSITORY, notebook_path
 
 sys.path.append(str(REPOSITORY / "reports" / "annotation"))
 import circle  # noqa: E402
@@ -53,4 +54,8 @@ def test_the_committed_record_has_numbers_of_real_corpora_and_no_text():
         f1 = [2 * r / s for r, s in zip(right, sizes, strict=True)]
         assert row["macro_f1"] == pytest.approx(sum(f1) / len(f1), abs=1e-4)
         assert sum(map(sum, row["confusions"])) == record["corpora"][row["corpus"]]["validation"]
+    text = " ".join(c["source"] for c in nbformat.read(notebook_path("06_your_own_revisions"), 4).cells if c["cell_type"] == "markdown")
+    each = min(row["steps"] * circle.OPTIONS["batch_size"] / row["labels"] for row in record["rows"])
+    said = f"has {record['pool']} revisions of a training part", f"at least {circle.STEPS} steps", "two seeds", "six times"
+    assert all(words in text for words in said) and len(circle.SEEDS) == 2 and each == 6
     assert record["stamp"].startswith("iterater (real), argrewrite (real) · mini (11.7 M parameters)")
