@@ -18,7 +18,6 @@ from irtuning.analysis.statistics import (
     ALPHA, CONFIDENCE, FEWEST, against_all, compare_methods, comparisons_table, mean_of_corpora,
 )  # fmt: skip
 from irtuning.analysis.tables import groups_by, losses_table, models_of, run_title, runs_table, validation_table
-from irtuning.companion.benchmarks import LAYERS
 from irtuning.companion.profiles import LAST, VARIANT
 from irtuning.errors import InputError
 
@@ -207,7 +206,7 @@ def choice_over_time(records: Sequence[dict], method: str = "ir") -> pandas.Data
 
 def upper_half_savings(steps: pandas.DataFrame) -> pandas.DataFrame:
     """Return the time and memory that a step saves with upper layers instead of as many scattered ones, as shares."""
-    sets = [steps[steps.layers == LAYERS[name]].set_index("engine") for name in ("upper", "scattered")]
+    sets = [steps[steps.layers == name].set_index("engine") for name in ("14, none below 16", "14 scattered")]
     upper, scattered = (table[["step_ms", "peak_gib"]] for table in sets)
     saved = (1 - upper / scattered.reindex(upper.index)).dropna().set_axis(["time_saved", "memory_saved"], axis=1)
     return saved.assign(cheaper=saved.max(axis=1) >= WORTH_A_CLAIM).reset_index()

@@ -9,6 +9,7 @@ not run, and what depends on it is left out.
 import base64
 import json
 import re
+import sys
 from collections import Counter
 from pathlib import Path
 from statistics import mean, median
@@ -28,8 +29,11 @@ from irtuning.analysis.ceiling import ANOTHER
 from irtuning.analysis.figures.style import title_of, to_image
 from irtuning.analysis.statistics import mean_of_corpora, method_scores
 from irtuning.analysis.tables import groups_by, markdown, readable, run_title
-from irtuning.companion import benchmarks
+from irtuning.companion.paths import REPOSITORY
 from irtuning.training.record import write_bytes, write_text
+
+sys.path.append(str(REPOSITORY / "reports" / "benchmarks"))
+import measurements  # noqa: E402
 
 EDIT_AWARE = "edit-aware floor"
 STYLE = """body { font: 15px/1.45 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }
@@ -228,12 +232,12 @@ def cost(study: Study, out: Path) -> str:
         "of Full PEFT": share.peak.map("{:.0%}".format), "step (ms)": table.ms.map("{:.1f}".format),
         "of Full PEFT's step": share.ms.map("{:.0%}".format),
     }).rename(index=title_of)  # fmt: skip
-    record, _ = benchmarks.measurement("large_shapes_llama-3.1-8b")
-    large = benchmarks.step_table(record).query("engine == 'uncast, compile'").set_index("layers")
+    record, _ = measurements.measurement("large_shapes_llama-3.1-8b")
+    large = measurements.step_table(record).query("engine == 'uncast, compile'").set_index("layers")
     large = readable(large[["step_ms", "peak_gib"]])
     device = ", ".join(sorted({r["meta"]["device"] for r in runs}))
     here = f"ITERATER, one run at a time ({device}). A time is the median of a run's steps, mean of runs:"
-    there = f"Llama-3.1-8B's shape, 16 examples of 256 tokens, without a score ({benchmarks.measured_on(record)}):"
+    there = f"Llama-3.1-8B's shape, 16 examples of 256 tokens, without a score ({measurements.measured_on(record)}):"
     return "\n\n".join([here, markdown(shown), picture(out, "costs", *drawings.costs(table)), there, markdown(large)])
 
 
