@@ -43,7 +43,8 @@ def run_comparison(
         methods: names such as `["full", "ir:variant=exact"]`, subclasses of `Strategy`, or instances.
         seeds: the number of seeds, counted from 171 and different in each fold; or a list of seeds for every fold.
         folds: numbers of the folds, for a corpus that this package splits.
-        budget: `equal` gives methods with a share the mean one of IR-Tuning on that fold and seed; `own` their papers'.
+        budget: `equal` gives methods with a share of layers the mean share that IR-Tuning used on the same fold and
+            seed; `own` keeps the shares of their papers.
         rates: the learning rate of each method; others use that of the settings, or else the model's own.
         workers: runs at a time, each in a process. None: one per core for a model of this package on the CPU, else 1.
         scheduler: address of a Dask scheduler whose workers make the runs. Only the records come back, not the weights.
@@ -183,6 +184,7 @@ def _outcomes(work: Sequence[tuple], workers: int, scheduler: str | None) -> Ite
     """Yield the index of each run with its record or its error. Recorded runs are read here. `work` may grow."""
     missing, calls, known = [], [], 0
     def recorded() -> Iterator[tuple[int, object]]:
+        """Yield the new runs that have a record, and note the others as calls to make."""
         nonlocal known
         while (i := known) < len(work):
             config, corpus, strategy, folder = work[i]

@@ -23,7 +23,8 @@ def split_scores(scores: Sequence[float | None], *, variant: str = "reference", 
 
     `reference` does what the authors' public code does. A layer that is not measured counts as 1000; if none is
     measured, the scores are uniform random numbers. The index i is the first one anywhere in V with the smallest value
-    of the middle. `high` keeps sorted[i:], one layer too many. `low` keeps sorted[:i]; its middle is one shorter.
+    of the middle. `high` keeps sorted[i:], one layer more than the high part. `low` keeps sorted[:i], and its
+    middle is one index shorter.
 
     Args:
         scores: one per layer, lowest layer first; None marks a layer that is not measured yet.

@@ -42,7 +42,8 @@ class LayerTuner:
         strategy, layers, scores: the strategy, its `CandidateLayers`, and the score of each (None: not measured).
         history: one dict per step: step (from 1), layers (numbers of those that learned, ascending), scores (from
             which they were chosen), learning_rate, gradient_norm (before clipping; None: not finite), skipped (the
-            optimizer changed nothing: no finite gradient, or a step that measures); with unit=block also the blocks.
+            optimizer changed nothing, since the gradient was not finite or the step only measured); and with unit=block
+            also blocks, the names of those that learned.
     """
     def __init__(self, model: nn.Module, strategy: str | type[Strategy] | Strategy, optimizer: torch.optim.Optimizer,
                  seed: int = 171, steps: int | None = None):  # fmt: skip
@@ -94,7 +95,8 @@ class LayerTuner:
     def end_backward(self, max_norm: float | None = 1.0, scale: float = 1.0) -> float:
         """Score the layers by the step's gradient, clip it and return its norm before clipping.
 
-        If the gradient is not finite, all gradients become None: neither the optimizer nor a score changes anything.
+        If the gradient is not finite, all gradients become None, so that the optimizer changes nothing; the step is
+        recorded as skipped and no score changes.
 
         Args:
             max_norm: a gradient with a larger norm is scaled down to it; None or 0 for no clipping.

@@ -17,6 +17,7 @@ class IdleStates(TrainerCallback):
         self.how, self.away, self._stream = how, set(), None  # `away`: parameters whose state is on the host
 
     def on_train_begin(self, args, state, control, optimizer=None, **kwargs):
+        """Forget states of another optimizer, and make the stream on which states are copied."""
         self.away = self.away.intersection(optimizer.state)  # empty for a new optimizer
         if self.how == "offload" and args.device.type == "cuda":
             self._stream = torch.cuda.Stream(args.device)
