@@ -1,5 +1,6 @@
 """Parallel execution of independent calls, in processes of this machine or on the workers of a Dask cluster."""
 
+import gc
 import logging
 import os
 import re
@@ -90,13 +91,17 @@ def _processes(count: int) -> Iterator[tuple]:
 @contextmanager
 def _cluster(address: str) -> Iterator[tuple]:
     """Yield functions for a Dask cluster to `outcomes`. The workers that are there at the start are checked."""
+    problem = None
     try:
         from distributed import Client
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except ImportError:
         raise InputError('a scheduler needs Dask; install it with pip install "irtuning[cluster]"') from None
     except (OSError, ValueError, MemoryError) as error:  # of another service it reads a length that no memory has
-        raise InputError(f"no Dask scheduler answers at {address!r}: {error}; start one or correct it") from None
+        problem = str(error)
+    if problem is not None:
+        gc.collect()  # a failed Client that is collected later, while another one starts, would wait for ever
+        raise InputError(f"no Dask scheduler answers at {address!r}: {problem}; start one or correct it")
     def free(running: int) -> int:  # one call per worker, since Dask blames a death on all calls of the worker
         client.wait_for_workers(1, WORKER_SECONDS)
         if max((threads := client.nthreads()).values(), default=1) > 1:

@@ -18,8 +18,7 @@ ATTENTION = [SDPBackend.MATH, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_A
 def batch_order(seed: int, epoch: int, lengths: Sequence[int], batch_size: int) -> list[int]:
     """Return the order of the examples in an epoch: random batches of similar length, a short last batch at the end.
 
-    `batch_size` counts all examples of an optimizer step, over processes and micro-batches, so that a step has the same
-    examples, however it is divided.
+    `batch_size` counts all examples of an optimizer step, so that a step has the same ones, however it is divided.
     """
     rng = np.random.default_rng([seed, epoch])
     order, lengths = rng.permutation(len(lengths)), np.asarray(lengths)

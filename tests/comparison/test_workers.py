@@ -1,5 +1,6 @@
 """Runs in processes of this machine and on a real Dask cluster of two workers, some of which are killed."""
 
+import gc
 import os
 import runpy
 import signal
@@ -163,6 +164,18 @@ def test_a_record_made_on_a_gpu_is_read_where_there_is_none(tmp_path):
     path.write_text(path.read_text().replace('"precision": "fp32"', '"precision": "bf16"'))
     (read,), _ = run_comparison(["full"], seeds=[1], output=tmp_path, workers=1, **OPTIONS)
     assert len(records) == 1 and read["run"]["config"]["precision"] == "bf16" and read["scores"] == records[0]["scores"]
+
+
+def test_no_client_without_a_scheduler_is_left_to_be_collected_while_another_one_starts(monkeypatch):
+    """Dask would then wait for its own lock."""
+    monkeypatch.setattr(workers, "CONNECT_SECONDS", 1)
+    gc.disable()
+    try:
+        with pytest.raises(InputError, match="no Dask scheduler answers"):
+            list(outcomes(truediv, [(1, 1)], scheduler="tcp://127.0.0.1:1"))
+        assert not [o for o in gc.get_objects() if type(o).__name__ == "Client" and o.status != "running"]
+    finally:
+        gc.enable()
 
 
 def test_a_cluster_that_cannot_be_used_is_named(cluster, monkeypatch, tmp_path):
