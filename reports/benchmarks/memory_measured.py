@@ -60,6 +60,7 @@ class Setting:
     speed: tuple[str, ...] = ()
     backward: str = "exact"
     idle: str = "keep"
+    quantize: str = "none"
 
 
 LLAMA, MISTRAL, QWEN, PHI = "llama-3.1-8b", "mistral-7b", "qwen3-8b", "phi-2"
@@ -110,6 +111,11 @@ OPTIONS = [  # a base in float8, layers left out of the backward pass, and idle 
     Setting(PHI, "lisa", 8, 256, idle="drop"),
     Setting(QWEN, "rst", 16, 256, speed=("float8",), backward="skip", idle="offload"),
 ]
+FOUR_BIT = [  # a base in 4 bits
+    Setting(LLAMA, "ir", 16, 256, quantize="4bit"),
+    Setting(LLAMA, "ir", 16, 256, checkpointing=True, quantize="4bit"),
+    Setting(QWEN, "full", 8, 256, padded=False, quantize="4bit"),
+]
 HELD_OUT = random.Random(20251002).sample(SETTINGS, 8) + random.Random(20251127).sample(OPTIONS, 4)
 
 
@@ -153,6 +159,8 @@ def make_model(setting: Setting, scope: str, device: str) -> torch.nn.Module:
             torch.nn.init.normal_(parameter, std=0.02)
         else:
             torch.nn.init.constant_(parameter, float(name.endswith("weight")))
+    if setting.quantize == "4bit":
+        in_four_bits(model)
     settings = {name: resolve(setting.model).settings[name] for name in ("rank", "alpha", "width")}
     settings |= {"dropout": setting.dropout, "checkpointing": setting.checkpointing}
     model = adapted_classifier(model, setting.adapter if scope == "adapters" else None, **settings)
@@ -160,6 +168,18 @@ def make_model(setting: Setting, scope: str, device: str) -> torch.nn.Module:
     if setting.backward == "skip":
         skip_backward(model)
     return model
+
+
+def in_four_bits(model: torch.nn.Module) -> None:
+    """Turn the layers' linear maps into those of bitsandbytes, as transformers does when it loads a model in 4 bits."""
+    from bitsandbytes.nn import Linear4bit, Params4bit
+    model.is_loaded_in_4bit = True  # where peft looks
+    for parent, name, linear in [(m, n, c) for m in model.modules() for n, c in m.named_children()
+                                 if isinstance(c, torch.nn.Linear) and c.out_features != model.config.num_labels]:  # fmt: skip
+        small = Linear4bit(linear.in_features, linear.out_features, linear.bias is not None, torch.bfloat16, quant_type="nf4")
+        small.weight = Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4").to(linear.weight.device)
+        small.bias = linear.bias
+        setattr(parent, name, small)
 
 
 def examples(setting: Setting, vocabulary: int) -> list[dict]:
@@ -254,12 +274,13 @@ def main() -> None:
     parser.add_argument("record", type=Path)
     parser.add_argument("--shape", help="measure only this shape; `tiny` runs on any machine")
     parser.add_argument("--options", action="store_true", help="measure OPTIONS instead of SETTINGS")
+    parser.add_argument("--four-bit", action="store_true", help="measure FOUR_BIT instead of SETTINGS")
     parser.add_argument("--held-out", action="store_true", help="predict the held-out settings too")
     given = parser.parse_args()
     if given.what == "predict":
         add_predictions(given.record, given.held_out)
         return
-    every = OPTIONS if given.options else SETTINGS
+    every = OPTIONS if given.options else FOUR_BIT if given.four_bit else SETTINGS
     chosen = TINY if given.shape == "tiny" else [s for s in every if given.shape in (None, s.model)]
     measure_all(given.record, chosen)
 
