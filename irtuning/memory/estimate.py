@@ -19,6 +19,7 @@ from irtuning.models.adapters import adapted_classifier
 from irtuning.models.backward import skip_backward
 from irtuning.models.float8 import freeze_in_float8, frozen_linears
 from irtuning.models.loading import load_shape, position_limit, resolve, with_depth
+from irtuning.models.speed import accelerate
 
 LIBRARY_BYTES = 2 * 32 * 2**20  # cuBLAS's workspace on Hopper GPUs, one for the forward and one for the autograd thread
 SCALED = 64  # weights of a base in 4 bits that share one float32 scale
@@ -165,5 +166,6 @@ class FourBitLinear(nn.Linear):
 
 def freeze_in_four_bits(model: nn.Module) -> None:
     """Replace every frozen linear layer inside the transformer layers by a `FourBitLinear`. Call it after peft."""
+    accelerate(model, ["uncast"])  # over 4 bits, peft's adapters do not copy their input to float32 under autocast
     for parent, name, linear in frozen_linears(model):
         setattr(parent, name, FourBitLinear(linear))

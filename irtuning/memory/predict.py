@@ -99,14 +99,13 @@ def predict_memory(
     adapter = adapter if strategy.scope == "adapters" else None
     values = {key: options.get(key, own.get(key)) for key in ADAPTER_SETTINGS} if adapter else {}
     options = tuple((key, tuple(value) if isinstance(value, list) else value) for key, value in values.items())
-    base = ("4bit",) * (quantize == "4bit") + ("float8",) * ("float8" in speed)
     setting = Setting(model, adapter, options, batch // accumulation, length, checkpointing, precision, padded, labels,
-                      backward, base)  # fmt: skip
+                      backward, ("4bit",) * (quantize == "4bit") + ("float8",) * ("float8" in speed))  # fmt: skip
     chosen, ever = layers_that_learn(strategy, load_shape(model).num_hidden_layers)
     held = ever if idle == "keep" else [layer for layer in chosen if layer in ever]  # others are only measured
     parts = bytes_by_part(setting, chosen, held, accumulation)
-    drawn = DRAWN if strategy.unit == "layer" else BLOCKS
-    parts["note"] = FIXED if ever == chosen and strategy.importance is None and strategy.unit == "layer" else drawn
+    one_set = FIXED if ever == chosen and strategy.importance is None else DRAWN
+    parts["note"] = one_set if strategy.unit == "layer" else BLOCKS
     return MemoryPrediction(model, name, adapter, batch, length, checkpointing, len(chosen), min(chosen), **parts)
 
 
@@ -137,8 +136,7 @@ def largest_batch(gpu_bytes: int, model: str = "mini", method="ir", adapter: str
     accumulation, room = settings.get("accumulation", 1), usable_bytes(gpu_bytes)
     def peak(size: int) -> int:
         return predict_memory(model, method, adapter, size * accumulation, **settings).peak_bytes
-    doubled = (2**power for power in itertools.count())
-    too_large = next(size for size in doubled if peak(size) > room)
+    too_large = next(size for power in itertools.count() if peak(size := 2**power) > room)
     return bisect.bisect(range(1, too_large), room, key=peak) * accumulation
 
 

@@ -177,7 +177,7 @@ def in_four_bits(model: torch.nn.Module) -> None:
     for parent, name, linear in [(m, n, c) for m in model.modules() for n, c in m.named_children()
                                  if isinstance(c, torch.nn.Linear) and c.out_features != model.config.num_labels]:  # fmt: skip
         small = Linear4bit(linear.in_features, linear.out_features, linear.bias is not None, torch.bfloat16, quant_type="nf4")
-        small.weight = Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4").to(linear.weight.device)
+        small.weight = Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=False).to(linear.weight.device)
         small.bias = linear.bias
         setattr(parent, name, small)
 

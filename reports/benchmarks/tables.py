@@ -82,6 +82,18 @@ def small_runs() -> tuple[pandas.DataFrame, str]:
         f"{1e3 * cores / step['wall_ms_per_step']:.0f} such steps a second.\n" for step in steps)  # fmt: skip
 
 
+def profiles() -> tuple[pandas.DataFrame, str]:
+    """Return milliseconds of a step by kind of kernel, for each profiled case, and a sentence on how long the GPU waits."""
+    rows = json.loads((HERE / "step_profile.json").read_text())
+    name = {"scattered/compile": "bfloat16", "scattered/float8": "float8"}
+    table = pandas.DataFrame({name[r["case"]]: {kind: of["ms"] for kind, of in r["kinds"].items()} for r in rows}).fillna(0)
+    table.loc["the GPU waits"] = [r["step_ms"] - r["busy_ms"] for r in rows]
+    table.loc["step"] = [r["step_ms"] for r in rows]
+    table = table.sort_values("float8", ascending=False).map("{:.1f}".format).rename_axis("milliseconds").reset_index()
+    gaps = " and ".join(f"{r['step_ms'] - r['busy_ms']:.0f} ms with {name[r['case']]}" for r in rows)
+    return table, f"The GPU waits for the host for {gaps}, between {sum(k['count'] for k in rows[-1]['kinds'].values()):,.0f} kernels a step."
+
+
 def main() -> None:
     """Write tables.md."""
     rows, sentence = small_runs()
@@ -91,7 +103,9 @@ def main() -> None:
     text += f"{markdown(large_steps())}\nThe peaks of the two rows with checkpointing are those of turning the base into "
     text += "float8 on the GPU. A run of the package does so on the host, and its own peak is lower: "
     text += f"{peak(**SCATTERED, speed=('float8',), checkpointing=True):.1f} GiB are predicted for an eager step, and "
-    text += f"`memory_options.json` has one measured beside its prediction.\n\n## Layers that do not learn, at the same shape\n\n"
+    text += "`memory_options.json` has one measured beside its prediction.\n\n"
+    table, words = profiles()
+    text += f"What a step with 14 scattered layers does, compiled (`step_profile.py`; the profiler is on):\n\n{markdown(table)}\n{words}\n\n## Layers that do not learn, at the same shape\n\n"
     table, words = skipped_and_idle()
     text += f"The last three rows are with checkpointing. Peaks are predicted for eager steps.\n\n{markdown(table)}\n{words}\n\n"
     text += "## Many runs of SmolLM2-135M on one H100\n\nLoRA of rank 32, batches of 16, IR-Tuning and Full PEFT in turn, 100 or 150 steps "
