@@ -139,11 +139,11 @@ def rates(study: Study, out: Path) -> str:
     lost = [json.loads(line["key"]) for stage, line in study.failed if stage == "rates"]
     curve = decide.rate_table(study.runs["rates"], lost)
     best = decide.rates_of(curve, study.floors)[0] | study.chosen["rates"]
-    write_bytes(out / "report_rates.png", decide.drawn(curve, study.floors, best))
+    write_bytes(out / "rates.png", decide.drawn(curve, study.floors, best))
     said = (f"{title_of(corpus)}: {', '.join(f'{title_of(name)} {rate:g}' for name, rate in of.items())}."
             for corpus, of in best.items())  # fmt: skip
     text = f"Best on part D (*many*: IR-Tuning, and methods with as many layers). {' '.join(said)}"
-    return f"{text}\n\n![Macro F1 on part D over the learning rate](report_rates.png)"
+    return f"{text}\n\n![Macro F1 on part D over the learning rate](rates.png)"
 
 
 def choosing(study: Study, out: Path) -> str:
