@@ -108,7 +108,8 @@ def table_of(scores: pandas.DataFrame, cost: pandas.DataFrame) -> pandas.DataFra
     table = table.join(shares[list(names)].mean().round(2).rename(columns=names))
     if len(cost):
         table = table.join(cost.groupby(keys).step_ms.mean().round(0).rename("step alone (ms)"))
-    return table.loc[list(dict.fromkeys(zip(*(scores[key] for key in keys), strict=True)))].reset_index()
+    order = dict.fromkeys(zip(*(scores[key] for key in keys), strict=True))
+    return table.loc[sorted(order, key=lambda row: list(MODELS).index(row[0]))].reset_index()
 
 
 def drawn(scores: pandas.DataFrame):
