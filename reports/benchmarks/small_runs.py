@@ -27,10 +27,11 @@ from irtuning.training.run import train
 
 PATH = REPOSITORY / "reports" / "benchmarks" / "small_runs.json"
 COMMON = {"model": "smollm2-135m-q4", "form": "marked", "rank": 32, "batch_size": 16, "learning_rate": 1e-3}
-CASES = {  # name: workers on the GPU, speed, mode of torch.compile
+CASES = {  # name: workers on the GPU, speed, mode of torch.compile, or `cpp_wrapper`: kernels are launched by compiled code
     "12 plain": (12, (), None), "14 plain": (14, (), None), "12 uncast": (12, ("uncast",), None),
     "8 plain": (8, (), None), "16 plain": (16, (), None), "16 uncast": (16, ("uncast",), None),
     "8 compiled": (8, ("uncast", "compile"), None), "16 compiled": (16, ("uncast", "compile"), None),
+    "16 wrapped": (16, ("uncast", "compile"), "cpp_wrapper"), "1 wrapped": (1, ("uncast", "compile"), "cpp_wrapper"),
     "1 graphs": (1, ("uncast", "compile"), "reduce-overhead"), "8 graphs": (8, ("uncast", "compile"), "reduce-overhead"),
     "1 plain": (1, (), None), "1 compiled": (1, ("uncast", "compile"), None),
 }  # fmt: skip
@@ -39,7 +40,9 @@ app = typer.Typer(add_completion=False, help=__doc__)
 
 def one_run(corpus: Corpus, seed: int, steps: int, speed: tuple, mode: str | None, callbacks: tuple = ()) -> float:
     """Train once, and return the last validation loss, by which two ways of running a step are compared."""
-    if mode and not isinstance(torch.compile, functools.partial):
+    if mode == "cpp_wrapper":
+        torch._inductor.config.cpp_wrapper = True
+    elif mode and not isinstance(torch.compile, functools.partial):
         torch.compile = functools.partial(torch.compile, mode=mode)
     method = ("ir", "full")[seed % 2]
     run = train(corpus=corpus, method=method, seed=seed, max_steps=steps, eval_every=max(1, steps // 4), speed=speed,

@@ -69,7 +69,7 @@ def measured() -> list[dict]:
 def small_runs() -> tuple[pandas.DataFrame, str]:
     """Return a row for each case of many runs on one GPU, and a sentence on what a step of one run consists of."""
     record = json.loads((HERE / "small_runs.json").read_text())
-    rows = [{"runs at a time": row["workers"], "speed": ", ".join(row["speed"]) or "plain",
+    rows = [{"runs at a time": row["workers"], "speed": ", ".join([*row["speed"], *[row["mode"]] * bool(row.get("mode"))]) or "plain",
              "multi-process service": "on" if row["mps"] else "off", "steps a second in all": f"{row['steps_per_second']:.1f}",
              "first runs (s)": f"{row['warm_s']:.0f}", "memory of all (GiB)": f"{row['gpu_gib_held_by_all']:.0f}"}
             for row in record["rows"]]  # fmt: skip
