@@ -23,7 +23,6 @@ RATES |= dict.fromkeys(["ir", "lisa-adapters", "last-k", "middle-k"], 0.001)
 PARTS = ("variant=exact", "splits=2", "score=l2", "refresh_every=5", "refresh_every=20", "smoothing=0.5")
 ABLATIONS = ["ir", *(f"ir:{part}" for part in PARTS), "ir-weight", "ir-cosine:score=token"]
 VARIANTS = ["ir", *(f"ir-upper{change}" for change in ("", ":floor=0.33", ":floor=0.67", ":horizon=5", ":horizon=20"))]
-
 QUICK = {
     "corpora": ["synthetic"], "models": ["mini"], "methods": BASELINES, "experiments": ["methods"], "folds": [0],
     # always on the CPU, so that results do not depend on a GPU; twice mini's own rate makes up for the few steps
