@@ -35,7 +35,7 @@ SHARED = {"rst": {"backward": "skip", "idle": "drop", "accumulation": 2}} | dict
     ("ir:variant=exact:score=l2", "ist:every=2:step_size=1000", "ir-cosine:score=token", "lisa", "sampled:every=2",
      "probe:batches=3", "random-static", "fixed:layers=1-2", "transplant:layers=0+3"), {})  # fmt: skip
 NAMED = {way: SETTINGS | change for way, (change, _) in WAYS.items()} | {
-    method: SETTINGS | {"batch_size": 12, "max_steps": 8, "eval_every": 4, "method": method} | more
+    method: SETTINGS | {"batch_size": 12, "max_steps": 8, "eval_every": 8, "train_share": 0.2, "method": method} | more
     for method, more in SHARED.items()}  # fmt: skip
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["irtuning.training.run", "peft", "transformers.models.llama.modeling_llama"])
