@@ -34,8 +34,9 @@ WAYS = {"1 x 16": ({}, 1), "2 x 8": ({"accumulation": 2}, 1), "4 x 4": ({"accumu
 SHARED = {"rst": {"backward": "skip", "idle": "drop", "accumulation": 2}} | dict.fromkeys(
     ("ir:variant=exact:score=l2", "ist:every=2:step_size=1000", "ir-cosine:score=token", "lisa", "sampled:every=2",
      "probe:batches=3", "random-static", "fixed:layers=1-2", "transplant:layers=0+3"), {})  # fmt: skip
+ALIKE = ("random-static", "fixed:layers=1-2")  # one set of layers for the whole run, as with transplant
 NAMED = {way: SETTINGS | change for way, (change, _) in WAYS.items()} | {
-    method: SETTINGS | {"batch_size": 12, "max_steps": 8, "eval_every": 8, "train_share": 0.2, "method": method} | more
+    method: SETTINGS | {"batch_size": 12, "max_steps": 6, "eval_every": 6, "train_share": 0.2, "method": method} | more
     for method, more in SHARED.items()}  # fmt: skip
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["irtuning.training.run", "peft", "transformers.models.llama.modeling_llama"])
@@ -122,9 +123,10 @@ def test_every_way_to_cut_a_step_gives_the_committed_trajectory(way, size, train
         assert_same_trajectory(record["train"]["steps"], expected)
 
 
-@pytest.mark.parametrize("method", SHARED)
+@pytest.mark.parametrize("method", [pytest.param(m, marks=[pytest.mark.slow] * (m in ALIKE)) for m in SHARED])
 def test_three_processes_train_as_one(method, trained):
-    (alone,), together = (trained(size, tuple(SHARED))[method] for size in (1, 3))
+    names = ALIKE if method in ALIKE else tuple(name for name in SHARED if name not in ALIKE)
+    (alone,), together = (trained(size, names)[method] for size in (1, 3))
     for record in together:
         assert record["meta"]["processes"] == 3
         assert_same_trajectory(record["train"]["steps"], alone["train"]["steps"])
