@@ -58,6 +58,7 @@ def empty_folder(tmp_path, monkeypatch):
     """An empty working folder; strategies and corpora that a section registers are forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # runs in this process, because new ones would take longer to start
     with mock.patch.dict(METHODS), mock.patch.dict(CORPORA):
         yield tmp_path
 

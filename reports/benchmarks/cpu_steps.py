@@ -21,6 +21,7 @@ from transformers import DataCollatorWithPadding
 
 import irtuning.training.build
 from irtuning.companion.paths import REPOSITORY
+from irtuning.companion.profiles import QUICK
 from irtuning.training.build import build
 from irtuning.training.prepare import prepare
 from irtuning.training.record import provenance, write_text
@@ -42,7 +43,7 @@ PARTS = {  # of a run: functions and the end of their file's name, whose seconds
     "model, tokenizer and examples are made": (["build"], "training/build.py"),
     "forward passes of the steps": (["training_step"], "training/trainer.py"),  # without what follows
     "backward passes": (["<method 'run_backward' of 'torch._C._EngineBase' objects>"], "~"),
-    "three evaluations of 200 examples": (["evaluate"], "transformers/trainer.py"),
+    "two evaluations of 200 examples": (["evaluate"], "transformers/trainer.py"),
     "choice, freezing and scores of layers": (["on_step_begin", "on_pre_optimizer_step"], "training/callback.py"),
     "optimizer": (["step"], "accelerate/optimizer.py"),
 }
@@ -74,7 +75,9 @@ def step_seconds(method: str, steps: int) -> list[float]:
 def run_parts(begun: float) -> dict:
     """Return the processor's seconds of each part of one run, and of an evaluation with batches of several sizes."""
     seconds = {"imports": begun}
-    prepared = prepare(corpus="synthetic", method="ir", batch_size=6, max_steps=120, eval_every=40, device="cpu")
+    settings = QUICK["settings"] | {"max_steps": QUICK["max_steps"]}
+    settings.pop("rates")  # of other methods
+    prepared = prepare(corpus="synthetic", method="ir", **settings)
     seconds["corpus read and settings checked"] = time.process_time() - begun
     profile = cProfile.Profile(time.process_time)
     record = profile.runcall(train, prepared, progress=False).record

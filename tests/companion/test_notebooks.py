@@ -20,7 +20,7 @@ from irtuning.companion.paths import NOTEBOOKS, REPOSITORY, notebook_path
 from irtuning.corpora.sources import CORPORA
 from irtuning.errors import InputError
 
-CHANGES = {"models": ["tiny-random"], "seeds": 1, "max_steps": 4, "settings": {"batch_size": 4, "device": "cpu", "eval_every": 2}}
+CHANGES = {"models": ["tiny-random"], "seeds": 1, "max_steps": 4, "settings": {"batch_size": 4, "device": "cpu", "eval_every": 4}}
 STAMP = (r"· \w[\w.-]* \((random weights, )?[\d.]+ M parameters\).* · seeds [\d, to]+ · (folds [\d, to]+ · )?steps [\d, to]+.* · (CPU|NVIDIA)"
          r"|· no model, no seed, no steps$|· no corpus · ")  # fmt: skip
 

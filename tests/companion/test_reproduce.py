@@ -105,7 +105,7 @@ def test_notebooks_are_executed_at_the_same_time_and_the_first_failure_ends_the_
     os.environ.pop("OMP_NUM_THREADS", None)
     def execute(name, folder, parameters, update=False):
         assert os.environ["OMP_NUM_THREADS"] == "1"  # otherwise two kernels with two threads each would wait in loops
-        if name == NOTEBOOKS[-1] and not ended[NOTEBOOKS[0]].wait(20):  # it starts first and ends last
+        if name == NOTEBOOKS[-1] and not ended[NOTEBOOKS[3]].wait(20):  # it starts after the runs and ends last
             return 99.0
         ended[name].set()
         return float(name[:2])
@@ -113,15 +113,21 @@ def test_notebooks_are_executed_at_the_same_time_and_the_first_failure_ends_the_
     def fail(name, *options):
         if name == NOTEBOOKS[-1]:
             ended[name].wait(20)
-        raise InputError(f"notebook {name} fails")
+        if name != NOTEBOOKS[0]:
+            raise InputError(f"notebook {name} fails")
+        return 1.0
+
+    def store(companion):  # meanwhile the first notebook is executed, which shows no runs
+        assert ended[NOTEBOOKS[0]].wait(20) and not any(ended[name].is_set() for name in NOTEBOOKS[1:])
 
     monkeypatch.setattr(reproduction, "check", lambda companion: None)
-    monkeypatch.setattr(Companion, "store", lambda self: None)
+    monkeypatch.setattr(Companion, "store", store)
     monkeypatch.setattr(reproduction, "execute", execute)
     reproduction.reproduce("quick", output=tmp_path, workers=2)
     seconds = json.loads((tmp_path / "reports" / "quick" / "run_time.json").read_text())["seconds"]
     assert list(seconds) == ["training", *NOTEBOOKS, "all"] and [seconds[name] for name in NOTEBOOKS] == [1, 2, 3, 4, 5, 6]
     ended[NOTEBOOKS[-1]].clear()
+    monkeypatch.setattr(Companion, "store", lambda companion: None)
     monkeypatch.setattr(reproduction, "execute", fail)
     with pytest.raises(InputError, match=f"notebook {NOTEBOOKS[-2]} fails"):
         reproduction.reproduce("quick", output=tmp_path, workers=2)

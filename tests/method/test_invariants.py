@@ -1,5 +1,7 @@
 """However a step is cut into micro-batches and processes, it is the same step; the processes learn the same layers."""
 
+import dataclasses
+import functools
 import json
 import multiprocessing
 import os
@@ -15,18 +17,27 @@ import torch
 import transformers
 from transformers import TrainerCallback
 
-from irtuning import InputError, RunConfig, train
+from irtuning import InputError, RunConfig, load_corpus, train
 from irtuning.errors import TrainingStopped
 from irtuning.method.selector import cut_variances
 from irtuning.training.build import examples_each
 from irtuning.training.record import read_record
 
 REFERENCE = Path(__file__).parent / "reference_trajectory.json"
+WHOLE = load_corpus("synthetic")
+CORPUS = dataclasses.replace(WHOLE, validation=WHOLE.validation[:41])  # which no number of processes here divides
 # no dropout and, in 20 steps of 16, no batch that is not whole
 SETTINGS = {"corpus": "synthetic", "model": "tiny-random", "dropout": 0.0, "batch_size": 16, "max_steps": 20, "eval_every": 20,
             "learning_rate": 5e-3, "device": "cpu"}  # fmt: skip
 WAYS = {"1 x 16": ({}, 1), "2 x 8": ({"accumulation": 2}, 1), "4 x 4": ({"accumulation": 4}, 1), "2 processes": ({}, 2),
         "checkpointing": ({"checkpointing": True}, 1), "2 processes, 2 x 4 each": ({"accumulation": 2}, 2)}  # fmt: skip
+SHARED = {"rst": {"backward": "skip", "idle": "drop", "accumulation": 2}} | dict.fromkeys(
+    ("ir:variant=exact:score=l2", "ist:every=2:step_size=1000", "ir-cosine:score=token", "lisa", "sampled:every=2",
+     "probe:batches=3", "random-static", "fixed:layers=1-2", "transplant:layers=0+3"), {})  # fmt: skip
+ALIKE = ("random-static", "fixed:layers=1-2")  # one set of layers for the whole run, as with transplant
+NAMED = {way: SETTINGS | change for way, (change, _) in WAYS.items()} | {
+    method: SETTINGS | {"batch_size": 12, "max_steps": 6, "eval_every": 6, "train_share": 0.2, "method": method} | more
+    for method, more in SHARED.items()}  # fmt: skip
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["irtuning.training.run", "peft", "transformers.models.llama.modeling_llama"])
 
@@ -40,21 +51,26 @@ class Ends(TrainerCallback):
 
 
 def one_rank(rank, size, port, settings, options, answers):
-    """Train in one process of `size` and put its record or error into `answers`."""
+    """Train with each of the settings in one process of `size`, and put its records or errors into `answers`."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     torch.set_num_threads(1)
-    try:
-        own = {name: value[rank] if isinstance(value, list) else value for name, value in settings.items()}
-        answers.put((rank, train(RunConfig.of(own), progress=False, **options).record))
-    except (InputError, SystemExit) as error:
-        answers.put((rank, error))
+    for number, each in enumerate(settings):
+        try:
+            own = {name: value[rank] if isinstance(value, list) else value for name, value in each.items()}
+            record = train(RunConfig.of(own), corpus=CORPUS, progress=False, **options).record
+            answers.put(((number, rank), record))
+        except (InputError, SystemExit) as error:
+            answers.put(((number, rank), error))
     if size > 1 and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
-def train_together(size, settings, **options):
-    """Return what each of `size` processes ends with: a record or an error. A list of settings is one per rank."""
+def train_in_turn(size, settings, **options):
+    """Return for each of the settings what each of `size` processes ends with: a record or an error.
+
+    The same processes train with all settings, one after the other. A setting that is a list has a value per rank.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -62,10 +78,15 @@ def train_together(size, settings, **options):
     processes = [FORKS.Process(target=one_rank, args=(rank, *work, answers)) for rank in range(size)]
     for process in processes:
         process.start()
-    found = dict(answers.get(timeout=240) for _ in processes)
+    found = dict(answers.get(timeout=240) for _ in range(size * len(settings)))
     for process in processes:
         process.join()
-    return [found[rank] for rank in range(size)]
+    return [[found[number, rank] for rank in range(size)] for number in range(len(settings))]
+
+
+def train_together(size, settings, **options):
+    """Return what each of `size` processes ends with: a record or an error."""
+    return train_in_turn(size, [settings], **options)[0]
 
 
 def margin(scores):
@@ -88,24 +109,26 @@ def assert_same_trajectory(found, expected):
         assert mine["loss"] == pytest.approx(theirs["loss"], abs=1e-5), f"step {step}"
 
 
-@pytest.mark.parametrize(("change", "size"), WAYS.values(), ids=WAYS)
-def test_every_way_to_cut_a_step_gives_the_committed_trajectory(change, size):
+@pytest.fixture(scope="module")
+def trained():
+    """A function that trains with many settings in processes of a given number, which start only once."""
+    return functools.cache(lambda size, names: dict(zip(names, train_in_turn(size, [NAMED[n] for n in names]), strict=True)))
+
+
+@pytest.mark.parametrize(("way", "size"), [(way, size) for way, (_, size) in WAYS.items()], ids=WAYS)
+def test_every_way_to_cut_a_step_gives_the_committed_trajectory(way, size, trained):
     expected = json.loads(REFERENCE.read_text())
-    for record in train_together(size, SETTINGS | change):
+    for record in trained(size, tuple(way for way, (_, of) in WAYS.items() if of == size))[way]:
         assert record["meta"]["processes"] == size
         assert_same_trajectory(record["train"]["steps"], expected)
 
 
-@pytest.mark.parametrize(("method", "more"), [
-    *((method, {}) for method in ("ir:variant=exact:score=l2", "ist:every=2:step_size=1000", "ir-cosine:score=token", "lisa",
-                                  "sampled:every=2", "probe:batches=3", "random-static", "fixed:layers=1-2",
-                                  "transplant:layers=0+3")),
-    ("rst", {"backward": "skip", "idle": "drop", "accumulation": 2})])  # fmt: skip
-def test_three_processes_train_as_one(method, more):
-    settings = SETTINGS | {"batch_size": 12, "max_steps": 8, "eval_every": 4, "method": method} | more
-    (alone,) = train_together(1, settings)
-    together = train_together(3, settings)
+@pytest.mark.parametrize("method", [pytest.param(m, marks=[pytest.mark.slow] * (m in ALIKE)) for m in SHARED])
+def test_three_processes_train_as_one(method, trained):
+    names = ALIKE if method in ALIKE else tuple(name for name in SHARED if name not in ALIKE)
+    (alone,), together = (trained(size, names)[method] for size in (1, 3))
     for record in together:
+        assert record["meta"]["processes"] == 3
         assert_same_trajectory(record["train"]["steps"], alone["train"]["steps"])
         assert record["scores"]["validation"]["macro_f1"] == pytest.approx(alone["scores"]["validation"]["macro_f1"], abs=1e-4)
         ids = [[row["id"] for row in each["predictions"]["validation"]] for each in (record, alone)]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import make_examples
 from peft import IA3Config, LoHaConfig, LoraConfig, get_peft_model
-from test_invariants import train_together
+from test_invariants import CORPUS, train_together
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 
@@ -56,7 +56,7 @@ def table():
 
 
 def run_of(name, adapter, folder, output=None, save_every=None, callbacks=(), **changes):
-    settings = configuration(name, adapter, folder) | changes
+    settings = configuration(name, adapter, folder) | {"corpus": CORPUS} | changes
     return train(**settings, progress=False, output=output, save_every=save_every, callbacks=callbacks).record
 
 
@@ -186,7 +186,7 @@ def test_every_cell_is_as_the_guide_says(method, adapter, way, tmp_path, monkeyp
 
 def test_two_processes_train_with_a_base_in_float8_as_one(tmp_path):
     given = configuration("ir", "LoRA", tmp_path) | {"speed": ("float8",)}
-    (one, same), alone = train_together(2, given), train(**given, progress=False).record
+    (one, same), (alone,) = train_together(2, given), train_together(1, given)
     assert one["train"]["steps"] == same["train"]["steps"]
     first, expected = one["train"]["steps"][0], alone["train"]["steps"][0]
     assert first["layers"] == expected["layers"] and first["loss"] == pytest.approx(expected["loss"], abs=1e-5)

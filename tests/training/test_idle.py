@@ -55,7 +55,7 @@ def test_a_state_held_elsewhere_is_the_same_step_by_step_and_over_a_resume(tmp_p
 
 def test_a_run_without_a_gpu_refuses_to_offload(own_corpus):
     with pytest.raises(InputError, match="no GPU whose memory it could save; use keep or drop"):
-        run_comparison(["rst"], **own_corpus, seeds=[1], idle="offload", max_steps=4, device="cpu", progress=False)
+        run_comparison(["rst"], **own_corpus, seeds=[1], idle="offload", max_steps=4, device="cpu", progress=False, workers=1)
 
 
 def test_a_dropped_state_begins_anew():

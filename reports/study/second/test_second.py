@@ -24,9 +24,11 @@ sys.path.append(str(REPOSITORY / "reports" / "study" / "second"))
 import decide  # noqa: E402
 import second  # noqa: E402
 
-SMALL = {"model": "tiny-random", "batch_size": 8, "max_length": 64, "form": "marked", "epochs": 0.05}
+SMALL = {"model": "tiny-random", "batch_size": 8, "max_length": 64, "form": "marked", "epochs": 0.2}
 OPEN = "**Open until then.**\n*Open, weights:* a\n*Open, gate:* b\n*Open, rates:* c\n*Open, error:* d\n"
 METHODS = ["ir", "full", "random-counts", "last-k"]
+WHOLE = load_corpus("synthetic")
+FEW = replace(WHOLE, train=WHOLE.train[:160], validation=WHOLE.validation[:40], test=WHOLE.test[:40])
 
 
 @pytest.fixture
@@ -42,7 +44,8 @@ def small(monkeypatch, tmp_path):
         subprocess.run(["git", "-C", str(repository), *words], check=True)
     values = {"REPOSITORY": repository, "PLAN": plan, "SETTINGS": settings, "COMMON": SMALL, "HEADLINE": METHODS,
               "CORPORA": {"synthetic": {}}, "GATE_SEEDS": (151, 152),
-              "SEEDS": tmp_path / "seeds.json", "USUAL": {"gate": ["synthetic"]}}  # fmt: skip
+              "SEEDS": tmp_path / "seeds.json", "USUAL": {"gate": ["synthetic"]},
+              "corpus_of": lambda config, data: FEW}  # fmt: skip
     for name, value in values.items():
         monkeypatch.setattr(second, name, value)
     monkeypatch.setattr(second, "planned", one_fold(second.planned))
@@ -335,15 +338,8 @@ def test_no_model_of_an_earlier_run_is_in_memory_when_a_run_begins(small, monkey
 
 def test_the_transfer_table_counts_what_models_predict_elsewhere(small, monkeypatch):
     monkeypatch.setattr(second, "CORPORA", {"synthetic": {}, "tetra": {}})
-    elsewhere = load_corpus("synthetic")
-    few = replace(
-        elsewhere,
-        name="tetra",
-        train=elsewhere.train[:20],
-        validation=elsewhere.validation[:10],
-        test=elsewhere.test[:10],
-    )
-    monkeypatch.setattr(second, "corpus_of", lambda config, data: few if config.corpus == "tetra" else elsewhere)
+    few = replace(FEW, name="tetra", train=FEW.train[:20], validation=FEW.validation[:10], test=FEW.test[:10])
+    monkeypatch.setattr(second, "corpus_of", lambda config, data: few if config.corpus == "tetra" else FEW)
     assert run("transfer", small) == 0
     records = second.recorded(small / "runs", "transfer")
     counts = [record["meta"]["transfer"]["counts"] for record in records]
