@@ -37,6 +37,13 @@ ARCHITECTURES = {
 COLOURS = ("red", "green", "blue", "black", "white", "brown", "pink", "grey", "gold", "teal")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """Several processes divide the tests by file. One of them takes all notebooks, which share their runs."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("notebooks" if item.path.suffix == ".ipynb" else str(item.path)))
+
+
 def pytest_collection_finish():
     """Leave all imported modules out of the garbage collection that accelerate asks for at the start of every run."""
     gc.freeze()
