@@ -37,11 +37,16 @@ ARCHITECTURES = {
 COLOURS = ("red", "green", "blue", "black", "white", "brown", "pink", "grey", "gold", "teal")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items):
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
     """Several processes divide the tests by file. One of them takes all notebooks, which share their runs."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("notebooks" if item.path.suffix == ".ipynb" else str(item.path)))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return "notebooks" if ".ipynb" in nodeid else nodeid.split("::")[0]
+
+    return ByFile(config, log)
 
 
 def pytest_collection_finish():
