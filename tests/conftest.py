@@ -46,6 +46,7 @@ def pytest_xdist_make_scheduler(config, log):
         def _split_scope(self, nodeid):
             return "notebooks" if ".ipynb" in nodeid else nodeid.split("::")[0]
 
+    config.option.loadscopereorder = False  # in the order of pyproject.toml
     return ByFile(config, log)
 
 
