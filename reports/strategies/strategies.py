@@ -126,22 +126,22 @@ def drawn(scores: pandas.DataFrame):
             for method, values in part.macro_f1:
                 style = {"color": method_colour(method), "label": f"{methods.index(method) + 1} {method}"}
                 axis.vlines(peaks[method], max(values.min(), low), values.max(), color=style["color"], lw=1)
-                axis.plot(peaks[method], max(values.mean(), low), "o" if values.min() > low else "v", ms=4, **style)
+                axis.plot(peaks[method], max(values.mean(), low), "o" if values.mean() > low else "v", ms=4, **style)
                 spot = {"xytext": (3, 2), "textcoords": "offset points", "fontsize": 7}
                 axis.annotate(methods.index(method) + 1, (peaks[method], max(values.mean(), low)), **spot)
             axis.set(title=f"{corpus}, {resolve(model).title.split(',')[0]}", xlabel="peak memory, Full PEFT = 1", ylabel="validation macro F1")
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=7)
-        figure.suptitle("Score against memory, at the number of layers that IR-Tuning chose; lines span two seeds,\n"
-                        "and a triangle at the lower edge stands for a mean below it")
+        figure.suptitle("Score against memory, at the number of layers that IR-Tuning chose; lines span two seeds\n"
+                        "and end at the lower edge, where a triangle stands for a mean below it")
         return figure
     return draw()
 
 
 def not_learned(scores: pandas.DataFrame) -> str:
-    """A sentence about the runs that ended near the loss of a guess."""
-    lost = scores[scores.validation_loss > 1.1 * scores.groupby(["model", "corpus"]).validation_loss.transform("median") + 0.2]
+    """A sentence about the runs that learned hardly more than a guess."""
+    lost = scores[scores.macro_f1 < 0.5 * scores.groupby(["model", "corpus"]).macro_f1.transform("median")]
     names = [f"{r.method} on {r.corpus} with seed {r.seed} (macro F1 {r.macro_f1:.3f})" for r in lost.itertuples()]
-    return f"Runs that did not learn, by their validation loss: {', '.join(names) or 'none'}. They stand in all means.\n"
+    return f"Runs that did not learn, with less than half of the median macro F1: {', '.join(names) or 'none'}. They stand in all means.\n"
 
 
 def main() -> None:
