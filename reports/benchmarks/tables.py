@@ -90,8 +90,9 @@ def profiles() -> tuple[pandas.DataFrame, str]:
     table.loc["the GPU waits"] = [r["step_ms"] - r["busy_ms"] for r in rows]
     table.loc["step"] = [r["step_ms"] for r in rows]
     table = table.sort_values("float8", ascending=False).map("{:.1f}".format).rename_axis("milliseconds").reset_index()
-    gaps = " and ".join(f"{r['step_ms'] - r['busy_ms']:.0f} ms with {name[r['case']]}" for r in rows)
-    return table, f"The GPU waits for the host for {gaps}, between {sum(k['count'] for k in rows[-1]['kinds'].values()):,.0f} kernels a step."
+    gaps = ", and for ".join(f"{r['step_ms'] - r['busy_ms']:.0f} ms with {name[r['case']]}, between "
+                             f"{sum(k['count'] for k in r['kinds'].values()):,.0f} kernels" for r in rows)  # fmt: skip
+    return table, f"In a step the GPU waits for the host for {gaps}."
 
 
 def main() -> None:
