@@ -313,10 +313,13 @@ def made(study: Study, out: Path) -> str:
         rows.append({"stage": stage, "runs": len(runs) or NOT_RUN, "planned": planned, "hours": f"{hours:.1f}",
                      "failed": sum(of == stage for of, _ in study.failed),
                      "test parts scored": sum(r["scores"]["test_scored"] for r in runs)})  # fmt: skip
-    every, names = [r["meta"] for runs in study.made.values() for r in runs], ("plan", "code", "commit", "device")
-    seals = (f"{name} {', '.join(sorted({str(meta[name]) for meta in every}))}" for name in names)
+    names = ("plan", "code", "commit", "device")
+    seals = ["Seals of the records. The plan's hash changes whenever the plan or its settings are filled in:\n"]
+    for stage, runs in study.made.items():
+        said = (f"{name} {', '.join(sorted({str(r['meta'][name]) for r in runs}))}" for name in names)
+        seals.append(f"- {stage}: {'; '.join(said)}.")
     lost = [f"- failed: {stage}, {line['failed']}" for stage, line in study.failed]
-    return "\n".join([markdown(pandas.DataFrame(rows)), f"Seals of the records: {'; '.join(seals)}.", *lost])
+    return "\n".join([markdown(pandas.DataFrame(rows)), *seals, *lost])
 
 
 SECTIONS = [  # title, stages that it needs, and what writes it
