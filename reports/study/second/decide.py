@@ -238,7 +238,7 @@ def drawn(curve: pandas.DataFrame, floors: list[dict], best: dict) -> bytes:
                 axis.plot(x[of.rate == rate], of["mean"][of.rate == rate], "o", ms=5, color=colour, zorder=9)
             for floor in (f for f in floors if on_d(f, corpus) and f["name"] == FLOOR):
                 axis.axhline(floor["macro_f1"], color="0.25", ls="--", lw=1, label="edit-aware floor")
-            ticks = [rate for rate in sorted(set(part.rate)) if not part.rate.between(0.7 * rate, 0.99 * rate).any()]
+            ticks = [rate for rate in sorted(set(part.rate)) if not part.rate.between(1.01 * rate, 1.4 * rate).any()]
             axis.set(xscale="log", xlabel="learning rate", ylabel="macro F1 on part D")
             axis.set_xticks(ticks, [f"{tick:.6f}".rstrip("0") for tick in ticks], rotation=60)
             axis.minorticks_off()
