@@ -169,7 +169,9 @@ def main() -> None:
         text = f"# All strategies at equal numbers of layers\n\n{__doc__.rsplit(chr(10) * 2, 1)[1]}\n"
         text += "Macro F1 on the validation part of fold 0, mean over two seeds, with their range in brackets. Peak memory is "
         text += f"what a run's tensors take on the GPU, mean over both corpora. A step of so small a model waits for the host "
-        text += f"(`reports/benchmarks/tables.md`), so its time says little about that of a large one.\n\n{markdown(table_of(*tables))}\n"
+        places = [f"{model} on {', '.join(sorted({*of.device}))}" for model, of in tables[1].groupby("model", sort=False)] if len(tables[1]) else []
+        text += f"(`reports/benchmarks/tables.md`), so its time says little about that of a large one. A step alone is timed with "
+        text += f"{' and with '.join(places)}.\n\n{markdown(table_of(*tables))}\n"
         text += "".join(f"{n} of {whole} runs of {model} are made; it appears here when all are.\n\n" for model, n in counts.items() if n < whole)
         text += not_learned(tables[0]) + "".join(
             f"\n{name}: steps, seeds, device and versions {stamp}\n" for name, stamp in zip(("Scores", "Cost, one run at a time"), stamps))
