@@ -25,7 +25,7 @@ ABLATIONS = ["ir", *(f"ir:{part}" for part in PARTS), "ir-weight", "ir-cosine:sc
 VARIANTS = ["ir", *(f"ir-upper{change}" for change in ("", ":floor=0.33", ":floor=0.67", ":horizon=5", ":horizon=20"))]
 QUICK = {
     "corpora": ["synthetic"], "models": ["mini"], "methods": BASELINES, "experiments": ["methods"], "folds": [0],
-    # always on the CPU, so that results do not depend on a GPU; twice mini's own rate makes up for the few steps
+    # always on the CPU, so that results do not depend on a GPU; a high rate makes up for the few steps
     "seeds": 2, "max_steps": 80, "settings": {"batch_size": 6, "eval_every": 40, "device": "cpu", "learning_rate": 2e-3,
                                               "rates": dict.fromkeys(["lisa", "full-ft"], 3e-4)}}  # fmt: skip
 LARGE = QUICK | {"seeds": 3, "max_steps": None, "settings": {}}
