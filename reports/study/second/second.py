@@ -59,6 +59,7 @@ RATED = ["ir", "full", "random-static", "ist", "full-ft", *OWN]  # methods whose
 GATE_RATE, GATE_SEEDS, RATE_SEEDS, FIRST_SEED = 1e-3, (151, 152, 153), (161, 162, 163), 171
 COMMON = {"model": "smollm2-135m-q4", "form": "marked", "rank": 32, "alpha": 64, "batch_size": 16, "epochs": 4.0,
           "speed": ["uncast", "compile"]}
+LONGEST_WAIT, LOOK = 900, 5  # seconds, for an ir run that another process makes, and between two looks
 EVALUATIONS, SCORES_EVERY = 8, 10  # evaluations in a run; of the layers' scores every tenth step is kept
 TESTED = ("headline", "common", "secondary", "small", "mini", "tetra")  # stages that score a test part
 USUAL = {"gate": [*BOTH, "argrewrite"], "headline": [*BOTH, "argrewrite"], "tetra": ["tetra"],
@@ -123,16 +124,11 @@ def first_grid(name: str) -> tuple[float, ...]:
 
 
 def chains(runs: list[dict]) -> list[list[dict]]:
-    """Runs in the order of their seeds: ir with those that copy its budget, one after another; others alone."""
-    leader = {key(run): [run] for run in runs if run["method"] == "ir"}
-    order = []
-    for run in runs:
-        first = leader.get(key(run | {"method": "ir"})) if run["method"] in CLASS else None
-        if first is None or first[0] is run:
-            order.append(first or [run])
-        else:
-            first.append(run)
-    return order
+    """Each run alone, in the order of the seeds, then those that copy the budget of an ir run, each behind that run."""
+    leader = {key(run): run for run in runs if run["method"] == "ir"}
+    behind = [(leader.get(key(run | {"method": "ir"})) if run["method"] in CLASS else None, run) for run in runs]
+    pairs = [[first, run] for first, run in behind if first and first is not run]
+    return [[run] for first, run in behind if first in (None, run)] + pairs
 
 
 def key(run: dict) -> str:
@@ -143,11 +139,16 @@ def key(run: dict) -> str:
 def make(chain: list[dict], corpus: Corpus, path: Path, seal: dict, end: float, onto: Corpus | None) -> list[str]:
     """Make the runs of a chain that are not in the file, until `end`, and append each. Return the methods made.
 
-    A run whose training stopped is not made again, nor are those that would copy its budget.
+    A run whose training stopped is not made again, nor are those that would copy its budget. Another process may still
+    make the first run of a pair; it is waited for.
     """
-    done, made, leader = {line["key"]: line for line in lines(path)}, [], None
+    made, leader, given_up = [], None, min(end, time.time() + LONGEST_WAIT)
     for run in chain:
-        if line := done.get(key(run)):
+        while not (line := {line["key"]: line for line in lines(path)}.get(key(run))) and run is not chain[-1]:
+            if time.time() > given_up:
+                return made
+            time.sleep(LOOK)
+        if line:
             record = line.get("record")
         elif time.time() > end:
             break
@@ -275,14 +276,16 @@ def run_stage(stage: str, corpora: list[str], data, runs: Path, workers: int, mi
     def load(corpus: str, fold: int) -> Corpus:
         return corpus_of(RunConfig.of(CORPORA[corpus] | {"corpus": corpus, "fold": fold}), data)
     items, loaded, onto = [], {}, load("tetra", 0) if stage == "transfer" else None
-    for corpus in corpora:
-        lacking = {key(run) for run in missing(stage, corpus, chosen, runs)}
-        for chain in chains([run | {"score_test": stage in TESTED} for run in planned(stage, corpus, chosen)]):
-            if not lacking & set(map(key, chain)):
-                continue
-            fold = corpus, chain[0]["fold"]
-            loaded[fold] = loaded.get(fold) or load(*fold)
-            items.append((chain, loaded[fold], runs / f"{stage}-{corpus}.jsonl.gz", seal, end, onto))
+    def add(chosen: dict) -> None:
+        known = {key(item[0][-1]) for item in items}
+        for corpus in corpora:
+            lacking = {key(run) for run in missing(stage, corpus, chosen, runs)} - known
+            for chain in chains([run | {"score_test": stage in TESTED} for run in planned(stage, corpus, chosen)]):
+                if key(chain[-1]) in lacking:
+                    fold = corpus, chain[0]["fold"]
+                    loaded[fold] = loaded.get(fold) or load(*fold)
+                    items.append((chain, loaded[fold], runs / f"{stage}-{corpus}.jsonl.gz", seal, end, onto))
+    add(chosen)
     write_floors(stage, loaded, runs)
     for model in {run["model"] for chain, *_ in items for run in chain}:
         load_tokenizer(resolve(model))  # a GGUF file is dequantised here, before several workers ask for it
@@ -293,6 +296,9 @@ def run_stage(stage: str, corpora: list[str], data, runs: Path, workers: int, mi
             problems.append(f"{items[index][0][0]['method']}: {outcome!r}")
         for text in outcome if isinstance(outcome, list) else ():
             print(f"{time.time() - begun:.0f} s, {items[index][2].name}: {text}", flush=True)
+        if stage == "headline" and chosen != (now := settings()):  # the number of seeds was chosen meanwhile
+            chosen = now
+            add(chosen)
     left = sum(len(missing(stage, corpus, chosen, runs)) for corpus in corpora)
     more = "; the number of seeds is open, call `seeds`" * (stage == "headline" and not SEEDS.exists())
     print("\n".join([*problems, f"{left} runs of {stage} are missing{more}"]), flush=True)

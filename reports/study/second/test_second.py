@@ -65,9 +65,9 @@ def test_a_stage_goes_on_where_it_ended_and_its_store_tells_everything(small, ca
     assert run("headline", small) == 0
     path = small / "runs" / "headline-synthetic.jsonl.gz"
     before, content = second.lines(path), path.read_bytes()
-    assert [line["record"]["run"]["config"]["method"] for line in before] == ["ir", "random-counts", "last-k", "full"]
+    assert [line["record"]["run"]["config"]["method"] for line in before] == ["ir", "full", "random-counts", "last-k"]
     assert run("headline", small) == 0 and path.read_bytes() == content
-    ir, counts, last, full = (line["record"] for line in before)
+    ir, full, counts, last = (line["record"] for line in before)
     assert [len(s["layers"]) for s in ir["train"]["steps"]] == [len(s["layers"]) for s in counts["train"]["steps"]]
     assert len(last["train"]["steps"][0]["layers"]) < len(full["train"]["steps"][0]["layers"])
     assert {r["run"]["config"]["learning_rate"] for r in (ir, counts, last)} == {1e-3} and full["run"]["config"][
@@ -80,6 +80,25 @@ def test_a_stage_goes_on_where_it_ended_and_its_store_tells_everything(small, ca
     assert len(second.lines(path)) == 3 and "damaged" in capsys.readouterr().err
     second.append(path, before[3])
     assert [line["key"] for line in second.lines(path)] == [line["key"] for line in before]
+
+
+def test_seeds_that_are_chosen_during_the_headline_are_made_as_well(small, monkeypatch):
+    def make(*item):
+        second.SEEDS.write_text('{"seeds": 2}')
+        return given_make(*item)
+    given_make = second.make
+    monkeypatch.setattr(second, "make", make)
+    assert run("headline", small) == 0
+    made = second.lines(small / "runs" / "headline-synthetic.jsonl.gz")
+    assert len(made) == 8 and len({line["key"] for line in made}) == 8
+
+
+def test_a_copy_of_a_budget_waits_for_its_run(small, monkeypatch):
+    monkeypatch.setattr(second, "LONGEST_WAIT", 0)
+    pair = second.chains(second.planned("headline", "synthetic", second.settings()))[-1]
+    begun = time.time()
+    assert second.make(pair, FEW, small / "none.gz", {}, begun + 60, None) == [] and time.time() < begun + 30
+    assert not (small / "none.gz").exists()  # it would have copied nothing
 
 
 def test_the_store_lets_a_reader_compute_auprc_and_a_method_minus_the_floor(small, capsys):
@@ -373,11 +392,10 @@ def test_every_stage_of_the_plan_has_its_number_of_runs():
     runs = second.planned("headline", "iterater", chosen)
     assert len({second.key(run) for run in runs}) == 140 and len({(r["fold"], r["seed"]) for r in runs}) == 20
     chains = second.chains(runs)
-    assert (
-        sum(map(len, chains)) == 140
-        and sorted({len(chain) for chain in chains}) == [1, 4]
-        and chains[0][0]["method"] == "ir"
-    )
+    assert sorted(second.key(chain[-1]) for chain in chains) == sorted(map(second.key, runs))
+    assert [len(chain) for chain in chains] == [1] * 80 + [2] * 60 and chains[0][0]["method"] == "ir"
+    pairs = [{(r["fold"], r["seed"]) for r in pair} for pair in chains[80:] if pair[0]["method"] == "ir"]
+    assert [len(of) for of in pairs] == [1] * 60
     assert sum(len(second.planned(s, c, chosen)) for s, c in (("small", "iterater"), ("mini", "iterater"))) == 80 + 70
 
 
