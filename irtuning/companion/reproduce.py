@@ -75,7 +75,7 @@ def reproduce(
         seconds = {"training": trained} | dict(sorted([first.get(), *others]))
     write_text(folders.reports / "summary.md", summary(folders))
     if profile == STUDY:
-        write_report(folders)
+        write_report(folders.reports / "05_the_study.ipynb", folders.figures)
     if nothing_recorded:
         rounded = {name: round(took) for name, took in (seconds | {"all": time.perf_counter() - started}).items()}
         folder = notebook_path(NOTEBOOKS[0]).parent if update_notebooks else folders.reports
@@ -155,13 +155,13 @@ def summary(folders: Folders) -> str:
     return "\n\n".join([f"# Report: {folders.profile}", INTRODUCTION, *parts]) + "\n"
 
 
-def write_report(folders: Folders) -> None:
-    """Write `summary.html` and `summary.md`: notebook 5 without code and without cells tagged `detail` or `try`."""
-    book = nbformat.read(folders.reports / "05_the_study.ipynb", 4)
+def write_report(notebook: Path, figures: Path) -> None:
+    """Write `summary.html` and `summary.md`: a notebook without code and without cells tagged `detail` or `try`."""
+    book, folder = nbformat.read(notebook, 4), notebook.parent
     book, _ = TagRemovePreprocessor(enabled=True, remove_cell_tags={"detail", "try"}).preprocess(book, {})
     head = "<style>@media print { body { zoom: 0.55 } }</style></head>"
-    write_text(folders.reports / "summary.html", html_page(book, **WITHOUT_CODE).replace("</head>", head, 1))
-    links = os.path.relpath(folders.figures, folders.reports)
+    write_text(folder / "summary.html", html_page(book, **WITHOUT_CODE).replace("</head>", head, 1))
+    links = os.path.relpath(figures, folder)
     for shown in pictures(book):
         shown.data = {"text/markdown": "![{alt}]({0}/{figure}.png)".format(links, **shown.metadata["image/png"])}
-    write_text(folders.reports / "summary.md", MarkdownExporter(**WITHOUT_CODE).from_notebook_node(book)[0])
+    write_text(folder / "summary.md", MarkdownExporter(**WITHOUT_CODE).from_notebook_node(book)[0])

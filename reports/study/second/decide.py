@@ -15,6 +15,7 @@ import pandas
 import second
 from second import BOTH, CLASS, GATE_RATE, RATED, failed, first_grid, missing, recorded, settings
 
+from irtuning.analysis.figures.style import to_image
 from irtuning.analysis.statistics import compare_methods, contributions, paired_runs, two_way_error
 from irtuning.analysis.tables import groups_by, markdown, runs_table
 from irtuning.companion.scoreboard import confirmatory
@@ -64,7 +65,7 @@ def decide(runs: Path, out: Path) -> dict:
         tables = [markdown(curve.round({"mean": 4, "std": 4, "min": 4})), "Expected standard error of a primary "
                   "comparison, by number of seeds a fold:\n", markdown(spread.round(4))]  # fmt: skip
         write_text(out / "rates.md", "\n".join(["# Learning rates, on part D\n", *tables]))
-        write_bytes(out / "rates.png", drawn(curve, floors, best))
+        write_bytes(out / "rates.png", to_image(drawn(curve, floors, best)[0]))
     if set(chosen["rates"]) == set(BOTH):
         said = {c: ", ".join(f"{name} {rate:g}" for name, rate in of.items()) for c, of in chosen["rates"].items()}
         lines["rates"] = " ".join(f"{corpus}: {text}." for corpus, text in said.items()) + " (`second/rates.md`)"
@@ -215,8 +216,8 @@ def seeds(runs: Path, out: Path) -> dict:
     return made
 
 
-def drawn(curve: pandas.DataFrame, floors: list[dict], best: dict) -> bytes:
-    """The figure of macro F1 over the rate, a panel for each corpus, a line for each method, chosen rates filled.
+def drawn(curve: pandas.DataFrame, floors: list[dict], best: dict) -> tuple:
+    """The figure of macro F1 over the rate, and its title. It has a panel for each corpus, a line for each method, chosen rates filled.
 
     Points are means over three runs, bars their standard deviations.
     """
@@ -248,5 +249,5 @@ def drawn(curve: pandas.DataFrame, floors: list[dict], best: dict) -> bytes:
         lost, apart = (top.reindex(near.index) - near).max(), top.groupby("corpus").agg(np.ptp).max()
         title = f"Half or twice the best rate costs up to {lost:.2f} macro F1; methods differ by up to {apart:.2f}"
         style.entitle(style.legend_above(figure), title)
-        return figure
-    return style.to_image(draw())
+        return figure, title
+    return draw()

@@ -42,6 +42,29 @@ def claims(table: pandas.DataFrame, verdicts: dict[str, str]) -> tuple[Figure, s
 
 
 @styled
+def floor(table: pandas.DataFrame) -> tuple[Figure, str]:
+    """Draw floors, Full PEFT and what an annotator reaches on part D, a row for each corpus.
+
+    The columns are corpus, operation, floor, full (macro F1), difference and bar (of Full PEFT and the floor), and
+    people, low, high (an annotator's score with its interval, NaN where none is known).
+    """
+    figure, axis = canvas(DOUBLE, 0.42 * len(table) + 0.9)
+    rows, colours = range(len(table)), seaborn.color_palette("colorblind")
+    axis.hlines(rows, table.operation, table[["full", "floor", "people"]].max(axis=1), color="0.9", lw=1, zorder=0)
+    axis.plot(table.operation, rows, "|", color="0.5", ms=9, label="operation floor")
+    axis.plot(table.floor, rows, "D", color="0.25", ms=4, mfc="white", label="edit-aware floor")
+    axis.plot(table.full, rows, "o", color=method_colour("full"), ms=5, label="Full PEFT")
+    known = table[table.people.notna()]
+    ends = [known.people - known.low, known.high - known.people]
+    axis.errorbar(known.people, [i + 0.2 for i in rows if table.people.notna().iloc[i]], xerr=ends, fmt="s", ms=4,
+                  capsize=2, lw=1, color=colours[1], label="annotator against another")  # fmt: skip
+    axis.set_yticks(rows, map(title_of, table.corpus))
+    axis.set(ylim=(len(table) - 0.5, -0.5), xlabel="macro F1 on part D")
+    ends, above = f"{table.difference.min():+.3f} to {table.difference.max():+.3f}", (table.difference > table.bar).sum()
+    return entitled(figure, f"Full PEFT minus the edit-aware floor: {ends}, on {above} of {len(table)} corpora above the bar")
+
+
+@styled
 def detectable(table: pandas.DataFrame, wanted: float, made: int) -> tuple[Figure, str]:
     """Draw the difference that would be seen (columns: corpora or their mean) over the number of seeds (rows)."""
     figure, axis = canvas(DOUBLE, 2.1)

@@ -1,22 +1,22 @@
-"""Write the report of the second edition from its store: `report.md`, `report.html` and their figures.
+"""The sections of the second edition's report, made from its store. Notebook 5 shows them, and it is the report.
 
-    python reports/study/second/report.py
+    python reports/study/second/report.py     # executes notebook 5, and writes ../summary.md, ../summary.html and figures
 
-Every number, every verdict and every sentence about them is computed. A stage that the store does not have is named as
-not run, and what depends on it is left out.
+Every number, every verdict and every sentence about them is computed. A section is a list of texts and figures. If a
+stage that it needs is missing, its only text names that stage.
 """
 
-import base64
 import json
-import re
 import sys
 from collections import Counter
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from itertools import chain
 from statistics import mean, median
 
 import decide
 import drawings
-import mistune
 import pandas
 import second
 from claims import (
@@ -25,29 +25,26 @@ from claims import (
 )  # fmt: skip
 from second import BOTH, HEADLINE
 
+from IPython.display import Markdown, display
+from matplotlib.figure import Figure
+
 from irtuning.analysis.ceiling import ANOTHER
-from irtuning.analysis.figures.style import title_of, to_image
+from irtuning.analysis.figures.style import title_of
 from irtuning.analysis.statistics import mean_of_corpora, method_scores
 from irtuning.analysis.tables import groups_by, markdown, readable, run_title
-from irtuning.companion.paths import REPOSITORY
-from irtuning.training.record import write_bytes, write_text
+from irtuning.companion.experiments import STUDY, Companion
+from irtuning.companion.paths import REPOSITORY, Folders
+from irtuning.companion.reproduce import execute, write_report
 
 sys.path.append(str(REPOSITORY / "reports" / "benchmarks"))
 import measurements  # noqa: E402
 
 EDIT_AWARE = "edit-aware floor"
-STYLE = """body { font: 15px/1.45 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }
-table { border-collapse: collapse; font-size: 85%; display: block; overflow-x: auto } img { max-width: 100% }
-td, th { border: 1px solid #ccc; padding: 1px 6px; text-align: left; vertical-align: top }
-@media print { body { font-size: 9.5px; margin: 0 } img { max-width: 60% } img, tr { break-inside: avoid } }"""
-HOW_TO_READ = """\
-A difference is IR-Tuning's score, loss, steps or memory minus another method's, on folds 0 to 3. Brackets are 95 %
-intervals. *Could have been seen* is what a test at 5 % finds in four of five studies. *Equivalent* is within ±0.01; it
-counts against H2. *Not worse* is an interval above -0.01."""
+EDITION = "study, second edition"  # in the stamp of a figure
 WEIGHTS = """\
 Class weights in all other runs: {chosen}. Full PEFT's mean on ITERATER and arXivEdits is {none:.3f} without weights and
 {balanced:.3f} with balanced ones."""
-NO_VERDICT = " As the plan says, H1 to H5, H7 and H8 then get no verdict."
+NO_VERDICT = "As the plan says, H1 to H5, H7 and H8 then get no verdict."
 ON_D = """\
 Macro F1 on part D, mean of {seeds} seeds at a rate of {rate:g}. The operation floor sees only whether text is inserted,
 deleted or replaced. The difference is one of counts over all seeds. Its error is two-way, over documents and seeds."""
@@ -64,34 +61,79 @@ LIMITS = """\
 - **Test parts.** Runs that scored theirs: {scored}. The most often that a run did so: {most}."""
 
 
-def top(study: Study, out: Path) -> str:
+@dataclass(frozen=True)
+class Picture:
+    """A figure, what is to be seen in it, and the records that it was drawn from."""
+    name: str
+    figure: Figure
+    title: str
+    records: list[dict]
+
+
+def read() -> Study:
+    """Read the committed store."""
+    return Study.read(second.HERE)
+
+
+def show(companion: Companion, *sections: list) -> None:
+    """Display the texts and figures of sections, and save the figures in the folder of the companion's profile."""
+    for part in chain(*sections):
+        if isinstance(part, Picture):
+            part = companion.figure(part.figure, part.name, part.records, EDITION, title=part.title)
+        display(Markdown(part) if isinstance(part, str) else part)
+
+
+def needs(*stages: str, on: str | None = None) -> Callable:
+    """Make a section say what is missing, unless these stages are whole on a corpus, or on the corpus `on`."""
+    def named(write: Callable) -> Callable:
+        @wraps(write)
+        def section(study: Study) -> list:
+            whole = {s for s in stages if any(on in (None, r["run"]["config"]["corpus"]) for r in study.runs.get(s, []))}
+            words = ("half made" if s in study.made else NOT_RUN for s in stages if s not in whole)
+            lacking = ", ".join(map("{} ({})".format, (s for s in stages if s not in whole), words))
+            where = f" on {title_of(on)}" if on else ""
+            return [f"*Nothing is shown here yet. It needs what is missing{where}: {lacking}.*"] if lacking else write(study)
+        return section
+    return named
+
+
+def top(study: Study) -> list:
     """The answer in one paragraph, and the card."""
-    table, names = card(study), " and ".join(map(title_of, study.primary))
-    passed = (f"**Primary: {names}.** There Full PEFT beats the {EDIT_AWARE}" if names else
-              f"**No corpus passes the gate.** On none does Full PEFT beat the {EDIT_AWARE}")  # fmt: skip
-    after = "" if names else NO_VERDICT
+    table = card(study)
     counted = "; ".join(f"{word}: {number}" for word, number in Counter(table.verdict).items())
     absent = ", ".join(stage for stage in STAGES if stage not in study.made)
     half = ", ".join(f"{stage} on {title_of(c)} ({left} runs missing)" for (stage, c), left in study.missing.items()
                      if stage in study.made and 0 < left < len(study.planned[stage, c]))  # fmt: skip
-    text = [f"{passed}, a linear model that sees the edit, by more than two standard errors.{after} "
-            f"Verdicts on {len(table)} claims: {counted}.", f"Not run: {absent}." if absent else "",
-            f"Half made, so left out: {half}." if half else "",
-            HOW_TO_READ, markdown(table.replace("", "·"))]  # fmt: skip
+    text = [f"{gate(study)} Verdicts on {len(table)} claims: {counted}.", f"Not run: {absent}." * bool(absent),
+            f"Half made, so left out: {half}." * bool(half), markdown(table.replace("", "·"))]  # fmt: skip
+    parts = ["\n\n".join(filter(None, text))]
     if "headline" in study.runs:
         words = dict(zip(table.claim.str.partition(":")[0], table.verdict, strict=True))
         beside = {"random-static": f"P1 · H2: {words['H2']}", "last-k": f"P2 · H1 (P1 to P3): {words['H1']}",
                   "ist": "P3", "full": f"P4 · H3: {words['H3']}"}  # fmt: skip
-        text.append(picture(out, "claims", *drawings.claims(with_mean(study, study.comparisons), beside)))
-    return "\n\n".join(text)
+        figure = drawings.claims(with_mean(study, study.comparisons), beside)
+        parts.append(Picture("05_claims", *figure, study.runs["headline"]))
+    return parts
 
 
-def floor(study: Study, out: Path) -> str:
+def gate(study: Study) -> str:
+    """Which corpora pass the gate, in words."""
+    names = " and ".join(map(title_of, study.primary))
+    passed = (f"**Primary: {names}.** There Full PEFT beats the {EDIT_AWARE}" if names else
+              f"**No corpus passes the gate.** On none does Full PEFT beat the {EDIT_AWARE}")  # fmt: skip
+    text = f"{passed}, a linear model that sees the edit, by more than two standard errors."
+    return text if names else f"{text} {NO_VERDICT}"
+
+
+@needs("gate")
+def floor(study: Study) -> list:
     """The gate, floors and annotators on part D, and on the test parts once they are scored."""
-    rows = []
+    rows, ends = [], []
     for r in study.decisive.itertuples():
         here = {f["name"]: f for f in study.floors if decide.on_d(f, r.corpus)}
         people = [here[ANOTHER][f"macro_f1{end}"] for end in ("", "_low", "_high")] if ANOTHER in here else []
+        ends.append((r.corpus, here["operation"]["macro_f1"], r.floor, r.macro_f1, r.difference, 2 * r.error,
+                     *(people or [float("nan")] * 3)))  # fmt: skip
         rows.append({
             "corpus": title_of(r.corpus), "operation floor": score(here["operation"]["macro_f1"]),
             EDIT_AWARE: score(r.floor), "Full PEFT (sd)": f"{r.macro_f1:.3f} ({r.sd:.3f})",
@@ -99,11 +141,13 @@ def floor(study: Study, out: Path) -> str:
             "passes": "yes" if r.passes else "no", ANOTHER: score(*people) if people else "not known",
         })  # fmt: skip
     means = study.gate[study.gate.corpus.isin(BOTH)].groupby("class_weights").macro_f1.mean()
-    text = [ON_D.format(seeds=study.gate.runs.max(), rate=second.GATE_RATE), markdown(pandas.DataFrame(rows)),
-            WEIGHTS.format(chosen=study.chosen["class_weights"], **means)]  # fmt: skip
+    columns = ["corpus", "operation", "floor", "full", "difference", "bar", "people", "low", "high"]
+    parts = [ON_D.format(seeds=study.gate.runs.max(), rate=second.GATE_RATE) + "\n\n" + markdown(pandas.DataFrame(rows)),
+             Picture("05_floor", *drawings.floor(pandas.DataFrame(ends, columns=columns)), study.runs["gate"]),
+             WEIGHTS.format(chosen=study.chosen["class_weights"], **means)]  # fmt: skip
     if "headline" in study.runs:
-        text += ["Macro F1 on the test parts of folds 0 to 3:", markdown(test_scores(study))]
-    return "\n\n".join(text)
+        parts.append(f"Macro F1 on the test parts of folds 0 to 3:\n\n{markdown(test_scores(study))}")
+    return parts
 
 
 def score(value: float, low: float = float("nan"), high: float = float("nan")) -> str:
@@ -134,35 +178,43 @@ def test_scores(study: Study) -> pandas.DataFrame:
     return table.rename(index={decide.FLOOR: EDIT_AWARE} | {name: title_of(name) for name in HEADLINE})
 
 
-def rates(study: Study, out: Path) -> str:
+@needs("rates")
+def rates(study: Study) -> list:
     """The rate of each class of methods, and the curve of the score over the rate."""
     lost = [json.loads(line["key"]) for stage, line in study.failed if stage == "rates"]
     curve = decide.rate_table(study.runs["rates"], lost)
     best = decide.rates_of(curve, study.floors)[0] | study.chosen["rates"]
-    write_bytes(out / "rates.png", decide.drawn(curve, study.floors, best))
     said = (f"{title_of(corpus)}: {', '.join(f'{title_of(name)} {rate:g}' for name, rate in of.items())}."
             for corpus, of in best.items())  # fmt: skip
     text = f"Best on part D (*many*: IR-Tuning, and methods with as many layers). {' '.join(said)}"
-    return f"{text}\n\n![Macro F1 on part D over the learning rate](rates.png)"
+    return [text, Picture("05_rates", *decide.drawn(curve, study.floors, best), study.runs["rates"])]
 
 
-def choosing(study: Study, out: Path) -> str:
+@needs("headline")
+def choosing(study: Study) -> list:
     """IR-Tuning against the other choices of layers, and against all layers."""
     pairs = [("ir", other) for other in dict.fromkeys(study.comparisons.against)]
     table, area = (with_mean(study, t) for t in (study.comparisons, differences(study.headline, pairs, "auprc")))
+    parts = ["\n\n".join([f"{without_zero(study)} {DRAWN}", wide(table), "AUPRC, which decides nothing:",
+                          wide(area.drop(columns="equivalent"))])]  # fmt: skip
+    if not (seen := detectable(study)).empty:
+        figure = drawings.detectable(seen, 0.01, study.chosen["seeds"])
+        parts.append(Picture("05_detectable", *figure, study.headline))
+    parts += ["Macro F1 under other conditions, which decides nothing:", wide(sensitivity(study))]
+    if study.lacking("headline", "common"):
+        return [*parts, "*The losses and the steps at one learning rate are missing. They need the stage common.*"]
+    loss = run_differences(study.level, [*PRIMARY, "random-counts"], last_loss)
+    steps = run_differences(study.level, ["full"], steps_to_near)
+    return [*parts, "At one learning rate, the mean of the last ten training losses:", wide(loss),
+            "and the steps to 95 % of Full PEFT's best validation macro F1:", wide(steps, "+.0f")]  # fmt: skip
+
+
+def without_zero(study: Study) -> str:
+    """Which differences of test macro F1 are certain, in words."""
+    table = with_mean(study, study.comparisons)
     sure = table[(table.low > 0) | (table.high < 0)].to_dict("records")
     said = ", ".join(f"{pair(r)} ({title_of(r['corpus'])}, {r['difference']:+.3f})" for r in sure) or "none"
-    text = [f"Intervals of macro F1 without zero: {said}. {DRAWN}", wide(table),
-            "AUPRC, which decides nothing:", wide(area.drop(columns="equivalent"))]  # fmt: skip
-    if not (seen := detectable(study)).empty:
-        text.append(picture(out, "detectable", *drawings.detectable(seen, 0.01, study.chosen["seeds"])))
-    text += ["Macro F1 under other conditions, which decides nothing:", wide(sensitivity(study))]
-    if not study.lacking("common"):
-        loss = run_differences(study.level, [*PRIMARY, "random-counts"], last_loss)
-        steps = run_differences(study.level, ["full"], steps_to_near)
-        text += ["At one learning rate, the mean of the last ten training losses:", wide(loss),
-                 "and the steps to 95 % of Full PEFT's best validation macro F1:", wide(steps, "+.0f")]  # fmt: skip
-    return "\n\n".join(text)
+    return f"Intervals of macro F1 without zero: {said}."
 
 
 def with_mean(study: Study, table: pandas.DataFrame) -> pandas.DataFrame:
@@ -195,7 +247,7 @@ def sensitivity(study: Study) -> pandas.DataFrame:
     runs, pairs = study.runs["headline"], [("ir", other) for other in PRIMARY]
     kinds = {"with fold 4": study.headline + [r for r in runs if r["run"]["config"]["fold"] == 4],
              "with the first edition's items": [r for r in runs if r["run"]["config"]["fold"] < 4]}  # fmt: skip
-    if not study.lacking("common"):
+    if not study.lacking("headline", "common"):
         kinds["at one rate"] = study.level
     found = {name: study.judged(differences(records, pairs)) for name, records in kinds.items()}
     if study.primary:
@@ -205,11 +257,10 @@ def sensitivity(study: Study) -> pandas.DataFrame:
     return pandas.concat(t.assign(corpus=t.corpus.map(title_of) + f", {name}") for name, t in found.items())
 
 
-def dynamic(study: Study, out: Path) -> str:
+@needs("headline")
+def dynamic(study: Study) -> list:
     """Whether IR-Tuning's choice goes on changing."""
     table = choice(study)
-    said = [f"On {title_of(corpus)} the commonest set of layers has {row.one_set:.0%} of the late steps."
-            for corpus, row in table.iterrows()]  # fmt: skip
     shown = pandas.DataFrame({
         "layers": table.layers.map("{:.0f}".format), "learn at over 90 %": table.steady.map("{:.1f}".format),
         "at under 10 %": table.frozen.map("{:.1f}".format), "changes of the set": table.changes.map("{:.0f}".format),
@@ -217,10 +268,17 @@ def dynamic(study: Study, out: Path) -> str:
     }).rename(index=title_of)  # fmt: skip
     first = [min(part, key=lambda r: (r["run"]["config"]["fold"], r["run"]["config"]["seed"]))
              for part in groups_by(titled(study.headline, "ir"), ["corpus"]).values()]  # fmt: skip
-    return "\n\n".join([" ".join(said), LATE, markdown(shown), picture(out, "raster", *drawings.raster(first))])
+    return [f"{one_set(study)}\n\n{LATE}\n\n{markdown(shown)}", Picture("05_raster", *drawings.raster(first), first)]
 
 
-def cost(study: Study, out: Path) -> str:
+def one_set(study: Study) -> str:
+    """How much of the late steps the commonest set of layers has, in words."""
+    return " ".join(f"On {title_of(corpus)} the commonest set of layers has {row.one_set:.0%} of the late steps."
+                    for corpus, row in choice(study).iterrows())  # fmt: skip
+
+
+@needs("headline", "time", on="iterater")
+def cost(study: Study) -> list:
     """Score against memory and time on ITERATER, and the shapes of a model of 8B."""
     runs, scored = study.runs["time"], [r for r in study.headline if r["run"]["config"]["corpus"] == "iterater"]
     times = pandas.DataFrame([(r["run"]["config"]["method"], 1000 * median(r["meta"]["step_seconds"])) for r in runs])
@@ -238,15 +296,18 @@ def cost(study: Study, out: Path) -> str:
     device = ", ".join(sorted({r["meta"]["device"] for r in runs}))
     here = f"ITERATER, one run at a time ({device}). A time is the median of a run's steps, mean of runs:"
     there = f"Llama-3.1-8B's shape, 16 examples of 256 tokens, without a score ({measurements.measured_on(record)}):"
-    return "\n\n".join([here, markdown(shown), picture(out, "costs", *drawings.costs(table)), there, markdown(large)])
+    figure = Picture("05_costs", *drawings.costs(table), [*scored, *runs])
+    return [f"{here}\n\n{markdown(shown)}", figure, f"{there}\n\n{markdown(large)}"]
 
 
-def scarce(study: Study, out: Path) -> str:
+@needs("small")
+def scarce(study: Study) -> list:
     """Small parts of the training data."""
-    return wide(with_mean(study, small_differences(study)))
+    return [wide(with_mean(study, small_differences(study)))]
 
 
-def fails(study: Study, out: Path) -> str:
+@needs("headline")
+def fails(study: Study) -> list:
     """The F1 of each intention, and the commonest confusions."""
     runs = [(r["run"]["config"], r["predictions"]["test"]) for r in with_floor(study)]
     rows = pandas.concat(
@@ -265,10 +326,11 @@ def fails(study: Study, out: Path) -> str:
     wrong = counts[(counts.method == "ir") & (counts.intention != counts.predicted)].sort_values("share")
     said = [f"- {r.corpus}: {r.share:.0%} of *{r.intention}* is taken for *{r.predicted}*."
             for _, part in wrong.groupby("corpus") for r in part[-1:-4:-1].itertuples()]  # fmt: skip
-    return "\n\n".join([markdown(f1), "IR-Tuning's commonest confusions, as shares of an intention:", "\n".join(said)])
+    return [markdown(f1), "IR-Tuning's commonest confusions, as shares of an intention:", "\n".join(said)]
 
 
-def transfer(study: Study, out: Path) -> str:
+@needs("transfer")
+def transfer(study: Study) -> list:
     """What ITERATER's models predict on TETRA."""
     parts = ["What models of ITERATER, never trained on TETRA, call the edits of each of its aspects (row). No test."]
     for record in study.runs["transfer"]:
@@ -276,10 +338,11 @@ def transfer(study: Study, out: Path) -> str:
         edits, name = counts.sum(axis=1), title_of(record["run"]["config"]["method"])
         shares = counts.div(edits, axis=0).map("{:.0%}".format).assign(edits=edits)
         parts.append(markdown(shares.rename_axis(f"aspect ({name})")))
-    return "\n\n".join(parts)
+    return parts
 
 
-def elsewhere(study: Study, out: Path) -> str:
+@needs("headline")
+def elsewhere(study: Study) -> list:
     """Panels without a verdict: the small model, a corpus from outside, and other methods."""
     text, pairs = [], [("ir", name) for name in HEADLINE if name not in ("ir", "full-ft")]
     if "mini" in study.runs:
@@ -293,17 +356,20 @@ def elsewhere(study: Study, out: Path) -> str:
         names = dict.fromkeys(run_title(r["run"]["config"]) for r in made)
         pairs = [("ir", name) for name in names if "head" not in name] + [("ir, head frozen", "full, head frozen")]
         text += ["Other methods:", wide(differences(titled(study.headline, "ir") + made, pairs))]
-    return "\n\n".join(text) or NOT_RUN
+    absent = ", ".join(stage for stage in ("mini", "tetra", "secondary") if stage not in study.runs)
+    return text + [f"*Missing: {absent}.*"] * bool(absent)
 
 
-def limits(study: Study, out: Path) -> str:
+@needs("gate")
+def limits(study: Study) -> list:
     """What the numbers do not say."""
     bars = ", ".join(f"{title_of(row.corpus)} {2 * row.error:.3f}" for row in study.decisive.itertuples())
     scored = [r["scores"]["test_scored"] for runs in study.made.values() for r in runs]
-    return LIMITS.format(bars=bars, scored=sum(map(bool, scored)), most=max(scored))
+    return [LIMITS.format(bars=bars, scored=sum(map(bool, scored)), most=max(scored))]
 
 
-def made(study: Study, out: Path) -> str:
+@needs("gate")
+def made(study: Study) -> list:
     """What was run, with which plan and code."""
     rows = []
     for stage in STAGES:
@@ -319,46 +385,20 @@ def made(study: Study, out: Path) -> str:
         said = (f"{name} {', '.join(sorted({str(r['meta'][name]) for r in runs}))}" for name in names)
         seals.append(f"- {stage}: {'; '.join(said)}.")
     lost = [f"- failed: {stage}, {line['failed']}" for stage, line in study.failed]
-    return "\n".join([markdown(pandas.DataFrame(rows)), *seals, *lost])
+    return ["\n".join([markdown(pandas.DataFrame(rows)), *seals, *lost])]
 
 
-SECTIONS = [  # title, stages that it needs, and what writes it
-    ("Does the model beat the floor, and how far is the human?", {"gate"}, floor),
-    ("Which learning rate?", {"rates"}, rates),
-    ("Does choosing layers help?", {"headline"}, choosing),
-    ("Is the dynamic method dynamic?", {"headline"}, dynamic),
-    ("What does it cost, and what does it save?", {"headline", "time"}, cost),
-    ("Small corpora", {"small"}, scarce),
-    ("Where it fails: F1 of each intention", {"headline"}, fails),
-    ("Transfer", {"transfer"}, transfer),
-    ("Without a verdict: another model, another corpus, other methods", {"headline"}, elsewhere),
-    ("Limits", {"gate"}, limits),
-    ("What was run", {"gate"}, made),
-]
-
-
-def picture(out: Path, name: str, figure, title: str) -> str:
-    """Write a figure, and return the Markdown that shows it."""
-    write_bytes(out / f"report_{name}.png", to_image(figure))
-    return f"![{title}](report_{name}.png)"
-
-
-def report(store: Path, out: Path) -> str:
-    """Write the report and its figures to a folder, and return its Markdown."""
-    study = Study.read(store)
-    parts = ["# The study, second edition: does choosing layers help?", top(study, out)]
-    parts += [f"## {title}\n\n{write(study, out)}" for title, needs, write in SECTIONS if needs <= set(study.runs)]
-    text = re.sub(r"\n{3,}", "\n\n", "\n\n".join(parts)) + "\n"
-    write_text(out / "report.md", text)
-
-    def embedded(found: re.Match) -> str:
-        return f'src="data:image/png;base64,{base64.b64encode((out / found[1]).read_bytes()).decode()}"'
-    page = re.sub(r'src="(\w+\.png)"', embedded, mistune.create_markdown(escape=False, plugins=["table"])(text))
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><style>{STYLE}</style>'
-    page = f'<!doctype html><html lang="en"><head>{head}<title>The study</title></head><body>\n{page}</body></html>\n'
-    write_text(out / "report.html", page)
-    return text
+def in_short(study: Study) -> tuple[str, str, str]:
+    """What was seen, in three sentences or a few more: the gate, the scores, and the layers."""
+    if "headline" in study.runs:
+        return gate(study), without_zero(study), one_set(study)
+    records, planned = [r for of in study.made.values() for r in of], sum(map(len, study.planned.values()))
+    scored = sum(r["scores"]["test_scored"] for r in records)
+    return (gate(study), "The headline is whole on no corpus yet, so no test score of two methods is compared.",
+            f"{len(records)} of {planned} planned runs are made, and {scored} of them scored a test part.")  # fmt: skip
 
 
 if __name__ == "__main__":
-    report(second.HERE, second.HERE)
+    folders = Folders(STUDY)
+    execute("05_the_study", folders.reports, {"profile": STUDY})
+    write_report(folders.reports / "05_the_study.ipynb", folders.figures)
