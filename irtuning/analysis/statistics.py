@@ -175,24 +175,23 @@ def two_way_error(cells: Cells) -> float:
 
 def areas(record: dict, split: str, names: Sequence[str]) -> list[float]:
     """Return a run's mean average precision over its classes, then what each cluster adds to it (jackknife)."""
-    from sklearn.metrics import average_precision_score
     rows = pandas.DataFrame(record["predictions"][split])
     if "probabilities" not in rows:
         raise InputError("the records have no class probabilities, which auprc needs; use macro_f1")
-    group, chances = rows.group.to_numpy(), np.stack(rows.probabilities.to_list()).astype(float)
-    gold = np.array([rows.intention == label for label in record["run"]["labels"]])
-    whole = {k: average_precision_score(gold[k], chances[:, k]) for k in range(len(gold)) if gold[k].any()}
-    left = [np.mean([average_precision_score(gold[k, rest], chances[rest, k]) if gold[k, rest].any() else whole[k]
-                     for k in whole]) for rest in (group != name for name in names)]  # fmt: skip
-    score, size = float(np.mean(list(whole.values()))), len(names)
-    return [score, *(score - (size - 1) / size * np.array(left))]  # pseudo-values over their number
+    kept, each = np.array([rows.group != name for name in (None, *names)]), []  # all items, then without each cluster
+    for label, chances in zip(record["run"]["labels"], np.array(rows.probabilities.to_list(), float).T, strict=True):
+        order, there = np.argsort(-chances), kept & (rows.intention == label).to_numpy()
+        ends = np.append(np.diff(chances[order]) != 0, True)  # items with equal chances count together
+        right, seen = (np.cumsum(of[:, order], 1)[:, ends] for of in (there, kept))
+        if there.any():
+            area = (np.diff(right, prepend=0) * right / np.maximum(seen, 1)).sum(1) / np.maximum(right[:, -1], 1)
+            each.append(np.where(right[:, -1], area, area[0]))  # a cluster may have all items of a class
+    score, *left = np.mean(each, axis=0)
+    return [score, *(score - (len(names) - 1) / len(names) * np.array(left))]  # pseudo-values over their number
 
 
 def f1_of_seeds(confusions: np.ndarray, weights: np.ndarray, classes: int | None = None) -> np.ndarray:
-    """Return the macro F1 of each draw and seed, from counts (seeds, clusters, K, K) and weights (draws, clusters).
-
-    The mean is over the first `classes`, by default over all K.
-    """
+    """Return macro F1 of `classes` by draw and seed. Counts: (seeds, clusters, K, K), weights: (draws, clusters)."""
     pooled = np.tensordot(weights, confusions, (1, 1))
     f1, seen = _class_f1(pooled), _sizes(pooled) > 0  # a class that a draw neither has nor predicts is left out
     return f1[..., :classes].sum(2) / seen[..., :classes].sum(2)

@@ -150,14 +150,14 @@ def test_a_notebook_runs_with_changed_settings(name, tmp_path_factory, monkeypat
 
 
 def test_every_committed_figure_and_table_has_its_origin_and_those_the_guide_names_are_made():
-    for folder in ("figures/study", "figures/mini", "reports/study", "reports/mini"):
+    for folder in ("figures/study", "figures/mini", "reports/study", "reports/study/first", "reports/mini"):
         manifest, files = read_manifest(REPOSITORY / folder), (REPOSITORY / folder).iterdir()
         assert set(manifest) == {path.name for path in files if path.suffix in (".png", ".csv")}
         for name, entry in manifest.items():
             assert entry["origin"] and entry["stamp"].startswith((folder.split("/")[1], "study")), name
             assert re.search(r"SYNTHETIC|\(real\)| · no corpus · .*(predicted|measured)", entry["stamp"]), name
             assert folder.endswith("mini") or re.search(STAMP, entry["stamp"]), name
-    made = "\n".join(text for name in NOTEBOOKS for text in sources(name))
+    made = "\n".join(text for name in NOTEBOOKS for text in sources(name)) + (REPOSITORY / "reports/study/second/report.py").read_text()
     for name in set(re.findall(r"`(0\d_\w+)`", (REPOSITORY / "notebooks" / "README.md").read_text())) - set(NOTEBOOKS):
         assert f'"{name}"' in made or f'"{re.sub("_[^_]+$", "_", name)}' in made, name
 
@@ -170,8 +170,10 @@ def test_a_wheel_brings_the_notebooks_and_what_they_read():
     read = {f"notebooks/{name}.ipynb" for name in NOTEBOOKS} | {f"reports/study/{name}.parquet" for name in ("runs", "steps", "predictions")}
     read |= {f"reports/benchmarks/{name}.json" for name in re.findall(r'measurement\("([^"]+)"\)', code)}
     read |= {f"reports/{folder}/{name}.json" for name, folder in re.findall(r'measurement\("([^"]+)", "([^"]+)"\)', code)}
-    read |= {"/".join(re.findall(r'"([^"]+)"', path)) for path in re.findall(r'REPOSITORY((?: / "[^"]+")+)', code)} - {"reports/study", "reports/benchmarks"}
-    assert len(read) >= 12 and not read - packed and packed >= {"reports/study/first_edition.py", "reports/benchmarks/measurements.py"}
+    read |= {"/".join(re.findall(r'"([^"]+)"', path)) for path in re.findall(r'REPOSITORY((?: / "[^"]+")+)', code)} - {"reports/study/second", "reports/benchmarks"}
+    store = REPOSITORY / "reports/study/second"
+    read |= {path.relative_to(REPOSITORY).as_posix() for path in store.glob("*.*") if path.suffix in (".py", ".json", ".parquet") and "test" not in path.name}
+    assert len(read) >= 22 and not read - packed and packed >= {"reports/benchmarks/measurements.py"}
 
 
 def test_what_a_reproduction_writes_is_not_tracked():

@@ -143,7 +143,7 @@ def test_the_studys_report_is_its_notebook_without_code_and_a_summary_has_all_ta
     cells += [V4.new_markdown_cell(text, metadata={"tags": [tag]}) for text, tag in (("aside", "detail"), ("more = 2", "try"))]
     folders.reports.mkdir(parents=True)
     nbformat.write(V4.new_notebook(cells=cells), folders.reports / "05_the_study.ipynb")
-    reproduction.write_report(folders)
+    reproduction.write_report(folders.reports / "05_the_study.ipynb", folders.figures)
     text, page = ((folders.reports / f"summary.{kind}").read_text() for kind in ("md", "html"))
     assert "![3 < 4](../../figures/study/05_x.png)" in text and "| 1 |" in text and f"base64,{dot}" in page
     assert 'alt="3 &lt; 4"' in page

@@ -13,7 +13,7 @@ from irtuning.companion.paths import REPOSITORY
 from irtuning.companion.profiles import VARIANT
 from irtuning.errors import InputError
 
-sys.path.append(str(REPOSITORY / "reports" / "study"))
+sys.path.append(str(REPOSITORY / "reports" / "study" / "first"))
 import first_edition as study  # noqa: E402
 
 ALIKE = dict.fromkeys(("ir", "full", "rst", "ist", "lisa-adapters", "last-k", "random-counts", "full-ft"), 0.6)  # how often each is right

@@ -1,6 +1,8 @@
 """Tables and verdicts of the first edition of the study, by the rules of its plan, `plan.md` beside this file.
 
-Notebook 5 and `summary.md` are made with it. Its records are in `*.parquet`, and nothing is scored anew.
+    python reports/study/first/first_edition.py     # executes the notebook, and writes all that it made here
+
+`first_edition.ipynb` and `summary.md` are made with it. Its records are in `../*.parquet`, and nothing is scored anew.
 
 An interval of a score is over writers or papers and over seeds. Losses, steps, memory and recorded areas are numbers of
 whole runs. Their interval is a t interval over the means of folds, or over the runs of a corpus with one fold.
@@ -8,6 +10,7 @@ whole runs. Their interval is a t interval over the means of folds, or over the 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pandas
@@ -19,6 +22,7 @@ from irtuning.analysis.statistics import (
 )  # fmt: skip
 from irtuning.analysis.tables import groups_by, losses_table, models_of, run_title, runs_table, validation_table
 from irtuning.companion.profiles import LAST, VARIANT
+from irtuning.companion.reproduce import execute, write_report
 from irtuning.errors import InputError
 
 LAYER_WISE = ("rst", "ist", "lisa-adapters", "last-k")  # the baselines in the claim of better scores
@@ -323,3 +327,10 @@ def _apart(table: pandas.DataFrame, sign: int, form: str, at_equal_rates: bool =
 
 def _listed(table: pandas.DataFrame, form: str) -> str:
     return "; ".join(form.format(**row) for row in table.to_dict("records"))
+
+
+if __name__ == "__main__":
+    HERE = Path(__file__).resolve().parent
+    execute(str(HERE / "first_edition"), HERE, {})  # a whole path, so that the notebook is read and written here
+    (HERE / "first_edition.html").unlink()
+    write_report(HERE / "first_edition.ipynb", HERE)

@@ -1,4 +1,4 @@
-"""What the report of the study says in words holds in its committed records."""
+"""What the report of the first edition says in words holds in its records, and its notebook still makes its tables."""
 
 import re
 import sys
@@ -6,18 +6,20 @@ import sys
 import nbformat
 import numpy as np
 import pandas
+import papermill
 import pytest
 
 from irtuning.analysis.tables import runs_table
 from irtuning.companion.experiments import Companion
-from irtuning.companion.paths import REPOSITORY, notebook_path
+from irtuning.companion.paths import REPOSITORY
 
-sys.path.append(str(REPOSITORY / "reports" / "study"))
+FIRST = REPOSITORY / "reports" / "study" / "first"
+sys.path.append(str(FIRST))
 import first_edition as study  # noqa: E402
 
 
 def test_the_reports_sentences_hold_in_the_committed_records():
-    """Notebook 5's prose names no number; what it says of them is this."""
+    """The notebook's prose names no number; what it says of them is this."""
     companion = Companion("study", ["argrewrite", "arxivedits"])
     headline, own, sizes, rates = (companion.experiment(n, of="study").records for n in ("methods", "own-budget", "sizes", "rates"))
     first = study.primary_comparisons(headline).set_index(["corpus", "against"])
@@ -71,7 +73,14 @@ def test_the_reports_sentences_hold_in_the_committed_records():
     assert np.mean([min(losses) < losses[-1] for losses in ends]) > 0.5
     found = study.mistakes(headline)
     assert found[found.intention.isin(["General Content Development", "Warrant/Reasoning/Backing"])].every_run.min() > 0.2
-    cells = nbformat.read(notebook_path("05_the_study"), 4).cells
+    cells = nbformat.read(FIRST / "first_edition.ipynb", 4).cells
     prose = "".join(cell.source for cell in cells if cell.cell_type == "markdown")
     rows = re.findall(r"\| (argrewrite|arxivedits) \| ([^|]*) \| ([^|]*) \|", prose)
     assert len(rows) == 5 and set(rows) <= set(zip(found.corpus, found.intention, found.predicted, strict=True))
+
+
+def test_the_notebook_makes_the_committed_tables_again(tmp_path):
+    papermill.execute_notebook(FIRST / "first_edition.ipynb", tmp_path / "out.ipynb", {"output": str(tmp_path)}, progress_bar=False)
+    made, committed = ({path.name: path.read_bytes() for path in folder.glob("05_*.csv")} for folder in (tmp_path, FIRST))
+    assert len(made) > 20 and made == committed
+    assert {path.name for path in tmp_path.glob("*.png")} == {path.name for path in FIRST.glob("*.png")}

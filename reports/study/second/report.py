@@ -92,7 +92,7 @@ def needs(*stages: str, on: str | None = None) -> Callable:
             words = ("half made" if s in study.made else NOT_RUN for s in stages if s not in whole)
             lacking = ", ".join(map("{} ({})".format, (s for s in stages if s not in whole), words))
             where = f" on {title_of(on)}" if on else ""
-            return [f"*Nothing is shown here yet. It needs what is missing{where}: {lacking}.*"] if lacking else write(study)
+            return [f"*Nothing is shown here yet, because this is missing{where}: {lacking}.*"] if lacking else write(study)
         return section
     return named
 
@@ -199,7 +199,7 @@ def choosing(study: Study) -> list:
                           wide(area.drop(columns="equivalent"))])]  # fmt: skip
     if not (seen := detectable(study)).empty:
         figure = drawings.detectable(seen, 0.01, study.chosen["seeds"])
-        parts.append(Picture("05_detectable", *figure, study.headline))
+        parts.append(Picture("05_detectable", *figure, study.runs["headline"]))
     parts += ["Macro F1 under other conditions, which decides nothing:", wide(sensitivity(study))]
     if study.lacking("headline", "common"):
         return [*parts, "*The losses and the steps at one learning rate are missing. They need the stage common.*"]
@@ -267,7 +267,7 @@ def dynamic(study: Study) -> list:
         "seeds agree (rho)": table.agreement.map("{:.2f}".format), "runs": table.runs,
     }).rename(index=title_of)  # fmt: skip
     first = [min(part, key=lambda r: (r["run"]["config"]["fold"], r["run"]["config"]["seed"]))
-             for part in groups_by(titled(study.headline, "ir"), ["corpus"]).values()]  # fmt: skip
+             for part in groups_by(titled(study.runs["headline"], "ir"), ["corpus"]).values()]  # fmt: skip
     return [f"{one_set(study)}\n\n{LATE}\n\n{markdown(shown)}", Picture("05_raster", *drawings.raster(first), first)]
 
 
@@ -296,7 +296,8 @@ def cost(study: Study) -> list:
     device = ", ".join(sorted({r["meta"]["device"] for r in runs}))
     here = f"ITERATER, one run at a time ({device}). A time is the median of a run's steps, mean of runs:"
     there = f"Llama-3.1-8B's shape, 16 examples of 256 tokens, without a score ({measurements.measured_on(record)}):"
-    figure = Picture("05_costs", *drawings.costs(table), [*scored, *runs])
+    origin = [r for r in study.runs["headline"] if r["run"]["config"]["corpus"] == "iterater"]
+    figure = Picture("05_costs", *drawings.costs(table), [*origin, *runs])
     return [f"{here}\n\n{markdown(shown)}", figure, f"{there}\n\n{markdown(large)}"]
 
 
@@ -310,10 +311,12 @@ def scarce(study: Study) -> list:
 def fails(study: Study) -> list:
     """The F1 of each intention, and the commonest confusions."""
     runs = [(r["run"]["config"], r["predictions"]["test"]) for r in with_floor(study)]
+    corpora = {config["corpus"] for config, _ in runs}
+    corpora = corpora & {*(study.primary or BOTH)} or corpora
     rows = pandas.concat(
         pandas.DataFrame(answers).assign(corpus=title_of(config["corpus"]), method=config["method"])
         for config, answers in runs
-        if config["corpus"] in (study.primary or BOTH) and config["method"] in ("ir", "full", decide.FLOOR)
+        if config["corpus"] in corpora and config["method"] in ("ir", "full", decide.FLOOR)
     )
     counts = rows.groupby(["corpus", "method", "intention", "predicted"], as_index=False).size()
     keys = ["corpus", "intention", "method"]
