@@ -111,7 +111,8 @@ def board(made: list[dict], stored: list[dict], split: str) -> tuple:
 
 def confirmatory(records: list[dict]) -> list[dict]:
     """Return the records of folds 0 to 3, without test items of arXivEdits that the first edition scored."""
-    seen = set(pandas.read_parquet(STUDY / "predictions.parquet", filters=[("split", "==", "test")]).id)
+    scored = pandas.read_parquet(STUDY / "predictions.parquet", columns=["id"], filters=[("split", "==", "test")])
+    seen = set(scored.id.unique())
     return [r | {"predictions": {"test": [row for row in r["predictions"]["test"] if row["id"] not in seen
                                           or r["run"]["config"]["corpus"] != "arxivedits"]}}
             for r in records if r["run"]["config"]["fold"] < 4]  # fmt: skip
