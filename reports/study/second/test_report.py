@@ -252,3 +252,5 @@ def test_the_committed_report_is_that_of_the_committed_store():
     study = report.read()
     for section in (report.top, report.floor, report.limits, report.made):
         assert all(part in text for part in section(study) if isinstance(part, str)), section.__name__
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert ("No corpus passed its gate" in readme) == (not study.primary)
