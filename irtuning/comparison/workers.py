@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from contextlib import contextmanager
 
 from joblib import cpu_count as cores
-from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor
+from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor, process_executor
 
 from irtuning.errors import InputError
 from irtuning.training.record import versions
@@ -23,11 +23,9 @@ def outcomes(function: Callable, items: Sequence[tuple], *, workers: int = 1,
              scheduler: str | None = None) -> Iterator[tuple[int, object]]:  # fmt: skip
     """Call `function(*item)` for every item and yield (index, result or exception) as the calls end.
 
-    The caller may append items as long as outcomes are yielded.
-
-    The calls are made in `workers` processes of this machine, which share its threads and GPUs, or by the workers of a
-    Dask scheduler at an address such as `tcp://host:8786`. If a process dies, its call is repeated once; then the
-    outcome is an InputError. Dask repeats it three times, unless it is told otherwise; then it is a KilledWorker.
+    The caller may append items as long as outcomes are yielded. The calls are made in `workers` processes of this
+    machine, which share its threads and GPUs, or by the workers of a Dask scheduler such as `tcp://host:8786`. If a
+    process dies, its call is repeated once, then the outcome is an InputError; by Dask thrice, then a KilledWorker.
     InputError is raised if the scheduler does not answer, it has no worker, or a worker differs from this process.
     """
     with _cluster(scheduler) if scheduler else _processes(workers) as (free, submit, death):
@@ -62,6 +60,9 @@ def _processes(count: int) -> Iterator[tuple]:
     """Yield functions for local processes to `outcomes`. Each is a pool of its own, so that no death breaks others."""
     threads, visible, death = max(1, cores() // count), gpus() or [""], (BrokenProcessPool, SystemExit)  # after SIGTERM
     idle, busy = [], {}  # (pool, GPU), and those of each call
+    def begin() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for us
+        process_executor._MAX_MEMORY_LEAK_SIZE = 4e9  # at 0.3 GB, loky would end a process with all that it compiled
     def free(running: int) -> int:
         """Return how many more calls may start. Pools of finished calls are idle again, unless they died."""
         for future in [future for future in busy if future.done()]:
@@ -74,8 +75,7 @@ def _processes(count: int) -> Iterator[tuple]:
         if not idle:
             gpu = min(visible, key=[gpu for _, gpu in busy.values()].count)
             environment = {"OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": gpu}
-            options = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}  # Ctrl-C is for us
-            idle.append((ProcessPoolExecutor(1, env=environment, **options), gpu))
+            idle.append((ProcessPoolExecutor(1, env=environment, initializer=begin), gpu))
         pool, gpu = idle.pop()
         future = pool.submit(function, *item)
         busy[future] = pool, gpu

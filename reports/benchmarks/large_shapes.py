@@ -19,6 +19,7 @@ from typing import Annotated
 
 import numpy as np
 import torch
+import torch._inductor.config
 import transformers
 import typer
 from torch._dynamo.utils import counters
@@ -85,6 +86,7 @@ class Case:
     warm: int = WARM
     backward: str = "exact"
     idle: str = "keep"
+    inductor: str = ""  # settings of torch's compiler that are on, with commas between them
 
 
 def all_cases() -> list[Case]:
@@ -115,6 +117,11 @@ def all_cases() -> list[Case]:
               Case("all/float8/again", "float8", "all", FLOAT8), Case("ir/float8", "float8", speed=FLOAT8, method="ir"),
               *(Case(f"scattered/float8/checkpointing/{name}", "float8", speed=speed, checkpointing=True)
                 for name, speed in (("compile", FLOAT8), ("uncast", "float8,uncast")))]
+    cases += [Case(f"scattered/float8/{name}", "inductor", speed=FLOAT8, inductor=settings)  # beside scattered/float8
+              for name, settings in (("launched", "cpp_wrapper"), ("one-pass", "triton.multi_kernel"),
+                                     ("one-pass-launched", "triton.multi_kernel,cpp_wrapper"),
+                                     ("descent", "coordinate_descent_tuning"),
+                                     ("descent-launched", "coordinate_descent_tuning,cpp_wrapper"))]
     cases += [Case(f"{layers}/{adapter}/{name}", "adapters", layers, speed, adapter=adapter)
               for adapter, speeds in (("bottleneck", {"compile": COMPILED, "uncast": "uncast"}), ("dora", {"uncast": "uncast"}))
               for name, speed in speeds.items() for layers in ("scattered", "all")]
@@ -299,6 +306,10 @@ def measure(shape: str, case: Case) -> dict:
     with ExitStack() as stack:
         seen = stack.enter_context(warnings.catch_warnings(record=True))
         warnings.simplefilter("always" if case.waits else "ignore")
+        if case.inductor:
+            stack.enter_context(torch._inductor.config.patch(dict.fromkeys(case.inductor.split(","), True)))
+            torch._dynamo.reset()  # or the code of an earlier case would be used, and that of this one later
+            stack.callback(torch._dynamo.reset)
         model = build(shape, case)
         if gpu:  # a run of the package makes its base on the host, so that of building is not its peak
             torch.cuda.reset_peak_memory_stats()

@@ -1,10 +1,12 @@
 """Measure how many optimizer steps a second many small runs on one GPU make in all, and what a step consists of.
 
 Run `python reports/benchmarks/small_runs.py --data FOLDER`. Each case has a number of workers and a way to run a step.
-All workers first make a short run, which imports packages, starts CUDA and compiles. Then each makes timed runs,
-of IR-Tuning and of Full PEFT in turn, evaluation included. A row is written as soon as its case ends. `profile` counts
-the kernels of a step of one run and the time that the GPU is busy with them. With NVIDIA's multi-process service
-(`nvidia-cuda-mps-control -d`, and CUDA_MPS_PIPE_DIRECTORY set) kernels of several processes run at the same time.
+All workers first make a short run, which imports packages, starts CUDA and compiles. Then the same processes make timed
+runs, of IR-Tuning and of Full PEFT in turn, evaluation included. Rows of `small_runs.json` without `same_processes` are
+older: their timed runs were made in new processes, which took their compiled code from a folder. A row is written as
+soon as its case ends. `profile` counts the kernels of a step of one run and the time that the GPU is busy with them.
+With NVIDIA's multi-process service (`nvidia-cuda-mps-control -d`, and CUDA_MPS_PIPE_DIRECTORY set) kernels of several
+processes run at the same time.
 """
 
 import functools
@@ -41,7 +43,8 @@ app = typer.Typer(add_completion=False, help=__doc__)
 def one_run(corpus: Corpus, seed: int, steps: int, speed: tuple, mode: str | None, callbacks: tuple = ()) -> float:
     """Train once, and return the last validation loss, by which two ways of running a step are compared."""
     if mode == "cpp_wrapper":
-        torch._inductor.config.cpp_wrapper = True
+        from torch._inductor import config  # a global name could not travel to the workers
+        config.cpp_wrapper = True
     elif mode and not isinstance(torch.compile, functools.partial):
         torch.compile = functools.partial(torch.compile, mode=mode)
     method = ("ir", "full")[seed % 2]
@@ -54,16 +57,17 @@ def case_row(name: str, corpus: Corpus, steps: int, rounds: int) -> dict:
     """Make a case's runs and return its row."""
     workers, speed, mode = CASES[name]
 
-    def together(count: int, length: int) -> tuple[float, list]:
-        began = time.perf_counter()
-        ended = dict(outcomes(one_run, [(corpus, seed, length, speed, mode) for seed in range(count)], workers=workers))
-        return time.perf_counter() - began, [ended[seed] for seed in range(count)]
-
-    warm, first = together(workers, min(40, steps))
-    took, losses = together(workers * rounds, steps) if not any(isinstance(f, Exception) for f in first) else (0, first)
+    items = [(corpus, seed, min(40, steps), speed, mode) for seed in range(workers)]
+    began, ended, warm = time.perf_counter(), {}, 0.0
+    for index, loss in outcomes(one_run, items, workers=workers):
+        ended[index] = loss
+        if len(ended) == workers and not any(isinstance(loss, Exception) for loss in ended.values()):
+            warm = time.perf_counter() - began
+            items += [(corpus, seed, steps, speed, mode) for seed in range(workers * rounds)]
+    took, losses = time.perf_counter() - began - warm, [ended[index] for index in sorted(ended)][workers:] or [*ended.values()]
     errors = [repr(loss)[:300] for loss in losses if isinstance(loss, Exception)]
     held = torch.cuda.mem_get_info() if torch.cuda.is_available() else (0, 0)
-    return {"case": name, "mps": "CUDA_MPS_PIPE_DIRECTORY" in os.environ, "workers": workers, "speed": list(speed), "mode": mode, "steps": steps, "runs": len(losses),
+    return {"case": name, "mps": "CUDA_MPS_PIPE_DIRECTORY" in os.environ, "workers": workers, "speed": list(speed), "mode": mode, "steps": steps, "runs": len(losses), "same_processes": True,
             "warm_s": warm, "timed_s": took, "steps_per_second": 0 if errors else len(losses) * steps / took,
             "gpu_gib_held_by_all": (held[1] - held[0]) / 2**30, "cores": cores(), "errors": errors[:1],
             "losses": [] if errors else losses[:2], "settings": COMMON, "meta": provenance()}  # fmt: skip

@@ -29,6 +29,16 @@ def process_number() -> int:
     return os.getpid()
 
 
+KEPT = []
+
+
+def grows(size: int) -> int:
+    """Keep so many bytes, as compiled code does, and wait until loky looks again."""
+    KEPT.append(b"1" * size)
+    time.sleep(1.1)
+    return os.getpid()
+
+
 def environment(seconds: float = 0.5) -> tuple[str, str]:
     time.sleep(seconds)
     return os.environ["CUDA_VISIBLE_DEVICES"], os.environ["OMP_NUM_THREADS"]

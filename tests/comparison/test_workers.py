@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from calls import ended, environment, noted, process_number, says_goodbye
+from calls import ended, environment, grows, noted, process_number, says_goodbye
 from distributed import KilledWorker, LocalCluster
 from typer.testing import CliRunner
 
@@ -83,6 +83,10 @@ def test_processes_make_several_calls_share_the_threads_and_take_the_least_busy_
     made = dict(outcomes(environment, [(2.0,), (0.0,), (2.0,)], workers=3))
     assert sorted(gpu for gpu, _ in made.values()) in (["3", "3", "5"], ["3", "5", "5"])
     assert {threads for _, threads in made.values()} == {"3"}
+
+
+def test_a_process_that_grows_keeps_what_it_has_compiled():
+    assert len(set(dict(outcomes(grows, [(400 * 2**20,)] * 3, workers=1)).values())) == 1
 
 
 def test_a_process_leaves_ctrl_c_to_this_one():
