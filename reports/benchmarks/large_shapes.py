@@ -117,11 +117,8 @@ def all_cases() -> list[Case]:
               Case("all/float8/again", "float8", "all", FLOAT8), Case("ir/float8", "float8", speed=FLOAT8, method="ir"),
               *(Case(f"scattered/float8/checkpointing/{name}", "float8", speed=speed, checkpointing=True)
                 for name, speed in (("compile", FLOAT8), ("uncast", "float8,uncast")))]
-    cases += [Case(f"scattered/float8/{name}", "inductor", speed=FLOAT8, inductor=settings)  # beside scattered/float8
-              for name, settings in (("launched", "cpp_wrapper"), ("one-pass", "triton.multi_kernel"),
-                                     ("one-pass-launched", "triton.multi_kernel,cpp_wrapper"),
-                                     ("descent", "coordinate_descent_tuning"),
-                                     ("descent-launched", "coordinate_descent_tuning,cpp_wrapper"))]
+    cases += [Case(f"{layers}/float8/recompute", "float8", layers, f"{FLOAT8},recompute") for layers in ("scattered", "upper", "all")]
+    cases += [Case("scattered/float8/skip", "float8", speed=FLOAT8, backward="skip")]
     cases += [Case(f"{layers}/{adapter}/{name}", "adapters", layers, speed, adapter=adapter)
               for adapter, speeds in (("bottleneck", {"compile": COMPILED, "uncast": "uncast"}), ("dora", {"uncast": "uncast"}))
               for name, speed in speeds.items() for layers in ("scattered", "all")]
@@ -395,6 +392,7 @@ def main(
     output: Annotated[Path | None, typer.Option(help="file to write instead of large_shapes_SHAPE.json")] = None,
     steps: Annotated[int | None, typer.Option(help="steps of every case, to try the script")] = None,
     batch: Annotated[int | None, typer.Option(help="batch of every case, to try the script")] = None,
+    inductor: Annotated[str, typer.Option(help="settings of torch's compiler to switch on, such as cpp_wrapper")] = "",
     list_cases: Annotated[bool, typer.Option("--list")] = False,
 ) -> None:
     """Measure cases. Each row is written at once and replaces a row of the same name in the file."""
@@ -406,7 +404,8 @@ def main(
         if time.perf_counter() - started > seconds:
             typer.echo(f"no time left for {case.name}")
             continue
-        case.steps, case.batch = steps or case.steps, batch or case.batch
+        case.steps, case.batch, case.inductor = steps or case.steps, batch or case.batch, inductor
+        case.name += f"/{inductor}" * bool(inductor)
         row = attempt(shape, case)
         save(path, shape, row)
         typer.echo(json.dumps({k: v for k, v in row.items() if k not in ("all_step_ms", "target_h200", "measured_before_h200")}))

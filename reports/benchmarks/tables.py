@@ -11,7 +11,8 @@ from irtuning.memory.predict import predict_memory
 from irtuning.training.record import write_text
 
 HERE = Path(__file__).parent
-ENGINES = {"uncast,compile": "bfloat16, compiled", "float8,uncast,compile": "float8, compiled", "float8,uncast": "float8"}
+ENGINES = {"uncast,compile": "bfloat16, compiled", "float8,uncast,compile": "float8, compiled",
+           "float8,uncast,compile,recompute": "float8, compiled, 0.8 of activations", "float8,uncast": "float8"}  # fmt: skip
 SCATTERED = {"method": f"fixed:layers={'+'.join(map(str, plan('scattered', 32, 1)[0]))}"}
 TARGETS = {"scattered": (165, 24), "upper": (125, 18), "all": (170, 29)}  # ms and GiB, set before the measurement
 
@@ -23,6 +24,7 @@ def large_steps() -> pandas.DataFrame:
     for row in sorted(rows, key=lambda row: ([*ENGINES].index(row["speed"]), row["checkpointing"], [*TARGETS].index(row["layers"]))):
         budget, error = row.get("activation_memory_budget"), row.get("error", "")
         engine = ENGINES[row["speed"]] + ", checkpointing" * row["checkpointing"] + f", {budget} of activations" * bool(budget)
+        engine += f", {row.get('inductor')}" * bool(row.get("inductor"))
         aims = TARGETS[row["layers"]] if "float8" in engine and not row["checkpointing"] else ("", "")
         found.append({"layers": row["layers"], "engine": engine + ", no callback" * (not row["callback"]),
                       "step (ms)": "failed" if error else f"{row['step_ms']:.0f}", "target (ms)": aims[0],
@@ -70,7 +72,8 @@ def small_runs() -> tuple[pandas.DataFrame, str]:
     """Return a row for each case of many runs on one GPU, and a sentence on what a step of one run consists of."""
     record = json.loads((HERE / "small_runs.json").read_text())
     rows = [{"runs at a time": row["workers"], "speed": ", ".join([*row["speed"], *[row["mode"]] * bool(row.get("mode"))]) or "plain",
-             "multi-process service": "on" if row["mps"] else "off", "steps a second in all": f"{row['steps_per_second']:.1f}",
+             "multi-process service": "on" if row["mps"] else "off",
+             "timed in": "the same processes" if row.get("same_processes") else "new processes", "steps a second in all": f"{row['steps_per_second']:.1f}",
              "first runs (s)": f"{row['warm_s']:.0f}", "memory of all (GiB)": f"{row['gpu_gib_held_by_all']:.0f}"}
             for row in record["rows"]]  # fmt: skip
     steps = json.loads((HERE / "small_runs_profile.json").read_text())
