@@ -104,7 +104,7 @@ def top(study: Study) -> list:
     absent = ", ".join(stage for stage in STAGES if stage not in study.made)
     half = ", ".join(f"{stage} on {title_of(c)} ({left} runs missing)" for (stage, c), left in study.missing.items()
                      if stage in study.made and 0 < left < len(study.planned[stage, c]))  # fmt: skip
-    text = [f"{gate(study)} Verdicts on {len(table)} claims: {counted}.", f"Not run: {absent}." * bool(absent),
+    text = [" ".join(in_short(study)), f"Verdicts on {len(table)} claims: {counted}.", f"Not run: {absent}." * bool(absent),
             f"Half made, so left out: {half}." * bool(half), markdown(table.replace("", "·"))]  # fmt: skip
     parts = ["\n\n".join(filter(None, text))]
     if "headline" in study.runs:
@@ -212,9 +212,12 @@ def choosing(study: Study) -> list:
 def without_zero(study: Study) -> str:
     """Which differences of test macro F1 are certain, in words."""
     table = with_mean(study, study.comparisons)
-    sure = table[(table.low > 0) | (table.high < 0)].to_dict("records")
-    said = ", ".join(f"{pair(r)} ({title_of(r['corpus'])}, {r['difference']:+.3f})" for r in sure) or "none"
-    return f"Intervals of macro F1 without zero: {said}."
+    said = {word: ", ".join(f"{title_of(r.against)} ({title_of(r.corpus)}, {r.difference:+.3f})" for r in part.itertuples())
+            for word, part in (("above", table[table.low > 0]), ("below", table[table.high < 0]))}  # fmt: skip
+    words = " and ".join(f"{word} that of {names}" for word, names in said.items() if names)
+    zero = ((table.low <= 0) & (table.high >= 0)).sum()
+    words = words or "neither above nor below that of another method for certain"
+    return f"IR-Tuning's test macro F1 is {words}; of {len(table)} differences, {zero} could be zero (95 %)."
 
 
 def with_mean(study: Study, table: pandas.DataFrame) -> pandas.DataFrame:
@@ -273,8 +276,8 @@ def dynamic(study: Study) -> list:
 
 def one_set(study: Study) -> str:
     """How much of the late steps the commonest set of layers has, in words."""
-    return " ".join(f"On {title_of(corpus)} the commonest set of layers has {row.one_set:.0%} of the late steps."
-                    for corpus, row in choice(study).iterrows())  # fmt: skip
+    shares = ", ".join(f"{row.one_set:.0%} on {title_of(corpus)}" for corpus, row in choice(study).iterrows())
+    return f"One set of layers, the commonest of a run, learns at this share of the late steps: {shares}."
 
 
 @needs("headline", "time", on="iterater")
@@ -382,13 +385,11 @@ def made(study: Study) -> list:
         rows.append({"stage": stage, "runs": len(runs) or NOT_RUN, "planned": planned, "hours": f"{hours:.1f}",
                      "failed": sum(of == stage for of, _ in study.failed),
                      "test parts scored": sum(r["scores"]["test_scored"] for r in runs)})  # fmt: skip
-    names = ("plan", "code", "commit", "device")
-    seals = ["Seals of the records. The plan's hash changes whenever the plan or its settings are filled in:\n"]
-    for stage, runs in study.made.items():
-        said = (f"{name} {', '.join(sorted({str(r['meta'][name]) for r in runs}))}" for name in names)
-        seals.append(f"- {stage}: {'; '.join(said)}.")
+        rows[-1] |= {name: ", ".join(sorted({str(r["meta"][name])[:8] for r in runs})) for name in ("plan", "code", "commit")}
+    cards = ", ".join(sorted({r["meta"]["device"] for runs in study.made.values() for r in runs}))
+    said = f"All on {cards}. The plan's hash changes whenever the plan or its settings are filled in."
     lost = [f"- failed: {stage}, {line['failed']}" for stage, line in study.failed]
-    return ["\n".join([markdown(pandas.DataFrame(rows)), *seals, *lost])]
+    return ["\n".join([markdown(pandas.DataFrame(rows)), said, *lost])]
 
 
 def in_short(study: Study) -> tuple[str, str, str]:
