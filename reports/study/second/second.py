@@ -5,6 +5,7 @@
     python reports/study/second/second.py rates --data DIR --workers 16 --minutes 8
     python reports/study/second/second.py decide                                # tables, settings.json, and the plan
     python reports/study/second/second.py headline --corpus iterater --data DIR --workers 16 --minutes 8
+    python reports/study/second/second.py common secondary --data DIR --workers 16  # two stages, in this order
     python reports/study/second/second.py seeds                                 # after two seeds: writes seeds.json
     python reports/study/second/second.py collect                               # the parquet files, and transfer.md
     python reports/study/second/second.py restore                               # the runs back from the parquet files
@@ -267,26 +268,32 @@ def sealed(stage: str, runs: Path) -> dict:
     return now
 
 
-def run_stage(stage: str, corpora: list[str], data, runs: Path, workers: int, minutes: float) -> int:
-    """Make what is missing of a stage until the time is over. Return the number of runs still missing."""
-    seal, chosen, end = sealed(stage, runs), settings(), time.time() + 60 * minutes
-    rated = stage in (*TESTED, "time", "transfer") and stage != "mini"
-    if rated and not all(chosen["rates"].get(RATES_OF.get(c, c)) for c in corpora):
-        raise InputError("the learning rates are not chosen; run gate and rates, then `decide`")
+def run_stages(stages: list[str], corpora: list[str] | None, data, runs: Path, workers: int, minutes: float) -> int:
+    """Make what is missing of stages, in their order, until the time is over. Return the number of runs still missing.
+
+    All are made by the same processes, which keep what they have compiled. Without `corpora`, each has those of the plan.
+    """
+    seals, chosen, end = {stage: sealed(stage, runs) for stage in stages}, settings(), time.time() + 60 * minutes
+    wanted = [(stage, corpus) for stage in stages for corpus in corpora or USUAL.get(stage, BOTH)]
+    for stage, corpus in wanted:
+        rated = stage in (*TESTED, "time", "transfer") and stage != "mini"
+        if rated and not chosen["rates"].get(RATES_OF.get(corpus, corpus)):
+            raise InputError("the learning rates are not chosen; run gate and rates, then `decide`")
     def load(corpus: str, fold: int) -> Corpus:
         return corpus_of(RunConfig.of(CORPORA[corpus] | {"corpus": corpus, "fold": fold}), data)
-    items, loaded, onto = [], {}, load("tetra", 0) if stage == "transfer" else None
+    items, loaded, onto = [], {}, load("tetra", 0) if "transfer" in stages else None
     def add(chosen: dict) -> None:
-        known = {key(item[0][-1]) for item in items}
-        for corpus in corpora:
-            lacking = {key(run) for run in missing(stage, corpus, chosen, runs)} - known
+        known = {(item[2], key(item[0][-1])) for item in items}
+        for stage, corpus in wanted:
+            path = runs / f"{stage}-{corpus}.jsonl.gz"
+            lacking = {(path, key(run)) for run in missing(stage, corpus, chosen, runs)} - known
             for chain in chains([run | {"score_test": stage in TESTED} for run in planned(stage, corpus, chosen)]):
-                if key(chain[-1]) in lacking:
+                if (path, key(chain[-1])) in lacking:
                     fold = corpus, chain[0]["fold"]
                     loaded[fold] = loaded.get(fold) or load(*fold)
-                    items.append((chain, loaded[fold], runs / f"{stage}-{corpus}.jsonl.gz", seal, end, onto))
+                    items.append((chain, loaded[fold], path, seals[stage], end, onto if stage == "transfer" else None))
     add(chosen)
-    write_floors(stage, loaded, runs)
+    write_floors(any(stage in TESTED for stage in stages), loaded, runs)
     for model in {run["model"] for chain, *_ in items for run in chain}:
         load_tokenizer(resolve(model))  # a GGUF file is dequantised here, before several workers ask for it
     problems, begun, count = [], time.time(), workers * max(1, len(gpus()))
@@ -296,13 +303,16 @@ def run_stage(stage: str, corpora: list[str], data, runs: Path, workers: int, mi
             problems.append(f"{items[index][0][0]['method']}: {outcome!r}")
         for text in outcome if isinstance(outcome, list) else ():
             print(f"{time.time() - begun:.0f} s, {items[index][2].name}: {text}", flush=True)
-        if stage == "headline" and chosen != (now := settings()):  # the number of seeds was chosen meanwhile
+        if "headline" in stages and chosen != (now := settings()):  # the number of seeds was chosen meanwhile
             chosen = now
             add(chosen)
-    left = sum(len(missing(stage, corpus, chosen, runs)) for corpus in corpora)
-    more = "; the number of seeds is open, call `seeds`" * (stage == "headline" and not SEEDS.exists())
-    print("\n".join([*problems, f"{left} runs of {stage} are missing{more}"]), flush=True)
-    return left
+    left = Counter()
+    for stage, corpus in wanted:
+        left[stage] += len(missing(stage, corpus, chosen, runs))
+    more = "; the number of seeds is open, call `seeds`" * ("headline" in stages and not SEEDS.exists())
+    said = ", ".join(f"{count} runs of {stage}" for stage, count in left.items())
+    print("\n".join([*problems, f"{said} are missing{more}"]), flush=True)
+    return left.total()
 
 
 def missing(stage: str, corpus: str, chosen: dict, runs: Path) -> list[dict]:
@@ -312,11 +322,11 @@ def missing(stage: str, corpus: str, chosen: dict, runs: Path) -> list[dict]:
     return [run for run in wanted if key(run) not in done]
 
 
-def write_floors(stage: str, loaded: dict, runs: Path) -> None:
+def write_floors(tested: bool, loaded: dict, runs: Path) -> None:
     """Add the floors of the loaded folds, with their predictions, to `floors.json`."""
     path = runs / "floors.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    splits = ("validation", "test") if stage in TESTED else ("validation",)
+    splits = ("validation", "test") if tested else ("validation",)
     for corpus in loaded.values():
         this = corpus.name, corpus.fold
         if not any((f["corpus"], f["fold"], f["split"]) == (*this, splits[-1]) for f in known):
@@ -412,7 +422,7 @@ def restore(runs: Path, out: Path) -> None:
 def main(arguments: list[str] | None = None) -> None:
     stages = ("gate", "rates", "headline", "time", *TESTED[1:], "transfer")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=("seal", *stages, "decide", "seeds", "collect", "restore"))
+    parser.add_argument("stage", nargs="+", choices=("seal", *stages, "decide", "seeds", "collect", "restore"))
     parser.add_argument("--corpus", nargs="+", choices=CORPORA, help="default: those of the stage in the plan")
     parser.add_argument("--data", help="folder of the corpora's files; default IRTUNING_DATA")
     parser.add_argument("--runs", type=Path, default=RUNS, help="folder of the runs")
@@ -421,16 +431,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=1e6, help="after which no run begins")
     given = parser.parse_args(arguments)
     try:
-        if given.stage == "seal":
+        first, *more = given.stage
+        if more and not {*given.stage} <= {*stages}:
+            raise InputError(f"{first} and {more[0]} are not two stages of runs; call one after the other")
+        if first == "seal":
             seal(given.runs)
-        elif given.stage in ("collect", "restore"):
-            {"collect": collect, "restore": restore}[given.stage](given.runs, given.out)
-        elif given.stage in ("decide", "seeds"):
+        elif first in ("collect", "restore"):
+            {"collect": collect, "restore": restore}[first](given.runs, given.out)
+        elif first in ("decide", "seeds"):
             import decide
-            getattr(decide, given.stage)(given.runs, given.out)
+            getattr(decide, first)(given.runs, given.out)
         else:
-            corpora = given.corpus or USUAL.get(given.stage, BOTH)
-            sys.exit(3 if run_stage(given.stage, corpora, given.data, given.runs, given.workers, given.minutes) else 0)
+            left = run_stages(given.stage, given.corpus, given.data, given.runs, given.workers, given.minutes)
+            sys.exit(3 if left else 0)
     except InputError as error:
         sys.exit(f"error: {error}")
 

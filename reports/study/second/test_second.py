@@ -56,8 +56,8 @@ def one_fold(planned):
     return lambda *given: [run for run in planned(*given) if run["fold"] == 0]
 
 
-def run(stage, folder, minutes=9):
-    return second.run_stage(stage, ["synthetic"], None, folder / "runs", 1, minutes)
+def run(stages, folder, minutes=9):
+    return second.run_stages(stages.split(), ["synthetic"], None, folder / "runs", 1, minutes)
 
 
 def test_a_stage_goes_on_where_it_ended_and_its_store_tells_everything(small, capsys):
@@ -91,6 +91,18 @@ def test_seeds_that_are_chosen_during_the_headline_are_made_as_well(small, monke
     assert run("headline", small) == 0
     made = second.lines(small / "runs" / "headline-synthetic.jsonl.gz")
     assert len(made) == 8 and len({line["key"] for line in made}) == 8
+
+
+def test_stages_are_made_one_after_the_other(small, capsys, monkeypatch):
+    assert run("common headline", small) == 0
+    made = [line["record"] for of in ("common", "headline") for line in second.lines(small / f"runs/{of}-synthetic.jsonl.gz")]
+    rates = [(r["run"]["config"]["method"], r["run"]["config"]["learning_rate"]) for r in made]
+    assert rates == [("full", 1e-3), ("ir", 1e-3), ("full", 2e-3), ("random-counts", 1e-3), ("last-k", 1e-3)]
+    assert [r["meta"]["date"] for r in made] == sorted(r["meta"]["date"] for r in made)
+    assert "0 runs of common, 0 runs of headline are missing" in capsys.readouterr().out
+    for words in (["headline", "collect"], ["seal", "headline"]):
+        with pytest.raises(SystemExit, match="are not two stages of runs; call one after the other"):
+            second.main([*words, "--runs", str(small / "runs")])
 
 
 def test_a_copy_of_a_budget_waits_for_its_run(small, monkeypatch):
