@@ -1,6 +1,6 @@
 """Decide what the plan leaves to runs: class weights, primary corpora, learning rates and the number of seeds.
 
-`second.py decide` reads validation parts only. It writes `gate.md`, `rates.md`, `rates.png` and `settings.json`, and
+`second.py decide` reads validation parts only. It writes `gate.md`, `rates.md` and `settings.json`, and
 fills the open lines of the plan. `second.py seeds` reads the first two seeds of the headline, shows no difference
 between methods, and writes `seeds.json`, once.
 """
@@ -15,12 +15,11 @@ import pandas
 import second
 from second import BOTH, CLASS, GATE_RATE, RATED, failed, first_grid, missing, recorded, settings
 
-from irtuning.analysis.figures.style import to_image
 from irtuning.analysis.statistics import compare_methods, contributions, paired_runs, two_way_error
 from irtuning.analysis.tables import groups_by, markdown, runs_table
 from irtuning.companion.scoreboard import confirmatory
 from irtuning.errors import InputError
-from irtuning.training.record import write_bytes, write_text
+from irtuning.training.record import write_text
 
 FLOOR = "edit-aware"
 COMPARED = ["ir", "random-static", "last-k", "ist", "full"]  # methods of the primary comparisons
@@ -65,7 +64,6 @@ def decide(runs: Path, out: Path) -> dict:
         tables = [markdown(curve.round({"mean": 4, "std": 4, "min": 4})), "Expected standard error of a primary "
                   "comparison, by number of seeds a fold:\n", markdown(spread.round(4))]  # fmt: skip
         write_text(out / "rates.md", "\n".join(["# Learning rates, on part D\n", *tables]))
-        write_bytes(out / "rates.png", to_image(drawn(curve, floors, best)[0]))
     if set(chosen["rates"]) == set(BOTH):
         said = {c: ", ".join(f"{name} {rate:g}" for name, rate in of.items()) for c, of in chosen["rates"].items()}
         lines["rates"] = " ".join(f"{corpus}: {text}." for corpus, text in said.items()) + " (`second/rates.md`)"

@@ -58,7 +58,7 @@ LIMITS = """\
 - **Known texts.** ArXiv and Wikipedia may be in its pre-training, for all methods alike.
 - **Rates** come from a grid and three runs a point. A comparison is one of methods together with their rates.
 - **Intervals** are over documents and seeds, on these training sets. Fewer than five units have none.
-- **Test parts.** Runs that scored theirs: {scored}. The most often that a run did so: {most}."""
+- **Test parts.** Runs that scored theirs: {scored}. Records of one run, at most: {most}."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,9 @@ def top(study: Study) -> list:
     counted = "; ".join(f"{word}: {number}" for word, number in Counter(table.verdict).items())
     absent = ", ".join(stage for stage in STAGES if stage not in study.made)
     half = ", ".join(f"{stage} on {title_of(c)} ({left} runs missing)" for (stage, c), left in study.missing.items()
-                     if stage in study.made and 0 < left < len(study.planned[stage, c]))  # fmt: skip
+                     if stage in study.made and left)  # fmt: skip
     text = [" ".join(in_short(study)), f"Verdicts on {len(table)} claims: {counted}.", f"Not run: {absent}." * bool(absent),
-            f"Half made, so left out: {half}." * bool(half), markdown(table.replace("", "·"))]  # fmt: skip
+            f"Not whole, so left out: {half}." * bool(half), markdown(table.replace("", "·"))]  # fmt: skip
     parts = ["\n\n".join(filter(None, text))]
     if "headline" in study.runs:
         words = dict(zip(table.claim.str.partition(":")[0], table.verdict, strict=True))
@@ -198,7 +198,7 @@ def choosing(study: Study) -> list:
     parts = ["\n\n".join([f"{without_zero(study)} {DRAWN}", wide(table), "AUPRC, which decides nothing:",
                           wide(area.drop(columns="equivalent"))])]  # fmt: skip
     if not (seen := detectable(study)).empty:
-        figure = drawings.detectable(seen, 0.01, study.chosen["seeds"])
+        figure = drawings.detectable(seen, 0.01 if study.primary else None, study.chosen["seeds"])
         parts.append(Picture("05_detectable", *figure, study.runs["headline"]))
     parts += ["Macro F1 under other conditions, which decides nothing:", wide(sensitivity(study))]
     if study.lacking("headline", "common"):
@@ -210,14 +210,15 @@ def choosing(study: Study) -> list:
 
 
 def without_zero(study: Study) -> str:
-    """Which differences of test macro F1 are certain, in words."""
+    """Which intervals of test macro F1 exclude zero, in words."""
     table = with_mean(study, study.comparisons)
     said = {word: ", ".join(f"{title_of(r.against)} ({title_of(r.corpus)}, {r.difference:+.3f})" for r in part.itertuples())
             for word, part in (("above", table[table.low > 0]), ("below", table[table.high < 0]))}  # fmt: skip
     words = " and ".join(f"{word} that of {names}" for word, names in said.items() if names)
     zero = ((table.low <= 0) & (table.high >= 0)).sum()
-    words = words or "neither above nor below that of another method for certain"
-    return f"IR-Tuning's test macro F1 is {words}; of {len(table)} differences, {zero} could be zero (95 %)."
+    words = words or "neither above nor below that of another method"
+    return (f"By intervals of 95 %, each alone and without a verdict, IR-Tuning's test macro F1 is {words}; of "
+            f"{len(table)} differences, {zero} could be zero.")  # fmt: skip
 
 
 def with_mean(study: Study, table: pandas.DataFrame) -> pandas.DataFrame:
@@ -370,8 +371,8 @@ def elsewhere(study: Study) -> list:
 def limits(study: Study) -> list:
     """What the numbers do not say."""
     bars = ", ".join(f"{title_of(row.corpus)} {2 * row.error:.3f}" for row in study.decisive.itertuples())
-    scored = [r["scores"]["test_scored"] for runs in study.made.values() for r in runs]
-    return [LIMITS.format(bars=bars, scored=sum(map(bool, scored)), most=max(scored))]
+    scored = Counter(r["meta"]["key"] for runs in study.made.values() for r in runs if r["scores"]["test_scored"])
+    return [LIMITS.format(bars=bars, scored=len(scored), most=max(scored.values(), default=0))]
 
 
 @needs("gate")

@@ -60,7 +60,7 @@ RATED = ["ir", "full", "random-static", "ist", "full-ft", *OWN]  # methods whose
 GATE_RATE, GATE_SEEDS, RATE_SEEDS, FIRST_SEED = 1e-3, (151, 152, 153), (161, 162, 163), 171
 COMMON = {"model": "smollm2-135m-q4", "form": "marked", "rank": 32, "alpha": 64, "batch_size": 16, "epochs": 4.0,
           "speed": ["uncast", "compile"]}
-LONGEST_WAIT, LOOK = 900, 5  # seconds, for an ir run that another process makes, and between two looks
+LONGEST_WAIT, LOOK = 400, 5  # seconds, for an ir run that another process makes, and between two looks
 EVALUATIONS, SCORES_EVERY = 8, 10  # evaluations in a run; of the layers' scores every tenth step is kept
 TESTED = ("headline", "common", "secondary", "small", "mini", "tetra")  # stages that score a test part
 USUAL = {"gate": [*BOTH, "argrewrite"], "headline": [*BOTH, "argrewrite"], "tetra": ["tetra"],
@@ -125,11 +125,17 @@ def first_grid(name: str) -> tuple[float, ...]:
 
 
 def chains(runs: list[dict]) -> list[list[dict]]:
-    """Each run alone, in the order of the seeds, then those that copy the budget of an ir run, each behind that run."""
+    """Runs alone, or behind the ir run whose budget they copy. The copies of a round of seeds follow the next round.
+
+    So ir runs are over, or nearly, when their copies begin.
+    """
     leader = {key(run): run for run in runs if run["method"] == "ir"}
-    behind = [(leader.get(key(run | {"method": "ir"})) if run["method"] in CLASS else None, run) for run in runs]
-    pairs = [[first, run] for first, run in behind if first and first is not run]
-    return [[run] for first, run in behind if first in (None, run)] + pairs
+    behind = [leader.get(key(run | {"method": "ir"})) if run["method"] in CLASS else None for run in runs]
+    def place(item: tuple) -> int:
+        run, first = item
+        return (run["seed"] - FIRST_SEED) % 10 + 1.5 * (first not in (None, run))
+    order = sorted(zip(runs, behind, strict=True), key=place)
+    return [[run] if first in (None, run) else [first, run] for run, first in order]
 
 
 def key(run: dict) -> str:
@@ -145,7 +151,7 @@ def make(chain: list[dict], corpus: Corpus, path: Path, seal: dict, end: float, 
     """
     made, leader, given_up = [], None, min(end, time.time() + LONGEST_WAIT)
     for run in chain:
-        while not (line := {line["key"]: line for line in lines(path)}.get(key(run))) and run is not chain[-1]:
+        while not (line := next(iter(lines(path, key(run))), None)) and run is not chain[-1]:
             if time.time() > given_up:
                 return made
             time.sleep(LOOK)
@@ -217,13 +223,15 @@ def append(path: Path, line: dict) -> None:
         os.close(handle)
 
 
-def lines(path: Path) -> list[dict]:
-    """The whole lines of a file. A line that a killed process left unfinished is passed over."""
+def lines(path: Path, only: str | None = None) -> list[dict]:
+    """The whole lines of a file, or those of one run. A line that a killed process left unfinished is passed over."""
+    begin = b'{"key": ' + (json.dumps(only).encode() if only else b"")
     found, content, at = [], path.read_bytes() if path.exists() else b"", 0
     while (at := content.find(b"\x1f\x8b\x08", at)) >= 0:
         member = zlib.decompressobj(wbits=31)
         try:
-            found.append(json.loads(member.decompress(content[at:])))
+            if (text := member.decompress(content[at:])).startswith(begin):
+                found.append(json.loads(text))
             at = len(content) - len(member.unused_data)
         except (zlib.error, ValueError):
             print(f"a line of {path.name} is damaged and not read", file=sys.stderr)
@@ -300,7 +308,7 @@ def run_stages(stages: list[str], corpora: list[str] | None, data, runs: Path, w
     here = ((index, make(*item)) for index, item in enumerate(items))  # on a CPU and one at a time, in this process
     for index, outcome in outcomes(make, items, workers=count) if gpus() or workers > 1 else here:
         if isinstance(outcome, Exception):
-            problems.append(f"{items[index][0][0]['method']}: {outcome!r}")
+            problems.append(f"{items[index][0][-1]['method']}: {outcome!r}")
         for text in outcome if isinstance(outcome, list) else ():
             print(f"{time.time() - begun:.0f} s, {items[index][2].name}: {text}", flush=True)
         if "headline" in stages and chosen != (now := settings()):  # the number of seeds was chosen meanwhile
@@ -308,7 +316,7 @@ def run_stages(stages: list[str], corpora: list[str] | None, data, runs: Path, w
             add(chosen)
     left = Counter()
     for stage, corpus in wanted:
-        left[stage] += len(missing(stage, corpus, chosen, runs))
+        left[stage] += len(missing(stage, corpus, settings(), runs))
     more = "; the number of seeds is open, call `seeds`" * ("headline" in stages and not SEEDS.exists())
     said = ", ".join(f"{count} runs of {stage}" for stage, count in left.items())
     print("\n".join([*problems, f"{said} are missing{more}"]), flush=True)
@@ -371,6 +379,8 @@ def collect(runs: Path, out: Path) -> None:
     made = [(path.name.split("-")[0], line) for path in sorted(runs.glob("*.jsonl.gz")) for line in lines(path)]
     stored = json.loads((out / INDEX).read_text(encoding="utf-8")) if (out / INDEX).exists() else {}
     held = {(stage, record["meta"]["key"]) for stage in stored for record in read_archive(out, stage)[0]}
+    if twice := [stage_key for stage_key, count in Counter((stage, line["key"]) for stage, line in made).items() if count > 1]:
+        raise InputError(f"{len(twice)} runs were made twice, such as one of {twice[0][0]}; keep one of each")
     if lost := held - {(stage, line["key"]) for stage, line in made}:
         raise InputError(f"{out} has {len(lost)} runs that {runs} lacks, such as one of {min(lost)[0]}; restore them first")
     parts = {stage: [line["record"] | {

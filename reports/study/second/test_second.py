@@ -272,7 +272,7 @@ def test_decide_fills_the_plan_and_extends_a_grid_until_the_best_rate_is_inside(
     assert chosen["rates"]["iterater"]["ist"] == 4e-3 and chosen["rates"]["arxivedits"]["ist"] == 1e-3
     assert {of["many"] for of in chosen["rates"].values()} == {1e-3} and chosen["rates"]["iterater"]["full-ft"] == 1e-4
     plan, table = second.PLAN.read_text(), (two_corpora / "rates.md").read_text()
-    assert plan.count("*Decided, ") == 4 and "ist 0.004" in plan and (two_corpora / "rates.png").stat().st_size > 20_000
+    assert plan.count("*Decided, ") == 4 and "ist 0.004" in plan
     assert "| mean | in single items |" in table and "*Open, " not in plan
 
 
@@ -405,9 +405,9 @@ def test_every_stage_of_the_plan_has_its_number_of_runs():
     assert len({second.key(run) for run in runs}) == 140 and len({(r["fold"], r["seed"]) for r in runs}) == 20
     chains = second.chains(runs)
     assert sorted(second.key(chain[-1]) for chain in chains) == sorted(map(second.key, runs))
-    assert [len(chain) for chain in chains] == [1] * 80 + [2] * 60 and chains[0][0]["method"] == "ir"
-    pairs = [{(r["fold"], r["seed"]) for r in pair} for pair in chains[80:] if pair[0]["method"] == "ir"]
-    assert [len(of) for of in pairs] == [1] * 60
+    sizes, pairs = [len(chain) for chain in chains], [chain for chain in chains if len(chain) == 2]
+    assert sizes == [*[1] * 40, *[2] * 15, *[1] * 20, *[2] * 15, *[1] * 20, *[2] * 30]  # copies after the next round
+    assert all(first == copy | {"method": "ir", "learning_rate": first["learning_rate"]} for first, copy in pairs)
     assert sum(len(second.planned(s, c, chosen)) for s, c in (("small", "iterater"), ("mini", "iterater"))) == 80 + 70
 
 
