@@ -62,7 +62,7 @@ def _processes(count: int) -> Iterator[tuple]:
     idle, busy = [], {}  # (pool, GPU), and those of each call
     def begin() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for us
-        process_executor._MAX_MEMORY_LEAK_SIZE = 4e9  # at 0.3 GB, loky would end a process with all that it compiled
+        process_executor._MAX_MEMORY_LEAK_SIZE = 3e9  # at 0.3 GB, loky would end a process with all that it compiled
     def free(running: int) -> int:
         """Return how many more calls may start. Pools of finished calls are idle again, unless they died."""
         for future in [future for future in busy if future.done()]:

@@ -80,8 +80,7 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as change, mock.patch.dict(CORPORA, verbs=VERBS):
         for name, value in values.items():
             change.setattr(second, name, value)
-        for stage in ("headline", "gate"):
-            assert second.run_stage(stage, ["verbs"], None, folder / "runs", 1, 9) == 0
+        assert second.run_stages(["headline", "gate"], ["verbs"], None, folder / "runs", 1, 9) == 0
         second.collect(folder / "runs", folder / "store")
     return folder
 

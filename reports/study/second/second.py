@@ -383,7 +383,7 @@ def collect(runs: Path, out: Path) -> None:
         raise InputError(f"{len(twice)} runs were made twice, such as one of {twice[0][0]}; keep one of each")
     if lost := held - {(stage, line["key"]) for stage, line in made}:
         raise InputError(f"{out} has {len(lost)} runs that {runs} lacks, such as one of {min(lost)[0]}; restore them first")
-    parts = {stage: [line["record"] | {
+    parts = {stage: [rounded(stage, line["record"]) | {
         "meta": line["record"]["meta"] | {"key": line["key"]},
         "predictions": kept(stage, line["record"]["predictions"]),
     } for of, line in made if of == stage and "record" in line] for stage in stages}  # fmt: skip
@@ -397,6 +397,22 @@ def collect(runs: Path, out: Path) -> None:
         write_text(out / "transfer.md", "# What ITERATER's models predict on TETRA's edits\n\n" + "\n".join(tables))
     sizes = {path.name: path.stat().st_size for path in sorted(out.glob("*.parquet"))}
     print(json.dumps(sizes), f"{sum(sizes.values()) / 2**20:.1f} MiB of 12")
+
+
+def rounded(stage: str, record: dict) -> dict:
+    """A record with probabilities to three places, and seconds and gradient norms to two digits: a fifth less to store.
+
+    The stage `time` keeps its seconds.
+    """
+    def short(number: float | None) -> float | None:
+        return None if number is None else float(f"{number:.2g}")
+    if stage != "time":
+        record["meta"]["step_seconds"] = [short(seconds) for seconds in record["meta"]["step_seconds"]]
+    for step in record["train"]["steps"]:
+        step |= {name: short(step[name]) for name in ("gradient_norm",) if name in step}
+    for row in (row for rows in record["predictions"].values() for row in rows if row.get("probabilities") is not None):
+        row["probabilities"] = [round(float(p), 3) for p in row["probabilities"]]
+    return record
 
 
 def kept(stage: str, predictions: dict) -> dict:
