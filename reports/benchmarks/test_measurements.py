@@ -50,6 +50,8 @@ def test_steps_at_8b_have_one_row_for_each_setting_and_every_method_and_adapter_
     plain, _, compiled, _ = step_costs(table).axes[0].containers
     assert [bar.get_width() for bar in compiled] == [rows[f"{name}/compile"]["step_ms"] for name in ("all", "scattered", "upper")]
     assert plain[0].get_width() == rows["all/plain"]["step_ms"]
+    others = [row | {"step_ms": 1.0} | change for row in record["rows"] for change in ({"inductor": "cpp_wrapper"}, {"backward": "skip"})]
+    assert step_table({"rows": others + record["rows"]}).equals(table)  # other questions
     points = step_table(measurement("large_shapes_llama-3.1-8b_h100")[0])
     assert points.engine.value_counts()[["plain", "uncast, compile", "float8, compile"]].tolist() == [3, 3, 3]
     drawn = step_map(points).axes[0]

@@ -139,7 +139,11 @@ def test_the_store_lets_a_reader_compute_auprc_and_a_method_minus_the_floor(smal
         second.restore(small / "back", small / "store")
     content = {path.name: path.read_bytes() for path in (small / "store").iterdir()}
     second.collect(small / "back", small / "store")  # has all that the store has
-    (path := small / "back" / "headline-synthetic.jsonl.gz").unlink()
+    path = small / "back" / "headline-synthetic.jsonl.gz"
+    second.append(path, one)
+    with pytest.raises(InputError, match="a run of headline was made 2 times: .*; keep one of each"):
+        second.collect(small / "back", small / "store")
+    path.unlink()
     second.append(path, one)  # the only run that is left
     with pytest.raises(InputError, match="has [0-9]+ runs that .* lacks, such as one of headline; restore them first"):
         second.collect(small / "back", small / "store")
