@@ -67,13 +67,13 @@ def floor(table: pandas.DataFrame) -> tuple[Figure, str]:
 @styled
 def detectable(table: pandas.DataFrame, wanted: float | None, made: int) -> tuple[Figure, str]:
     """Draw the difference that would be seen (columns: corpora or their mean) over the number of seeds (rows)."""
-    figure, axis = canvas(DOUBLE, 2.1)
+    figure, axis = canvas(DOUBLE, 2.5)
     for name, colour in zip(table, seaborn.color_palette("colorblind"), strict=False):
         axis.plot(table.index, table[name], "o-", ms=4, lw=1, color=colour, label=title_of(name))
     if wanted:  # of a mean over primary corpora, so without one there is no such line
         axis.axhline(wanted, color="0.4", ls="--", lw=1, label=f"{wanted:g}, what the plan wants")
     axis.axvline(made, color="0.85", lw=6, zorder=0)
-    axis.set(xlabel="seeds in each fold (grey: as made)", ylabel="detectable macro F1")
+    axis.set(xlabel="seeds in each fold (grey: as made)", ylabel="detectable difference")
     axis.set(ylim=(0, None), xticks=table.index)
     low, high = table.loc[made].min(), table.loc[made].max()
     return entitled(figure, f"With {made} seeds in each fold, a difference of {low:.3f} to {high:.3f} would be seen")
