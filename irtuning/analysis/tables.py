@@ -86,9 +86,9 @@ def stamp(records: Sequence[dict], profile: str) -> str:
     corpora = ", ".join("SYNTHETIC corpus" if runs[name]["synthetic_corpus"] else text for name, text in names.items())
     parts = [profile, corpora, models_of(records)]
     for name, field in {"seeds": "seed", "folds": "fold", "steps": "max_steps"}.items():
-        values = sorted({record["run"]["config"][field] for record in records})
-        in_turn = len(values) == values[-1] - values[0] + 1 > 2
-        parts.append(f"{name} {f'{values[0]} to {values[-1]}' if in_turn else ', '.join(map(str, values))}")
+        of = sorted({record["run"]["config"][field] for record in records})
+        said = f"{of[0]} to {of[-1]}" if len(of) == of[-1] - of[0] + 1 > 2 else ", ".join(map(str, of))
+        parts.append(f"{name} {said}" if len(said) < 40 else f"{len(of)} {name}")
     return " · ".join([*parts, ", ".join(sorted({record["meta"]["device"] for record in records}))])
 
 

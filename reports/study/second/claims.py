@@ -285,10 +285,10 @@ PEFT_MEMORY = partial(less_memory, method="full", against="full-ft", most=LESS)
 # the claim, the stages that it needs, its rule, whether it needs a primary corpus, and its number's format
 CLAIMS = {
     "H1": ("scores higher than layer-wise baselines", ["headline"], higher, True, "+.3f"),
-    "H2": ("which layers are chosen counts, not how many", ["headline"], which, True, "+.3f"),
+    "H2": ("what matters is which layers learn, not how many", ["headline"], which, True, "+.3f"),
     "H3": ("as good as Full PEFT, or better", ["headline"], as_good, True, "+.3f"),
-    "H4": ("lower fine-tuning loss than layer-wise baselines", ["headline", "common"], lower_loss, True, "+.3f"),
-    "H5": ("converges in fewer steps than Full PEFT", ["headline", "common"], faster, True, "+.0f"),
+    "H4": ("lower fine-tuning loss than layer-wise baselines, at one rate", ["headline", "common"], lower_loss, True, "+.3f"),
+    "H5": ("converges in fewer steps than Full PEFT, at one rate", ["headline", "common"], faster, True, "+.0f"),
     "H6": ("needs less GPU memory than Full PEFT", ["time"], less_memory, False, "+.1%"),
     "H6, PEFT": ("Full PEFT needs 30 to 40 % less than full fine-tuning", ["time"], PEFT_MEMORY, False, "+.1%"),
     "H7": ("layer importance varies over layers and training", ["headline"], varies, True, ""),
@@ -300,8 +300,9 @@ def card(study: Study) -> pandas.DataFrame:
     """Each claim with its effect, the difference that could have been seen, and its verdict."""
     rows = []
     for name, (claim, needs, rule, gated, form) in CLAIMS.items():
-        effect, seen, verdict = "", "", BELOW if gated and not study.primary else study.lacking(*needs)
-        if not study.lacking(*needs):
+        lacking = study.lacking(*needs)
+        effect, seen, verdict = "", "", BELOW + f", and {lacking}" * (lacking == NOT_RUN) if gated and not study.primary else lacking
+        if not lacking:
             table, holds = rule(study)
             effect, seen = "<br>".join(said(table, form)), seeable(table, form)
             words = [word for word, yes in holds.items() if yes] if len(table) else [NOT_RUN]
