@@ -17,6 +17,7 @@ from irtuning.training.record import provenance, write_text
 
 PATH = Path(__file__).with_suffix(".json")
 WAIT, ACTIVE = 8, 3  # steps before the profile, and in it
+LISTED = 10  # the longest gaps in a step
 KINDS = {  # the first pattern that is found in a kernel's name counts
     "products in float8": r"nvjet\w*_qq|e4m3|f8f8|fp8",
     "attention": r"fmha|flash|attention",
@@ -43,8 +44,26 @@ def by_kind(events: list, steps: int) -> tuple[dict, list]:
     return kinds, sorted(({"kernel": n} | of for n, of in names.items()), key=lambda of: -of["ms"])[:20]
 
 
+def longest_gaps(kernels: list[tuple[str, float, float]], begin: float, end: float) -> list[dict]:
+    """Return the longest gaps that begin in a step, longest first, from the names and microseconds of kernels.
+
+    In a gap no kernel runs. The kernel before it is the one that ended last. `at_ms` counts from the step's beginning.
+    """
+    found, (before, until) = [], ("", float("inf"))
+    for name, start, stop in sorted(kernels, key=lambda kernel: kernel[1]):
+        if start > until and begin <= until < end:
+            gap = {"ms": (start - until) / 1e3, "at_ms": (until - begin) / 1e3}
+            found.append(gap | {"before": before[:120], "after": name[:120]})
+        if not before or stop > until:
+            before, until = name, stop
+    return sorted(found, key=lambda gap: -gap["ms"])[:LISTED]
+
+
 def measure(shape: str, case: large_shapes.Case) -> dict:
-    """Profile a case and return its row. The GPU is busy when at least one kernel runs."""
+    """Profile a case and return its row. The GPU is busy when at least one kernel runs.
+
+    The listed gaps are those of the second profiled step, which begins when the host begins it.
+    """
     seen = Profiled(WAIT, ACTIVE)
     case.steps = WAIT + 2 + ACTIVE + 2
     make_trainer = large_shapes.make_trainer
@@ -53,14 +72,19 @@ def measure(shape: str, case: large_shapes.Case) -> dict:
         row = large_shapes.attempt(shape, case)
     finally:
         large_shapes.make_trainer = make_trainer
-    kernels = [e for e in seen.profiler.events() if e.device_type == torch.autograd.DeviceType.CUDA and not e.name.startswith("ProfilerStep")]
+    events = seen.profiler.events()
+    kernels = [e for e in events if e.device_type == torch.autograd.DeviceType.CUDA and not e.name.startswith("ProfilerStep")]
     kinds, longest = by_kind(kernels, ACTIVE)
     busy, until = 0.0, 0.0
     for start, end in sorted((e.time_range.start, e.time_range.end) for e in kernels):
         busy += max(0.0, end - max(start, until))
         until = max(until, end)
+    on_host = (e for e in events if e.device_type == torch.autograd.DeviceType.CPU)
+    steps = sorted(e.time_range.start for e in on_host if e.name.startswith("ProfilerStep"))
+    triples = [(e.name, e.time_range.start, e.time_range.end) for e in kernels if not e.is_user_annotation]
     return {"case": case.name, "shape": shape, "step_ms": row.get("step_ms"), "error": row.get("error"), "kinds": kinds,
-            "busy_ms": busy / 1e3 / ACTIVE, "longest": longest, "meta": provenance()}  # fmt: skip
+            "busy_ms": busy / 1e3 / ACTIVE, "longest": longest,
+            "gaps": longest_gaps(triples, *steps[1:3]) if len(steps) > 2 else [], "meta": provenance()}  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> None:

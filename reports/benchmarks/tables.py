@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pandas
 from large_shapes import plan
+from steps_a_second import throughput
 
 from irtuning.analysis.tables import markdown
+from irtuning.companion.archive import read_archive
+from irtuning.companion.paths import REPOSITORY
 from irtuning.memory.predict import predict_memory
 from irtuning.training.record import write_text
 
@@ -14,6 +17,7 @@ HERE = Path(__file__).parent
 ENGINES = {"uncast,compile": "bfloat16, compiled", "float8,uncast,compile": "float8, compiled",
            "float8,uncast,compile,recompute": "float8, compiled, recompute", "float8,uncast": "float8"}  # fmt: skip
 SCATTERED = {"method": f"fixed:layers={'+'.join(map(str, plan('scattered', 32, 1)[0]))}"}
+SEEDS, PROCESSES, CARDS = range(3, 7), 32, 2  # the last digits of the seeds whose runs one session made, and where
 TARGETS = {"scattered": (165, 24), "upper": (125, 18), "all": (170, 29)}  # ms and GiB, set before the measurement
 
 
@@ -30,6 +34,20 @@ def large_steps() -> pandas.DataFrame:
                       "step (ms)": "failed" if error else f"{row['step_ms']:.0f}", "target (ms)": aims[0],
                       "peak (GiB)": "" if error else f"{row['peak_gib']:.1f}", "target (GiB)": aims[1]})  # fmt: skip
     return pandas.DataFrame(found)
+
+
+def compiler_settings() -> str:
+    """Return sentences on a step in float8 with settings of torch's compiler on, beside the same step without."""
+    rows = [r for r in measured() if r["name"] in ("scattered/float8", f"scattered/float8/{r.get('inductor')}")]
+    plain, *others = sorted(rows, key=lambda row: bool(row["inductor"]))
+    shorter = " and ".join(f"`{row['inductor']}`" for row in others if row["step_ms"] < plain["step_ms"])
+    with_each = {key: ", ".join(f"{row[key]:.0f} ms with `{row['inductor']}`" for row in others)
+                 for key in ("step_ms", "step_ms_mean")}  # fmt: skip
+    return (
+        "With the setting `cpp_wrapper` of torch's compiler, compiled code launches the kernels. With `triton.multi_kernel`, "
+        f"the compiler tries several kernels where it reduces. {shorter or 'Neither'} shortens the median step in float8 with "
+        f"14 scattered layers. It is {plain['step_ms']:.0f} ms without them, {with_each['step_ms']}. The mean, which "
+        f"single long steps move, is {plain['step_ms_mean']:.0f} ms without them, {with_each['step_ms_mean']}.")  # fmt: skip
 
 
 def peak(**settings) -> float:
@@ -85,6 +103,31 @@ def small_runs() -> tuple[pandas.DataFrame, str]:
         f"{1e3 * cores / step['wall_ms_per_step']:.0f} such steps a second.\n" for step in steps)  # fmt: skip
 
 
+def headline_runs() -> tuple[pandas.DataFrame, str]:
+    """Return a row for each corpus with the steps a second of the study's last runs, and sentences on what they are."""
+    records, _ = read_archive(REPOSITORY / "reports" / "study" / "second", "headline")
+    records = [record for record in records if record["run"]["config"]["seed"] % 10 in SEEDS]
+    methods = {record["run"]["config"]["method"]: record["run"]["strategy"]["scope"] for record in records}
+    lora = {name for name, scope in methods.items() if scope == "adapters"}
+    groups = {"LoRA alone": lora, "IR-Tuning and Full PEFT alone": {"ir", "full"}}
+    rates, first = throughput(records, PROCESSES, CARDS, groups)
+    titles = {"all": "on one card", "with_end": "one card, the end included", **{name: f"one card, {name}" for name in groups}}
+    table = rates[[*titles]].rename(columns=titles)
+    table.insert(0, f"steps a second on {CARDS} cards", rates["all"] * CARDS)
+    table = table.map("{:.1f}".format)
+    table.insert(0, "seconds counted", rates.seconds.map("{:.0f}".format))
+    table.insert(0, "corpus", rates.corpus)
+    return table, (
+        f"These are {len(records)} runs of the study's headline, with {len(methods)} methods mixed, made by {PROCESSES} processes on "
+        f"{CARDS} H100s of one host. A run's start, evaluation and test scoring are included. The numbers are computed from the time "
+        "at which each run ended and the seconds that it took (`steps_a_second.py`). The first runs of the processes, which "
+        f"compile, took up to {first:.0f} s and are left out.\n\n"
+        "A corpus counts while no other one runs, until its last run begins. After that, processes run out of work; one column "
+        f"includes that end. {len(lora)} of the methods train LoRA of rank 32. The last two columns take what the runs of some "
+        "methods make in a second of a process, times the processes at work. They were computed from runs beside those of "
+        "the other methods, not measured without them.")  # fmt: skip
+
+
 def profiles() -> tuple[pandas.DataFrame, str]:
     """Return milliseconds of a step by kind of kernel, for each profiled case, and a sentence on how long the GPU waits."""
     rows = json.loads((HERE / "step_profile.json").read_text())
@@ -102,22 +145,35 @@ def profiles() -> tuple[pandas.DataFrame, str]:
         f"In a step the GPU waits for the host for {gaps}.")  # fmt: skip
 
 
+def longest_gaps(rows: list[dict]) -> str:
+    """Return a table of the longest gaps between kernels in a step for each row that lists them, else nothing."""
+    text = ""
+    for row in (row for row in rows if row.get("gaps")):
+        table = pandas.DataFrame([{"after (ms)": f"{gap['at_ms']:.1f}", "gap (ms)": f"{gap['ms']:.2f}",
+                                   "kernel before": gap["before"], "kernel after": gap["after"]} for gap in row["gaps"]])  # fmt: skip
+        text += f"The longest gaps between kernels in a step of `{row['case']}`, so long after the host began the step:\n\n{markdown(table)}\n"
+    return text
+
+
 def main() -> None:
     """Write tables.md."""
     rows, sentence = small_runs()
     head = "Made by `python reports/benchmarks/tables.py` from the records beside it."
     text = f"# Tables\n\n{head}\n\n## A step at the shape of Llama-3.1-8B, one H100, random weights\n\n"
     text += "LoRA of rank 32, 16 x 256 tokens, dropout 0.05, the callback on. Targets were set before the measurement.\n\n"
-    text += f"{markdown(large_steps())}\nThe peaks of the two rows with checkpointing are those of turning the base into "
+    text += f"{markdown(large_steps())}\n{compiler_settings()}\n\nThe peaks of the two rows with checkpointing are those of turning the base into "
     text += "float8 on the GPU. A run of the package does so on the host, and its own peak is lower: "
     text += f"{peak(**SCATTERED, speed=('float8',), checkpointing=True):.1f} GiB are predicted for an eager step, and "
     text += "`memory_options.json` has one measured beside its prediction.\n\n"
     table, words = profiles()
-    text += f"What a step with 14 scattered layers does, compiled (`step_profile.py`; the profiler is on):\n\n{markdown(table)}\n{words}\n\n## Layers that do not learn, at the same shape\n\n"
+    text += f"What a step with 14 scattered layers does, compiled (`step_profile.py`; the profiler is on):\n\n{markdown(table)}\n{words}\n\n"
+    text += f"{longest_gaps(json.loads((HERE / 'step_profile.json').read_text()))}## Layers that do not learn, at the same shape\n\n"
     table, words = skipped_and_idle()
     text += f"The last three rows are with checkpointing. Peaks are predicted for eager steps.\n\n{markdown(table)}\n{words}\n\n"
     text += "## Many runs of SmolLM2-135M on one H100\n\nLoRA of rank 32, batches of 16, IR-Tuning and Full PEFT in turn, 100 or 150 steps "
     text += f"a run, four evaluations in it and the start included.\n\n{markdown(rows)}\n{sentence}\n"
+    table, words = headline_runs()
+    text += f"The same model in the study, compiled, kernels launched by compiled code, multi-process service on:\n\n{markdown(table)}\n{words}\n"
     write_text(HERE / "tables.md", text)
 
 

@@ -1,6 +1,7 @@
 """The committed measurements keep what was promised, and their tables show them unchanged."""
 
 import sys
+from datetime import UTC, datetime
 
 import pytest
 
@@ -11,6 +12,10 @@ sys.path.append(str(REPOSITORY / "reports" / "benchmarks"))
 from measurements import (  # noqa: E402
     measured_on, measurement, predicted_and_measured, prediction_errors, saving, step_costs, step_map, step_table,
 )  # fmt: skip
+from step_profile import longest_gaps  # noqa: E402
+from steps_a_second import throughput  # noqa: E402
+from tables import compiler_settings  # noqa: E402
+from tables import longest_gaps as table_of_gaps  # noqa: E402
 
 
 def test_predictions_are_within_what_was_promised_on_settings_left_alone_too():
@@ -77,3 +82,48 @@ def test_gradients_with_skipped_layers_are_the_exact_ones_above_them_and_have_th
             for batch in choice["cosine"]:
                 assert len(batch) == len(layers) and all(-1 <= value < 1.0001 for value in batch)  # summed in float32
                 assert all((value > 0.9999) == exact for value, exact in zip(batch, above, strict=True))
+
+
+def test_settings_of_the_compiler_do_not_shorten_a_step_in_float8_and_older_rows_keep_their_date():
+    record, _ = measurement("large_shapes_llama-3.1-8b_h100")
+    rows = {row["name"]: row for row in record["rows"]}
+    plain = rows["scattered/float8"]
+    assert plain["earlier_ms"] == [195.15472412109375, 202.72319793701172]
+    for setting in ("cpp_wrapper", "triton.multi_kernel"):
+        row = rows[f"scattered/float8/{setting}"]
+        assert row["inductor"] == setting and plain["step_ms"] < row["step_ms"] < 1.02 * plain["step_ms"]
+        assert f"{row['step_ms']:.0f} ms with `{setting}`" in compiler_settings()
+    assert "Neither shortens" in compiler_settings()
+    dates = [row["meta"]["date"][:10] for row in record["rows"] if "meta" in row]
+    assert dates == ["2026-11-28"] * 3 and record["meta"]["date"].startswith("2026-11-27")
+
+
+def test_steps_a_second_count_one_corpus_at_a_time_without_the_first_runs_and_without_the_end():
+    def record(corpus, method, begin, end, steps):
+        date = datetime.fromtimestamp(end, UTC).isoformat(timespec="seconds")
+        return {"run": {"config": {"corpus": corpus, "method": method}}, "train": {"steps": [{}] * steps},
+                "meta": {"date": date, "seconds": {"total": float(end - begin)}}}  # fmt: skip
+
+    one = [("a", "ir", 0, 100, 10), ("a", "ir", 100, 140, 80), ("b", "ir", 140, 180, 40), ("b", "ir", 180, 200, 60)]
+    other = [("a", "ir", 1, 60, 10), ("a", "full-ft", 60, 110, 150), ("a", "ir", 110, 150, 40), ("b", "ir", 150, 190, 80)]
+    records = [record(*run) for run in one + other]
+    table, first = throughput(records[::-1], processes=2, cards=2, groups={"lora": {"ir"}})
+    a, b = (2 * table.set_index("corpus").drop(columns="seconds")).T.to_dict().values()
+    assert first == 100 and table.seconds.tolist() == [10, 30]  # 100 to 110, and 150 to 180
+    assert a == pytest.approx({"all": 2 + 3, "with_end": (10 * 5 + 30 * 3) / 40, "lora": 2 + 2})
+    assert b == pytest.approx({"all": 1 + 2, "with_end": (30 * 3 + 10 * 5 + 10 * 3) / 50, "lora": 1 + 2})
+    warm = throughput(records, processes=0, cards=2, groups={"lora": {"ir"}})[0]
+    assert warm.seconds.tolist() == [110, 30]  # the first runs are left out because they are said to be first
+
+
+def test_gaps_between_kernels_are_those_in_which_none_runs_and_which_begin_in_the_step():
+    kernels = [("old", 0, 90), ("head", 95, 110), ("long", 1000, 5000), ("inside", 1500, 1600), ("next", 5250, 5300),
+               ("later", 9000, 9100), ("last", 9900, 9950)]  # fmt: skip
+    found = longest_gaps(kernels[::-1], begin=100, end=9000)
+    assert [(gap["before"], gap["after"]) for gap in found] == [("next", "later"), ("head", "long"), ("long", "next")]
+    assert [gap["ms"] for gap in found] == [3.7, 0.89, 0.25] and [gap["at_ms"] for gap in found] == [5.2, 0.01, 4.9]
+    many = [(str(n), 100.0 * n, 100.0 * n + n) for n in range(1, 20)]
+    assert [gap["before"] for gap in longest_gaps(many, 0, 1e9)] == [*map(str, range(1, 11))]
+    assert longest_gaps([], 0, 1) == [] and table_of_gaps([{"case": "old"}, {"case": "empty", "gaps": []}]) == ""
+    shown = table_of_gaps([{"case": "new", "gaps": found}])
+    assert "`new`" in shown and "| 5.2 | 3.70 | next | later |" in shown
