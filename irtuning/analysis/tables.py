@@ -88,7 +88,7 @@ def stamp(records: Sequence[dict], profile: str) -> str:
     for name, field in {"seeds": "seed", "folds": "fold", "steps": "max_steps"}.items():
         of = sorted({record["run"]["config"][field] for record in records})
         said = f"{of[0]} to {of[-1]}" if len(of) == of[-1] - of[0] + 1 > 2 else ", ".join(map(str, of))
-        parts.append(f"{name} {said}" if len(said) < 40 else f"{len(of)} {name}")
+        parts.append(f"{len(of)} seeds from {of[0]} on" if name == "seeds" and len(said) > 40 else f"{name} {said}")
     return " · ".join([*parts, ", ".join(sorted({record["meta"]["device"] for record in records}))])
 
 

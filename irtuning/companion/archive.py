@@ -46,7 +46,7 @@ def write_archive(folder: Path, experiments: Mapping[str, tuple[Sequence[dict], 
     tested = [record["scores"]["test_scored"] for record in records.values()]
     runs = runs_table(list(records.values())).assign(test_scored=tested, record=texts)
     for name, table in (("runs", runs), ("steps", pandas.DataFrame(steps)), ("predictions", answers)):
-        write_bytes(folder / f"{name}.parquet", table.to_parquet(compression="zstd", index=False))
+        write_bytes(folder / f"{name}.parquet", table.to_parquet(compression="zstd", compression_level=19, index=False))
     write_text(folder / INDEX, json.dumps(index) + "\n")
 
 

@@ -21,7 +21,7 @@ from irtuning.corpora.sources import CORPORA
 from irtuning.errors import InputError
 
 CHANGES = {"models": ["tiny-random"], "seeds": 1, "max_steps": 4, "settings": {"batch_size": 4, "device": "cpu", "eval_every": 4}}
-STAMP = (r"· \w[\w., -]* \((random weights, )?[\d.]+ M parameters\).* · seeds [\d, to]+ · (folds [\d, to]+ · )?steps [\d, to]+.* · (CPU|NVIDIA)"
+STAMP = (r"· \w[\w., -]* \((random weights, )?[\d.]+ M parameters\).* · (seeds [\d, to]+|\d+ seeds from \d+ on) · (folds [\d, to]+ · )?steps [\d, to]+.* · (CPU|NVIDIA)"
          r"|· no model, no seed, no steps$|· no corpus · ")  # fmt: skip
 
 

@@ -98,8 +98,8 @@ def raster(runs: list[dict]) -> tuple[Figure, str]:
                  ylim=(0, len(learned)))  # fmt: skip
         axis.set_xticks(marks := range(0, len(steps), 100), marks)
     axis.set_xlabel("step (coloured: the layer learns; dotted: a quarter of the steps are over)")
-    title = f"In {sum(share > 0.5 for share in shares)} of {len(shares)} runs, one set of layers holds most late steps"
-    return entitled(figure, title)
+    ends = f"{min(shares):.0%} to {max(shares):.0%}"
+    return entitled(figure, f"The first run on each corpus: its commonest set of layers has {ends} of the late steps")
 
 
 @styled

@@ -31,7 +31,7 @@ from matplotlib.figure import Figure
 from irtuning.analysis.ceiling import ANOTHER
 from irtuning.analysis.figures.style import title_of
 from irtuning.analysis.statistics import mean_of_corpora, method_scores
-from irtuning.analysis.tables import groups_by, markdown, readable, run_title
+from irtuning.analysis.tables import chosen, groups_by, markdown, readable, run_title
 from irtuning.companion.experiments import STUDY, Companion
 from irtuning.companion.paths import REPOSITORY, Folders
 from irtuning.companion.reproduce import execute, write_report
@@ -102,7 +102,7 @@ def needs(*stages: str, on: str | None = None) -> Callable:
         @wraps(write)
         def section(study: Study) -> list:
             whole = {s for s in stages if any(on in (None, r["run"]["config"]["corpus"]) for r in study.runs.get(s, []))}
-            words = ("half made" if s in study.made else NOT_RUN for s in stages if s not in whole)
+            words = ("not whole" if s in study.made else NOT_RUN for s in stages if s not in whole)
             lacking = ", ".join(map("{} ({})".format, (s for s in stages if s not in whole), words))
             where = f" on {title_of(on)}" if on else ""
             return [f"*Nothing is shown here yet, because this is missing{where}: {lacking}.*"] if lacking else write(study)
@@ -164,6 +164,9 @@ def floor(study: Study) -> list:
     parts = [ON_D.format(seeds=study.gate.runs.max(), rate=second.GATE_RATE) + "\n\n" + markdown(pandas.DataFrame(rows)),
              Picture("05_floor", *drawings.floor(pandas.DataFrame(ends, columns=columns)), study.runs["gate"]),
              WEIGHTS.format(chosen=study.chosen["class_weights"], **means)]  # fmt: skip
+    hard = [f"{title_of(of[0])}, {of[2] + of[5]:.3f} against {of[6]:.3f}" for of in ends if of[2] + of[5] > of[6]]
+    if hard:
+        parts[0] += f"\nTo pass needs more than one annotator reaches against another on {' and on '.join(hard)}."
     if "headline" in study.runs:
         parts.append(f"Macro F1 on the test parts of folds 0 to 3:\n\n{markdown(test_scores(study))}")
     return parts
@@ -207,6 +210,7 @@ def rates(study: Study) -> list:
             for corpus, of in best.items())  # fmt: skip
     text = f"Best learning rates on part D (*many*: IR-Tuning, and methods with as many layers). {' '.join(said)}"
     text += " ArgRewrite takes those of arXivEdits."
+    curve = curve[~curve.method.isin(second.OWN)]  # the methods of the headline
     return [text, Picture("05_rates", *decide.drawn(curve, study.floors, best), study.runs["rates"])]
 
 
@@ -215,7 +219,7 @@ def choosing(study: Study) -> list:
     """IR-Tuning against the other choices of layers, and against all layers."""
     pairs = [("ir", other) for other in dict.fromkeys(study.comparisons.against)]
     table, area = (with_mean(study, t) for t in (study.comparisons, differences(study.headline, pairs, "auprc")))
-    parts = ["\n\n".join([DRAWN, wide(table), "The same for AUPRC, which decides nothing:",
+    parts = ["\n\n".join([f"{numbers(study)} {DRAWN}", wide(table), "The same for AUPRC, which decides nothing:",
                           wide(area.drop(columns="equivalent"))])]  # fmt: skip
     if not (seen := detectable(study)).empty:
         figure = drawings.detectable(seen, 0.01 if study.primary else None, study.chosen["seeds"])
@@ -228,6 +232,16 @@ def choosing(study: Study) -> list:
     return [*parts, "At IR-Tuning's rate, the mean of the last ten training losses (negative: IR-Tuning's is lower):",
             wide(loss), "The steps to 95 % of Full PEFT's best validation macro F1 (negative: IR-Tuning is sooner):",
             wide(steps, "+.0f"), NOT_THERE]  # fmt: skip
+
+
+def numbers(study: Study) -> str:
+    """How many layers learn at a step, in words."""
+    def learning(method: str) -> str:
+        runs = groups_by(titled(study.headline, method), ["corpus"]).values()
+        means = [mean(len(chosen(step)) for record in of for step in record["train"]["steps"]) for of in runs]
+        return " to ".join(dict.fromkeys(f"{number:.0f}" for number in (min(means), max(means))))
+    return (f"Of 30 layers, {learning('ir')} learn at a step of IR-Tuning and {learning('ist')} at one of IST, so a difference "
+            "to IST may come from their number.")  # fmt: skip
 
 
 def without_zero(study: Study) -> str:
