@@ -427,9 +427,10 @@ def save(path: Path, shape: str, row: dict) -> None:
         "shape": {"name": shape, **SHAPES[shape][1]}, "roofline_flops_per_s": PEAK_FLOPS,
         "trajectory": plan("trajectory", depth, 200), "scattered": plan("scattered", depth, 1)[0],
         "upper": plan("upper", depth, 1)[0], "not_measured": "which layers a trained model chooses; what that saves",
-        "meta": provenance(),
     }  # fmt: skip
-    row["device"] = record["meta"]["device"]
+    row["meta"] = provenance()
+    record.setdefault("meta", row["meta"])  # of older rows, which have none of their own
+    row["device"] = row["meta"]["device"]
     record["rows"] = replaced(record["rows"], row)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(record, indent=1) + "\n")

@@ -47,7 +47,8 @@ def compiler_settings() -> str:
         "With the setting `cpp_wrapper` of torch's compiler, compiled code launches the kernels. With `triton.multi_kernel`, "
         f"the compiler tries several kernels where it reduces. {shorter or 'Neither'} shortens the median step in float8 with "
         f"14 scattered layers. It is {plain['step_ms']:.0f} ms without them, {with_each['step_ms']}. The mean, which "
-        f"single long steps move, is {plain['step_ms_mean']:.0f} ms without them, {with_each['step_ms_mean']}.")  # fmt: skip
+        f"single long steps move, is {plain['step_ms_mean']:.0f} ms without them, {with_each['step_ms_mean']}. "
+        "Each setting was measured once, and another process trained small models on the host meanwhile.")  # fmt: skip
 
 
 def peak(**settings) -> float:
@@ -109,7 +110,7 @@ def headline_runs() -> tuple[pandas.DataFrame, str]:
     records = [record for record in records if record["run"]["config"]["seed"] % 10 in SEEDS]
     methods = {record["run"]["config"]["method"]: record["run"]["strategy"]["scope"] for record in records}
     lora = {name for name, scope in methods.items() if scope == "adapters"}
-    groups = {"LoRA alone": lora, "IR-Tuning and Full PEFT alone": {"ir", "full"}}
+    groups = {"if all trained LoRA": lora, "if all were IR-Tuning or Full PEFT": {"ir", "full"}}
     rates, first = throughput(records, PROCESSES, CARDS, groups)
     titles = {"all": "on one card", "with_end": "one card, the end included", **{name: f"one card, {name}" for name in groups}}
     table = rates[[*titles]].rename(columns=titles)
@@ -123,9 +124,8 @@ def headline_runs() -> tuple[pandas.DataFrame, str]:
         "at which each run ended and the seconds that it took (`steps_a_second.py`). The first runs of the processes, which "
         f"compile, took up to {first:.0f} s and are left out.\n\n"
         "A corpus counts while no other one runs, until its last run begins. After that, processes run out of work; one column "
-        f"includes that end. {len(lora)} of the methods train LoRA of rank 32. The last two columns take what the runs of some "
-        "methods make in a second of a process, times the processes at work. They were computed from runs beside those of "
-        "the other methods, not measured without them.")  # fmt: skip
+        f"includes that end. {len(lora)} of the methods train LoRA of rank 32. The last two columns are computed, not "
+        "measured: what those methods' runs make in a second of a process, beside runs of the others, times the processes at work.")  # fmt: skip
 
 
 def profiles() -> tuple[pandas.DataFrame, str]:

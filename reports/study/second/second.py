@@ -368,8 +368,8 @@ def collect(runs: Path, out: Path) -> None:
     """Write the store: three parquet files, with the floors' predictions, and which runs are of which stage.
 
     Of a run that scored its test part, predictions on that part are stored, without probabilities after `common`. Those
-    of the headline on validation stand beside, without probabilities too, for `irtuning study`. InputError is raised if the store has a run that the folder of
-    the runs lacks, since the store is written anew.
+    of the headline on validation stand beside, without probabilities too, for `irtuning study`. InputError is raised if
+    the store has a run that the folder of the runs lacks, since the store is written anew.
     """
     import pandas
     from irtuning.analysis.tables import markdown
@@ -416,13 +416,12 @@ def rounded(stage: str, record: dict) -> dict:
 
 def kept(stage: str, predictions: dict) -> dict:
     """What the store has of a run's predictions. Stages whose AUPRC nobody compares have no probabilities."""
-    few = {split: [{name: row[name] for name in row if name != "probabilities"} for row in rows]
-           for split, rows in predictions.items()}  # fmt: skip
     if "test" not in predictions:
         return predictions
-    if stage not in ("headline", "common"):
-        return {"test": few["test"]}
-    return few | {"test": predictions["test"]} if stage == "headline" else {"test": predictions["test"]}
+    bare = {split: [{name: row[name] for name in row if name != "probabilities"} for row in rows]
+            for split, rows in predictions.items()}  # fmt: skip
+    whole = {"test": predictions["test"]}
+    return {"headline": bare | whole, "common": whole}.get(stage, {"test": bare["test"]})
 
 
 def restore(runs: Path, out: Path) -> None:

@@ -151,6 +151,16 @@ def test_the_store_lets_a_reader_compute_auprc_and_a_method_minus_the_floor(smal
     assert (small / "store" / "predictions.parquet").read_bytes() == content["predictions.parquet"]
 
 
+def test_only_the_headline_keeps_validation_and_only_stages_whose_auprc_is_compared_keep_probabilities():
+    rows = {split: [{"id": split, "probabilities": [1.0]}] for split in ("validation", "test")}
+    has = {stage: {s: "probabilities" in of[0] for s, of in second.kept(stage, rows).items()} for stage in second.TESTED}
+    headline, common = {"validation": False, "test": True}, {"test": True}
+    others = dict.fromkeys(("secondary", "small", "mini", "tetra"), {"test": False})
+    assert has == {"headline": headline, "common": common} | others
+    untested = {"validation": rows["validation"]}
+    assert second.kept("rates", untested) == untested
+
+
 def test_what_would_spoil_the_records_is_refused(small, monkeypatch):
     second.PLAN.write_text("**Open until the gate and the rates are in.**")
     with pytest.raises(InputError, match="plan is still open"):
