@@ -33,6 +33,7 @@ class FrozenProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         weight, scales = ctx.saved_tensors
+        gradient = gradient.as_strided(gradient.shape, gradient.stride())  # or its product is stored, in float32
         numbers, own_scales = to_float8(gradient.float() * scales.t())
         ones = torch.ones(1, weight.shape[1], device=weight.device)
         return _product(numbers, weight.t().contiguous().t(), own_scales, ones), None, None

@@ -179,21 +179,6 @@ class ResumableTrainer(LayerwiseTrainer):
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def train(self, *args, **kwargs):
-        """Train as the parent class does, without four walks through all modules in each step, while a GPU waits.
-
-        The Trainer sets train mode, which is set already. It searches for all parameters to clear their gradients,
-        although the optimizer knows them, and to measure the gradient, as the callback does. It counts operations.
-        """
-        model, set_mode = self.model, self.model.train
-        model.train = lambda mode=True: model if mode == model.training else set_mode(mode)
-        model.zero_grad = lambda set_to_none=True: self.optimizer.zero_grad(set_to_none)
-        self.floating_point_ops, self._get_grad_norm = lambda inputs: 0, lambda *_, **named: None
-        try:
-            return super().train(*args, **kwargs)
-        finally:
-            del model.train, model.zero_grad, self.floating_point_ops, self._get_grad_norm
-
     def log(self, logs, *args, **kwargs) -> None:
         """Log also the gradient's norm, how many layers learned in the last step, and each layer's score before it."""
         if "loss" in logs and self.layerwise.history:

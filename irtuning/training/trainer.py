@@ -67,8 +67,18 @@ class LayerwiseTrainer(Trainer):
 
     @sdpa_kernel(ATTENTION)
     def train(self, *args, **kwargs):
-        """Train as the Trainer does, without the attention kernels that are not in `ATTENTION`."""
-        return super().train(*args, **kwargs)
+        """Train as the Trainer does, but only with the attention kernels in `ATTENTION`, and with shorter steps.
+
+        The Trainer walks through all modules to set train mode again, to count operations and to clear gradients.
+        """
+        model, set_mode = self.model, self.model.train
+        model.train = lambda mode=True: model if mode == model.training else set_mode(mode)
+        model.zero_grad = lambda set_to_none=True: self.optimizer.zero_grad(set_to_none)
+        self.floating_point_ops = lambda inputs: 0
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            del model.train, model.zero_grad, self.floating_point_ops
 
     def training_step(self, *args, **kwargs) -> torch.Tensor:
         """Process a micro-batch as the Trainer does, and keep its loss for `step_losses`."""
@@ -86,6 +96,10 @@ class LayerwiseTrainer(Trainer):
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # the number covers all processes; DDP takes a mean
         return (loss, outputs) if return_outputs else loss
+
+    def _get_grad_norm(self, *args, **named):
+        clip = self.args.max_grad_norm  # 0: a callback measures and clips the gradient
+        return super()._get_grad_norm(*args, **named) if clip else self.accelerator.unscale_gradients()
 
     def _get_train_sampler(self, train_dataset=None) -> Sampler:
         lengths = [len(example["input_ids"]) for example in (train_dataset or self.train_dataset)]

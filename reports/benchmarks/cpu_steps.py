@@ -17,7 +17,8 @@ from unittest.mock import patch
 
 import torch
 import typer
-from transformers import DataCollatorWithPadding
+from torch.nn.attention import sdpa_kernel
+from transformers import DataCollatorWithPadding, Trainer
 
 import irtuning.training.build
 from irtuning.companion.paths import REPOSITORY
@@ -25,15 +26,16 @@ from irtuning.companion.profiles import QUICK
 from irtuning.training.build import build
 from irtuning.training.prepare import prepare
 from irtuning.training.record import provenance, write_text
-from irtuning.training.resume import ResumableTrainer
 from irtuning.training.run import train
-from irtuning.training.trainer import LayerwiseTrainer
+from irtuning.training.trainer import ATTENTION, LayerwiseTrainer
 
 WARM = 4
 PADDED = partial(DataCollatorWithPadding, padding="max_length", max_length=160)
 VARIANTS = {
     "as it is": nullcontext,
-    "modules walked and operations counted at each step": lambda: patch.object(ResumableTrainer, "train", LayerwiseTrainer.train),
+    "modules walked and operations counted at each step": lambda: patch.multiple(
+        LayerwiseTrainer, train=sdpa_kernel(ATTENTION)(Trainer.train), _get_grad_norm=Trainer._get_grad_norm
+    ),
     "padded to 160 tokens": lambda: patch.object(
         irtuning.training.build, "DataCollatorWithPadding", lambda tokenizer, **_: PADDED(tokenizer)
     ),
