@@ -398,13 +398,12 @@ def fails(study: Study) -> list:
 @needs("transfer")
 def transfer(study: Study) -> list:
     """What ITERATER's models predict on TETRA."""
-    parts = ["What models of ITERATER, never trained on TETRA, call the edits of each of its aspects (row). No test."]
-    for record in study.runs["transfer"]:
-        counts = pandas.DataFrame(record["meta"]["transfer"]["counts"]).fillna(0).astype(int).T
-        edits, name = counts.sum(axis=1), title_of(record["run"]["config"]["method"])
-        shares = counts.div(edits, axis=0).map("{:.0%}".format).assign(edits=edits)
-        parts.append(markdown(shares.rename_axis(f"aspect ({name})")))
-    return parts
+    counts = [pandas.DataFrame(r["meta"]["transfer"]["counts"]).fillna(0).astype(int).T for r in study.runs["transfer"]]
+    shares = pandas.concat(table.div(table.sum(axis=1), axis=0).map("{:.0%}".format) for table in counts).fillna("0%")
+    table = shares.groupby(level=0, sort=False).agg(" / ".join).assign(edits=counts[0].sum(axis=1))
+    names = " / ".join(title_of(record["run"]["config"]["method"]) for record in study.runs["transfer"])
+    said = "What models of ITERATER, never trained on TETRA, call the edits of each of its aspects"
+    return [f"{said} ({names}). No test.\n\n{markdown(table.rename_axis('aspect'))}"]
 
 
 @needs("headline")
@@ -421,7 +420,8 @@ def elsewhere(study: Study) -> list:
             config["method"] = "IR-Tuning in float8" if "float8" in config["speed"] else config["method"]
         names = dict.fromkeys(run_title(r["run"]["config"]) for r in made)
         pairs = [("ir", name) for name in names if "head" not in name] + [("ir, head frozen", "full, head frozen")]
-        text += ["Other methods:", wide(differences(titled(study.headline, "ir") + made, pairs))]
+        there, here = (", ".join(sorted({r["meta"]["device"] for r in runs})) for runs in (study.headline, made))
+        text += [f"Other methods ({here}), beside the headline's IR-Tuning ({there}):", wide(differences(titled(study.headline, "ir") + made, pairs))]
     absent = ", ".join(STAGE_NAMES[stage] for stage in ("mini", "tetra", "secondary") if stage not in study.runs)
     return text + [f"*Not run: {absent}.*"] * bool(absent)
 

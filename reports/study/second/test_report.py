@@ -265,7 +265,13 @@ def test_the_readme_says_what_the_study_found():
     above, drawn = table[table.low > 0].difference, table.loc[["random-static", "random-counts"]].xs("iterater", level="corpus")
     assert {*above.index} == {("last-k", "iterater"), *(("ist", corpus) for corpus in second.USUAL["headline"])}
     assert not (table.high < 0).any() and -0.01 < drawn.low.min() < drawn.high.max() < 0.01
+    few = claims.small_differences(study).set_index("against").loc["full, 25% of train"]
+    random = claims.small_differences(study).set_index("against").loc["random-static, 25% of train"]
+    assert {*few.corpus} == {*second.BOTH} and (few.low > 0).all() and (random.low < 0).all()
+    less = 100 * (1 - claims.peaks(study).mean() / claims.peaks(study).full.mean())
     for said in (
+        f"(by {few.difference.min():.3f} and {few.difference.max():.3f})", f"IR-Tuning needs {less.ir:.0f} % less than Full PEFT",
+        f"random layers {less['random-counts']:.0f} to {less['random-static']:.0f} %, last layers {less['last-k']:.0f} %",
         f"on three corpora (by {above.ist.min():.3f} to {above.ist.max():.3f})", f"(by {above['last-k', 'iterater']:.3f})",
         f"{len(table) - len(above)} of {len(table)} differences", f"{late.iterater:.0f} % of the late steps on ITERATER",
         f"{late.argrewrite:.0f} % on ArgRewrite", f"On arXivEdits it is {late.arxivedits:.0f} %",
