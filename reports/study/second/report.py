@@ -122,8 +122,9 @@ def top(study: Study) -> list:
     absent = ", ".join(f"{STAGE_NAMES[stage]} ({stage})" for stage in STAGES if stage not in study.made)
     half = ", ".join(f"{stage} on {title_of(c)} ({left} of {len(study.planned[stage, c])} runs missing)"
                      for (stage, c), left in study.missing.items() if stage in study.made and left)  # fmt: skip
-    text = ["\n\n".join(in_short(study)), f"Verdicts on {len(table)} claims: {counted}.", f"Not run: {absent}." * bool(absent),
-            f"Not whole, so left out: {half}." * bool(half), markdown(table.replace("", "·"))]  # fmt: skip
+    counts = [f"Verdicts on {len(table)} claims: {counted}.", f"Not run: {absent}." * bool(absent),
+              f"Not whole, so left out: {half}." * bool(half)]  # fmt: skip
+    text = ["\n\n".join(in_short(study)), " ".join(filter(None, counts)), markdown(table.replace("", "·"))]
     parts = ["\n\n".join(filter(None, text))]
     if "headline" in study.runs:
         short = table.verdict.str.partition(" because")[0]
@@ -237,9 +238,9 @@ def choosing(study: Study) -> list:
         return [*parts, "*The losses and the steps at one learning rate are missing. They need the stage common.*"]
     loss = run_differences(study.level, [*PRIMARY, "random-counts"], last_loss)
     steps = run_differences(study.level, ["full"], steps_to_near)
-    return [*parts, "At IR-Tuning's rate, the mean of the last ten training losses (negative: IR-Tuning's is lower):",
-            wide(loss), "The steps to 95 % of Full PEFT's best validation macro F1 (negative: IR-Tuning is sooner):",
-            wide(steps, "+.0f"), NOT_THERE]  # fmt: skip
+    sooner = ", ".join(f"{title_of(row['corpus'])} {interval(row, '+.0f')}" for row in steps.to_dict("records"))
+    return [*parts, "At IR-Tuning's rate, the mean of the last ten training losses (negative: IR-Tuning's is lower):", wide(loss),
+            f"IR-Tuning's steps to 95 % of Full PEFT's best validation macro F1, minus Full PEFT's: {sooner}. {NOT_THERE}"]
 
 
 def at_one(study: Study) -> str:
@@ -390,8 +391,8 @@ def fails(study: Study) -> list:
     f1 = f1.rename(columns={decide.FLOOR: EDIT_AWARE, "ir": title_of("ir"), "full": title_of("full")})
     counts["share"] = counts["size"] / counts.groupby(keys)["size"].transform("sum")
     wrong = counts[(counts.method == "ir") & (counts.intention != counts.predicted)].sort_values("share")
-    said = [f"- {r.corpus}: {r.share:.0%} of *{r.intention}* is taken for *{r.predicted}*."
-            for _, part in wrong.groupby("corpus") for r in part[-1:-4:-1].itertuples()]  # fmt: skip
+    said = [f"- {corpus}: " + ", ".join(f"{r.share:.0%} of *{r.intention}* taken for *{r.predicted}*"
+                                        for r in part[-1:-4:-1].itertuples()) for corpus, part in wrong.groupby("corpus")]  # fmt: skip
     return [markdown(f1), "IR-Tuning's commonest confusions, as shares of an intention:", "\n".join(said)]
 
 
