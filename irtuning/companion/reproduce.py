@@ -159,7 +159,7 @@ def write_report(notebook: Path, figures: Path) -> None:
     """Write `summary.html` and `summary.md`: a notebook without code and without cells tagged `detail` or `try`."""
     book, folder = nbformat.read(notebook, 4), notebook.parent
     book, _ = TagRemovePreprocessor(enabled=True, remove_cell_tags={"detail", "try"}).preprocess(book, {})
-    head = "<style>@media print { body { zoom: 0.53 } div { break-inside: auto !important } tr, img { break-inside: avoid } }</style></head>"
+    head = "<style>@media print { body { zoom: 0.53 } div { break-inside: auto !important } }</style></head>"
     write_text(folder / "summary.html", html_page(book, **WITHOUT_CODE).replace("</head>", head, 1))
     links = os.path.relpath(figures, folder)
     for shown in pictures(book):

@@ -27,7 +27,10 @@ def accelerate(model: "nn.Module", names: Collection[str], device: str | None = 
         freeze_in_float8(model, device)
     if "compile" not in names:
         return
-    torch._functorch.config.activation_memory_budget = KEPT if "recompute" in names else 1.0
+    budget = KEPT if "recompute" in names else 1.0
+    if budget != torch._functorch.config.activation_memory_budget:
+        torch._dynamo.reset()  # or layers would use what an earlier run of this process compiled
+        torch._functorch.config.activation_memory_budget = budget
     model.config.use_cache = False  # with a cache, each layer would need its own graph
     # All layers share the compiled code. There is one graph for each combination of what requires gradients, so a new
     # choice of layers finds its graphs compiled already.

@@ -67,11 +67,8 @@ class LayerwiseTrainer(Trainer):
 
     @sdpa_kernel(ATTENTION)
     def train(self, *args, **kwargs):
-        """Train as the Trainer does, but only with the attention kernels in `ATTENTION`, and with shorter steps.
-
-        The Trainer walks through all modules to set train mode again, to count operations and to clear gradients.
-        """
-        model, set_mode = self.model, self.model.train
+        """Train as the Trainer does, with the kernels in `ATTENTION`, and without walks through all modules."""
+        model, set_mode = self.model, self.model.train  # a step sets the mode, clears gradients and counts operations
         model.train = lambda mode=True: model if mode == model.training else set_mode(mode)
         model.zero_grad = lambda set_to_none=True: self.optimizer.zero_grad(set_to_none)
         self.floating_point_ops = lambda inputs: 0

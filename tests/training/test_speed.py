@@ -75,6 +75,18 @@ def test_compiled_float8_layers_do_what_they_do_uncompiled(tmp_path):
     assert fast[0][0] != exact[0] and fast[0][0] == pytest.approx(exact[0], rel=0.01)  # later, other layers may learn
 
 
+def test_recompute_keeps_less_also_after_another_run_of_the_process():
+    def kept(speed):
+        model, numbers = add_adapter(make_classifier(), "lora", r=2, dropout=0.05), []
+        accelerate(model, speed)
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: numbers.append(x.numel()) or x, lambda x: x):
+            model.train()(**pad(make_examples(4))).loss.backward()
+        return sum(numbers)
+
+    first, less, again = (kept(speed) for speed in (["compile"], ["compile", "recompute"], ["compile"]))
+    assert less < first == again
+
+
 @pytest.mark.parametrize("speed", [[], ["uncast"]], ids=["plain", "uncast"])
 @pytest.mark.parametrize("adapter", ["lora", "dora", "bottleneck"])
 def test_uncast_adapters_see_no_float32_copy(speed, adapter):
