@@ -14,7 +14,7 @@ from measurements import (  # noqa: E402
 )  # fmt: skip
 from step_profile import longest_gaps  # noqa: E402
 from steps_a_second import throughput  # noqa: E402
-from tables import compiler_settings  # noqa: E402
+from tables import TARGETS, compiler_settings, shorter_steps  # noqa: E402
 from tables import longest_gaps as table_of_gaps  # noqa: E402
 
 
@@ -96,6 +96,20 @@ def test_settings_of_the_compiler_do_not_shorten_a_step_in_float8_and_older_rows
     assert "Neither shortens" in compiler_settings()
     dates = [row["meta"]["date"][:10] for row in record["rows"] if "meta" in row]
     assert len(dates) >= 3 and min(dates) > record["meta"]["date"][:10]
+
+
+def test_a_step_in_float8_is_as_short_as_was_asked_for_when_the_trainer_does_not_walk_through_the_model():
+    record, _ = measurement("float8_steps")
+    of = {(row["code"], row["name"]): row for row in record["rows"]}
+    assert {row["meta"]["device"] for row in record["rows"]} == {"NVIDIA H200"} and not any("recompute" in name for _, name in of)
+    assert of["after", "scattered/float8"]["step_ms"] < 0.92 * of["before", "scattered/float8"]["step_ms"]
+    for layers, (milliseconds, _) in TARGETS.items():
+        assert of["after", f"{layers}/float8"]["step_ms"] < 1.015 * milliseconds  # two cards of one kind differ by more
+    assert 1 < of["after", "all/float8"]["step_ms"] / of["after", "all/float8/no-callback"]["step_ms"] < 1.015
+    walks, after = (profile["gaps"] for profile in record["profiles"])
+    assert sum(gap["ms"] for gap in walks[:3]) > 20 > 6 > sum(gap["ms"] for gap in after[:3])
+    table, words = shorter_steps()
+    assert len(table) == len(of) and "10% shorter" in words
 
 
 def test_steps_a_second_count_one_corpus_at_a_time_without_the_first_runs_and_without_the_end():
