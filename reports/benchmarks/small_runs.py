@@ -33,7 +33,7 @@ CASES = {  # name: workers on the GPU, speed, mode of torch.compile, or `cpp_wra
     "12 plain": (12, (), None), "14 plain": (14, (), None), "12 uncast": (12, ("uncast",), None),
     "8 plain": (8, (), None), "16 plain": (16, (), None), "16 uncast": (16, ("uncast",), None),
     "8 compiled": (8, ("uncast", "compile"), None), "16 compiled": (16, ("uncast", "compile"), None),
-    "16 wrapped": (16, ("uncast", "compile"), "cpp_wrapper"), "1 wrapped": (1, ("uncast", "compile"), "cpp_wrapper"),
+    **{f"{n} wrapped": (n, ("uncast", "compile"), "cpp_wrapper") for n in (16, 20)}, "1 wrapped": (1, ("uncast", "compile"), "cpp_wrapper"),
     "1 graphs": (1, ("uncast", "compile"), "reduce-overhead"), "8 graphs": (8, ("uncast", "compile"), "reduce-overhead"),
     "1 plain": (1, (), None), "1 compiled": (1, ("uncast", "compile"), None),
 }  # fmt: skip
