@@ -18,14 +18,15 @@ LAYERS = {"all": "all 32 layers", "trajectory": "200 chosen sets", "scattered": 
           "upper": "14, none below 16", "last16": "the last 16", "last14": "the last 14"}  # fmt: skip
 ENGINES = {("", False): "plain", ("uncast", False): "uncast", ("uncast,compile", False): "uncast, compile",
            ("uncast", True): "uncast, checkpointing", ("float8,uncast,compile", False): "float8, compile",
+           ("float8,uncast,compile,recompute", False): "float8, compile, recompute",
            ("float8,uncast,compile", True): "float8, compile, checkpointing"}  # fmt: skip
 GIVEN = ("core", "last-k", "trajectory", "eager", "checkpointing", "float8")  # cases with given layers
 SETS = ["all 32 layers", "14 scattered", "14, none below 16"]
 ARROWS = [  # what changes, engine and layers before, after, and where the name stands: points from the middle, alignment
     ("compiled", ("plain", SETS[1]), ("uncast, compile", SETS[1]), (0, 5, "right")),
-    ("float8", ("uncast, compile", SETS[1]), ("float8, compile", SETS[1]), (5, -6, "left")),
-    ("not below 16", ("float8, compile", SETS[1]), ("float8, compile", SETS[2]), (-6, 0, "right")),
-    ("checkpointing", ("float8, compile", SETS[1]), ("float8, compile, checkpointing", SETS[1]), (6, 0, "left")),
+    ("float8, recompute", ("uncast, compile", SETS[1]), ("float8, compile, recompute", SETS[1]), (5, -9, "left")),
+    ("not below 16", ("float8, compile, recompute", SETS[1]), ("float8, compile, recompute", SETS[2]), (-10, -19, "right")),
+    ("checkpointing", ("float8, compile, recompute", SETS[1]), ("float8, compile, checkpointing", SETS[1]), (0, -14, "right")),
 ]
 
 

@@ -6,8 +6,8 @@
 The first command needs a GPU. It trains each setting of SETTINGS for a few steps through our Trainer and callback, with
 random weights made on the GPU. The second one adds the predictions and prints the errors. It leaves out
 the HELD_OUT settings, drawn with a fixed seed, unless `--held-out` is given. That was done once, at the end. `--options`
-and `--four-bit` measure other lists of settings. The last one of FOUR_BIT was not measured yet. With `--shape tiny` the
-first command only checks the script on a CPU, where it measures nothing.
+and `--four-bit` measure other lists of settings. With `--shape tiny` the first command only checks the script on a CPU,
+where it measures nothing.
 
 The layers that learn are those that the prediction assumes. At the first step, all layers that ever learn do, so that
 their optimizer state exists. The peak is taken over the steps after it, at which the worst choice of layers learns.

@@ -10,11 +10,11 @@ from irtuning.memory.predict import predict_memory
 
 sys.path.append(str(REPOSITORY / "reports" / "benchmarks"))
 from measurements import (  # noqa: E402
-    measured_on, measurement, predicted_and_measured, prediction_errors, saving, step_costs, step_map, step_table,
+    SETS, measured_on, measurement, predicted_and_measured, prediction_errors, saving, step_costs, step_map, step_table,
 )  # fmt: skip
 from step_profile import longest_gaps  # noqa: E402
 from steps_a_second import throughput  # noqa: E402
-from tables import TARGETS, compiler_settings, shorter_steps  # noqa: E402
+from tables import TARGETS, compiler_settings, large_steps, shorter_steps  # noqa: E402
 from tables import longest_gaps as table_of_gaps  # noqa: E402
 
 
@@ -32,9 +32,7 @@ def test_predictions_are_within_what_was_promised_on_settings_left_alone_too():
     assert len(errors) == 10 and sum(held for held, _ in errors) == 4 and max(error for _, error in errors) <= 0.08
     assert sorted(error for held, error in errors if held)[2] <= 0.03 and sorted(error for _, error in errors)[5] <= 0.03
     packed = measurement("four_bit")[0]["rows"]
-    for row in packed:  # measured with scales in 8 bits: 1 byte for 64 weights in place of 4, and 4 bytes for 256 scales
-        smaller = 32 * (2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336) / 64 * (3 - 4 / 256)
-        assert row["predicted"]["peak_bytes"] == pytest.approx(row["measured_bytes"] + smaller, rel=0.001)
+    assert len(packed) == 3 and max(abs(row["error"]) for row in packed) < 0.01
     for row in (record["rows"][-1], options["rows"][-1], packed[-1]):  # another version of a library may keep a little more
         assert predict_memory(**row["setting"]).peak_bytes == pytest.approx(row["predicted"]["peak_bytes"], rel=0.01)
 
@@ -52,15 +50,17 @@ def test_steps_at_8b_have_one_row_for_each_setting_and_every_method_and_adapter_
     for layers, name in (("14 scattered", "scattered/compile"), ("all 32 layers", "all/compile"), ("the last 14", "last14/compile")):
         assert compiled[layers] == rows[name]["step_ms"]  # not one of another question, such as `fixed/compile`
     assert {"the last 14", "the last 16", "200 chosen sets"} <= set(table.layers) and table.step_ms.max() < 1000  # no longer batch
-    plain, _, compiled, _ = step_costs(table).axes[0].containers
+    plain, _, compiled, _ = step_costs(table[~table.engine.str.contains("float8")]).axes[0].containers
     assert [bar.get_width() for bar in compiled] == [rows[f"{name}/compile"]["step_ms"] for name in ("all", "scattered", "upper")]
     assert plain[0].get_width() == rows["all/plain"]["step_ms"]
     others = [row | {"step_ms": 1.0} | change for row in record["rows"] for change in ({"inductor": "cpp_wrapper"}, {"backward": "skip"})]
     assert step_table({"rows": others + record["rows"]}).equals(table)  # other questions
-    points = step_table(measurement("large_shapes_llama-3.1-8b_h100")[0])
-    assert points.engine.value_counts()[["plain", "uncast, compile", "float8, compile"]].tolist() == [3, 3, 3]
+    points = table[table.layers.isin(SETS)]
+    assert points.engine.value_counts().sort_index().tolist() == [3, 1, 3, 3, 3, 3, 3]  # with float8 and checkpointing one
+    days = {row.get("meta", {}).get("date", "")[:10] for row in record["rows"] if row.get("step_ms") in {*points.step_ms}}
+    assert len(days) == 1 and days != {""}  # of one card
     drawn = step_map(points).axes[0]
-    assert len(drawn.collections[0].get_offsets()) == len(points) and {t.get_text() for t in drawn.texts} >= {"float8", "not below 16"}
+    assert len(drawn.collections[0].get_offsets()) == len(points) and {t.get_text() for t in drawn.texts} >= {"float8, recompute", "not below 16"}
     cases = [row for row in record["rows"] if not row.get("error") and (row["method"] or row["group"] in ("adapters", "reach"))]
     assert {"full", "ir", "ir-weight", "ir-cosine", "rst", "ist", "lisa-adapters", "last-k", "middle-k"} <= {row["method"] for row in cases}
     assert {row["adapter"] for row in cases} == {"lora", "bottleneck", "dora"} and {row["length"] for row in cases} == {256, 2048, 8192}
@@ -84,18 +84,22 @@ def test_gradients_with_skipped_layers_are_the_exact_ones_above_them_and_have_th
                 assert all((value > 0.9999) == exact for value, exact in zip(batch, above, strict=True))
 
 
-def test_settings_of_the_compiler_do_not_shorten_a_step_in_float8_and_older_rows_keep_their_date():
-    record, _ = measurement("large_shapes_llama-3.1-8b_h100")
-    rows = {row["name"]: row for row in record["rows"]}
-    plain = rows["scattered/float8"]
-    assert plain["earlier_ms"][:2] == [195.15472412109375, 202.72319793701172]
-    for setting in ("cpp_wrapper", "triton.multi_kernel"):
-        row = rows[f"scattered/float8/{setting}"]
-        assert row["inductor"] == setting and plain["step_ms"] < row["step_ms"] < 1.02 * plain["step_ms"]
-        assert f"{row['step_ms']:.0f} ms with `{setting}`" in compiler_settings()
-    assert "Neither shortens" in compiler_settings()
-    dates = [row["meta"]["date"][:10] for row in record["rows"] if "meta" in row]
-    assert len(dates) >= 3 and min(dates) > record["meta"]["date"][:10]
+def test_steps_in_float8_keep_to_their_targets_as_the_table_says_and_older_rows_keep_their_date():
+    rows = {row["name"]: row for row in measurement("large_shapes_llama-3.1-8b")[0]["rows"]}
+    for layers in ("scattered", "upper", "all"):
+        plain, less = rows[f"{layers}/float8"], rows[f"{layers}/float8/recompute"]
+        assert plain["step_ms"] < 1.03 * TARGETS[layers][0] and less["step_ms"] < 1.06 * TARGETS[layers][0]
+        assert less["peak_gib"] < 0.91 * TARGETS[layers][1] and plain["step_ms"] < 0.76 * rows[f"{layers}/compile"]["step_ms"]
+    deep = rows["scattered/float8/checkpointing/compile"]
+    assert deep["step_ms"] < 0.91 * TARGETS["checkpointing"][0] and deep["peak_gib"] < 1.005 * TARGETS["checkpointing"][1]
+    table, words = large_steps()
+    assert len(table) == 12 and "recompute, a step by +3.6% to +5.5%, its peak by -16.1% to -9.4%" in words
+    assert "-2.7% to +3.9% with `coordinate_descent_tuning`" in compiler_settings()
+    older, _ = measurement("large_shapes_llama-3.1-8b_h100")
+    rows = {row["name"]: row for row in older["rows"]}
+    assert rows["scattered/float8"]["earlier_ms"][:2] == [195.15472412109375, 202.72319793701172]
+    dates = [row["meta"]["date"][:10] for row in older["rows"] if "meta" in row]
+    assert len(dates) >= 3 and min(dates) > older["meta"]["date"][:10]
 
 
 def test_a_step_in_float8_is_as_short_as_was_asked_for_when_the_trainer_does_not_walk_through_the_model():
@@ -103,7 +107,8 @@ def test_a_step_in_float8_is_as_short_as_was_asked_for_when_the_trainer_does_not
     of = {(row["code"], row["name"]): row for row in record["rows"]}
     assert {row["meta"]["device"] for row in record["rows"]} == {"NVIDIA H200"} and not any("recompute" in name for _, name in of)
     assert of["after", "scattered/float8"]["step_ms"] < 0.92 * of["before", "scattered/float8"]["step_ms"]
-    for layers, (milliseconds, _) in TARGETS.items():
+    for layers in ("scattered", "upper", "all"):
+        milliseconds, _ = TARGETS[layers]
         assert of["after", f"{layers}/float8"]["step_ms"] < 1.015 * milliseconds  # two cards of one kind differ by more
     assert 1 < of["after", "all/float8"]["step_ms"] / of["after", "all/float8/no-callback"]["step_ms"] < 1.015
     walks, after = (profile["gaps"] for profile in record["profiles"])
