@@ -16,7 +16,6 @@ from irtuning.errors import InputError
 from irtuning.method.registry import BUILT_IN, IN_A_FILE, as_strategy, method_text
 from irtuning.training import prepare, record
 from irtuning.training.config import RunConfig
-from irtuning.training.run import train
 
 STUDY = paths.REPOSITORY / "reports" / "study"
 STORE = STUDY / "second"
@@ -34,6 +33,7 @@ def add_strategy(add: str, corpus: str = "iterater", *, data=None, final=False, 
     `add` is `NAME=FILE.py:Class`, and `data` the folder of the corpus's files. With `final` the test parts are scored,
     once for each file, fold and seed, as `output/scored.jsonl` records. InputError is raised before the first run.
     """
+    from irtuning.training.run import train
     (name, _, text), corpora, runs, made = add.partition("="), {}, {}, []
     if not (place := IN_A_FILE.fullmatch(text)) or (kind := type(strategy := as_strategy(text))) in BUILT_IN:
         raise InputError(f"{add!r} is not NAME=FILE.py:Class with a class of your own, such as mine=mine.py:Mine")

@@ -34,7 +34,6 @@ from irtuning.analysis.statistics import mean_of_corpora, method_scores
 from irtuning.analysis.tables import chosen, groups_by, markdown, readable, run_title
 from irtuning.companion.experiments import STUDY, Companion
 from irtuning.companion.paths import REPOSITORY, Folders
-from irtuning.companion.reproduce import execute, write_report
 
 sys.path.append(str(REPOSITORY / "reports" / "benchmarks"))
 import measurements  # noqa: E402
@@ -464,6 +463,7 @@ def in_short(study: Study) -> tuple[str, str, str]:
 
 
 if __name__ == "__main__":
+    from irtuning.companion.reproduce import execute, write_report
     folders = Folders(STUDY)
     execute("05_the_study", folders.reports, {"profile": STUDY})
     write_report(folders.reports / "05_the_study.ipynb", folders.figures)

@@ -39,11 +39,9 @@ from irtuning.comparison.workers import gpus, outcomes
 from irtuning.corpora.base import Corpus
 from irtuning.errors import InputError, TrainingStopped
 from irtuning.models.loading import load_tokenizer, resolve
-from irtuning.training.classifier import RevisionClassifier
 from irtuning.training.config import RunConfig
 from irtuning.training.prepare import Prepared, corpus_of, prepare
 from irtuning.training.record import write_text
-from irtuning.training.run import train
 
 HERE = Path(__file__).resolve().parent
 PLAN, SETTINGS, SEEDS = HERE.parent / "plan2.md", HERE / "settings.json", HERE / "seeds.json"
@@ -149,6 +147,7 @@ def make(chain: list[dict], corpus: Corpus, path: Path, seal: dict, end: float, 
     A run whose training stopped is not made again, nor are those that would copy its budget. Another process may still
     make the first run of a pair; it is waited for.
     """
+    from irtuning.training.run import train  # the report reads records without what trains
     made, leader, given_up = [], None, min(end, time.time() + LONGEST_WAIT)
     for run in chain:
         while not (line := next(iter(lines(path, key(run))), None)) and run is not chain[-1]:
@@ -190,6 +189,8 @@ def transfer(prepared: Prepared, onto: Corpus) -> dict:
 
     Weights and texts are not kept.
     """
+    from irtuning.training.classifier import RevisionClassifier
+    from irtuning.training.run import train
     edits = [*onto.train, *onto.validation, *onto.test]
     with tempfile.TemporaryDirectory() as folder:
         record = train(prepared, output=Path(folder) / "run", save_every=0, progress=False).record

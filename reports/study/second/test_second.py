@@ -19,6 +19,7 @@ from irtuning import InputError
 from irtuning.companion.paths import REPOSITORY
 from irtuning.corpora.load import load_corpus
 from irtuning.errors import TrainingStopped
+from irtuning.training import run as training_run
 
 sys.path.append(str(REPOSITORY / "reports" / "study" / "second"))
 import decide  # noqa: E402
@@ -362,7 +363,7 @@ def test_a_run_that_fails_is_recorded_once_and_those_that_follow_it_wait(small, 
     def stops(prepared, **options):
         raise TrainingStopped("the gradient was not finite")
 
-    monkeypatch.setattr(second, "train", stops)
+    monkeypatch.setattr(training_run, "train", stops)
     assert run("headline", small) == 2  # of four: ir and full failed, and two wait for ir
     assert "ir fold 0 seed 171 FAILED" in capsys.readouterr().out and second.recorded(small / "runs", "headline") == []
     assert [r["method"] for r in second.failed("headline", small / "runs")] == ["ir", "full"]
@@ -370,13 +371,13 @@ def test_a_run_that_fails_is_recorded_once_and_those_that_follow_it_wait(small, 
 
 
 def test_no_model_of_an_earlier_run_is_in_memory_when_a_run_begins(small, monkeypatch):
-    alive, real = [], second.train
+    alive, real = [], training_run.train
 
     def watched(prepared, **options):
         alive.append(sum(type(thing) is torch.nn.Parameter for thing in gc.get_objects()))
         return real(prepared, **options)
 
-    monkeypatch.setattr(second, "train", watched)
+    monkeypatch.setattr(training_run, "train", watched)
     assert run("headline", small) == 0
     assert len(alive) == 4 and len(set(alive)) == 1
 
