@@ -78,8 +78,8 @@ def compiler_settings() -> str:
     return (
         "Settings of torch's compiler were tried in float8. `cpp_wrapper` launches kernels by compiled code, `triton.multi_kernel` tries "
         "several kernels where it reduces, `combo_kernels` joins small kernels, and `coordinate_descent_tuning` tunes the sizes "
-        f"of blocks. They change the median step by {said}. None is on in the package. The first two were measured on an H100, with the "
-        "code before the two changes below.")  # fmt: skip
+        f"of blocks. They change the median step by {said}. None is on in the package. Some rows are of another card than the step beside "
+        "them, or of an H100 and the code before the two changes below.")  # fmt: skip
 
 
 def peak(**settings) -> float:
@@ -121,7 +121,7 @@ def measured(card: str = "") -> list[dict]:
 def small_runs() -> tuple[pandas.DataFrame, str]:
     """Return a row for each case of many runs on one GPU, and a sentence on what a step of one run consists of."""
     record = json.loads((HERE / "small_runs.json").read_text())
-    rows = [{"runs at a time": row["workers"], "speed": ", ".join([*row["speed"], *[row["mode"]] * bool(row.get("mode"))]) or "plain",
+    rows = [{"card": row["meta"]["device"].split()[1], "runs at a time": row["workers"], "speed": ", ".join([*row["speed"], *[row["mode"]] * bool(row.get("mode"))]) or "plain",
              "multi-process service": "on" if row["mps"] else "off",
              "timed in": "the same processes" if row.get("same_processes") else "new processes", "steps a second in all": f"{row['steps_per_second']:.1f}",
              "first runs (s)": f"{row['warm_s']:.0f}", "memory of all (GiB)": f"{row['gpu_gib_held_by_all']:.0f}"}
@@ -203,8 +203,8 @@ def main() -> None:
     text += f"{longest_gaps(json.loads((HERE / 'step_profile.json').read_text()))}## Layers that do not learn, at the same shape, on one H100\n\n"
     table, words = skipped_and_idle()
     text += f"These steps were measured before the two changes. The last three rows are with checkpointing. Peaks are predicted for eager steps.\n\n{markdown(table)}\n{words}\n\n"
-    text += "## Many runs of SmolLM2-135M on one H100\n\nLoRA of rank 32, batches of 16, IR-Tuning and Full PEFT in turn, 100 or 150 steps "
-    text += f"a run, four evaluations in it and the start included.\n\n{markdown(rows)}\n{sentence}\n"
+    text += "## Many runs of SmolLM2-135M on one GPU\n\nLoRA of rank 32, batches of 16, IR-Tuning and Full PEFT in turn, 100 to 450 steps "
+    text += f"a run, four evaluations in it and the start included. Each case had 16 cores. Beside those on the H200, a step of an 8B shape was measured on the host's other GPU.\n\n{markdown(rows)}\n{sentence}\n"
     table, words = headline_runs()
     text += f"The same model in the study, compiled, kernels launched by compiled code, multi-process service on:\n\n{markdown(table)}\n{words}\n"
     write_text(HERE / "tables.md", text)

@@ -117,6 +117,12 @@ def test_a_step_in_float8_is_as_short_as_was_asked_for_when_the_trainer_does_not
     assert len(table) == len(of) and "10% shorter" in words
 
 
+def test_small_runs_on_one_gpu_make_the_steps_a_second_that_were_asked_for():
+    rows = [row for row in measurement("small_runs")[0]["rows"] if row["mode"] == "cpp_wrapper"]
+    assert [row["workers"] for row in rows] == [16, 20] and min(row["steps_per_second"] for row in rows) > 100
+    assert all(row["same_processes"] and not row["errors"] for row in rows)
+
+
 def test_steps_a_second_count_one_corpus_at_a_time_without_the_first_runs_and_without_the_end():
     def record(corpus, method, begin, end, steps):
         date = datetime.fromtimestamp(end, UTC).isoformat(timespec="seconds")
