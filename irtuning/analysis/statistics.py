@@ -176,9 +176,9 @@ def two_way_error(cells: Cells) -> float:
 def areas(record: dict, split: str, names: Sequence[str]) -> list[float]:
     """Return a run's mean average precision over its classes, then what each cluster adds to it (jackknife)."""
     rows, each = record["predictions"][split], []
-    if "probabilities" not in rows[0]:
+    if not rows or "probabilities" not in rows[0]:
         raise InputError("the records have no class probabilities, which auprc needs; use macro_f1")
-    kept = np.array([r["group"] for r in rows], object) != np.array([[None, *names]], object).T  # all, then without each
+    kept = np.array([r["group"] for r in rows], object) != np.array([[object(), *names]], object).T  # all; all but one
     for label, chances in zip(record["run"]["labels"], np.transpose([r["probabilities"] for r in rows]), strict=True):
         order, there = np.argsort(-chances), kept & np.array([r["intention"] == label for r in rows])
         ends = np.append(np.diff(chances[order]) != 0, True)  # items with equal chances count together

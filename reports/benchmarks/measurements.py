@@ -55,7 +55,7 @@ def step_table(record: Mapping) -> pandas.DataFrame:
     """Return the median time and the peak memory of a step of 16 x 256 tokens, with a row for each set and engine."""
     rows = [row | {"engine": ENGINES.get((row["speed"], row["checkpointing"])), "layers": LAYERS.get(row["layers"])}
             for row in record["rows"] if not row.get("error") and row["group"] in GIVEN and row["dropout"]
-            and row["callback"] and not (row.get("activation_memory_budget") or row.get("inductor"))
+            and row["callback"] and not row.get("inductor")
             and row.get("backward") != "skip"]  # fmt: skip
     table = pandas.DataFrame(rows).dropna(subset=["engine", "layers"]).drop_duplicates(["engine", "layers"])
     table = table.sort_values(["engine", "layers"], key=lambda c: c.map([*ENGINES.values(), *LAYERS.values()].index))

@@ -58,7 +58,7 @@ def test_steps_at_8b_have_one_row_for_each_setting_and_every_method_and_adapter_
     points = table[table.layers.isin(SETS)]
     assert points.engine.value_counts().sort_index().tolist() == [3, 1, 3, 3, 3, 3, 3]  # with float8 and checkpointing one
     days = {row.get("meta", {}).get("date", "")[:10] for row in record["rows"] if row.get("step_ms") in {*points.step_ms}}
-    assert len(days) == 1 and days != {""}  # of one card
+    assert len(days) == 1 and days != {""}  # `tables.md` says that they are of one card
     drawn = step_map(points).axes[0]
     assert len(drawn.collections[0].get_offsets()) == len(points) and {t.get_text() for t in drawn.texts} >= {"float8, recompute", "not below 16"}
     cases = [row for row in record["rows"] if not row.get("error") and (row["method"] or row["group"] in ("adapters", "reach"))]
@@ -84,7 +84,7 @@ def test_gradients_with_skipped_layers_are_the_exact_ones_above_them_and_have_th
                 assert all((value > 0.9999) == exact for value, exact in zip(batch, above, strict=True))
 
 
-def test_steps_in_float8_keep_to_their_targets_as_the_table_says_and_older_rows_keep_their_date():
+def test_steps_in_float8_are_as_far_from_their_targets_as_the_table_says_and_older_rows_keep_their_date():
     rows = {row["name"]: row for row in measurement("large_shapes_llama-3.1-8b")[0]["rows"]}
     for layers in ("scattered", "upper", "all"):
         plain, less = rows[f"{layers}/float8"], rows[f"{layers}/float8/recompute"]

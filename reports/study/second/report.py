@@ -355,7 +355,7 @@ def cost(study: Study) -> list:
     }).rename(index=title_of)  # fmt: skip
     record, _ = measurements.measurement("large_shapes_llama-3.1-8b")
     large = measurements.step_table(record).query("engine == 'uncast, compile'").set_index("layers")
-    large = readable(large[["step_ms", "peak_gib"]])
+    large = readable(large.loc[measurements.SETS, ["step_ms", "peak_gib"]])  # the other sets are of another day
     device = ", ".join(sorted({r["meta"]["device"] for r in runs}))
     here = f"ITERATER, one run at a time ({device}). A time is the median of a run's steps, mean of runs:"
     there = f"Llama-3.1-8B's shape, 16 examples of 256 tokens, without a score ({measurements.measured_on(record)}):"
@@ -411,7 +411,7 @@ def elsewhere(study: Study) -> list:
     """Panels without a verdict: the small model, a corpus from outside, and other methods."""
     text, pairs = [], [("ir", name) for name in HEADLINE if name not in ("ir", "full-ft")]
     if "mini" in study.runs:
-        text += ["With the small model `mini`:", wide(differences(decide.confirmatory(study.runs["mini"]), pairs))]
+        text += ["With the small model `mini`, two seeds a fold, its own rates, one for all adapters and not tuned per method (NVIDIA H200):", wide(differences(decide.confirmatory(study.runs["mini"]), pairs))]
     if "tetra" in study.runs:
         text += ["A corpus from outside, all five folds:", wide(differences(study.runs["tetra"], pairs))]
     if "secondary" in study.runs:
