@@ -177,16 +177,6 @@ def profiles() -> tuple[pandas.DataFrame, str]:
         "and its waits too: in the first table above a step takes less.")  # fmt: skip
 
 
-def longest_gaps(rows: list[dict]) -> str:
-    """Return a table of the longest gaps between kernels in a step for each row that lists them, else nothing."""
-    text = ""
-    for row in (row for row in rows if row.get("gaps")):
-        table = pandas.DataFrame([{"after (ms)": f"{gap['at_ms']:.1f}", "gap (ms)": f"{gap['ms']:.2f}",
-                                   "kernel before": gap["before"], "kernel after": gap["after"]} for gap in row["gaps"]])  # fmt: skip
-        text += f"The longest gaps between kernels in a step of `{row['case']}`, so long after the host began the step:\n\n{markdown(table)}\n"
-    return text
-
-
 def main() -> None:
     """Write tables.md."""
     rows, sentence = small_runs()
@@ -201,7 +191,7 @@ def main() -> None:
     text += f"Two changes of 28 November 2026 made steps in float8 shorter. Before and after them, on another H200 (`float8_steps.json`):\n\n{markdown(table)}\n{words}\n\n"
     table, words = profiles()
     text += f"What a step with 14 scattered layers does, compiled (`step_profile.py`; the profiler is on):\n\n{markdown(table)}\n{words}\n\n"
-    text += f"{longest_gaps(json.loads((HERE / 'step_profile.json').read_text()))}## Layers that do not learn, at the same shape, on one H100\n\n"
+    text += "## Layers that do not learn, at the same shape, on one H100\n\n"
     table, words = skipped_and_idle()
     text += f"These steps were measured before the two changes. The last three rows are with checkpointing. Peaks are predicted for eager steps.\n\n{markdown(table)}\n{words}\n\n"
     text += "## Many runs of SmolLM2-135M on one GPU\n\nLoRA of rank 32, batches of 16, IR-Tuning and Full PEFT in turn, 100 to 450 steps "

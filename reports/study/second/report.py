@@ -411,7 +411,9 @@ def elsewhere(study: Study) -> list:
     """Panels without a verdict: the small model, a corpus from outside, and other methods."""
     text, pairs = [], [("ir", name) for name in HEADLINE if name not in ("ir", "full-ft")]
     if "mini" in study.runs:
-        text += ["With the small model `mini`, two seeds a fold, its own rates, one for all adapters and not tuned per method (NVIDIA H200):", wide(differences(decide.confirmatory(study.runs["mini"]), pairs))]
+        device = ", ".join(sorted({run["meta"]["device"] for run in study.runs["mini"]}))
+        text += [f"With the small model `mini`, two seeds a fold, its own rates, one for all adapters and not tuned per method ({device}):",
+                 wide(differences(decide.confirmatory(study.runs["mini"]), pairs))]  # fmt: skip
     if "tetra" in study.runs:
         text += ["A corpus from outside, all five folds:", wide(differences(study.runs["tetra"], pairs))]
     if "secondary" in study.runs:
